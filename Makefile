@@ -1,0 +1,37 @@
+# Everything works in a fresh clone with python3 and make; each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+export BENTOML_DO_NOT_TRACK = True
+
+.PHONY: help run test serve bento bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: .venv/ready  ## train, validate and export both built-in tasks, then ask the service one digit and one note
+	$(BIN)/percept run digits
+	$(BIN)/percept run instruments
+	$(BIN)/python -m benchmarks.first_answer
+
+test: .venv/ready  ## ruff, mypy --strict, pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+serve: .venv/ready  ## serve the models of the store on port 3000
+	$(BIN)/percept serve
+
+bento: .venv/ready  ## build a Bento with the newest models of the store
+	$(BIN)/bentoml build
+
+bench: .venv/ready  ## measure start-up and first answers of the service
+	$(BIN)/python -m benchmarks.first_answer
+
+clean:  ## remove runs and caches; the virtual environment and the model store stay
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	touch $@

@@ -1,0 +1,75 @@
+"""The module that is exported: front end ∘ standardisation ∘ MLP ∘ output activation."""
+
+import torch
+from torch import Tensor, nn
+
+from models.card import Kind
+from models.frontend import Mfcc, Pixels
+from models.mlp import MLP
+
+
+class Standardize(nn.Module):
+    """(x - mean) / deviation, with the statistics of the training split.
+
+    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("deviation", torch.ones(n_features))
+
+    def fit(self, x: Tensor, one_unit: bool) -> "Standardize":
+        """Take the statistics of x, float32 (N, D)."""
+        deviation, mean = torch.std_mean(x.double(), dim=None if one_unit else 0, correction=0)
+        self.mean.copy_(mean.expand_as(self.mean))
+        self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (N, D) → float32 (N, D)."""
+        return (x - self.mean) / self.deviation
+
+
+class Classifier(nn.Module):
+    """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels.
+
+    A binary target has one output, the log-odds of the second label; both probabilities are given all the same.
+    """
+
+    def __init__(self, frontend: Pixels | Mfcc, standardize: Standardize, mlp: MLP, kind: Kind) -> None:
+        super().__init__()
+        self.frontend, self.standardize, self.mlp, self.kind = frontend, standardize, mlp, kind
+
+    def forward(self, media: Tensor) -> Tensor:
+        """Media as the front end takes it → probabilities."""
+        return self.from_features(self.frontend(media))
+
+    def from_features(self, x: Tensor) -> Tensor:
+        """Features float32 (N, D) → probabilities float32 (N, K)."""
+        return probabilities(self.mlp(self.standardize(x)), self.kind)
+
+
+def n_outputs(kind: Kind, n_labels: int) -> int:
+    """Width of the output layer: 1 for a binary target, else one for each label."""
+    return 1 if kind == "binary" else n_labels
+
+
+def probabilities(logits: Tensor, kind: Kind) -> Tensor:
+    """Output activation: softmax of K logits, or the logistic function of one, as two columns."""
+    if kind == "binary":
+        return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], 1)
+    return torch.softmax(logits, 1)
+
+
+def loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
+    """Mean cross entropy, in nats, computed on the logits so that it is stable.
+
+    logits float32 (N, n_outputs); target int64 (N,), index of the label.
+    """
+    if kind == "binary":
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.to(logits.dtype))
+    return nn.functional.cross_entropy(logits, target)

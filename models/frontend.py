@@ -1,0 +1,192 @@
+"""Front ends: decoded media → feature vector, as modules that are used for training and exported for serving."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import librosa
+import torch
+from torch import Tensor, nn
+
+from models.card import Input
+
+AMIN = 1e-10  # smallest mel power that the logarithm sees; librosa.power_to_db
+TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
+IMAGE_SIZE = 28  # pixels
+
+
+class Pixels(nn.Module):
+    """Grey levels 0 … 255 → 0 … 1, one feature for each pixel."""
+
+    input = Input(kind="image", name="image", dtype="uint8", shape=(None, IMAGE_SIZE, IMAGE_SIZE))
+    n_features = IMAGE_SIZE * IMAGE_SIZE
+    one_unit = True  # all features are grey levels: one mean and one deviation serve them all
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 (N, 28, 28) → float32 (N, 784)."""
+        return image.flatten(1).to(torch.float32) / 255
+
+
+class Mfcc(nn.Module):
+    """Mel-frequency cepstral coefficients, pooled over the frames of a clip that are not silence.
+
+    The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
+    window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II), written as matrix products so that
+    one graph serves everywhere. The discrete Fourier transform is factorised once, n_fft = R · C (Cooley & Tukey
+    1965): with n = C r + c and k = p + R q,
+
+        X[p + R q] = Σ_c  e^(-2πi c (p + R q) / n_fft)  Σ_r  x[C r + c] e^(-2πi r p / R)
+
+    a real DFT of length R for each column c, then one C × C complex matrix for each p, the twiddle factors folded
+    into it. The signal is real, so p = 0 … R/2 give every bin; the mel filters pick each bin once.
+
+    Parameters
+    ----------
+    sample_rate : Hz
+    n_fft, hop_length : samples; n_fft a power of two that hop_length divides
+    n_mels, n_mfcc : number of mel bands and of coefficients
+    silence_db : frames whose mel power is this far below the loudest frame's do not count
+    """
+
+    one_unit = False
+    window: Tensor  # (R, C, 1)
+    row_dft: Tensor
+    column_dft: Tensor
+    mel: Tensor
+    dct: Tensor
+    dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
+
+    def __init__(
+        self,
+        sample_rate: int = 22_050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        n_mels: int = 128,
+        n_mfcc: int = 40,
+        silence_db: float = 60.0,
+    ) -> None:
+        super().__init__()
+        self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
+        self.n_features = 3 * n_mfcc
+        self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
+        self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
+        columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
+        rows = n_fft // columns
+        window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
+        mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
+        constants = {
+            "window": window.view(rows, columns, 1),
+            "row_dft": _row_dft(rows),
+            "column_dft": _column_dft(rows, columns),
+            "mel": _mel_of_factorised_bins(mel, rows, columns),
+            "dct": _dct(n_mfcc, n_mels),
+            "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
+        }
+        for (
+            name,
+            constant,
+        ) in constants.items():  # computed in float64, used in float32; not learned, so not saved
+            self.register_buffer(name, constant.to(torch.float32), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """float32 (N, T), T ≥ 1 → float32 (N, 3 n_mfcc): mean, deviation, deviation of the first difference."""
+        mel = self.mel_power(audio)
+        return pool(self.coefficients(mel), self.active_frames(mel))
+
+    def mfcc(self, audio: Tensor) -> Tensor:
+        """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""
+        return self.coefficients(self.mel_power(audio))
+
+    def mel_power(self, audio: Tensor) -> Tensor:
+        """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
+        n = audio.shape[0]
+        frames = 1 + audio.shape[1] // self.hop_length
+        rows, columns, _ = self.window.shape
+        overlap = self.n_fft // self.hop_length
+        padding = audio.new_zeros(n, self.n_fft // 2)
+        padded = torch.cat([padding, audio, padding], 1)[:, : (frames + overlap - 1) * self.hop_length]
+        # (N, hops, rows of a hop, columns) → time last; a frame is `overlap` hops, one after the other
+        hops = padded.reshape(n, frames + overlap - 1, self.hop_length // columns, columns).permute(0, 2, 3, 1)
+        framed = torch.cat([hops[..., i : i + frames] for i in range(overlap)], 1) * self.window
+        by_row = self.row_dft @ framed.reshape(n, rows, columns * frames)  # (N, 2 · (R/2 + 1), C · frames)
+        by_row = by_row.reshape(n, 2, rows // 2 + 1, columns, frames).transpose(1, 2)
+        spectrum = self.column_dft @ by_row.reshape(n, rows // 2 + 1, 2 * columns, frames)
+        squared = spectrum * spectrum
+        power = squared[:, :, :columns] + squared[:, :, columns:]  # real² + imaginary², (N, R/2 + 1, C, frames)
+        return self.mel @ power.reshape(n, (rows // 2 + 1) * columns, frames)
+
+    def coefficients(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames).
+
+        The DCT sees the height above the floor, and coefficient 0 gets the floor's share afterwards: hundreds of
+        equal negative decibels summed in float32 would cost it 1e-3.
+        """
+        decibels = 10 / math.log(10) * torch.log(mel.clamp(min=AMIN))
+        floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
+        return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
+
+    def active_frames(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → 1 where a frame is not silence, else 0: float32 (N, 1, frames)."""
+        power = mel.sum(1, keepdim=True)
+        threshold = power.amax(2, keepdim=True) * 10 ** (-self.silence_db / 10)
+        return (power >= threshold).to(torch.float32)
+
+
+def build(features: Mapping[str, Any]) -> Pixels | Mfcc:
+    """The front end that a task's `[features]` describes: `kind` and the parameters of that kind."""
+    parameters = {key: value for key, value in features.items() if key != "kind"}
+    return Mfcc(**parameters) if features["kind"] == "mfcc" else Pixels(**parameters)
+
+
+def pool(values: Tensor, active: Tensor) -> Tensor:
+    """Statistics of each coefficient over the active frames.
+
+    values float32 (N, M, frames), active 0 or 1 (N, 1, frames) → float32 (N, 3 M): mean, standard deviation, standard
+    deviation of the difference between neighbouring frames that are both active (0 where there are none).
+    """
+    mean, deviation = _moments(values, active)
+    steps = values[..., 1:] - values[..., :-1]
+    _, step_deviation = _moments(steps, active[..., 1:] * active[..., :-1])
+    return torch.cat([mean, deviation, step_deviation], 1)
+
+
+def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    count = mask.sum(-1).clamp(min=1)
+    mean = (values * mask).sum(-1) / count
+    centred = (values - mean.unsqueeze(-1)) * mask
+    return mean, torch.sqrt((centred * centred).sum(-1) / count)
+
+
+def _row_dft(rows: int) -> Tensor:
+    """Real DFT of length R: real parts of bins 0 … R/2, then the imaginary parts. (2 (R/2 + 1), R)"""
+    angle = -2 * torch.pi * torch.outer(torch.arange(rows // 2 + 1), torch.arange(rows)).to(torch.float64) / rows
+    return torch.cat([angle.cos(), angle.sin()])
+
+
+def _column_dft(rows: int, columns: int) -> Tensor:
+    """For each p = 0 … R/2 the second step with its twiddle factors, complex written as real. (R/2 + 1, 2 C, 2 C)"""
+    p = torch.arange(rows // 2 + 1).view(-1, 1, 1)
+    q = torch.arange(columns).view(1, -1, 1)
+    c = torch.arange(columns).view(1, 1, -1)
+    angle = -2 * torch.pi * (c * (p + rows * q)).to(torch.float64) / (rows * columns)
+    real, imaginary = angle.cos(), angle.sin()
+    return torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
+
+
+def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
+    """Mel filters (n_mels, n_fft/2 + 1) in the order (p, q) of the factorised bins. (n_mels, (R/2 + 1) C)"""
+    n_fft = rows * columns
+    bins = torch.arange(n_fft // 2 + 1)
+    k = torch.where(bins % rows <= rows // 2, bins, n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
+    arranged = mel.new_zeros(mel.shape[0], rows // 2 + 1, columns)
+    arranged[:, k % rows, k // rows] = mel
+    return arranged.flatten(1)
+
+
+def _dct(n_mfcc: int, n_mels: int) -> Tensor:
+    """Orthonormal DCT-II, its first n_mfcc rows. (n_mfcc, n_mels)"""
+    k = torch.arange(n_mfcc, dtype=torch.float64).view(-1, 1)
+    m = torch.arange(n_mels, dtype=torch.float64)
+    matrix = torch.cos(torch.pi * k * (2 * m + 1) / (2 * n_mels)) * math.sqrt(2 / n_mels)
+    matrix[0] /= math.sqrt(2)
+    return matrix

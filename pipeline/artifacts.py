@@ -1,0 +1,44 @@
+"""Files of a run directory: written to a temporary name and renamed, so that a stage that dies leaves the old ones."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.task import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read_json(path: Path, stage: str) -> Any:
+    """The JSON of an earlier stage's file; `stage` is the verb that writes it."""
+    return json.loads(require(path, stage).read_text("utf-8"))
+
+
+def require(path: Path, stage: str) -> Path:
+    """`path`, if the stage before has written it.
+
+    Raises
+    ------
+    UserError : the file is not there
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not there yet; run `percept {stage}` first")
+    return path

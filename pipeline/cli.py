@@ -1,0 +1,258 @@
+"""The `percept` command."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
+from pipeline import task as tasks
+from pipeline.task import Task, UserError
+from service.refusal import Limits, MediaError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+From labelled pixels and sound to a served classifier.
+
+**The way through**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` judges it
+on the test split, `export` writes one self-contained ONNX file and puts it into BentoML's model store, `serve` answers
+over HTTP. `run` does the first four. Each stage reads the files of the stage before it in `runs/TASK/` and can be
+run alone and again.
+
+**TASK** is a built-in task (see `percept tasks`) or the path of a TOML file.
+
+**Examples**
+
+`percept run digits` — scanned digits that come with scikit-learn; no download
+
+`percept run digits --data mnist` — MNIST, downloaded once; `mnist:DIR` reads a copy
+
+`percept run instruments --data clips/` — a folder with one sub-folder of recordings for each class
+
+`percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split]
+
+`percept predict instruments note.wav --json` — through the exported graph, as the service does
+""",
+)
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="Replaces the source: digits, notes, mnist, mnist:DIR, a folder of class folders, or a .csv manifest.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key of the task, as in train.epochs=5. Repeatable."),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where the run directories lie.")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train; auto takes a GPU if there is one."),
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error, not skipped.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Export although the gate has not passed; recorded in the card.")
+]
+RUNS = Path("runs")
+
+
+@app.command("tasks")
+def list_tasks() -> None:
+    """List the built-in tasks."""
+    for name, description in tasks.builtin().items():
+        print(f"{name:<14} {description}")
+
+
+@app.command()
+def run(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = None,
+    runs: RunsOption = RUNS,
+    strict: StrictOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Extract, train, validate and export: the whole way, in one go."""
+    resolved = _load(task, data, set_, device)
+    from pipeline import export, extract, train, validate
+
+    folder = runs / resolved.name
+    extract.extract(resolved, folder, strict)
+    train.train(resolved, folder)
+    validate.validate(resolved, folder)
+    export.export(resolved, folder, force)
+
+
+@app.command()
+def extract(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = None,
+    runs: RunsOption = RUNS,
+    strict: StrictOption = False,
+) -> None:
+    """Stage 1: decode the samples into features (features.npz). What is known already is not decoded again."""
+    resolved = _load(task, data, set_, device)
+    from pipeline import extract
+
+    extract.extract(resolved, runs / resolved.name, strict)
+
+
+@app.command()
+def train(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Stage 2: fit the network (weights.pt, history.json). A killed run continues where it was."""
+    resolved = _load(task, data, set_, device)
+    from pipeline import train
+
+    _check_made_with(resolved, runs, data, set_, ("data", "features"))
+    train.train(resolved, runs / resolved.name)
+
+
+@app.command()
+def validate(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Stage 3: judge the network on the test split (report.json, report.html, plots/, samples/)."""
+    resolved = _load(task, data, set_, device)
+    from pipeline import validate
+
+    _check_made_with(resolved, runs, data, set_, ("data", "features", "model", "train"))
+    validate.validate(resolved, runs / resolved.name)
+
+
+@app.command()
+def export(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = None,
+    runs: RunsOption = RUNS,
+    force: ForceOption = False,
+) -> None:
+    """Stage 4: write and check the ONNX graph (model.onnx, card.json), and put it into the model store."""
+    resolved = _load(task, data, set_, device)
+    from pipeline import export
+
+    _check_made_with(resolved, runs, data, set_, ("data", "features", "model", "train"))
+    export.export(resolved, runs / resolved.name, force)
+
+
+@app.command()
+def predict(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run, that has been exported.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures or sound files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Classify files through the exported graph, exactly as the service does."""
+    from pipeline.artifacts import require
+    from service.predictor import Predictor
+
+    name = task if (runs / task / "model.onnx").is_file() else tasks.load(task).name
+    predictor = Predictor(require(runs / name / "model.onnx", "export"))
+    limits = Limits.from_environment()
+    failed = False
+    for file in files:
+        try:
+            answer = predictor.predict(predictor.decode(file.read_bytes(), limits))
+        except (MediaError, OSError) as error:
+            failed = True
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            print(
+                json.dumps({"file": str(file), "error": reason}, ensure_ascii=False) if as_json else f"{file}  {reason}"
+            )
+            continue
+        if as_json:
+            answer = {key: answer[key] for key in ("label", "confidence", "probabilities")}
+            print(json.dumps({"file": str(file), **answer}, ensure_ascii=False))
+        else:
+            print(f"{file}  {answer['label']}  {answer['confidence']:.4f}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+) -> None:
+    """Serve every model of the store over HTTP; the same as `bentoml serve service.service:Percept`."""
+    target = str(Path(__file__).parent.parent)
+    command = [
+        "bentoml",
+        "serve",
+        "service.service:Percept",
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--working-dir",
+        target,
+    ]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+def main() -> None:
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # a command of ours reports to nobody
+    try:
+        _check_environment()
+        app()
+    except UserError as error:
+        sys.exit("\n".join(f"percept: {line}" for line in str(error).splitlines()))
+
+
+def _check_environment() -> None:
+    try:
+        Limits.from_environment()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:
+    extra = [f"train.device={device!r}"] if device else []
+    return tasks.load(task, data, [*(overrides or []), *extra])
+
+
+def _check_made_with(
+    task: Task, runs: Path, data: str | None, overrides: list[str] | None, sections: tuple[str, ...]
+) -> None:
+    """Options that would change what an earlier stage has already made are refused, rather than ignored."""
+    from pipeline import extract, weights
+
+    folder = runs / task.name
+    made = dict(extract.Features.load(folder / extract.FILE).task)
+    if "train" in sections:
+        _, facts = weights.load(folder / weights.FILE)
+        made |= {"model": facts.model, "train": facts.train}
+    given = {override.split(".")[0] for override in overrides or []} | ({"data"} if data else set())
+    asked = {**task.resolved(), "data": extract.origin(task)["data"]}
+    for section in sections:
+        if section in given and asked[section] != made[section]:
+            verb = "extract" if section in ("data", "features") else "train"
+            raise UserError(
+                f"{folder} was made with another [{section}]; run `percept {verb}` with these options first"
+            )

@@ -1,0 +1,263 @@
+"""Stage 1: samples → features. Decodes in parallel, and never decodes again what an earlier run has extracted."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from inspect import getsource
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from models import frontend
+from pipeline import sources
+from pipeline.artifacts import replacing, require
+from pipeline.sources.sample import SPLITS, Sample, Split
+from pipeline.task import Data, Task, UserError, digest
+from pipeline.threads import threads
+from service import media
+from service.refusal import Limits, MediaError
+
+FILE = "features.npz"
+CHUNK = 16  # samples that a worker takes at a time
+MIN_SAMPLES = 3  # of a class: one for each split
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What extraction found: one row for each usable sample.
+
+    x float32 (N, D); y int64 (N,), index into labels; split, file and digest of the content, str (N,); skipped:
+    (file, reason, digest, or nothing for a duplicate) of what was not usable; task: the sections `data` and `features`
+    that made it; key: see `_key`.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    labels: tuple[str, ...]
+    split: NDArray[np.str_]
+    file: NDArray[np.str_]
+    digest: NDArray[np.str_]
+    skipped: tuple[tuple[str, str, str], ...]
+    task: dict[str, Any]
+    key: str
+
+    def rows(self, split: Split) -> NDArray[np.bool_]:
+        """Which rows are of that split."""
+        return np.asarray(self.split == split)
+
+    def data_digest(self) -> str:
+        """SHA-256 over content, label and split of every sample, whatever their order."""
+        lines = sorted(f"{d} {self.labels[y]} {s}" for d, y, s in zip(self.digest, self.y, self.split, strict=True))
+        return sha256("\n".join(lines).encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        with replacing(path) as temporary, temporary.open("wb") as f:
+            np.savez(
+                f,
+                x=self.x, y=self.y, labels=np.array(self.labels), split=self.split, files=self.file,
+                digest=self.digest, skipped=json.dumps(self.skipped), task=json.dumps(self.task),
+                key=self.key,
+            )  # fmt: skip
+
+    @staticmethod
+    def load(path: Path) -> "Features":
+        """Read `features.npz`; UserError where there is none or it is not one of ours."""
+        try:
+            with np.load(require(path, "extract"), allow_pickle=False) as f:
+                return Features(
+                    f["x"], f["y"], tuple(f["labels"].tolist()), f["split"], f["files"], f["digest"],
+                    tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))), json.loads(str(f["task"])),
+                    str(f["key"]),
+                )  # fmt: skip
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+            raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None
+
+
+def extract(task: Task, run: Path, strict: bool = False) -> Features:
+    """Extract the features of every sample of the task's source into `run/features.npz`.
+
+    Parameters
+    ----------
+    strict : a file that cannot be used is an error instead of a line in the report
+
+    Raises
+    ------
+    UserError : the source is unusable, a class has too few samples, or `strict` and a file was skipped
+    """
+    samples = sources.load(task)
+    parameters = task.features.model_dump(mode="json")
+    key = _key(parameters)
+    known = _known(run / FILE, key)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(_digest, samples, chunksize=CHUNK))
+        kept, skipped = _without_duplicates(samples, digests)
+        missing = [i for i in kept if digests[i] not in known]
+        for i, result in _extracted(pool, frontend.build(parameters), samples, missing):
+            known[digests[i]] = result
+    rows, usable = [], []
+    for i in kept:
+        row = known[digests[i]]
+        if isinstance(row, str):
+            skipped.append((samples[i].file, row, digests[i]))
+        else:
+            usable.append(i)
+            rows.append(row)
+    if strict and skipped:
+        raise UserError("\n".join(f"{file}: {reason}" for file, reason, _ in skipped))
+    if not rows:
+        first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise UserError(f"{task.data.source}: none of {len(samples)} samples can be used{first}")
+    labels = _sorted_labels({samples[i].label for i in usable})
+    index = {label: k for k, label in enumerate(labels)}
+    named = {s.split for s in samples}
+    features = Features(
+        x=np.stack(rows),
+        y=np.array([index[samples[i].label] for i in usable]),
+        labels=labels,
+        split=np.array([assign_split(samples[i].split, named, digests[i], task.data) for i in usable]),
+        file=np.array([samples[i].file for i in usable]),
+        digest=np.array([digests[i] for i in usable]),
+        skipped=tuple(skipped),
+        task=origin(task),
+        key=key,
+    )
+    _check_classes(features)
+    features.save(run / FILE)
+    decoded = len(missing)
+    print(f"{task.name}: {len(rows)} samples, {decoded} newly extracted, {len(skipped)} skipped → {run / FILE}")
+    return features
+
+
+def assign_split(named: Split | None, named_by_data: set[Split | None], content: str, data: Data) -> Split:
+    """Split of a sample: a pure function of its content's digest and the seed, unless the data names one.
+
+    A split that the data never names is taken out of the training samples, in its share.
+    """
+    absent = [s for s in SPLITS if s not in named_by_data] if named == "train" else []
+    if named is not None and not absent:
+        return named
+    candidates: list[Split] = [s for s in SPLITS if named is None or s == "train" or s in absent]
+    shares = [getattr(data.splits, s) for s in candidates]
+    u = int.from_bytes(sha256(f"{data.seed}:{content}".encode()).digest()[:8], "big") / 2**64 * sum(shares)
+    for split, edge in zip(candidates, np.cumsum(shares), strict=True):
+        if u < edge:
+            return split
+    return candidates[-1]
+
+
+def _digest(sample: Sample) -> str:
+    try:
+        return sample.media.digest()
+    except MediaError as error:
+        return f"unreadable: {error} ({sample.file})"  # differs for each file, so that none counts as a duplicate
+
+
+def _known(path: Path, key: str) -> dict[str, NDArray[np.float32] | str]:
+    """Digest → features, or the reason why there are none, as an earlier run with the same key found them."""
+    try:
+        before = Features.load(path)
+    except UserError:
+        return {}
+    if before.key != key:
+        return {}
+    known: dict[str, NDArray[np.float32] | str] = dict(zip(before.digest.tolist(), before.x, strict=True))
+    known.update((content, reason) for _, reason, content in before.skipped if content)
+    return known
+
+
+def _without_duplicates(
+    samples: Sequence[Sample], digests: Sequence[str]
+) -> tuple[list[int], list[tuple[str, str, str]]]:
+    """Indices of the samples to keep, one for each content, and the others as skipped.
+
+    Of identical content under two named splits the one outside training stays, so that no evaluation is spoiled.
+    """
+    order = sorted(range(len(samples)), key=lambda i: (samples[i].split in (None, "train"), i))
+    first: dict[str, int] = {}
+    for i in order:
+        first.setdefault(digests[i], i)
+    kept, skipped = [], []
+    for i, (sample, content) in enumerate(zip(samples, digests, strict=True)):
+        if first[content] == i:
+            kept.append(i)
+        else:
+            twin = samples[first[content]]
+            also = "" if twin.label == sample.label else f", which is labelled {twin.label!r}"
+            skipped.append((sample.file, f"identical to {twin.file}{also}", ""))
+    return kept, skipped
+
+
+def _extracted(
+    pool: ThreadPoolExecutor, module: torch.nn.Module, samples: Sequence[Sample], indices: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.float32] | str]]:
+    """(index, features or the reason why there are none) of each sample."""
+
+    def work(chunk: Sequence[int]) -> list[NDArray[np.float32] | str]:
+        return [_features(module, samples[i]) for i in chunk]
+
+    chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
+    # One thread each: the pool's threads fill the cores already, and no sum's order depends on their number.
+    with threads(1), tqdm(total=len(indices), desc="extract", unit="sample", disable=None) as bar:
+        for chunk, results in zip(chunks, pool.map(work, chunks), strict=True):
+            yield from zip(chunk, results, strict=True)
+            bar.update(len(chunk))
+
+
+def _features(module: torch.nn.Module, sample: Sample) -> NDArray[np.float32] | str:
+    # One sample at a time: its features must not depend, not even by rounding, on what stands beside it in a batch.
+    try:
+        decoded = torch.from_numpy(sample.media.load())
+    except MediaError as error:
+        return str(error)
+    with torch.inference_mode():
+        features: NDArray[np.float32] = module(decoded.unsqueeze(0))[0].numpy()
+    return features
+
+
+def origin(task: Task) -> dict[str, Any]:
+    """The sections that made the features; the path made absolute, since later stages may run from another folder."""
+    origin = task.model_dump(mode="json", include={"data", "features"})
+    if task.data.path is not None:
+        origin["data"]["path"] = str(Path(task.data.path).expanduser().resolve())
+    return origin
+
+
+def _key(parameters: dict[str, Any]) -> str:
+    """What the features of a given content depend on: parameters, limits, and the code that computes them."""
+    return digest([parameters, asdict(Limits.from_environment()), getsource(frontend), getsource(media)])
+
+
+def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+    """Numbers by value, other names by the alphabet."""
+    if all(label.isdecimal() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))
+
+
+def _check_classes(features: Features) -> None:
+    if len(features.labels) < 2:
+        raise UserError(f"only one class, {features.labels[0]!r}; at least two are needed")
+    total = Counter(features.y.tolist())
+    trained = Counter(features.y[features.rows("train")].tolist())
+    problems = []
+    for k, label in enumerate(features.labels):
+        if total[k] < MIN_SAMPLES:
+            problems.append(
+                f"class {label!r} has {total[k]} usable samples; at least {MIN_SAMPLES} are needed to split"
+            )
+        elif not trained[k]:
+            problems.append(
+                f"class {label!r} has no training sample ({total[k]} in other splits); "
+                "add samples, or choose another data.seed"
+            )
+    if problems:
+        raise UserError("\n".join(problems))

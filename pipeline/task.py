@@ -1,0 +1,250 @@
+"""Task: what a TOML task file may say, and how it is read; one line for every mistake."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SOURCES = ("digits", "notes", "mnist", "folder", "csv")
+
+
+class UserError(Exception):
+    """A mistake of the user: each line of the message says what is wrong, where, and what to do."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Splits(_Section):
+    """Fractions of the samples, where the data does not name the splits itself."""
+
+    train: float = Field(0.7, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.15, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> "Splits":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the three fractions add up to {total:g}, not to 1")
+        return self
+
+
+class Data(_Section):
+    """Where the labelled samples come from. `seed` decides the splits and, for `notes`, the notes."""
+
+    source: Literal["digits", "notes", "mnist", "folder", "csv"]
+    path: str | None = None
+    splits: Splits = Splits()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> "Data":
+        if self.source in ("folder", "csv") and self.path is None:
+            raise ValueError(f"source = {self.source!r} needs a path")
+        return self
+
+
+class PixelFeatures(_Section):
+    """28 × 28 grey levels, as MNIST was made."""
+
+    kind: Literal["pixels"]
+
+
+class MfccFeatures(_Section):
+    """Mel-frequency cepstral coefficients of librosa's definition, pooled over the frames that are not silence."""
+
+    kind: Literal["mfcc"]
+    sample_rate: int = Field(22_050, ge=4_000, le=192_000)  # Hz
+    n_fft: int = Field(2048, ge=64, le=16_384)  # samples
+    hop_length: int = Field(512, ge=16)  # samples
+    n_mels: int = Field(128, ge=8, le=512)
+    n_mfcc: int = Field(40, ge=1)
+    silence_db: float = Field(60.0, gt=0)  # a frame this far below the loudest is silence
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "MfccFeatures":
+        if self.n_fft & (self.n_fft - 1):
+            raise ValueError(f"n_fft = {self.n_fft} is not a power of two")
+        if self.n_fft % self.hop_length:
+            raise ValueError(f"hop_length = {self.hop_length} does not divide n_fft = {self.n_fft}")
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc = {self.n_mfcc} is more than n_mels = {self.n_mels}")
+        return self
+
+
+Features = Annotated[PixelFeatures | MfccFeatures, Field(discriminator="kind")]
+
+
+class Model(_Section):
+    """Shape of the multilayer perceptron; its output layer follows from the target."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (100,)
+    activation: Literal["sigmoid", "relu", "tanh"] = "sigmoid"
+
+
+class Train(_Section):
+    """How the weights are found."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(100, ge=1)
+    optimizer: Literal["sgd", "momentum", "adam"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "step", "cosine", "robbins-monro"] = "constant"
+    l1: float = Field(0.0, ge=0)  # times the sum of |w| over the weights, not the biases
+    l2: float = Field(0.0, ge=0)  # times the sum of w² over the weights, not the biases
+    early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Validate(_Section):
+    """The thresholds that the gate holds on the test split."""
+
+    min_accuracy: float | None = Field(None, ge=0, le=1)
+    max_log_loss: float | None = Field(None, ge=0)
+    max_ece: float | None = Field(None, ge=0, le=1)
+
+
+class Task(_Section):
+    """A task file, resolved: defaults filled in, overrides applied, checked."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")  # also the model's name in the store
+    description: str = ""
+    data: Data
+    features: Features
+    model: Model = Model()
+    train: Train = Train()
+    validate_: Validate = Field(Validate(), alias="validate")
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole task as plain values, as a TOML file would say it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of the canonical JSON of plain values."""
+    return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def builtin() -> dict[str, str]:
+    """Name → description of the built-in tasks."""
+    folder = resources.files("pipeline") / "tasks"
+    texts = {Path(f.name).stem: f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".toml")}
+    return {name: tomllib.loads(texts[name]).get("description", "") for name in sorted(texts)}
+
+
+def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> Task:
+    """Read a built-in task by name or a task file by path.
+
+    Parameters
+    ----------
+    name : built-in name, or path of a `.toml` file
+    data : replacement of the source, as `--data` takes it (see `parse_data`)
+    overrides : `section.key=value` strings, the value in TOML's notation or a bare word
+
+    Raises
+    ------
+    UserError : one line for every mistake
+    """
+    where, text = _read(name)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+    if data is not None:
+        kept = {key: value for key, value in table.get("data", {}).items() if key not in ("source", "path")}
+        table["data"] = kept | parse_data(data)
+    for override in overrides:
+        _override(table, override)
+    return parse(table, where)
+
+
+def parse(table: dict[str, Any], where: str) -> Task:
+    """Check a task given as plain values; `where` names its origin in error lines."""
+    try:
+        return Task.model_validate(table)
+    except ValidationError as error:
+        lines = [f"{where}: {_line(problem, table)}" for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def parse_data(data: str) -> dict[str, str]:
+    """`--data` → the keys `source` and `path`.
+
+    `digits`, `notes`, `mnist` or `mnist:DIR`, a folder with one sub-folder per class, or a `.csv` manifest.
+    """
+    name, _, path = data.partition(":")
+    if data in ("digits", "notes", "mnist"):
+        return {"source": data}
+    if name == "mnist" and path:
+        return {"source": "mnist", "path": path}
+    if Path(data).is_dir():
+        return {"source": "folder", "path": data}
+    if data.lower().endswith(".csv"):
+        return {"source": "csv", "path": data}
+    raise UserError(f"--data {data}: no such folder, and not one of digits, notes, mnist, mnist:DIR or a .csv file")
+
+
+def _read(name: str) -> tuple[str, str]:
+    tasks = builtin()
+    if name in tasks:
+        return f"task {name}", (resources.files("pipeline") / "tasks" / f"{name}.toml").read_text("utf-8")
+    path = Path(name)
+    if path.suffix != ".toml":
+        close = difflib.get_close_matches(name, tasks, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"built in: {', '.join(tasks)}; or give a .toml file"
+        raise UserError(f"no task {name!r}; {hint}")
+    try:
+        return name, path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override}: expected KEY=VALUE, such as train.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {override}: {part!r} is not a section")
+    table[parts[-1]] = value
+
+
+def _line(problem: Any, table: dict[str, Any]) -> str:
+    """One line for one of pydantic's errors: the key, what is wrong, the offending value."""
+    location = [str(part) for part in problem["loc"]]
+    if location[:1] == ["features"] and len(location) > 2:
+        del location[1]  # pydantic names the union's branch there
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(location[-1], _known_keys(location[:-1], table), n=1)
+        return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if problem["type"] == "missing":
+        return f"{key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    return f"{key}: {message}" + ("" if isinstance(value, dict) else f", not {value!r}")
+
+
+def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
+    features: type[_Section] = PixelFeatures if table.get("features", {}).get("kind") == "pixels" else MfccFeatures
+    models: dict[str, type[_Section]] = {
+        "": Task, "data": Data, "data.splits": Splits, "features": features, "model": Model, "train": Train,
+        "validate": Validate,
+    }  # fmt: skip
+    model = models.get(".".join(section))
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []

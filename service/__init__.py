@@ -1,0 +1,1 @@
+"""The microservice: bytes in, probabilities out. Imports nothing of `pipeline`."""

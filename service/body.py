@@ -1,0 +1,104 @@
+"""The body of a request: read no further than the limits allow, and the file taken out of a form."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from service.refusal import MediaError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+SECONDS = 30  # for a whole body to arrive; a slower client is turned away
+
+
+async def read_file(request: Request, max_bytes: int) -> tuple[bytes, str]:
+    """The file that the request carries, as its body or as a field of a form, and the content type it declares.
+
+    Raises MediaError: 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if
+    the form holds no file.
+    """
+    body = await _read(request, max_bytes)
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    if content_type == b"multipart/form-data":
+        return _first_file(body, options.get(b"boundary", b""))
+    return body, content_type.decode("latin-1")
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    too_large = MediaError(413, f"the body is larger than the {max_bytes} bytes allowed")
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise MediaError(408, f"the body did not arrive within {SECONDS} seconds") from error
+    return bytes(body)
+
+
+def _first_file(body: bytes, boundary: bytes) -> tuple[bytes, str]:
+    """The first field of a multipart/form-data body that is a file, whatever its name, and its content type."""
+    form = _Form()
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise MediaError(400, f"the form cannot be read: {error}") from error
+    if not form.complete:
+        raise MediaError(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
+    return bytes(form.data), form.content_type
+
+
+class _Form:
+    """Keeps the first file of the parts that a MultipartParser announces."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.content_type = ""
+        self.complete = False
+        self._name = self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._is_file = False
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._headers.clear,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+        }
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        self._is_file = b"filename" in options and not self.complete
+        if self._is_file:
+            self.content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self.data += data[start:end]
+
+    def _part_end(self) -> None:
+        self.complete = self.complete or self._is_file

@@ -1,0 +1,262 @@
+"""Media files → arrays, in the form that the models take; the one implementation for training and for serving.
+
+Nothing here trusts its input: sizes are read from the header before anything is decoded, memory stays bounded, and
+whatever is wrong with the bytes ends in a `MediaError`.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from service.refusal import EXPECTED, Limits, MediaError, unreadable
+
+__all__ = ["Limits", "MediaError", "decode_audio", "decode_image", "to_mnist_form"]
+
+SIDE = 28  # pixels; width and height of an MNIST picture
+BOX = 20  # pixels; the ink fills a BOX × BOX square of it
+CENTRE = 14  # index of the row and the column that the ink's centre of mass is moved to
+WHITE = 255
+
+INK_THRESHOLD = 0.2  # of the darkest ink; above paper noise and JPEG ringing, below the edge of a stroke
+MIN_CONTRAST = 8  # grey levels of 255 between background and ink; less is an empty page
+WORKING_SIZE = 1024  # pixels; larger pictures are averaged down to it first
+
+SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
+BLOCK = 1 << 16  # samples read at a time, over all channels
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
+MAX_CHANNELS = 32
+
+# The raster formats that Pillow decodes in this process. Not EPS, which starts Ghostscript, nor ICO and ICNS, whose
+# header does not tell the size of the pictures inside.
+IMAGE_FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
+MAX_SCANS = 100  # of a progressive JPEG; usual are 10, and each takes the time of a whole picture
+
+Gray = NDArray[np.floating[Any]]  # (height, width)
+
+Image.init()  # loads Pillow's plugins now rather than during a request
+
+
+def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """The picture in `data` as MNIST would hold it: uint8 (28, 28), 0 = background, 255 = ink.
+
+    Any size, mode and polarity; an orientation tag is obeyed, transparency is laid on a background that contrasts
+    with what is visible, and of an animation the first frame is taken.
+
+    Raises MediaError.
+    """
+    _check_bytes(data, limits)
+    try:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            _check_pixels(image, limits)
+            if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+                raise MediaError(413, f"the JPEG has more than {MAX_SCANS} scans")
+            gray = _gray(image, limits)
+    except MediaError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise MediaError(413, f"the image is larger than the {limits.pixels} pixels allowed") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise unreadable(data, "image") from error
+    if gray.max() - gray.min() < MIN_CONTRAST:
+        raise MediaError(422, "the image is blank: there is no ink that differs from the background")
+    return to_mnist_form(gray)
+
+
+def to_mnist_form(gray: NDArray[Any]) -> NDArray[np.uint8]:
+    """A picture of one symbol brought to the form of MNIST's digits, as their makers did it: the ink is scaled into a
+    20 × 20 box with its aspect kept, and moved so that its centre of mass is the centre of 28 × 28 pixels.
+
+    `gray` is (height, width) in any scale and polarity; which end is background is estimated from the border. A
+    picture that has this form already keeps every pixel. Returns uint8 (28, 28), 0 = background, 255 = ink.
+
+    Raises MediaError if nothing stands out from the background.
+    """
+    gray = gray.astype(np.float32, copy=False)
+    border = _border(gray)
+    background = _median(border)
+    noise = 3 * _median(np.abs(border - background))
+    ink: Gray = gray - background
+    if (ink * np.abs(ink)).sum() < 0:  # dark on light
+        ink = -ink
+    ink = np.where(ink > noise, ink, 0)
+    if not ink.any():
+        raise MediaError(422, "the image is blank: there is no ink that differs from the background")
+
+    mask = ink > INK_THRESHOLD * ink.max()
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    if not _in_form(ink, max(bottom - top, right - left)):
+        ink = _centred(_fit(ink[top:bottom, left:right]))
+
+    peak = ink.max()
+    if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
+        ink = ink * (WHITE / peak)
+    picture: NDArray[np.uint8] = np.rint(ink).astype(np.uint8)
+    return picture
+
+
+def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
+    """The recording in `data` as float32 (T,): the mean of its channels, in [-1, 1], at `sample_rate` Hz.
+
+    Raises MediaError.
+    """
+    _check_bytes(data, limits)
+    try:
+        with soundfile.SoundFile(_Bytes(data)) as file:
+            waveform = _read_mono(file, sample_rate, limits)
+    except MediaError:
+        raise
+    except Exception as error:  # libsndfile's errors, and those of its Python callbacks
+        raise unreadable(data, "audio") from error
+    if not waveform.size:
+        raise MediaError(422, "the audio is empty")
+    if not np.isfinite(waveform).all():
+        raise MediaError(422, "the audio holds samples that are not finite numbers")
+    peak = float(np.abs(waveform).max())
+    if peak < SILENCE:
+        raise MediaError(422, "the audio is silent")
+    return waveform / np.float32(max(peak, 1))
+
+
+def _check_bytes(data: bytes, limits: Limits) -> None:
+    if len(data) > limits.bytes:
+        raise MediaError(413, f"the file has {len(data)} bytes; at most {limits.bytes} are allowed")
+
+
+def _check_pixels(image: Image.Image, limits: Limits) -> None:
+    if image.width * image.height > limits.pixels:
+        raise MediaError(
+            413, f"the image has {image.width} × {image.height} pixels; at most {limits.pixels} in all are allowed"
+        )
+
+
+def _gray(image: Image.Image, limits: Limits) -> Gray:
+    """The opened image as float32 (height, width), 0 = black, 255 = white."""
+    image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # lets a large JPEG be decoded at a fraction of its size
+    image.load()
+    _check_pixels(image, limits)  # some formats learn their true size only now
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith(("I", "F")):
+        wide = Image.fromarray(np.asarray(image, np.float32))
+        white = 65535 if image.mode.startswith("I;16") else None
+        return _eight_bit(np.asarray(_shrink(wide)), white)
+    if image.has_transparency_data:
+        return _composite(_shrink(image.convert("RGBA")))
+    luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
+    return np.asarray(_shrink(luma), np.float32)
+
+
+def _shrink(image: Image.Image) -> Image.Image:
+    return image.reduce(max(1, max(image.size) // WORKING_SIZE))
+
+
+def _eight_bit(gray: Gray, white: float | None) -> Gray:
+    """`gray` with its range, 0 to `white`, brought to 0 to 255. Where white is unknown, as for 32-bit samples, the
+    range is that of the picture."""
+    low, high = (0, white) if white else (gray.min(), gray.max())
+    if not np.isfinite(high - low) or high == low:
+        raise MediaError(422, "the image is blank or holds pixels that are not finite numbers")
+    return (gray - low) * (WHITE / (high - low))
+
+
+def _composite(image: Image.Image) -> Gray:
+    """An RGBA image laid on one grey: that of its own border where that is visible, else one that contrasts."""
+    alpha = np.asarray(image.getchannel("A"), np.float32) / 255
+    gray = np.asarray(image.convert("L"), np.float32)
+    if not alpha.any():
+        raise MediaError(422, "the image is wholly transparent")
+    visible = _border(alpha) > 0.5
+    if visible.mean() > 0.5:
+        background = _median(_border(gray)[visible])
+    else:
+        background = 0 if (gray * alpha).sum() > alpha.sum() * WHITE / 2 else WHITE
+    return background + alpha * (gray - background)
+
+
+def _border(picture: Gray) -> Gray:
+    return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+
+
+def _median(values: Gray) -> float:
+    return float(np.sort(values)[len(values) // 2])  # np.median takes ten times as long on so few
+
+
+def _centre_of_mass(ink: Gray) -> tuple[float, float]:
+    mass = ink.sum()
+    row = ink.sum(axis=1) @ np.arange(ink.shape[0]) / mass
+    column = ink.sum(axis=0) @ np.arange(ink.shape[1]) / mass
+    return float(row), float(column)
+
+
+def _in_form(ink: Gray, side: int) -> bool:
+    """Whether ink whose bounding box has the longer side `side` stands as in MNIST. Its pictures were moved by whole
+    pixels, so their centres of mass lie within half a pixel of CENTRE."""
+    return (
+        ink.shape == (SIDE, SIDE)
+        and BOX // 2 < side <= BOX
+        and all(abs(centre - CENTRE) < 0.55 for centre in _centre_of_mass(ink))
+    )
+
+
+def _fit(ink: Gray) -> Gray:
+    """The ink scaled, with its aspect kept, to a longer side of BOX pixels; averaged down or smoothly enlarged."""
+    scale = BOX / max(ink.shape)
+    height, width = (max(1, round(length * scale)) for length in ink.shape)
+    resized = Image.fromarray(ink).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized).clip(0)  # bicubic interpolation overshoots
+
+
+def _centred(ink: Gray) -> Gray:
+    """The ink on SIDE × SIDE pixels, its centre of mass as near to CENTRE as whole pixels and the frame allow."""
+    picture = np.zeros((SIDE, SIDE), np.float32)
+    row, column = (
+        min(max(round(CENTRE - centre), 0), SIDE - length)
+        for centre, length in zip(_centre_of_mass(ink), ink.shape, strict=True)
+    )
+    picture[row : row + ink.shape[0], column : column + ink.shape[1]] = ink
+    return picture
+
+
+class _Bytes(io.BytesIO):
+    """BytesIO for libsndfile, which sends damaged files to negative positions: an exception in its callback cannot be
+    caught and would be printed."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return -1
+
+
+def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
+    """The opened file as float32 (T,) at `sample_rate` Hz, read and resampled block by block."""
+    rate, channels = file.samplerate, file.channels
+    if file.format not in AUDIO_FORMATS:
+        raise MediaError(415, f"audio in {file.format} format; expected {EXPECTED['audio']}")
+    if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
+        raise MediaError(422, f"audio of {rate} Hz and {channels} channels cannot be used")
+    most = int(limits.seconds * rate)
+    too_long = MediaError(413, f"the audio is longer than the {limits.seconds:g} seconds allowed")
+    if file.frames > 2**62:  # what libsndfile says of a stream of unknown length, which it cannot read to its end
+        raise MediaError(422, "the header of the audio does not tell its length")
+    if file.frames > most:
+        raise too_long
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
+    blocks, total = [np.empty(0, np.float32)], 0
+    while len(block := file.read(BLOCK // channels, dtype="float32", always_2d=True)):
+        total += len(block)
+        if total > most:  # a header can lie
+            raise too_long
+        mono = block.mean(axis=1)
+        blocks.append(stream.resample_chunk(mono) if stream else mono)
+    if stream:
+        blocks.append(stream.resample_chunk(blocks[0], last=True))
+    return np.concatenate(blocks)

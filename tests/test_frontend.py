@@ -1,0 +1,97 @@
+"""The front ends: pixels scaled, MFCC equal to librosa's, pooling over what is not silence."""
+
+import warnings
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.frontend import Mfcc, Pixels, pool
+from service.media import decode_audio
+from service.refusal import Limits
+
+TOLERANCE = 1e-3  # values reach some hundreds
+
+
+def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+def difference(front: Mfcc, clip: NDArray[np.float32]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clips shorter than a frame
+        expected = librosa.feature.mfcc(
+            y=clip, sr=front.sample_rate, n_mfcc=front.n_mfcc, n_fft=front.n_fft,
+            hop_length=front.hop_length, n_mels=front.n_mels,
+        )  # fmt: skip
+    found = front.mfcc(torch.from_numpy(clip)[None])[0].numpy()
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max())
+
+
+@pytest.mark.parametrize("samples", [1, 2, 511, 512, 513, 1023, 1024, 2047, 2048, 2049, 22_050, 100_001])
+def test_mfcc_equals_librosa_for_every_length(samples: int) -> None:
+    assert difference(Mfcc(), noise(samples)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("n_fft", "hop_length"), [(2048, 2048), (2048, 32), (2048, 16), (1024, 256), (512, 128), (64, 32), (4096, 1024)]
+)
+def test_mfcc_equals_librosa_for_every_frame_size(n_fft: int, hop_length: int) -> None:
+    front = Mfcc(sample_rate=16_000, n_fft=n_fft, hop_length=hop_length, n_mels=20, n_mfcc=13)
+    assert difference(front, noise(16_000)) < TOLERANCE
+
+
+def test_mfcc_equals_librosa_on_tones_and_silence() -> None:
+    t = np.arange(22_050) / 22_050
+    tone = (0.9 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    half_silent = np.where(t < 0.5, tone, 0).astype(np.float32)
+    for clip in (tone, half_silent, np.zeros_like(tone), 1e-4 * tone):
+        assert difference(Mfcc(), clip) < TOLERANCE
+
+
+def test_mfcc_equals_librosa_on_real_clips(real_data: Path) -> None:
+    files = [*sorted(real_data.glob("clips/*/*"))[::7], *sorted(real_data.glob("notes/*/*"))[::60]]
+    assert len(files) > 40
+    front = Mfcc()
+    assert max(difference(front, decode_audio(file.read_bytes(), 22_050, Limits())) for file in files) < TOLERANCE
+
+
+def test_a_batch_gives_what_its_clips_give_alone() -> None:
+    clips = torch.from_numpy(np.stack([noise(30_000, seed) for seed in range(3)]))
+    front = Mfcc()
+    alone = torch.cat([front(clip[None]) for clip in clips])
+    assert torch.allclose(front(clips), alone, atol=1e-4)
+
+
+def test_more_silence_around_a_clip_does_not_change_its_features() -> None:
+    front, hop = Mfcc(), 512
+    clip = torch.from_numpy(noise(44_032))[None]
+    short, long = (torch.nn.functional.pad(clip, (n * hop, 2 * n * hop)) for n in (5, 60))
+    assert torch.allclose(front(short), front(long), atol=1e-3)
+    assert torch.isfinite(front(torch.zeros(1, 5000))).all()
+
+
+def test_features_are_the_statistics_of_active_frames() -> None:
+    values = torch.tensor([[[1.0, 3.0, 100.0, 7.0, 9.0]]])
+    active = torch.tensor([[[1.0, 1.0, 0.0, 1.0, 1.0]]])
+    mean, deviation, step_deviation = pool(values, active)[0].tolist()
+    assert mean == pytest.approx(5.0)
+    assert deviation == pytest.approx(np.std([1, 3, 7, 9]))
+    assert step_deviation == pytest.approx(0.0)  # both steps between active neighbours are +2
+
+
+def test_one_active_frame_has_no_spread() -> None:
+    assert pool(torch.tensor([[[4.0]]]), torch.ones(1, 1, 1))[0].tolist() == [4.0, 0.0, 0.0]
+
+
+def test_pixels_are_scaled_to_one() -> None:
+    image = torch.arange(784, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 28, 28)
+    features = Pixels()(image)
+    assert features.shape == (1, 784)
+    assert features.dtype == torch.float32
+    assert features[0, 255] == 1
+    assert features[0, 51] == pytest.approx(0.2)

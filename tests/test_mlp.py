@@ -1,0 +1,83 @@
+"""The network, its output activations and losses."""
+
+import math
+
+import pytest
+import torch
+
+from models.classifier import Classifier, Standardize, loss, n_outputs, probabilities
+from models.frontend import Pixels
+from models.mlp import MLP
+
+
+def test_parameter_count_of_one_hidden_layer() -> None:
+    n_i, n_h, n_o = 5, 20, 3
+    assert MLP(n_i, [n_h], n_o, "sigmoid").n_parameters() == n_h * (n_i + 1) + n_o * (n_h + 1) == 183
+
+
+def test_summary_names_every_layer_and_adds_up() -> None:
+    mlp = MLP(784, [100, 30], 10, "relu")
+    rows = mlp.summary()
+    assert [row["name"] for row in rows] == ["hidden 1 (relu)", "hidden 2 (relu)", "output"]
+    assert [row["output"] for row in rows] == [[None, 100], [None, 30], [None, 10]]
+    assert sum(row["parameters"] for row in rows) == mlp.n_parameters()
+
+
+def test_forward_is_the_formula() -> None:
+    mlp, x = MLP(4, [3], 2, "tanh"), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    (w1, w2), (b1, b2) = mlp.weights(), [layer.bias for layer in mlp.layers]
+    assert torch.allclose(mlp(x), torch.tanh(x @ w1.T + b1) @ w2.T + b2, atol=1e-6)
+
+
+def test_the_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first, second, other = (MLP(4, [3], 2, "relu", seed) for seed in (7, 7, 8))
+    assert torch.rand(1) == expected
+    assert torch.equal(first.layers[0].weight, second.layers[0].weight)
+    assert not torch.equal(first.layers[0].weight, other.layers[0].weight)
+
+
+def test_a_linear_model_has_no_hidden_layer() -> None:
+    assert MLP(784, [], 10, "sigmoid").n_parameters() == 7850
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("multiclass", 3), ("binary", 2)])
+def test_probabilities_have_one_column_for_each_label_and_add_up(kind: str, labels: int) -> None:
+    logits = 5 * torch.randn(6, n_outputs(kind, labels), generator=torch.Generator().manual_seed(0))
+    p = probabilities(logits, kind)
+    assert p.shape == (6, labels)
+    assert torch.allclose(p.sum(1), torch.ones(6))
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_losses_are_finite_for_huge_logits(size: float) -> None:
+    for kind, width in (("binary", 1), ("multiclass", 3)):
+        logits = torch.full((2, width), size, requires_grad=True)
+        value = loss(logits * torch.arange(1, width + 1), torch.tensor([0, 1]), kind)
+        value.backward()
+        assert math.isfinite(value.item())
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
+
+
+def test_binary_loss_is_the_cross_entropy_of_its_probabilities() -> None:
+    logits, y = torch.tensor([[0.3], [-1.2], [2.0]]), torch.tensor([1, 0, 0])
+    p = probabilities(logits, "binary")
+    assert loss(logits, y, "binary").item() == pytest.approx(-p[torch.arange(3), y].log().mean().item(), rel=1e-5)
+
+
+def test_standardisation_centres_and_scales() -> None:
+    x = torch.tensor([[1.0, 10.0, 5.0], [3.0, 30.0, 5.0]])
+    each = Standardize(3).fit(x, one_unit=False)
+    assert each(x).tolist() == [[-1, -1, 0], [1, 1, 0]]  # the constant feature is only centred
+    together = Standardize(3).fit(x, one_unit=True)
+    assert together.mean.tolist() == [9, 9, 9]
+    assert together(x).std(correction=0).item() == pytest.approx(1)
+
+
+def test_a_classifier_is_its_parts() -> None:
+    classifier = Classifier(Pixels(), Standardize(784), MLP(784, [5], 3, "sigmoid"), "multiclass")
+    image = torch.randint(256, (2, 28, 28), dtype=torch.uint8)
+    assert torch.equal(classifier(image), classifier.from_features(classifier.frontend(image)))

@@ -1,0 +1,75 @@
+"""Task files: what they may say, and one clear line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import task
+from pipeline.task import UserError
+
+
+@pytest.mark.parametrize("name", task.builtin())
+def test_every_built_in_task_is_valid_and_bears_its_file_name(name: str) -> None:
+    assert task.load(name).name == name
+
+
+def test_set_and_data_replace_keys_and_source(tmp_path: Path) -> None:
+    resolved = task.load(
+        "instruments", str(tmp_path), ["train.epochs=5", "model.activation=relu", "model.hidden=[8, 4]"]
+    )
+    assert resolved.train.epochs == 5
+    assert resolved.model.activation == "relu"
+    assert resolved.model.hidden == (8, 4)
+    assert (resolved.data.source, resolved.data.path) == ("folder", str(tmp_path))
+
+
+def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
+    assert task.parse_data("mnist") == {"source": "mnist"}
+    assert task.parse_data("mnist:some/dir") == {"source": "mnist", "path": "some/dir"}
+    assert task.parse_data("clips.csv") == {"source": "csv", "path": "clips.csv"}
+    with pytest.raises(UserError, match="no such folder"):
+        task.parse_data(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("train.epocs=5", "unknown key 'train.epocs'; did you mean 'epochs'?"),
+        ("train.epochs=0", "train.epochs: .* greater than or equal to 1, not 0"),
+        ("train.learning_rate=fast", "train.learning_rate: .*, not 'fast'"),
+        ("features.n_mfc=20", "unknown key 'features.n_mfc'; did you mean 'n_mfcc'?"),
+        ("features.hop_length=500", "hop_length = 500 does not divide n_fft = 2048"),
+        ("features.kind=wavelet", "features: .*"),
+        ("data.splits={train=0.5, validation=0.1, test=0.1}", "add up to 0.7, not to 1"),
+        ("data.source=folder", "source = 'folder' needs a path"),
+        ("name=No Such Name", "name: .*, not 'No Such Name'"),
+        ("train.epochs", "expected KEY=VALUE"),
+        ("name.x=1", "'name' is not a section"),
+    ],
+)
+def test_a_mistake_is_one_line_that_quotes_it(override: str, line: str) -> None:
+    with pytest.raises(UserError, match=line) as caught:
+        task.load("instruments", overrides=[override])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_two_mistakes_are_two_lines() -> None:
+    with pytest.raises(UserError) as caught:
+        task.load("digits", overrides=["train.epochs=-1", "model.activation=step"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_unknown_task_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        task.load("digit")
+
+
+def test_task_file_by_path(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('name = "own"\n[data]\nsource = "digits"\n[features]\nkind = "pixels"\n')
+    assert task.load(str(file)).name == "own"
+    file.write_text("name = ")
+    with pytest.raises(UserError, match="not valid TOML"):
+        task.load(str(file))
+    with pytest.raises(UserError, match="cannot be read"):
+        task.load(str(tmp_path / "absent.toml"))
