@@ -241,6 +241,9 @@ def _check_made_with(
     task: Task, runs: Path, data: str | None, overrides: list[str] | None, sections: tuple[str, ...]
 ) -> None:
     """Options that would change what an earlier stage has already made are refused, rather than ignored."""
+    given = {override.split(".")[0] for override in overrides or []} | ({"data"} if data else set())
+    if not given.intersection(sections):
+        return
     from pipeline import extract, weights
 
     folder = runs / task.name
@@ -248,7 +251,6 @@ def _check_made_with(
     if "train" in sections:
         _, facts = weights.load(folder / weights.FILE)
         made |= {"model": facts.model, "train": facts.train}
-    given = {override.split(".")[0] for override in overrides or []} | ({"data"} if data else set())
     asked = {**task.resolved(), "data": extract.origin(task)["data"]}
     for section in sections:
         if section in given and asked[section] != made[section]:

@@ -245,10 +245,11 @@ def _save(path: Path, fingerprint: str, mlp: MLP, optimizer: torch.optim.Optimiz
 
 def _restore(path: Path, fingerprint: str, mlp: MLP, optimizer: torch.optim.Optimizer) -> State:
     """The state of a killed run of the very same training, or a new one."""
-    if not path.is_file():
-        return State()
-    saved = torch.load(path, weights_only=True, map_location=next(mlp.parameters()).device)
-    if saved["fingerprint"] != fingerprint:
+    try:
+        saved = torch.load(path, weights_only=True, map_location=next(mlp.parameters()).device)
+        if saved["fingerprint"] != fingerprint:
+            return State()
+    except Exception:  # none there, or of another version: torch's loader raises many kinds
         return State()
     mlp.load_state_dict(saved["mlp"])
     optimizer.load_state_dict(saved["optimizer"])

@@ -1,0 +1,127 @@
+"""The `percept` command as its users type it: help, the whole way on a user's folder, predictions, mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+PERCEPT = str(Path(sys.executable).with_name("percept"))
+
+
+def percept(*arguments: str | Path, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command outside of the repository, as an installed one."""
+    home.mkdir(exist_ok=True)
+    return subprocess.run(
+        [PERCEPT, *map(str, arguments)], cwd=home, text=True, capture_output=True,
+        env=os.environ | {"BENTOML_HOME": str(home), "COLUMNS": "100"} | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a user's clips in class folders, in three formats, and a finished run of it."""
+    root = tmp_path_factory.mktemp("shop")
+    rng = np.random.default_rng(0)
+    for label, low in (("buzz", 80), ("beep", 800), ("whistle", 3000)):
+        (root / "clips" / label).mkdir(parents=True)
+        for i in range(25):
+            t = np.arange(int(rng.uniform(0.2, 0.8) * 44_100)) / 44_100
+            wave = np.sin(2 * np.pi * rng.uniform(low, 1.5 * low) * t) + 0.05 * rng.standard_normal(t.size)
+            stereo = 0.4 * np.stack([wave, 0.8 * wave], 1)
+            soundfile.write(root / "clips" / label / f"{i}.{('wav', 'flac', 'mp3')[i % 3]}", stereo, 44_100)
+    (root / "clips" / "buzz" / "broken.wav").write_bytes(b"RIFF")
+    done = percept("run", "instruments", "--data", root / "clips", "--set", "name=shop", "--set", "train.epochs=40",
+                   home=root)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return root
+
+
+def test_help_reads_as_a_manual(tmp_path: Path) -> None:
+    text = percept("--help", home=tmp_path).stdout
+    for verb in ("tasks", "run", "extract", "train", "validate", "export", "predict", "serve"):
+        assert f" {verb} " in text
+    assert "runs/TASK" in text
+    assert "--data" in percept("run", "--help", home=tmp_path).stdout
+
+
+def test_tasks_are_listed(tmp_path: Path) -> None:
+    assert percept("tasks", home=tmp_path).stdout.splitlines()[0].startswith("digits  ")
+
+
+def test_the_whole_way_leaves_every_file(shop: Path) -> None:
+    run = shop / "runs" / "shop"
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        "features.npz", "weights.pt", "history.json", "report.json", "report.html", "plots", "mistakes.npz", "samples",
+        "model.onnx", "card.json",
+    }  # fmt: skip
+    report = json.loads((run / "report.json").read_text())
+    assert report["test"]["accuracy"] > 0.9
+    assert [s["file"] for s in report["samples"]["skipped"]] == ["buzz/broken.wav"]
+    assert json.loads((run / "card.json").read_text())["checks"]["mfcc"] <= 1e-3
+
+
+def test_predictions_as_json_and_as_a_table(shop: Path) -> None:
+    (shop / "no-sound.wav").write_text("hello")
+    files = ["clips/beep/0.wav", "clips/whistle/1.flac", "no-sound.wav", "absent.wav"]
+    done = percept("predict", "shop", *files, "--json", home=shop)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["file"] for line in lines] == files
+    assert [line.get("label") for line in lines] == ["beep", "whistle", None, None]
+    for line in lines[:2]:
+        assert line.keys() == {"file", "label", "confidence", "probabilities"}
+        assert line["confidence"] == max(line["probabilities"].values())
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    for line in lines[2:]:
+        assert line.keys() == {"file", "error"}
+    table = percept("predict", "shop", *files[:2], home=shop)
+    assert table.returncode == 0
+    assert [row.split()[1] for row in table.stdout.splitlines()] == ["beep", "whistle"]
+
+
+def test_later_stages_keep_to_what_was_extracted_and_trained(shop: Path) -> None:
+    done = percept("train", "instruments", "--set", "name=shop", "--set", "features.n_mfcc=13", home=shop)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "percept: runs/shop was made with another [features]; run `percept extract` with these options first"
+    )
+    done = percept("export", "instruments", "--set", "name=shop", "--set", "model.hidden=[3]", home=shop)
+    assert "run `percept train` with these options first" in done.stderr
+    done = percept("validate", "instruments", "--set", "name=shop", "--data", shop / "clips", home=shop)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "digit"], "no task 'digit'; did you mean 'digits'?"),
+        (["run", "digits", "--data", "nowhere"], "--data nowhere: no such folder"),
+        (["run", "digits", "--set", "train.epochs=x"], "task digits: train.epochs: "),
+        (["train", "digits"], "runs/digits/features.npz: not there yet; run `percept extract` first"),
+        (["validate", "digits"], "runs/digits/features.npz: not there yet; run `percept extract` first"),
+        (["export", "digits"], "runs/digits/weights.pt: not there yet; run `percept train` first"),
+        (["predict", "digits", "x.png"], "runs/digits/model.onnx: not there yet; run `percept export` first"),
+        (["run", "digits", "--device", "cuda"], "device cuda: PyTorch sees no CUDA device here"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
+    import torch
+
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    done = percept(*arguments, home=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"percept: {line}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_nonsense_limit_is_one_line(tmp_path: Path) -> None:
+    done = percept("tasks", home=tmp_path, PERCEPT_MAX_SECONDS="long")
+    assert done.stderr.strip() == "percept: PERCEPT_MAX_SECONDS=long: expected a whole number above 0"

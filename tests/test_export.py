@@ -1,0 +1,152 @@
+"""The exported graph: equal to torch and to librosa, any batch and length, with its card; the gate; the store."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.card import CARD_KEY, STORE_LABEL, ModelCard
+from models.classifier import Classifier, Standardize, n_outputs
+from models.frontend import Mfcc, Pixels
+from models.mlp import MLP
+from pipeline import export, extract, task, train, validate
+from pipeline.task import UserError
+from service.predictor import Predictor
+
+
+def classifier(front: Pixels | Mfcc, labels: int, kind: str = "multiclass") -> Classifier:
+    mlp = MLP(front.n_features, [16], n_outputs(kind, labels), "sigmoid")
+    standardize = Standardize(front.n_features)
+    standardize.deviation.fill_(3.0)
+    return Classifier(front, standardize, mlp, kind).eval()
+
+
+def run_graph(model: onnx.ModelProto, media: NDArray[np.generic]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    [output] = session.run(["probabilities"], {session.get_inputs()[0].name: media})
+    return output
+
+
+@pytest.fixture(scope="module")
+def mfcc_graph() -> tuple[Classifier, onnx.ModelProto]:
+    module = classifier(Mfcc(), 12)
+    return module, export.to_onnx(module)
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples"), [(1, 1), (1, 511), (1, 512), (1, 1024), (2, 2048), (3, 30_001), (1, 1_323_000)]
+)
+def test_any_batch_and_clip_length(mfcc_graph: tuple[Classifier, onnx.ModelProto], batch: int, samples: int) -> None:
+    module, graph = mfcc_graph
+    audio = (0.1 * np.random.default_rng(samples).standard_normal((batch, samples))).astype(np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(audio)).numpy()
+    found = run_graph(graph, audio)
+    assert found.shape == (batch, 12)
+    assert np.abs(found - expected).max() < export.MAX_PROBABILITY_DIFFERENCE
+
+
+def test_the_graphs_own_mfcc_equal_librosas(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
+    module, graph = mfcc_graph
+    rng = np.random.default_rng(0)
+    clips = [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in (1, 600, 22_050, 70_000)]
+    assert isinstance(module.frontend, Mfcc)
+    assert 0 < export.mfcc_difference(graph, module.frontend, clips) < export.MAX_MFCC_DIFFERENCE
+
+
+def test_the_graph_is_one_clean_file(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
+    _, graph = mfcc_graph
+    assert [i.name for i in graph.graph.input] == ["audio"]
+    assert [o.name for o in graph.graph.output] == ["probabilities"]
+    assert not any(t.external_data for t in graph.graph.initializer)
+    assert str(Path(__file__).parent.parent).encode() not in graph.SerializeToString()  # no path of this machine
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "binary"])
+def test_pictures(kind: str) -> None:
+    labels = 2 if kind == "binary" else 5
+    module = classifier(Pixels(), labels, kind)
+    images = np.random.default_rng(0).integers(256, size=(7, 28, 28), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(images)).numpy()
+    found = run_graph(export.to_onnx(module), images)
+    assert found.shape == (7, labels)
+    assert np.abs(found - expected).max() < export.MAX_PROBABILITY_DIFFERENCE
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    resolved = task.load("digits", overrides=["train.epochs=2"])
+    extract.extract(resolved, folder)
+    train.train(resolved, folder)
+    validate.validate(resolved, folder)
+    return folder
+
+
+def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> str:
+    """Export in a process of its own, so that BENTOML_HOME is of this test; returns the store's listing."""
+    home.mkdir(exist_ok=True)
+    program = (
+        "from pathlib import Path; from pipeline import export, task, validate; import bentoml;"
+        f"t = task.load('digits', overrides={list(overrides)!r}); run = Path({str(run)!r});"
+        f"validate.validate(t, run); export.export(t, run, {force});"
+        "m = bentoml.models.get('digits'); print('STORED', m.tag, m.path, dict(m.info.labels))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"BENTOML_HOME": str(home)}, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.splitlines()[-1])
+    return next(line for line in done.stdout.splitlines() if line.startswith("STORED"))
+
+
+def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
+    _, tag, path, *labels = exported(run, tmp_path / "home", "validate.min_accuracy=0.5").split(" ")
+    stored = Path(path)
+    assert STORE_LABEL in " ".join(labels)
+    assert {f.name for f in stored.iterdir()} >= {"model.onnx", "card.json", "report.json"}
+    card = ModelCard.model_validate_json((stored / "card.json").read_text())
+    assert tag == f"{card.name}:{card.version}"
+    assert card.labels == tuple("0123456789")
+    assert (card.input.kind, card.input.dtype, card.input.shape) == ("image", "uint8", (None, 28, 28))
+    assert card.checks["probabilities"] <= 1e-5
+    assert card.gate_passed
+    assert not card.gate_forced
+    assert card.metrics["accuracy"] == json.loads((run / "report.json").read_text())["test"]["accuracy"]
+    model = onnx.load(stored / "model.onnx")
+    inside = next(p.value for p in model.metadata_props if p.key == CARD_KEY)
+    assert json.loads(inside) == json.loads((stored / "card.json").read_text())
+    assert Predictor(run / "model.onnx").card == card  # the .onnx file alone is enough
+
+
+def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="not exported; --force overrides the gate"):
+        exported(run, tmp_path / "home", "validate.min_accuracy=1.0")
+    exported(run, tmp_path / "home", "validate.min_accuracy=1.0", force=True)
+    card = ModelCard.model_validate_json((run / "card.json").read_text())
+    assert card.gate_forced
+    assert not card.gate_passed
+
+
+def test_a_report_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None:
+    for name in (extract.FILE, "report.json"):
+        (tmp_path / name).symlink_to(run / name)
+    resolved = task.load("digits", overrides=["train.epochs=1"])
+    train.train(resolved, tmp_path)
+    with pytest.raises(UserError, match="not the report of these weights; run `percept validate` first"):
+        export.export(resolved, tmp_path)
+
+
+def test_a_difference_above_its_limit_stops_export(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MAX_PROBABILITY_DIFFERENCE", 0.0)
+    with pytest.raises(UserError, match=r"probabilities of the graph differ by .*, more than 0e\+00"):
+        export.export(task.load("digits"), run, force=True)
