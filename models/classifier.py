@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.card import Kind
-from models.frontend import Mfcc, Pixels
+from models.frontend import FrontEnd
 from models.mlp import MLP
 
 
@@ -35,41 +35,46 @@ class Standardize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels.
+    """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels; for regression the K values.
 
     A binary target has one output, the log-odds of the second label; both probabilities are given all the same.
     """
 
-    def __init__(self, frontend: Pixels | Mfcc, standardize: Standardize, mlp: MLP, kind: Kind) -> None:
+    def __init__(self, frontend: FrontEnd, standardize: Standardize, mlp: MLP, kind: Kind) -> None:
         super().__init__()
         self.frontend, self.standardize, self.mlp, self.kind = frontend, standardize, mlp, kind
 
     def forward(self, media: Tensor) -> Tensor:
-        """Media as the front end takes it → probabilities."""
+        """Media as the front end takes it → probabilities or values."""
         return self.from_features(self.frontend(media))
 
     def from_features(self, x: Tensor) -> Tensor:
-        """Features float32 (N, D) → probabilities float32 (N, K)."""
-        return probabilities(self.mlp(self.standardize(x)), self.kind)
+        """Features float32 (N, D) → probabilities or values, float32 (N, K)."""
+        return outputs(self.mlp(self.standardize(x)), self.kind)
 
 
 def n_outputs(kind: Kind, n_labels: int) -> int:
-    """Width of the output layer: 1 for a binary target, else one for each label."""
+    """Width of the output layer: 1 for a binary target, else one for each label or value."""
     return 1 if kind == "binary" else n_labels
 
 
-def probabilities(logits: Tensor, kind: Kind) -> Tensor:
-    """Output activation: softmax of K logits, or the logistic function of one, as two columns."""
+def outputs(logits: Tensor, kind: Kind) -> Tensor:
+    """Output activation: softmax of K logits, the logistic function of one as two columns, or none for regression."""
+    if kind == "regression":
+        return logits
     if kind == "binary":
         return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], 1)
     return torch.softmax(logits, 1)
 
 
 def loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
-    """Mean cross entropy, in nats, computed on the logits so that it is stable.
+    """Mean over the samples of the cross entropy, in nats, on the logits so that it is stable; or of the squared error.
 
-    logits float32 (N, n_outputs); target int64 (N,), index of the label.
+    logits float32 (N, n_outputs); target int64 (N,), index of the label, or float32 (N, n_outputs) for regression,
+    where the mean is over the outputs too.
     """
+    if kind == "regression":
+        return nn.functional.mse_loss(logits, target)
     if kind == "binary":
         return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.to(logits.dtype))
     return nn.functional.cross_entropy(logits, target)

@@ -27,6 +27,21 @@ class Pixels(nn.Module):
         return image.flatten(1).to(torch.float32) / 255
 
 
+class Vector(nn.Module):
+    """Numbers as they are."""
+
+    one_unit = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.input = Input(kind="vector", name="vector", dtype="float32", shape=(None, size))
+        self.n_features = size
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """float32 (N, size) → float32 (N, size)."""
+        return vector
+
+
 class Mfcc(nn.Module):
     """Mel-frequency cepstral coefficients, pooled over the frames of a clip that are not silence.
 
@@ -132,10 +147,19 @@ class Mfcc(nn.Module):
         return (power >= threshold).to(torch.float32)
 
 
-def build(features: Mapping[str, Any]) -> Pixels | Mfcc:
+FrontEnd = Pixels | Mfcc | Vector
+
+
+def build(features: Mapping[str, Any]) -> FrontEnd:
     """The front end that a task's `[features]` describes: `kind` and the parameters of that kind."""
     parameters = {key: value for key, value in features.items() if key != "kind"}
-    return Mfcc(**parameters) if features["kind"] == "mfcc" else Pixels(**parameters)
+    match features["kind"]:
+        case "pixels":
+            return Pixels(**parameters)
+        case "mfcc":
+            return Mfcc(**parameters)
+        case _:
+            return Vector(**parameters)
 
 
 def pool(values: Tensor, active: Tensor) -> Tensor:

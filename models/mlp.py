@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 Activation = Literal["sigmoid", "relu", "tanh"]
+Init = Literal["default", "xavier", "he", "uniform"]
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "relu": torch.relu, "tanh": torch.tanh}
 
 
@@ -19,11 +20,20 @@ class MLP(nn.Module):
     n_inputs, n_outputs : width of the input and of the output layer
     hidden : width of each hidden layer; empty for a linear model
     activation : of every hidden layer
-    seed : of PyTorch's default initialisation, U(-1/√fan_in, 1/√fan_in); the same weights on every device
+    seed : of the initialisation; the same weights on every device
+    init : `default`, PyTorch's U(-1/√fan_in, 1/√fan_in) for weights and biases; `xavier`, U(±√(6/(fan_in + fan_out)))
+        (Glorot & Bengio 2010); `he`, N(0, 2/fan_in) (He et al. 2015); `uniform`, U(-0.7, 0.7) (Hastie, Tibshirani &
+        Friedman 2009, §11.5.1). The last three start with biases of zero, but `uniform` draws them too.
     """
 
     def __init__(
-        self, n_inputs: int, hidden: Sequence[int], n_outputs: int, activation: Activation, seed: int = 0
+        self,
+        n_inputs: int,
+        hidden: Sequence[int],
+        n_outputs: int,
+        activation: Activation,
+        seed: int = 0,
+        init: Init = "default",
     ) -> None:
         super().__init__()
         sizes = [n_inputs, *hidden, n_outputs]
@@ -31,14 +41,21 @@ class MLP(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
+            if init != "default":
+                for layer in self.layers:
+                    _initialise(layer, init)
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 (N, n_inputs) → logits float32 (N, n_outputs)."""
+        return self.with_activations(x)[0]
+
+    def with_activations(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """float32 (N, n_inputs) → logits and the outputs of every hidden layer, float32 (N, width) each."""
         *hidden, output = self.layers
-        activation = ACTIVATIONS[self.activation]
+        activations = [x]
         for layer in hidden:
-            x = activation(layer(x))
-        return output(x)  # type: ignore[no-any-return]
+            activations.append(ACTIVATIONS[self.activation](layer(activations[-1])))
+        return output(activations[-1]), activations[1:]
 
     def weights(self) -> list[Tensor]:
         """The weight matrices, without the biases: what a penalty applies to."""
@@ -59,3 +76,16 @@ class MLP(nn.Module):
             }
             for name, layer in zip(names, self.layers, strict=True)
         ]
+
+
+def _initialise(layer: nn.Module, init: Init) -> None:
+    assert isinstance(layer, nn.Linear)
+    if init == "uniform":
+        nn.init.uniform_(layer.weight, -0.7, 0.7)
+        nn.init.uniform_(layer.bias, -0.7, 0.7)
+        return
+    if init == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        nn.init.kaiming_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)

@@ -187,8 +187,10 @@ def predict(
             )
             continue
         if as_json:
-            answer = {key: answer[key] for key in ("label", "confidence", "probabilities")}
+            answer = {key: value for key, value in answer.items() if key not in ("model", "version")}
             print(json.dumps({"file": str(file), **answer}, ensure_ascii=False))
+        elif "value" in answer:
+            print(f"{file}  " + "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items()))
         else:
             print(f"{file}  {answer['label']}  {answer['confidence']:.4f}")
     if failed:

@@ -24,8 +24,7 @@ from pipeline.libraries import versions
 from pipeline.task import Task, UserError, digest
 
 FILE = "model.onnx"
-OUTPUT = "probabilities"
-MAX_PROBABILITY_DIFFERENCE = 1e-5  # ONNX Runtime against torch
+MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
 MAX_MFCC_DIFFERENCE = 1e-3  # the graph against librosa.feature.mfcc, whose values reach some hundreds
 MFCC_CLIPS = 50  # clips of the test split that the latter is held on
 
@@ -63,7 +62,7 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
         kind=facts.kind,
         labels=facts.labels,
         input=classifier.frontend.input,
-        output=OUTPUT,
+        output=output_name(classifier),
         features=facts.features,
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
@@ -92,6 +91,11 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
     return card
 
 
+def output_name(classifier: Classifier) -> str:
+    """Name of the graph's output."""
+    return "value" if classifier.kind == "regression" else "probabilities"
+
+
 def to_onnx(classifier: Classifier) -> onnx.ModelProto:
     """The whole classifier as one graph: any batch size, any clip length ≥ 1, weights inside."""
     front = classifier.frontend
@@ -104,7 +108,7 @@ def to_onnx(classifier: Classifier) -> onnx.ModelProto:
         warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
         program = torch.onnx.export(
             classifier, (example,), dynamo=True, verbose=False,
-            input_names=[front.input.name], output_names=[OUTPUT], dynamic_shapes=(dynamic,),
+            input_names=[front.input.name], output_names=[output_name(classifier)], dynamic_shapes=(dynamic,),
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
@@ -129,8 +133,9 @@ def check(model: onnx.ModelProto, classifier: Classifier, features: Features) ->
     with torch.inference_mode():
         expected = classifier.from_features(torch.from_numpy(features.x[rows])).numpy()
     session = _session(model)
-    found = np.concatenate([_run(session, media[file]) for file in files])
-    differences = {"probabilities": (float(np.abs(found - expected).max()), MAX_PROBABILITY_DIFFERENCE)}
+    output = output_name(classifier)
+    found = np.concatenate([_run(session, media[file], output) for file in files])
+    differences = {output: (float(np.abs(found - expected).max()), MAX_OUTPUT_DIFFERENCE)}
     if isinstance(classifier.frontend, Mfcc):
         clips = [media[file] for file in files[:: max(1, len(files) // MFCC_CLIPS)]]
         differences["mfcc"] = (mfcc_difference(model, classifier.frontend, clips), MAX_MFCC_DIFFERENCE)
@@ -164,6 +169,6 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, media: NDArray[Any], output: str = OUTPUT) -> NDArray[np.float32]:
+def _run(session: onnxruntime.InferenceSession, media: NDArray[Any], output: str) -> NDArray[np.float32]:
     result: NDArray[np.float32] = session.run([output], {session.get_inputs()[0].name: media[None]})[0]
     return result

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models import frontend
+from models.card import Kind
 from pipeline import sources
 from pipeline.artifacts import replacing, require
-from pipeline.sources.sample import SPLITS, Sample, Split
+from pipeline.sources.sample import SPLITS, Sample, Split, Target
 from pipeline.task import Data, Task, UserError, digest
 from pipeline.threads import threads
 from service import media
@@ -35,13 +36,14 @@ MIN_SAMPLES = 3  # of a class: one for each split
 class Features:
     """What extraction found: one row for each usable sample.
 
-    x float32 (N, D); y int64 (N,), index into labels; split, file and digest of the content, str (N,); skipped:
+    x float32 (N, D); y int64 (N,), index into labels, or float32 (N, K) for regression, of values that labels name;
+    split, file and digest of the content, str (N,); skipped:
     (file, reason, digest, or nothing for a duplicate) of what was not usable; task: the sections `data` and `features`
     that made it; key: see `_key`.
     """
 
     x: NDArray[np.float32]
-    y: NDArray[np.int64]
+    y: NDArray[Any]
     labels: tuple[str, ...]
     split: NDArray[np.str_]
     file: NDArray[np.str_]
@@ -54,9 +56,17 @@ class Features:
         """Which rows are of that split."""
         return np.asarray(self.split == split)
 
+    @property
+    def kind(self) -> Kind:
+        """Kind of the target, as the targets show it."""
+        if self.y.ndim == 2:
+            return "regression"
+        return "binary" if len(self.labels) == 2 else "multiclass"
+
     def data_digest(self) -> str:
-        """SHA-256 over content, label and split of every sample, whatever their order."""
-        lines = sorted(f"{d} {self.labels[y]} {s}" for d, y, s in zip(self.digest, self.y, self.split, strict=True))
+        """SHA-256 over content, target and split of every sample, whatever their order."""
+        targets = self.y.tolist() if self.kind == "regression" else [self.labels[k] for k in self.y]
+        lines = sorted(f"{d} {t} {s}" for d, t, s in zip(self.digest, targets, self.split, strict=True))
         return sha256("\n".join(lines).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -116,12 +126,11 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
     if not rows:
         first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise UserError(f"{task.data.source}: none of {len(samples)} samples can be used{first}")
-    labels = _sorted_labels({samples[i].label for i in usable})
-    index = {label: k for k, label in enumerate(labels)}
+    y, labels = _targets([samples[i].label for i in usable])
     named = {s.split for s in samples}
     features = Features(
         x=np.stack(rows),
-        y=np.array([index[samples[i].label] for i in usable]),
+        y=y,
         labels=labels,
         split=np.array([assign_split(samples[i].split, named, digests[i], task.data) for i in usable]),
         file=np.array([samples[i].file for i in usable]),
@@ -130,7 +139,8 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
         task=origin(task),
         key=key,
     )
-    _check_classes(features)
+    if features.kind != "regression":
+        _check_classes(features)
     features.save(run / FILE)
     decoded = len(missing)
     print(f"{task.name}: {len(rows)} samples, {decoded} newly extracted, {len(skipped)} skipped → {run / FILE}")
@@ -234,6 +244,17 @@ def origin(task: Task) -> dict[str, Any]:
 def _key(parameters: dict[str, Any]) -> str:
     """What the features of a given content depend on: parameters, limits, and the code that computes them."""
     return digest([parameters, asdict(Limits.from_environment()), getsource(frontend), getsource(media)])
+
+
+def _targets(targets: Sequence[Target]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """What `Features.y` and `Features.labels` hold."""
+    values = [target for target in targets if isinstance(target, tuple)]
+    if values:
+        names = ("y",) if len(values[0]) == 1 else tuple(f"y{k}" for k in range(1, len(values[0]) + 1))
+        return np.array(values, np.float32), names
+    labels = _sorted_labels({str(target) for target in targets})
+    index = {label: k for k, label in enumerate(labels)}
+    return np.array([index[str(target)] for target in targets]), labels
 
 
 def _sorted_labels(labels: set[str]) -> tuple[str, ...]:

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-SOURCES = ("digits", "notes", "mnist", "folder", "csv")
-
 
 class UserError(Exception):
     """A mistake of the user: each line of the message says what is wrong, where, and what to do."""
@@ -40,7 +38,7 @@ class Splits(_Section):
 class Data(_Section):
     """Where the labelled samples come from. `seed` decides the splits and, for `notes`, the notes."""
 
-    source: Literal["digits", "notes", "mnist", "folder", "csv"]
+    source: Literal["digits", "notes", "mnist", "regions", "sine", "folder", "csv"]
     path: str | None = None
     splits: Splits = Splits()
     seed: int = 0
@@ -80,7 +78,14 @@ class MfccFeatures(_Section):
         return self
 
 
-Features = Annotated[PixelFeatures | MfccFeatures, Field(discriminator="kind")]
+class VectorFeatures(_Section):
+    """Numbers as they are."""
+
+    kind: Literal["vector"]
+    size: int = Field(ge=1, le=1_000_000)  # numbers in a sample
+
+
+Features = Annotated[PixelFeatures | MfccFeatures | VectorFeatures, Field(discriminator="kind")]
 
 
 class Model(_Section):
@@ -88,6 +93,7 @@ class Model(_Section):
 
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (100,)
     activation: Literal["sigmoid", "relu", "tanh"] = "sigmoid"
+    init: Literal["default", "xavier", "he", "uniform"] = "default"
 
 
 class Train(_Section):
@@ -100,9 +106,12 @@ class Train(_Section):
     schedule: Literal["constant", "step", "cosine", "robbins-monro"] = "constant"
     l1: float = Field(0.0, ge=0)  # times the sum of |w| over the weights, not the biases
     l2: float = Field(0.0, ge=0)  # times the sum of w² over the weights, not the biases
+    activity_l1: float = Field(0.0, ge=0)  # times the sum of |a| over the hidden units, averaged over the batch
+    activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    framework: Literal["torch", "keras"] = "torch"
 
 
 class Validate(_Section):
@@ -111,6 +120,26 @@ class Validate(_Section):
     min_accuracy: float | None = Field(None, ge=0, le=1)
     max_log_loss: float | None = Field(None, ge=0)
     max_ece: float | None = Field(None, ge=0, le=1)
+    min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets
+    max_rmse: float | None = Field(None, ge=0)  # regression
+    min_r2: float | None = Field(None, le=1)  # regression
+
+
+class Range(_Section):
+    """An interval of a hyperparameter, evenly spread or over orders of magnitude."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class Tune(_Section):
+    """The search over hyperparameters: keys of the task, such as train.learning_rate, and what each may be."""
+
+    space: dict[str, list[Any] | Range] = {}
+    sampler: Literal["grid", "random", "tpe"] = "grid"  # grid takes every combination of the lists
+    trials: int = Field(20, ge=1)  # of the other samplers
+    folds: int = Field(5, ge=2)  # of the cross-validation
 
 
 class Task(_Section):
@@ -123,6 +152,7 @@ class Task(_Section):
     model: Model = Model()
     train: Train = Train()
     validate_: Validate = Field(Validate(), alias="validate")
+    tune: Tune = Tune()
 
     def resolved(self) -> dict[str, Any]:
         """The whole task as plain values, as a TOML file would say it."""
@@ -179,10 +209,11 @@ def parse(table: dict[str, Any], where: str) -> Task:
 def parse_data(data: str) -> dict[str, str]:
     """`--data` → the keys `source` and `path`.
 
-    `digits`, `notes`, `mnist` or `mnist:DIR`, a folder with one sub-folder per class, or a `.csv` manifest.
+    `digits`, `notes`, `mnist` or `mnist:DIR`, `regions`, `sine`, a folder with one sub-folder for each class, or a
+    `.csv` manifest.
     """
     name, _, path = data.partition(":")
-    if data in ("digits", "notes", "mnist"):
+    if data in ("digits", "notes", "mnist", "regions", "sine"):
         return {"source": data}
     if name == "mnist" and path:
         return {"source": "mnist", "path": path}
@@ -241,10 +272,11 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
 
 
 def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
-    features: type[_Section] = PixelFeatures if table.get("features", {}).get("kind") == "pixels" else MfccFeatures
+    kinds: dict[str, type[_Section]] = {"pixels": PixelFeatures, "vector": VectorFeatures}
+    features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
     models: dict[str, type[_Section]] = {
         "": Task, "data": Data, "data.splits": Splits, "features": features, "model": Model, "train": Train,
-        "validate": Validate,
+        "validate": Validate, "tune": Tune,
     }  # fmt: skip
     model = models.get(".".join(section))
     return [field.alias or name for name, field in model.model_fields.items()] if model else []

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A split on the device: standardised features float32 (N, D) and targets int64 (N,)."""
+    """A split on the device: standardised features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
 
     x: Tensor
     y: Tensor
@@ -58,7 +58,7 @@ def train(task: Task, run: Path) -> weights.Facts:
     device = choose_device(task.train.device)
     facts = weights.Facts(
         labels=features.labels,
-        kind="binary" if len(features.labels) == 2 else "multiclass",
+        kind=features.kind,
         features=features.task["features"],
         model=task.model.model_dump(mode="json"),
         train=task.train.model_dump(mode="json"),
@@ -122,7 +122,7 @@ def fit(
             row = (state.epoch, train_loss, train_accuracy, validation_loss, validation_accuracy,
                    time.perf_counter() - started)  # fmt: skip
             for name, value in zip(HISTORY, row, strict=True):
-                if not math.isnan(value):  # no validation samples: its columns stay empty
+                if not math.isnan(value):  # no validation samples, or a regression: those columns stay empty
                     state.history[name].append(value)
             if not options.early_stopping:
                 state.best_epoch = state.epoch
@@ -130,7 +130,7 @@ def fit(
                 state.best_loss, state.best_epoch = validation_loss, state.epoch
                 state.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
             bar.update()
-            bar.set_postfix(loss=f"{train_loss:.4f}", validation=f"{validation_accuracy:.4f}")
+            bar.set_postfix(loss=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}")
             if bar.disable and state.epoch % max(1, options.epochs // 10) == 0:
                 print(f"  epoch {state.epoch}/{options.epochs}: loss {train_loss:.4f}, validation "
                       f"loss {validation_loss:.4f}, accuracy {validation_accuracy:.4f}", flush=True)  # fmt: skip
@@ -170,9 +170,17 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 }
 
 
-def penalty(mlp: MLP, options: Train) -> Tensor | float:
-    """l1 Σ|w| + l2 Σw² over the weights, not the biases."""
+def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor | float:
+    """R(θ) = l1 Σ|w| + l2 Σw² over the weights, not the biases, plus the activity penalties of the hidden layers.
+
+    Those are sums over the units and means over the batch, so that they do not grow with it.
+    """
     total: Tensor | float = 0.0
+    for a in activations:
+        if options.activity_l1:
+            total = total + options.activity_l1 * a.abs().sum() / len(a)
+        if options.activity_l2:
+            total = total + options.activity_l2 * a.square().sum() / len(a)
     for w in mlp.weights():
         if options.l1:
             total = total + options.l1 * w.abs().sum()
@@ -183,7 +191,7 @@ def penalty(mlp: MLP, options: Train) -> Tensor | float:
 
 @torch.inference_mode()
 def evaluate(mlp: MLP, data: Batch, kind: Kind) -> tuple[float, float]:
-    """Mean loss, without the penalty, and accuracy; NaN where there are no samples."""
+    """Mean loss, without the penalty, and accuracy; NaN where there is none."""
     if not len(data.y):
         return math.nan, math.nan
     logits = mlp(data.x)
@@ -207,10 +215,10 @@ def _epoch(
     total, correct = torch.zeros((), device=data.y.device), torch.zeros((), device=data.y.device)
     for batch in torch.split(order, options.batch_size):
         x, y = data.x[batch], data.y[batch]
-        logits = mlp(x)
+        logits, activations = mlp.with_activations(x)
         data_loss = loss(logits, y, kind)
         optimizer.zero_grad()
-        (data_loss + penalty(mlp, options)).backward()  # type: ignore[no-untyped-call]
+        (data_loss + penalty(mlp, activations, options)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += data_loss.detach() * len(y)
         correct += _correct(logits.detach(), y, kind)
@@ -218,6 +226,9 @@ def _epoch(
 
 
 def _correct(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
+    """Number of right answers; NaN for a regression, which has none."""
+    if kind == "regression":
+        return y.new_tensor(math.nan)
     chosen = (logits[:, 0] > 0).to(y.dtype) if kind == "binary" else logits.argmax(1)
     return (chosen == y).sum()
 

@@ -9,10 +9,9 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pipeline import extract, plots, report, sources, weights
+from models.card import Input
+from pipeline import extract, metrics, plots, report, sources, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.extract import Features
 from pipeline.libraries import versions
@@ -21,7 +20,6 @@ from pipeline.task import Task, UserError, Validate, parse
 
 FILE = "report.json"
 MISTAKES = 12  # shown in the report
-ECE_BINS = 15  # of equal width; Guo et al. 2017
 
 
 def validate(task: Task, run: Path) -> dict[str, Any]:
@@ -40,9 +38,10 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     y = features.y[rows]
     with torch.inference_mode():
         p = classifier.from_features(torch.from_numpy(features.x[rows])).numpy()
-    test = metrics(p, y, facts.labels)
-    files = features.file[rows]
-    wrong = _worst(p, y)
+    regression = facts.kind == "regression"
+    test = metrics.regression(p, y) if regression else metrics.classification(p, y, facts.labels)
+    files = features.file[rows].tolist()
+    wrong = [] if regression else _worst(p, y)
     result = {
         "name": task.name,
         "kind": facts.kind,
@@ -54,7 +53,7 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
         "mistakes": [
-            {"file": str(files[i]), "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],
+            {"file": files[i], "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],
              "confidence": float(p[i].max())}
             for i in wrong
         ],
@@ -64,12 +63,14 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "weights": weights.file_digest(run),
         "libraries": versions(),
     }  # fmt: skip
-    examples = [int(np.flatnonzero(y == k)[0]) for k in np.unique(y)]
-    media = load_media(features, [str(files[i]) for i in [*wrong, *examples]])
-    with replacing(run / "mistakes.npz") as temporary, temporary.open("wb") as f:
-        np.savez(f, **{str(n): media[str(files[i])] for n, i in enumerate(wrong)})  # type: ignore[arg-type]
+    examples = [0] if regression else [int(np.flatnonzero(y == k)[0]) for k in np.unique(y)]
+    media = load_media(features, [files[i] for i in [*wrong, *examples]])
+    if classifier.frontend.input.kind != "vector":
+        with replacing(run / "mistakes.npz") as temporary, temporary.open("wb") as f:
+            np.savez(f, **{str(n): media[files[i]] for n, i in enumerate(wrong)})  # type: ignore[arg-type]
     for i in examples:
-        _write_media(run / "samples", facts.labels[y[i]], media[str(files[i])], classifier.frontend.input.sample_rate)
+        name = "sample" if regression else facts.labels[y[i]]
+        _write_media(run / "samples", name, media[files[i]], classifier.frontend.input)
     write_json(run / FILE, result)
     plots.draw(run)
     page = report.write(run)
@@ -94,70 +95,17 @@ def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.gen
     return {s.file: s.media.load() for s in sources.load(origin) if s.file in wanted}
 
 
-def metrics(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[str, ...]) -> dict[str, Any]:
-    """What a classifier's probabilities (N, K) are worth against the true classes (N,).
-
-    Proportions come with their 95 % interval (Wilson 1927); `ece` is the expected calibration error of the winning
-    class (Naeini et al. 2015), `log_loss` the mean cross entropy in nats.
-    """
-    chosen, k = p.argmax(1), len(labels)
-    classes = list(range(k))
-    precision, recall, f1, support = precision_recall_fscore_support(y, chosen, labels=classes, zero_division=0)
-    hits = np.bincount(y[y == chosen], minlength=k)
-    guesses = np.bincount(chosen, minlength=k)
-    reliability = _reliability(p.max(1), chosen == y)
-    return {
-        "accuracy": float((chosen == y).mean()),
-        "accuracy_interval": interval(int((chosen == y).sum()), len(y)),
-        "log_loss": float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float32).tiny)).mean()),
-        "ece": sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in reliability) / len(y),
-        "per_class": [
-            {
-                "label": labels[i],
-                "support": int(support[i]),
-                "precision": float(precision[i]) if guesses[i] else None,
-                "precision_interval": interval(int(hits[i]), int(guesses[i])),
-                "recall": float(recall[i]) if support[i] else None,
-                "recall_interval": interval(int(hits[i]), int(support[i])),
-                "f1": float(f1[i]),
-            }
-            for i in classes
-        ],
-        "confusion_matrix": confusion_matrix(y, chosen, labels=classes).tolist(),
-        "reliability": reliability,
-    }
-
-
-def interval(successes: int, trials: int) -> list[float] | None:
-    """Wilson's 95 % interval of a proportion; None without trials."""
-    if not trials:
-        return None
-    bounds = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return [float(bounds.low), float(bounds.high)]
-
-
 def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:
     """Hold the task's thresholds, `min_…` and `max_…` of a metric, against the test metrics."""
     checks = []
     for name, threshold in thresholds.model_dump(exclude_none=True).items():
         bound, metric = name.split("_", 1)
+        if metric not in test:
+            raise UserError(f"validate.{name}: this kind of target has no {metric}")
         value = test[metric]
         passed = value >= threshold if bound == "min" else value <= threshold
         checks.append({"name": name, "value": value, "threshold": threshold, "passed": bool(passed)})
     return {"passed": all(check["passed"] for check in checks), "checks": checks}
-
-
-def _reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Mean confidence and accuracy of the samples in each bin of confidence that has any."""
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    return [
-        {
-            "confidence": float(confidence[bins == b].mean()),
-            "accuracy": float(correct[bins == b].mean()),
-            "count": int((bins == b).sum()),
-        }
-        for b in np.unique(bins)
-    ]
 
 
 def _worst(p: NDArray[np.float32], y: NDArray[np.int64]) -> list[int]:
@@ -167,29 +115,37 @@ def _worst(p: NDArray[np.float32], y: NDArray[np.int64]) -> list[int]:
 
 
 def _samples(features: Features) -> dict[str, Any]:
-    counts = {s: np.bincount(features.y[features.rows(s)], minlength=len(features.labels)) for s in SPLITS}
     return {
-        **{s: int(counts[s].sum()) for s in SPLITS},
+        **{s: int(features.rows(s).sum()) for s in SPLITS},
         "skipped": [{"file": file, "reason": reason} for file, reason, _ in features.skipped],
-        "classes": {label: {s: int(counts[s][k]) for s in SPLITS} for k, label in enumerate(features.labels)},
+        "classes": _classes(features),
     }
+
+
+def _classes(features: Features) -> dict[str, dict[str, int]]:
+    """Label → split → number of samples; nothing for a regression."""
+    if features.kind == "regression":
+        return {}
+    counts = {s: np.bincount(features.y[features.rows(s)], minlength=len(features.labels)) for s in SPLITS}
+    return {label: {s: int(counts[s][k]) for s in SPLITS} for k, label in enumerate(features.labels)}
 
 
 def _notes(features: Features) -> list[str]:
     return [
         f"class {label!r} has no {split} sample"
-        for split in SPLITS
-        for k, label in enumerate(features.labels)
-        if not (features.y[features.rows(split)] == k).any()
+        for label, counts in _classes(features).items()
+        for split, count in counts.items()
+        if not count
     ]
 
 
-def _write_media(folder: Path, label: str, media: NDArray[np.generic], sample_rate: int | None) -> None:
-    """One sample of the test split as a file, to try the service with."""
-    name = label.replace("/", "_")
-    if sample_rate is None:
-        with replacing(folder / f"{name}.png") as temporary:
+def _write_media(folder: Path, name: str, media: NDArray[np.generic], form: Input) -> None:
+    """One sample of the test split as a file that the service takes, to try it with."""
+    ending = {"image": "png", "audio": "wav", "vector": "json"}[form.kind]
+    with replacing(folder / f"{name.replace('/', '_')}.{ending}") as temporary:
+        if form.kind == "image":
             Image.fromarray(media).save(temporary, "PNG")
-    else:
-        with replacing(folder / f"{name}.wav") as temporary:
-            soundfile.write(temporary, media, sample_rate, format="WAV")
+        elif form.kind == "audio":
+            soundfile.write(temporary, media, form.sample_rate, format="WAV")
+        else:
+            temporary.write_text(f"{media.tolist()}\n", "utf-8")

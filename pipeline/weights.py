@@ -45,6 +45,7 @@ def network(facts: Facts) -> Classifier:
         n_outputs(facts.kind, len(facts.labels)),
         facts.model["activation"],
         facts.train["seed"],
+        facts.model["init"],
     )
     return Classifier(front, Standardize(front.n_features), mlp, facts.kind)
 

@@ -51,7 +51,7 @@ def test_any_batch_and_clip_length(mfcc_graph: tuple[Classifier, onnx.ModelProto
         expected = module(torch.from_numpy(audio)).numpy()
     found = run_graph(graph, audio)
     assert found.shape == (batch, 12)
-    assert np.abs(found - expected).max() < export.MAX_PROBABILITY_DIFFERENCE
+    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
 
 
 def test_the_graphs_own_mfcc_equal_librosas(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
@@ -79,7 +79,7 @@ def test_pictures(kind: str) -> None:
         expected = module(torch.from_numpy(images)).numpy()
     found = run_graph(export.to_onnx(module), images)
     assert found.shape == (7, labels)
-    assert np.abs(found - expected).max() < export.MAX_PROBABILITY_DIFFERENCE
+    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,6 @@ def test_a_report_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None
 
 
 def test_a_difference_above_its_limit_stops_export(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "MAX_PROBABILITY_DIFFERENCE", 0.0)
+    monkeypatch.setattr(export, "MAX_OUTPUT_DIFFERENCE", 0.0)
     with pytest.raises(UserError, match=r"probabilities of the graph differ by .*, more than 0e\+00"):
         export.export(task.load("digits"), run, force=True)

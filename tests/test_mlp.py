@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.classifier import Classifier, Standardize, loss, n_outputs, probabilities
+from models.classifier import Classifier, Standardize, loss, n_outputs, outputs
 from models.frontend import Pixels
 from models.mlp import MLP
 
@@ -46,7 +46,7 @@ def test_a_linear_model_has_no_hidden_layer() -> None:
 @pytest.mark.parametrize(("kind", "labels"), [("multiclass", 3), ("binary", 2)])
 def test_probabilities_have_one_column_for_each_label_and_add_up(kind: str, labels: int) -> None:
     logits = 5 * torch.randn(6, n_outputs(kind, labels), generator=torch.Generator().manual_seed(0))
-    p = probabilities(logits, kind)
+    p = outputs(logits, kind)
     assert p.shape == (6, labels)
     assert torch.allclose(p.sum(1), torch.ones(6))
 
@@ -64,7 +64,7 @@ def test_losses_are_finite_for_huge_logits(size: float) -> None:
 
 def test_binary_loss_is_the_cross_entropy_of_its_probabilities() -> None:
     logits, y = torch.tensor([[0.3], [-1.2], [2.0]]), torch.tensor([1, 0, 0])
-    p = probabilities(logits, "binary")
+    p = outputs(logits, "binary")
     assert loss(logits, y, "binary").item() == pytest.approx(-p[torch.arange(3), y].log().mean().item(), rel=1e-5)
 
 

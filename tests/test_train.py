@@ -136,8 +136,8 @@ def test_penalties_count_the_weights_and_not_the_biases() -> None:
     mlp = MLP(2, [1], 2, "relu")
     for parameter, values in zip(mlp.parameters(), ([[1.0, -2.0]], [9.0], [[3.0], [-4.0]], [9.0, 9.0]), strict=True):
         parameter.data = torch.tensor(values)
-    assert torch.as_tensor(train.penalty(mlp, Train(l1=0.5))).item() == pytest.approx(0.5 * 10)
-    assert torch.as_tensor(train.penalty(mlp, Train(l2=0.1))).item() == pytest.approx(0.1 * 30)
+    assert torch.as_tensor(train.penalty(mlp, [], Train(l1=0.5))).item() == pytest.approx(0.5 * 10)
+    assert torch.as_tensor(train.penalty(mlp, [], Train(l2=0.1))).item() == pytest.approx(0.1 * 30)
 
 
 def test_a_penalty_makes_the_weights_smaller(digits: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 from sklearn.metrics import accuracy_score, log_loss
 
-from pipeline import extract, task, train, validate
+from pipeline import extract, metrics, task, train, validate
 from pipeline.task import UserError, Validate
 from service.media import decode_image
 from service.refusal import Limits
@@ -30,7 +30,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(4), 500).astype(np.float32)
     y = np.array([rng.choice(4, p=row / row.sum()) for row in p.astype(float)])
-    found = validate.metrics(p, y, ("a", "b", "c", "d"))
+    found = metrics.classification(p, y, ("a", "b", "c", "d"))
     assert found["accuracy"] == accuracy_score(y, p.argmax(1))
     assert found["log_loss"] == pytest.approx(log_loss(y, p.astype(float) / p.sum(1, keepdims=True)), rel=1e-5)
     assert found["ece"] < 0.1  # the classes were drawn with these very probabilities
@@ -47,19 +47,19 @@ def test_metrics_agree_with_scikit_learn() -> None:
 def test_expected_calibration_error_by_hand() -> None:
     p = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10, np.float32)
     y = np.array([0] * 9 + [1] + [0] * 4 + [1] * 6)  # 90 % right at 0.9, 40 % right at 0.6
-    assert validate.metrics(p, y, ("a", "b"))["ece"] == pytest.approx(0.1, abs=1e-6)
+    assert metrics.classification(p, y, ("a", "b"))["ece"] == pytest.approx(0.1, abs=1e-6)
 
 
 def test_a_class_without_test_samples_has_no_recall() -> None:
-    found = validate.metrics(np.array([[0.8, 0.1, 0.1]], np.float32), np.array([0]), ("a", "b", "c"))
+    found = metrics.classification(np.array([[0.8, 0.1, 0.1]], np.float32), np.array([0]), ("a", "b", "c"))
     assert found["per_class"][1]["recall"] is None
     assert found["per_class"][1]["precision"] is None
     assert found["per_class"][0]["recall"] == 1
 
 
 def test_wilson_interval() -> None:
-    assert validate.interval(9, 10) == pytest.approx([0.5958, 0.9821], abs=1e-4)
-    assert validate.interval(0, 0) is None
+    assert metrics.interval(9, 10) == pytest.approx([0.5958, 0.9821], abs=1e-4)
+    assert metrics.interval(0, 0) is None
 
 
 def test_gate() -> None:

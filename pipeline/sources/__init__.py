@@ -1,10 +1,20 @@
 """Where labelled samples come from: embedded data, MNIST, folders of class folders, CSV manifests."""
 
-from pipeline.sources import embedded, files, mnist
+from pipeline.sources import embedded, files, mnist, synthetic
 from pipeline.sources.sample import Sample
 from pipeline.task import MfccFeatures, Task, UserError
 
 __all__ = ["Sample", "load"]
+
+FEATURES = {  # kinds of features that each source has media for
+    "digits": ("pixels",),
+    "mnist": ("pixels",),
+    "notes": ("mfcc",),
+    "regions": ("vector",),
+    "sine": ("vector",),
+    "folder": ("pixels", "mfcc"),
+    "csv": ("pixels", "mfcc"),
+}
 
 
 def load(task: Task) -> list[Sample]:
@@ -15,13 +25,16 @@ def load(task: Task) -> list[Sample]:
     UserError : the source gives another kind of media than the features take, or cannot be found or understood
     """
     source, features = task.data.source, task.features
-    audio = isinstance(features, MfccFeatures)
-    if (source == "notes" and not audio) or (source in ("digits", "mnist") and audio):
+    if features.kind not in FEATURES[source]:
         raise UserError(f"data.source = {source!r} does not give what features.kind = {features.kind!r} takes")
     if source == "digits":
         return embedded.digits()
     if source == "mnist":
         return mnist.load(task.data.path)
+    if source == "regions":
+        return synthetic.regions(task.data.seed)
+    if source == "sine":
+        return synthetic.sine(task.data.seed)
     if isinstance(features, MfccFeatures) and source == "notes":
         return embedded.notes(task.data.seed, features.sample_rate)
     sample_rate = features.sample_rate if isinstance(features, MfccFeatures) else None

@@ -16,13 +16,19 @@ class Media(Protocol):
         """SHA-256 of the content, found without decoding."""
 
     def load(self) -> NDArray[np.generic]:
-        """The decoded media as the graph takes it: uint8 (28, 28) or float32 (T,); MediaError if unusable."""
+        """The decoded media as the graph takes it: uint8 (28, 28), float32 (T,) or float32 (D,).
+
+        Raises MediaError if it cannot be used.
+        """
+
+
+Target = str | tuple[float, ...]  # the label of a class, or the values of a regression
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     file: str  # path, or name within the source: what reports show
-    label: str
+    label: Target
     split: Split | None  # None where the data does not name one
     media: Media
 
