@@ -162,6 +162,72 @@ def export(
 
 
 @app.command()
+def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Draw a run's figures and its report page again, from its saved results."""
+    resolved = _load(task, data, set_, None)
+    from pipeline import plots, report
+
+    folder = runs / resolved.name
+    for figure in plots.draw(folder):
+        print(figure)
+    print(report.write(folder))
+
+
+@app.command()
+def tune(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = None,
+    runs: RunsOption = RUNS,
+    storage: Annotated[
+        str | None, typer.Option("--storage", metavar="URL", help="Optuna's storage; SQLite in the run by default.")
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Then train the best on all training data, validate and export it.")
+    ] = False,
+) -> None:
+    """Search over the task's [tune] space by cross-validation.
+
+    An interrupted search continues, and the same command in two terminals shares the work. The space, sampler, number
+    of trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
+    """
+    resolved = _load(task, data, set_, device)
+    from pipeline import export as exporting
+    from pipeline import tune as searching
+    from pipeline import validate as validating
+
+    _check_made_with(resolved, runs, data, set_, ("data", "features"))
+    folder = runs / resolved.name
+    searching.tune(resolved, folder, storage)
+    if export:
+        best = searching.train_best(resolved, folder)
+        validating.validate(best, folder)
+        exporting.export(best, folder)
+
+
+@app.command()
+def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Compare closed-form gradients with central differences and with autograd, in float64, on extracted features."""
+    resolved = _load(task, data, set_, None)
+    from pipeline import gradcheck
+
+    _check_made_with(resolved, runs, data, set_, ("data", "features"))
+    gradcheck.gradcheck(resolved, runs / resolved.name)
+
+
+@app.command()
+def exercises(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go.")] = RUNS / "exercises",
+) -> None:
+    """Work the two exercises with a network of sigmoid units set by hand, and draw their figures."""
+    from pipeline import exercises
+
+    for figure in exercises.draw(out):
+        print(figure)
+
+
+@app.command()
 def predict(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run, that has been exported.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures or sound files.")],

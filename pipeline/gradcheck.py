@@ -25,7 +25,8 @@ TOLERANCE = 1e-7  # relative error between any two of the gradients
 SAMPLES = 32  # of the training split, in the check of a task
 COMPARED = 50  # entries of a tensor that are compared with central differences; autograd is compared with all
 STEPS = (1e-3, 1e-4, 1e-5)  # of the central differences: the first that crosses no kink
-ROUNDING = 1e-12  # of a difference quotient with the first step, where the objective is about 1
+ROUNDING = 1e-14  # of a gradient by back-propagation, where the objective is about 1
+ROUNDING_OF_DIFFERENCES = 1e-12  # of a difference quotient with the first step, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Ro
     z, activations = mlp.with_activations(x)
     objective = loss(z, y, kind) + penalty(mlp, activations, options)  # what the trainer minimises
     objective.backward()  # type: ignore[no-untyped-call]
-    rounding = ROUNDING * (1 + objective.item())
+    size = 1 + objective.item()
     network = as_reference(mlp)
     factors = Penalties(options.l1, options.l2, options.activity_l1, options.activity_l2)
     by_hand = reference.gradients(network, x.numpy(), y.numpy(), kind, factors)
@@ -94,8 +95,9 @@ def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Ro
         assert parameter.grad is not None
         tensor = parameter.detach().numpy()  # the network's own array
         quotients = dict(central_differences(network, tensor, x.numpy(), y.numpy(), kind, factors))
-        differences = relative_error(gradient.flat[list(quotients)], np.array(list(quotients.values())), rounding)
-        autograd = relative_error(gradient, parameter.grad.numpy())
+        by_differences = np.array(list(quotients.values()))
+        differences = relative_error(gradient.flat[list(quotients)], by_differences, ROUNDING_OF_DIFFERENCES * size)
+        autograd = relative_error(gradient, parameter.grad.numpy(), ROUNDING * size)
         rows.append(Row(name, tensor.shape, len(quotients), differences, autograd))
     return rows
 
@@ -148,7 +150,7 @@ def central_differences(
             return
 
 
-def relative_error(a: Array, b: Array, rounding: float = 1e-16) -> float:
-    """‖a - b‖ / max(‖a‖, ‖b‖), but for norms so small that rounding alone would exceed `TOLERANCE`: then absolute."""
+def relative_error(a: Array, b: Array, rounding: float) -> float:
+    """‖a - b‖ / max(‖a‖, ‖b‖, rounding / TOLERANCE): of norms below the last, rounding alone could fail the check."""
     scale = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)), rounding / TOLERANCE)
     return float(np.linalg.norm(a - b)) / scale

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from models.card import CARD_KEY, STORE_LABEL, ModelCard
 from models.classifier import Classifier, Standardize, n_outputs
-from models.frontend import Mfcc, Pixels
+from models.frontend import FrontEnd, Mfcc, Pixels, Vector
 from models.mlp import MLP
 from pipeline import export, extract, task, train, validate
 from pipeline.task import UserError
 from service.predictor import Predictor
 
 
-def classifier(front: Pixels | Mfcc, labels: int, kind: str = "multiclass") -> Classifier:
+def classifier(front: FrontEnd, labels: int, kind: str = "multiclass") -> Classifier:
     mlp = MLP(front.n_features, [16], n_outputs(kind, labels), "sigmoid")
     standardize = Standardize(front.n_features)
     standardize.deviation.fill_(3.0)
@@ -31,7 +31,7 @@ def classifier(front: Pixels | Mfcc, labels: int, kind: str = "multiclass") -> C
 
 def run_graph(model: onnx.ModelProto, media: NDArray[np.generic]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    [output] = session.run(["probabilities"], {session.get_inputs()[0].name: media})
+    [output] = session.run(None, {session.get_inputs()[0].name: media})
     return output
 
 
@@ -78,6 +78,19 @@ def test_pictures(kind: str) -> None:
     with torch.inference_mode():
         expected = module(torch.from_numpy(images)).numpy()
     found = run_graph(export.to_onnx(module), images)
+    assert found.shape == (7, labels)
+    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+
+
+@pytest.mark.parametrize(("kind", "labels", "name"), [("regression", 3, "value"), ("binary", 2, "probabilities")])
+def test_vectors(kind: str, labels: int, name: str) -> None:
+    module = classifier(Vector(4), labels, kind)
+    vectors = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
+    graph = export.to_onnx(module)
+    assert [o.name for o in graph.graph.output] == [name]
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(vectors)).numpy()
+    found = run_graph(graph, vectors)
     assert found.shape == (7, labels)
     assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
 

@@ -58,8 +58,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ("run", "overrides", "shapes"),
     [
         ("digits", [], [(100, 784), (100,), (10, 100), (10,)]),
-        ("digits", ["model.activation='relu'", "train.l1=1e-4"], [(100, 784), (100,), (10, 100), (10,)]),
-        ("regions", ["train.activity_l2=0.1"], [(4, 2), (4,), (1, 4), (1,)]),
+        ("regions", ["model.activation='relu'", "train.l1=1e-4"], [(4, 2), (4,), (1, 4), (1,)]),
         ("sine", ["model.hidden=[5, 3]", "model.init='xavier'"], [(5, 1), (5,), (3, 5), (3,), (1, 3), (1,)]),
     ],
     indirect=["run"],

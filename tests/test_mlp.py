@@ -39,6 +39,29 @@ def test_the_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> N
     assert not torch.equal(first.layers[0].weight, other.layers[0].weight)
 
 
+def test_initialisations() -> None:
+    n_in, n_out = 300, 200
+    draws = {
+        init: MLP(n_in, [n_out], 1, "relu", init=init).layers[0] for init in ("default", "xavier", "he", "uniform")
+    }
+    bound = {"default": n_in**-0.5, "xavier": (6 / (n_in + n_out)) ** 0.5, "uniform": 0.7}
+    for init, largest in bound.items():
+        found = draws[init].weight.abs().max().item()
+        assert 0.99 * largest < found <= largest, init
+    assert draws["he"].weight.std().item() == pytest.approx((2 / n_in) ** 0.5, rel=0.02)
+    assert not draws["xavier"].bias.any()
+    assert not draws["he"].bias.any()
+    assert draws["uniform"].bias.abs().max() > 0.6
+
+
+def test_activations_are_the_outputs_of_the_hidden_layers() -> None:
+    mlp, x = MLP(4, [3, 2], 1, "sigmoid"), torch.ones(5, 4)
+    logits, activations = mlp.with_activations(x)
+    assert torch.equal(logits, mlp(x))
+    assert [tuple(a.shape) for a in activations] == [(5, 3), (5, 2)]
+    assert torch.equal(activations[0], torch.sigmoid(mlp.layers[0](x)))
+
+
 def test_a_linear_model_has_no_hidden_layer() -> None:
     assert MLP(784, [], 10, "sigmoid").n_parameters() == 7850
 
@@ -53,9 +76,10 @@ def test_probabilities_have_one_column_for_each_label_and_add_up(kind: str, labe
 
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_losses_are_finite_for_huge_logits(size: float) -> None:
-    for kind, width in (("binary", 1), ("multiclass", 3)):
+    for kind, width in (("binary", 1), ("multiclass", 3), ("regression", 3)):
         logits = torch.full((2, width), size, requires_grad=True)
-        value = loss(logits * torch.arange(1, width + 1), torch.tensor([0, 1]), kind)
+        target = torch.zeros(2, width) if kind == "regression" else torch.tensor([0, 1])
+        value = loss(logits * torch.arange(1, width + 1), target, kind)
         value.backward()
         assert math.isfinite(value.item())
         assert logits.grad is not None

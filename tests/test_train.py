@@ -140,6 +140,13 @@ def test_penalties_count_the_weights_and_not_the_biases() -> None:
     assert torch.as_tensor(train.penalty(mlp, [], Train(l2=0.1))).item() == pytest.approx(0.1 * 30)
 
 
+def test_activity_penalties_are_sums_over_units_and_means_over_the_batch() -> None:
+    activations = [torch.tensor([[1.0, -2.0], [3.0, 0.0]]), torch.tensor([[2.0], [2.0]])]
+    mlp = MLP(2, [2, 1], 1, "tanh")
+    assert torch.as_tensor(train.penalty(mlp, activations, Train(activity_l1=0.1))).item() == pytest.approx(0.5)
+    assert torch.as_tensor(train.penalty(mlp, activations, Train(activity_l2=0.1))).item() == pytest.approx(1.1)
+
+
 def test_a_penalty_makes_the_weights_smaller(digits: Path, tmp_path: Path) -> None:
     free = trained(digits, tmp_path / "free", "train.epochs=10", "train.l2=0")
     held = trained(digits, tmp_path / "held", "train.epochs=10", "train.l2=0.01")

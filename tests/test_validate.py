@@ -30,9 +30,10 @@ def test_metrics_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(4), 500).astype(np.float32)
     y = np.array([rng.choice(4, p=row / row.sum()) for row in p.astype(float)])
+    p /= p.sum(1, keepdims=True)
     found = metrics.classification(p, y, ("a", "b", "c", "d"))
     assert found["accuracy"] == accuracy_score(y, p.argmax(1))
-    assert found["log_loss"] == pytest.approx(log_loss(y, p.astype(float) / p.sum(1, keepdims=True)), rel=1e-5)
+    assert found["log_loss"] == pytest.approx(log_loss(y, p.astype(float) / p.astype(float).sum(1, keepdims=True)), rel=1e-5)
     assert found["ece"] < 0.1  # the classes were drawn with these very probabilities
     matrix = np.array(found["confusion_matrix"])
     assert matrix.sum() == 500
@@ -57,6 +58,20 @@ def test_a_class_without_test_samples_has_no_recall() -> None:
     assert found["per_class"][0]["recall"] == 1
 
 
+def test_two_classes_have_curves_with_their_areas() -> None:
+    p = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
+    found = metrics.classification(np.stack([1 - p, p], 1), np.array([0, 0, 1, 1]), ("no", "yes"))
+    assert found["roc_auc"] == pytest.approx(0.75)
+    assert found["average_precision"] == pytest.approx(0.8333, abs=1e-4)
+    assert found["roc"]["fpr"][0] == 0
+    assert found["roc"]["tpr"][-1] == 1
+
+
+def test_regression_metrics_by_hand() -> None:
+    y, values = np.array([[1.0], [2.0], [3.0]], np.float32), np.array([[1.0], [2.0], [6.0]], np.float32)
+    assert metrics.regression(values, y) == pytest.approx({"mse": 3.0, "rmse": 3**0.5, "mae": 1.0, "r2": 1 - 9 / 2})
+
+
 def test_wilson_interval() -> None:
     assert metrics.interval(9, 10) == pytest.approx([0.5958, 0.9821], abs=1e-4)
     assert metrics.interval(0, 0) is None
@@ -69,6 +84,11 @@ def test_gate() -> None:
     failed = validate.gate(test, Validate(min_accuracy=0.95, max_log_loss=0.5))
     assert not failed["passed"]
     assert [check["passed"] for check in failed["checks"]] == [False, True]
+
+
+def test_a_threshold_of_another_kind_of_target_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"validate\.max_rmse: this kind of target has no rmse"):
+        validate.gate({"accuracy": 0.9}, Validate(max_rmse=1.0))
 
 
 def test_report_has_what_the_contract_names(run: Path) -> None:
