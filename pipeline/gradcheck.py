@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from models import reference
@@ -62,7 +63,8 @@ def gradcheck(task: Task, run: Path) -> None:
     classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend.one_unit)
     chosen = np.random.default_rng(task.train.seed).permutation(rows)[:SAMPLES]
     x = classifier.standardize(torch.from_numpy(features.x[chosen]))
-    table = check(classifier.mlp, x, torch.from_numpy(features.y[chosen]), facts.kind, task.train)
+    with threadpool_limits(1, "blas"):  # the products are small: waiting for another thread outweighs its help
+        table = check(classifier.mlp, x, torch.from_numpy(features.y[chosen]), facts.kind, task.train)
     print(f"{task.name}: gradients by hand on {len(chosen)} samples, and their relative errors")
     print_table(table)
     for row in table:

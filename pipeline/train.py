@@ -48,11 +48,12 @@ class Batch:
 def train(task: Task, run: Path) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
-    A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one.
+    A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one; with
+    Keras it starts again.
 
     Raises
     ------
-    UserError : no features, no such device, the loss is no longer a number
+    UserError : no features, no such device, no Keras where it is asked for, the loss is no longer a number
     """
     features = Features.load(run / extract.FILE)
     device = choose_device(task.train.device)
@@ -80,7 +81,12 @@ def train(task: Task, run: Path) -> weights.Facts:
     fingerprint = digest([facts.data_digest, facts.features, facts.model, facts.train, facts.device])
     work = task.train.batch_size * max(layer.numel() for layer in mlp.weights())
     with threads(max(1, work // WORK_OF_A_THREAD)):
-        state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint)
+        if task.train.framework == "keras":
+            from pipeline import keras_engine  # an optional extra, and seconds to import
+
+            state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
+        else:
+            state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint)
     facts = weights.Facts(
         **{name: getattr(facts, name) for name in facts.__slots__}
         | {"epochs": state.epoch, "best_epoch": state.best_epoch, "seconds": state.history["seconds"][-1]}
@@ -108,38 +114,58 @@ def fit(
     saved = time.perf_counter()
     factor = SCHEDULES[options.schedule]
     with tqdm(total=options.epochs, initial=state.epoch, desc="train", unit="epoch", disable=None) as bar:
-        while state.epoch < options.epochs and not _out_of_patience(state, options):
+        while state.epoch < options.epochs and not out_of_patience(state, options):
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * factor(state.epoch, options.epochs)
-            train_loss, train_accuracy = _epoch(mlp, optimizer, training, kind, options, state.epoch)
-            if not math.isfinite(train_loss):
-                raise UserError(
-                    f"the loss is no longer a number in epoch {state.epoch + 1}; "
-                    f"lower train.learning_rate, now {options.learning_rate:g}"
-                )
-            validation_loss, validation_accuracy = evaluate(mlp, validation, kind)
-            state.epoch += 1
-            row = (state.epoch, train_loss, train_accuracy, validation_loss, validation_accuracy,
-                   time.perf_counter() - started)  # fmt: skip
-            for name, value in zip(HISTORY, row, strict=True):
-                if not math.isnan(value):  # no validation samples, or a regression: those columns stay empty
-                    state.history[name].append(value)
-            if not options.early_stopping:
-                state.best_epoch = state.epoch
-            elif validation_loss < state.best_loss:
-                state.best_loss, state.best_epoch = validation_loss, state.epoch
-                state.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
-            bar.update()
-            bar.set_postfix(loss=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}")
-            if bar.disable and state.epoch % max(1, options.epochs // 10) == 0:
-                print(f"  epoch {state.epoch}/{options.epochs}: loss {train_loss:.4f}, validation "
-                      f"loss {validation_loss:.4f}, accuracy {validation_accuracy:.4f}", flush=True)  # fmt: skip
+            measured = _epoch(mlp, optimizer, training, kind, options, state.epoch)
+            record(state, measured, mlp, validation, kind, options, started, bar)
             if time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 _save(checkpoint, fingerprint, mlp, optimizer, state)
                 saved = time.perf_counter()
     if state.best:
         mlp.load_state_dict(state.best)
     return state
+
+
+def record(
+    state: State,
+    measured: tuple[float, float],
+    mlp: MLP,
+    validation: Batch,
+    kind: Kind,
+    options: Train,
+    started: float,
+    bar: tqdm,
+) -> None:
+    """After an epoch, whose mean loss and accuracy were measured: a row of the history, the best weights, the bar."""
+    train_loss, train_accuracy = measured
+    if not math.isfinite(train_loss):
+        raise UserError(
+            f"the loss is no longer a number in epoch {state.epoch + 1}; "
+            f"lower train.learning_rate, now {options.learning_rate:g}"
+        )
+    validation_loss, validation_accuracy = evaluate(mlp, validation, kind)
+    state.epoch += 1
+    row = (state.epoch, train_loss, train_accuracy, validation_loss, validation_accuracy,
+           time.perf_counter() - started)  # fmt: skip
+    for name, value in zip(HISTORY, row, strict=True):
+        if not math.isnan(value):  # no validation samples, or a regression: those columns stay empty
+            state.history[name].append(value)
+    if not options.early_stopping:
+        state.best_epoch = state.epoch
+    elif validation_loss < state.best_loss:
+        state.best_loss, state.best_epoch = validation_loss, state.epoch
+        state.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
+    bar.update()
+    bar.set_postfix(loss=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}")
+    if bar.disable and state.epoch % max(1, options.epochs // 10) == 0:
+        accuracy = "" if kind == "regression" else f", accuracy {validation_accuracy:.4f}"
+        print(f"  epoch {state.epoch}/{options.epochs}: loss {train_loss:.4f}, validation "
+              f"loss {validation_loss:.4f}{accuracy}", flush=True)  # fmt: skip
+
+
+def out_of_patience(state: State, options: Train) -> bool:
+    return bool(options.early_stopping) and state.epoch - state.best_epoch >= options.early_stopping
 
 
 def choose_device(name: str) -> torch.device:
@@ -168,6 +194,12 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "cosine": lambda epoch, epochs: 0.5 * (1 + math.cos(math.pi * epoch / epochs)),
     "robbins-monro": lambda epoch, epochs: 1 / (1 + epoch),  # Σ α = ∞, Σ α² < ∞ (Robbins & Monro 1951)
 }
+
+
+def batches(data: Batch, options: Train, epoch: int) -> Sequence[Tensor]:
+    """The samples of each mini-batch of an epoch counted from 0, as indices; the seed and the epoch alone decide."""
+    shuffle = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)  # so that any epoch can be done again
+    return torch.split(torch.randperm(len(data.y), generator=shuffle).to(data.y.device), options.batch_size)
 
 
 def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor | float:
@@ -210,10 +242,8 @@ def _epoch(
 ) -> tuple[float, float]:
     """One pass over the shuffled samples; mean loss and accuracy of the batches as they were met."""
     n = len(data.y)
-    shuffle = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)  # so that any epoch can be done again
-    order = torch.randperm(n, generator=shuffle).to(data.y.device)
     total, correct = torch.zeros((), device=data.y.device), torch.zeros((), device=data.y.device)
-    for batch in torch.split(order, options.batch_size):
+    for batch in batches(data, options, epoch):
         x, y = data.x[batch], data.y[batch]
         logits, activations = mlp.with_activations(x)
         data_loss = loss(logits, y, kind)
@@ -231,10 +261,6 @@ def _correct(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
         return y.new_tensor(math.nan)
     chosen = (logits[:, 0] > 0).to(y.dtype) if kind == "binary" else logits.argmax(1)
     return (chosen == y).sum()
-
-
-def _out_of_patience(state: State, options: Train) -> bool:
-    return bool(options.early_stopping) and state.epoch - state.best_epoch >= options.early_stopping
 
 
 def _device_name(device: torch.device) -> str:

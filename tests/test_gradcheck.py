@@ -18,7 +18,7 @@ from pipeline.task import Train, UserError
 FACTOR = st.sampled_from([0.0, 1e-3, 0.5])
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(["binary", "multiclass", "regression"]),
     activation=st.sampled_from(["sigmoid", "relu", "tanh"]),

@@ -57,7 +57,7 @@ def torch_objective(
     return total + (F.cross_entropy(z, y) if kind == "multiclass" else F.mse_loss(z, y))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(problems())
 def test_objective_and_gradients_are_those_of_autograd(problem: tuple[Network, Any, Any, Any, Penalties]) -> None:
     network, x, y, kind, factors = problem
