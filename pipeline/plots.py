@@ -1,12 +1,5 @@
-"""Every figure of a run, drawn from its saved results only: nothing here trains, predicts or measures.
+"""Every figure of a run, drawn from its saved results only: nothing here trains, predicts or measures."""
 
-Curves, confusion matrix and reliability diagram are SVG on no background, in the text colour of whatever page
-holds them. Pictures of mistakes are PNG on a dark tile of their own, since a bitmap cannot follow the page.
-"""
-
-import io
-import math
-import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,78 +7,44 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipeline.artifacts import read_json, replacing
+from pipeline import pictures
+from pipeline.artifacts import read_json
+from pipeline.canvas import BLUE, INK, ORANGE, PERCENT, PICTURE_STYLE, STYLE, Floats, png, shorten, write, write_svg
 
-INK = "#010203"  # a stand-in: the saved SVG says currentColor in its place
-BLUE, ORANGE = "#3576b8", "#c8601a"  # 3.8 : 1 or more on white and near-black; the colour-blind see two
-TILE, LIGHT = "#15181d", "#d8dce2"  # background and text of a picture
-
+INSIDE = "figures.npz"  # what `figures` computes; named here, so that drawing does not load torch
 SHADE = 0.75  # opacity of the strongest cell: above it, text in either page's colour would drop below 4.5 : 1
 FAINTEST = 0.12  # opacity added to every cell that is not zero, so that a single confusion can be seen
 NUMBERED = 40  # classes beyond which the cells are too small for their counts
-LABEL = 24  # characters of a class name on an axis
-ENLARGE = 8  # 28 × 28 pixels become 224 × 224
-DYNAMIC_RANGE = 80  # dB below the loudest point of the clip
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")
-HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, about evenly spaced on the mel scale
-
-Floats = NDArray[np.float64]
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
-    "svg.hashsalt": "percept",  # the same results give the same bytes
-    "text.parse_math": False,  # a class may be called "$5 to $10"
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": INK,
-    "grid.alpha": 0.15,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than what a page puts in its place
-    "font.size": 10,
-    "legend.frameon": False,
-}
-PICTURE_STYLE: dict[Any, Any] = STYLE | {
-    "text.color": LIGHT,
-    "axes.edgecolor": LIGHT,
-    "axes.labelcolor": LIGHT,
-    "xtick.color": LIGHT,
-    "ytick.color": LIGHT,
-    "axes.grid": False,
-    "figure.facecolor": TILE,
-    "font.size": 8,
-}
+DECADES = 20  # ratio of the largest to the smallest loss from which the curve needs a logarithmic axis
 
 
 def draw(run: Path) -> list[Path]:
     """Draw every figure that the results of `run` allow into `run/plots/`, and remove those of older results.
 
-    Reads `history.json`, `report.json` and, where there is one, `mistakes.npz`. Returns the files written.
+    Reads `history.json`, `report.json` and, where there are such, `mistakes.npz` and `figures.npz`. Returns the files
+    written.
     """
     history = read_json(run / "history.json", "train")
     report = read_json(run / "report.json", "validate")
+    inside = _arrays(run / INSIDE)
     folder = run / "plots"
     with warnings.catch_warnings():
         # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         with matplotlib.rc_context(STYLE):
-            files = [_write(folder / f"{name}.svg", _svg(figure, name)) for name, figure in _figures(history, report)]
-    with matplotlib.rc_context(PICTURE_STYLE):
-        for number, picture in enumerate(_pictures(run, report), start=1):
-            files.append(_write(folder / f"mistake-{number:02}.png", picture))
+            drawn = (*_figures(history, report), *_curves(inside, report))
+            files = [write_svg(figure, folder / f"{name}.svg") for name, figure in drawn]
+        with matplotlib.rc_context(PICTURE_STYLE):
+            for name, figure in _insides(inside, report):
+                files.append(write(folder / f"{name}.png", png(figure)))
+            for number, picture in enumerate(_pictures(run, report), start=1):
+                files.append(write(folder / f"mistake-{number:02}.png", picture))
     for stale in {*folder.glob("*.svg"), *folder.glob("*.png")} - set(files):
         stale.unlink()
     return files
@@ -101,18 +60,53 @@ def _figures(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[
         yield "confusion", confusion(test["confusion_matrix"], report["labels"])
     if test.get("reliability"):
         yield "reliability", reliability(test["reliability"])
+    if test.get("roc"):
+        yield "roc", roc(test["roc"])
+        yield "precision_recall", precision_recall(test["precision_recall"])
+
+
+def _curves(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """What a network of one input gives."""
+    if report["kind"] != "regression" or "axis_1" not in inside or "axis_2" in inside:
+        return
+    yield "fit", pictures.fit(inside, report["labels"], report["task"]["data"]["source"] == "sine")
+    if "votes" in inside and len(report["labels"]) == 1:
+        shares = inside["votes"][0][:, None] * inside["units"]
+        yield "contributions", pictures.contributions(inside["axis_1"], shares, float(inside["bias"][0]))
+
+
+def _insides(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Pictures of a network of two inputs, of one on pixels, and of what one on sound is given."""
+    activation = report["task"].get("model", {}).get("activation", "sigmoid")
+    if "axis_2" in inside:
+        if report["kind"] != "regression":
+            yield "regions", pictures.regions(inside, report["labels"])
+        if "units" in inside:
+            yield "units", pictures.units(inside, activation)
+    if "weights" in inside:
+        yield "weights", pictures.weights(inside["weights"])
+    for i in range(len(report.get("clips", []))):
+        if f"mel_{i}" in inside:
+            features = report["task"]["features"]
+            yield (
+                f"clip-{i + 1:02}",
+                pictures.clip(inside[f"mel_{i}"], inside[f"mfcc_{i}"], report["sample_rate"], features),
+            )
 
 
 def _pictures(run: Path, report: dict[str, Any]) -> Iterator[bytes]:
-    if not report.get("mistakes") or not (run / "mistakes.npz").exists():
-        return
-    with np.load(run / "mistakes.npz") as arrays:
-        for index in range(len(report["mistakes"])):
-            array = arrays[str(index)]
-            if array.ndim == 1:
-                yield _png(spectrogram(array, report["sample_rate"], report["task"]["features"]))
-            else:
-                yield enlarged(array)
+    for _, array in zip(report.get("mistakes", []), _arrays(run / "mistakes.npz").values(), strict=False):
+        if array.ndim == 1:
+            yield png(pictures.spectrogram(array, report["sample_rate"], report["task"]["features"]))
+        else:
+            yield pictures.enlarged(array)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figure:
@@ -133,8 +127,13 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=":", label=f"epoch {epoch}, kept")
     axes.set(xlabel="epoch", ylabel=metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    drawn = [value for line in axes.lines[:2] for value in np.asarray(line.get_ydata())]
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(PERCENT)
+    elif min(drawn) > 0 and max(drawn) > DECADES * min(drawn):
+        axes.set(yscale="log", ylabel="loss (logarithmic)")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.4)
@@ -163,7 +162,7 @@ def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
         fitting = min(size, 1.3 * cell * 72 / len(str(counts.max())))
         for y, x in cells:
             axes.text(x + 0.5, y + 0.5, f"{counts[y, x]}", ha="center", va="center_baseline", fontsize=fitting)
-    names = [_shorten(label) for label in labels]
+    names = [shorten(label) for label in labels]
     ticks = np.arange(len(labels)) + 0.5
     axes.set(xlim=(0, len(labels)), ylim=(len(labels), 0), xlabel="predicted", ylabel="true")
     axes.set_yticks(ticks, names, fontsize=size)
@@ -203,47 +202,36 @@ def reliability(bins: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[str, Any]) -> Figure:
-    """Mel spectrogram in dB of a mono waveform (T,), framed as the task's features say where they say it."""
-    import librosa  # loads numba; only a run on sound needs it
-
-    names = ("n_fft", "hop_length", "n_mels", "fmin", "fmax")
-    asked = {name: features[name] for name in names if features.get(name) is not None}
-    frames = {"n_fft": 2048, "hop_length": 512, "n_mels": 64, "fmin": 0.0, "fmax": sample_rate / 2} | asked
-    seconds = len(waveform) / sample_rate
-    padded = np.pad(waveform, (0, max(0, frames["n_fft"] - len(waveform))))
-    power = librosa.feature.melspectrogram(y=padded, sr=sample_rate, **frames)
-    decibels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE)
-
-    low, high = librosa.hz_to_mel([frames["fmin"], frames["fmax"]])
-    half = (high - low) / (frames["n_mels"] + 1) / 2  # filters are centred between the ends of the range
-    hop = frames["hop_length"] / sample_rate
-    figure = Figure(figsize=(3.6, 2.3), dpi=150)
-    axes = figure.add_axes((0.17, 0.2, 0.66, 0.7))
-    image = axes.imshow(
-        decibels,
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        vmin=-DYNAMIC_RANGE,
-        vmax=0,
-        extent=(-hop / 2, (power.shape[1] - 0.5) * hop, low + half, high - half),
-    )
-    hertz = [tick for tick in HERTZ if frames["fmin"] <= tick <= frames["fmax"]]
-    axes.set_yticks(librosa.hz_to_mel(hertz), [str(tick) for tick in hertz])
-    axes.set(xlim=(0, seconds), ylim=(low + half, high - half), xlabel="time (s)", ylabel="frequency (Hz)")
-    bar = figure.colorbar(image, cax=figure.add_axes((0.86, 0.2, 0.025, 0.7)), ticks=[-80, -60, -40, -20, 0])
-    bar.ax.set_title("dB", fontsize=8)
-    bar.outline.set_visible(False)
+def roc(curve: dict[str, list[float]]) -> Figure:
+    """Share of the positives that are found against the share of the negatives taken for them."""
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_subplot()
+    axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="guessing")
+    axes.plot(curve["fpr"], curve["tpr"], color=BLUE, linewidth=1.8, label="the model")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    _shares(axes)
+    axes.legend(loc="lower right")
     return figure
 
 
-def enlarged(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of a grey image, each pixel a square; ink (255) is light, as the model's input has it."""
-    stream = io.BytesIO()
-    squares = np.kron(pixels, np.ones((ENLARGE, ENLARGE), np.uint8))
-    Image.fromarray(squares).save(stream, "png")
-    return stream.getvalue()
+def precision_recall(curve: dict[str, list[float]]) -> Figure:
+    """Share of the positive answers that are right against the share of the positives that are found."""
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_subplot()
+    guessing = curve["precision"][0]  # at the lowest threshold everything is taken for positive
+    axes.axhline(guessing, color=INK, linewidth=1, linestyle=":", label="guessing")
+    axes.step(curve["recall"], curve["precision"], where="post", color=BLUE, linewidth=1.8, label="the model")
+    axes.set(xlabel="recall", ylabel="precision")
+    _shares(axes)
+    axes.legend(loc="lower left")
+    return figure
+
+
+def _shares(axes: Axes) -> None:
+    """Both axes from 0 to 100 %, with room for a curve that runs along the edge."""
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PERCENT)
 
 
 def _wilson(share: Floats, count: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -252,33 +240,3 @@ def _wilson(share: Floats, count: NDArray[np.int64]) -> tuple[Floats, Floats]:
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return centre - half, centre + half
-
-
-def _shorten(label: str) -> str:
-    """Cut out of the middle: names of one family often differ only at the end."""
-    if len(label) <= LABEL:
-        return label
-    head = math.ceil((LABEL - 1) / 2)
-    return f"{label[:head]}…{label[head - LABEL + 1 :]}"
-
-
-def _svg(figure: Figure, name: str) -> bytes:
-    """`figure` as an SVG element fit for a page: ids that no other figure has, and the page's text colour."""
-    stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", bbox_inches="tight", metadata=nothing)
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :].replace(f": {INK}", ": currentColor")
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).encode()
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
-
-
-def _write(path: Path, data: bytes) -> Path:
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-    return path

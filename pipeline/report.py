@@ -6,6 +6,7 @@ Both say only what `report.json` and `history.json` hold; the sentences live in 
 import base64
 import json
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from markupsafe import Markup
 
 from pipeline.artifacts import read_json, replacing
 
-FIGURES = ("loss", "accuracy", "confusion", "reliability")
+FIGURES = (
+    "loss", "accuracy", "confusion", "reliability", "roc", "precision_recall", "fit", "contributions",
+)  # fmt: skip
+INSIDES = ("regions", "units", "weights")  # pictures of what the network has learned
 METRICS = {  # what the field calls the numbers of a test; any other appears under its own key
     "accuracy": "accuracy",
     "log_loss": "log loss",
@@ -24,6 +28,7 @@ METRICS = {  # what the field calls the numbers of a test; any other appears und
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
     "rmse": "RMSE",
+    "mse": "MSE",
     "mae": "MAE",
 }
 CONFUSIONS = 5  # most frequent pairs that the page names
@@ -34,13 +39,14 @@ def write(run: Path) -> Path:
     report = read_json(run / "report.json", "validate")
     history = read_json(run / "history.json", "train")
     figures = {name: run / "plots" / f"{name}.svg" for name in FIGURES}
-    pictures = [run / "plots" / f"mistake-{i:02}.png" for i, _ in enumerate(report.get("mistakes", []), start=1)]
     page = _template().render(
         report=report,
         test=report["test"],
-        # _svg in plots.py escapes every text in a figure
+        # canvas.py escapes every text in a figure
         figures={name: Markup(path.read_text("utf-8")) for name, path in figures.items() if path.exists()},
-        pictures=[_data_uri(path) if path.exists() else None for path in pictures],
+        insides={name: uri for name in INSIDES if (uri := _data_uri(run / "plots" / f"{name}.png"))},
+        pictures=_gallery(run, "mistake", report),
+        clips=_gallery(run, "clip", report),
         metrics=_metrics(report["test"]),
         kept=_kept_epoch(history, report),
         confusions=_confusions(report),
@@ -131,20 +137,34 @@ def _overconfidence(bins: list[dict[str, Any]]) -> float:
     return float(excess / max(sum(b["count"] for b in filled), 1))
 
 
-def _toml(task: dict[str, Any]) -> str:
-    """The resolved task as the TOML file that would give it; what is None stands in no file."""
+def _toml(task: dict[str, Any], prefix: str = "") -> str:
+    """The resolved task as the TOML file that would give it; what is None or empty stands in no file."""
     scalars = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
         for key, value in task.items()
         if value is not None and not isinstance(value, dict)
     ]
-    tables = [
-        "\n".join(filter(None, (f"[{key}]", _toml(value)))) for key, value in task.items() if isinstance(value, dict)
-    ]
+    tables = []
+    for key, value in task.items():
+        if isinstance(value, dict) and (inner := _toml(value, f"{prefix}{_key(key)}.")):
+            header = f"[{prefix}{_key(key)}]\n" if any(not isinstance(v, dict) for v in value.values()) else ""
+            tables.append(header + inner)
     return "\n\n".join(filter(None, ("\n".join(scalars), *tables)))
 
 
-def _data_uri(path: Path) -> str:
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _gallery(run: Path, name: str, report: dict[str, Any]) -> list[str | None]:
+    """The pictures `name`-01, `name`-02, … of the report's mistakes or clips; None where one was not drawn."""
+    entries = report.get(f"{name}s", [])
+    return [_data_uri(run / "plots" / f"{name}-{i:02}.png") for i, _ in enumerate(entries, start=1)]
+
+
+def _data_uri(path: Path) -> str | None:
+    if not path.exists():
+        return None
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import Input
-from pipeline import extract, metrics, plots, report, sources, weights
+from pipeline import extract, figures, metrics, plots, report, sources, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.extract import Features
 from pipeline.libraries import versions
@@ -23,7 +23,7 @@ MISTAKES = 12  # shown in the report
 
 
 def validate(task: Task, run: Path) -> dict[str, Any]:
-    """Judge `run/weights.pt` on the test split; write `report.json`, `report.html`, `plots/` and `samples/`.
+    """Judge `run/weights.pt` on the test split; write `report.json`, the files that figures need, and the page.
 
     Raises
     ------
@@ -65,6 +65,10 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     }  # fmt: skip
     examples = [0] if regression else [int(np.flatnonzero(y == k)[0]) for k in np.unique(y)]
     media = load_media(features, [files[i] for i in [*wrong, *examples]])
+    clips = examples[: figures.CLIPS] if classifier.frontend.input.kind == "audio" else []
+    result["clips"] = [{"file": files[i], "label": facts.labels[y[i]]} for i in clips]
+    heard = [np.asarray(media[files[i]], np.float32) for i in clips]
+    figures.save(run / plots.INSIDE, figures.inside(classifier, features, heard))
     if classifier.frontend.input.kind != "vector":
         with replacing(run / "mistakes.npz") as temporary, temporary.open("wb") as f:
             np.savez(f, **{str(n): media[files[i]] for n, i in enumerate(wrong)})  # type: ignore[arg-type]

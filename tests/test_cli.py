@@ -58,7 +58,8 @@ def test_the_whole_way_leaves_every_file(shop: Path) -> None:
     run = shop / "runs" / "shop"
     names = {p.name for p in run.iterdir()}
     assert names == {
-        "features.npz", "weights.pt", "history.json", "report.json", "report.html", "plots", "mistakes.npz", "samples",
+        "features.npz", "figures.npz", "weights.pt", "history.json", "report.json", "report.html", "plots",
+        "mistakes.npz", "samples",
         "model.onnx", "card.json",
     }  # fmt: skip
     report = json.loads((run / "report.json").read_text())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import plots
+from pipeline import canvas, pictures, plots
 
 SCRIPT = '<script>alert("pwned")</script> & "co".png'  # a file name that a page must not run
 
@@ -127,9 +127,7 @@ def report_of(labels: list[str], matrix: np.ndarray, mistakes: list[dict[str, An
     }
 
 
-def save(
-    run: Path, history: dict[str, Any], report: dict[str, Any], arrays: list[np.ndarray] | None = None
-) -> Path:
+def save(run: Path, history: dict[str, Any], report: dict[str, Any], arrays: list[np.ndarray] | None = None) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     (run / "history.json").write_text(json.dumps(history))
     (run / "report.json").write_text(json.dumps(report))
@@ -140,9 +138,7 @@ def save(
 
 def digit(character: str, angle: float) -> np.ndarray:
     image = Image.new("L", (112, 112))
-    ImageDraw.Draw(image).text(
-        (56, 56), character, 255, ImageFont.load_default(92), anchor="mm", stroke_width=2
-    )
+    ImageDraw.Draw(image).text((56, 56), character, 255, ImageFont.load_default(92), anchor="mm", stroke_width=2)
     return np.asarray(image.rotate(angle, Image.Resampling.BICUBIC).resize((28, 28), Image.Resampling.BOX))
 
 
@@ -236,6 +232,62 @@ def regression_run(run: Path) -> Path:
     return save(run, history, report)
 
 
+def inside(run: Path, **arrays: np.ndarray) -> Path:
+    np.savez(run / "figures.npz", **arrays)
+    return run
+
+
+def plane_run(run: Path) -> Path:
+    """Two classes over the unit square, parted by the sum of two sigmoid units, with the curves of every threshold."""
+    perfect_run(run)
+    report = json.loads((run / "report.json").read_text())
+    report["test"] |= {
+        "roc_auc": 0.75,
+        "roc": {"fpr": [0, 0, 0.5, 0.5, 1], "tpr": [0, 0.5, 0.5, 1, 1]},
+        "average_precision": 0.83,
+        "precision_recall": {"precision": [0.5, 2 / 3, 0.5, 1, 1], "recall": [1, 1, 0.5, 0.5, 0]},
+    }
+    (run / "report.json").write_text(json.dumps(report))
+    axis = np.linspace(0, 1, 21)
+    x1, x2 = np.meshgrid(axis, axis)
+    sums = 20 * np.stack([x1 - 0.3, 0.7 - x2])
+    units = 1 / (1 + np.exp(-sums))
+    p = 1 / (1 + np.exp(6 - 8 * units.mean(axis=0)))
+    samples = np.random.default_rng(0).uniform(size=(50, 2))
+    return inside(
+        run,
+        axis_1=axis,
+        axis_2=axis,
+        answers=np.stack([1 - p, p]),
+        sums=sums,
+        units=units,
+        votes=np.array([[4.0, -4.0]]),
+        bias=np.array([-6.0]),
+        train_x=samples,
+        train_y=(samples[:, 0] > 0.3).astype(int),
+    )
+
+
+def curve_run(run: Path) -> Path:
+    """A regression of one value on one, with three hidden units."""
+    regression_run(run)
+    x = np.linspace(0, 1, 31)
+    units = 1 / (1 + np.exp(-10 * (x - np.array([[0.2], [0.5], [0.8]]))))
+    votes = np.array([[2.0, -4.0, 2.0]])
+    return inside(
+        run,
+        axis_1=x,
+        answers=votes @ units,
+        units=units,
+        votes=votes,
+        bias=np.zeros(1),
+        train_x=x[::3, None],
+        train_y=np.sin(6 * x[::3, None]),
+        test_x=x[::-2, None],
+        test_y=np.sin(6 * x[::-2, None]),
+    )
+
+
 def names(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
 
@@ -280,20 +332,20 @@ def test_a_run_on_sound_shows_spectrograms(tmp_path: Path) -> None:
 def test_a_spectrogram_has_the_task_s_frames_and_is_brightest_where_the_tone_is() -> None:
     rate = 16000
     tone = np.sin(2 * np.pi * 1000 * np.arange(rate) / rate).astype(np.float32)
-    axes, bar = plots.spectrogram(tone, rate, {"n_mels": 40, "hop_length": 160, "n_fft": 400}).axes
+    axes, bar = pictures.spectrogram(tone, rate, {"n_mels": 40, "hop_length": 160, "n_fft": 400}).axes
     decibels = axes.images[0].get_array()
     assert decibels.shape == (40, 101)
     low, high = axes.get_ylim()
     brightest = low + (np.argmax(decibels.mean(axis=1)) + 0.5) * (high - low) / 40  # mel
     assert brightest == pytest.approx(15, abs=(high - low) / 40)  # 1000 Hz is 15 mel (Slaney)
     assert axes.get_xlim() == (0, 1)
-    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("time (s)", "frequency (Hz)", "dB")
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_title()) == ("time (s)", "frequency (Hz)", "dB")
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("waveform", [np.zeros(30), np.zeros(22050), note(440, 0.01)])
 def test_draws_silence_and_clips_shorter_than_a_frame(waveform: np.ndarray) -> None:
-    assert plots.spectrogram(waveform.astype(np.float32), 22050, {"kind": "mfcc"}).axes
+    assert pictures.spectrogram(waveform.astype(np.float32), 22050, {"kind": "mfcc"}).axes
 
 
 def test_the_confusion_matrix_shows_the_counts_and_leaves_zeros_blank(tmp_path: Path) -> None:
@@ -344,9 +396,63 @@ def test_figures_can_stand_together_in_one_page_in_any_colour(tmp_path: Path) ->
     for svg in svgs:
         assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg)) <= set(ids)
         assert "currentColor" in svg
-        assert plots.INK not in svg
+        assert canvas.INK not in svg
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in plots.draw(digits_run(tmp_path / "a"))]
     assert first == [path.read_bytes() for path in plots.draw(digits_run(tmp_path / "b"))]
+
+
+def test_a_network_of_two_inputs_shows_its_regions_units_and_thresholds(tmp_path: Path) -> None:
+    drawn = names(plots.draw(plane_run(tmp_path)))
+    assert drawn[4:] == ["roc.svg", "precision_recall.svg", "regions.png", "units.png"]
+
+
+def test_regions_have_the_colour_of_the_answer_and_fade_where_it_is_unsure(tmp_path: Path) -> None:
+    with np.load(plane_run(tmp_path) / "figures.npz") as arrays:
+        axes = pictures.regions(dict(arrays), ["no", "yes"]).axes[0]
+    red, _, blue = np.moveaxis(np.asarray(axes.images[0].get_array()), -1, 0)
+    assert red[10, 0] > blue[10, 0]  # x1 = 0 is "no", orange
+    assert blue[0, 20] > red[0, 20]  # x1 = 1, x2 = 0 is "yes", blue
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["no", "yes"]
+
+
+def test_a_network_of_one_input_shows_its_curve_and_what_it_is_made_of(tmp_path: Path) -> None:
+    drawn = plots.draw(curve_run(tmp_path))
+    assert names(drawn) == ["loss.svg", "fit.svg", "contributions.svg"]
+    assert {"training samples", "test samples", "the network"} <= set(texts(drawn[1]))
+    assert {"unit 1", "unit 3", "bias", "output"} <= set(texts(drawn[2]))
+
+
+def test_contributions_are_summed() -> None:
+    lines = pictures.contributions(np.arange(3.0), np.array([[1.0, 2, 3], [1, 0, -1]]), 0.5).axes[0].lines
+    np.testing.assert_array_equal(np.asarray(lines[-1].get_ydata()), [2.5, 2.5, 2.5])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [1, 7, 100])
+def test_weights_share_one_scale_that_is_symmetric(n: int) -> None:
+    images = np.random.default_rng(0).normal(size=(n, 28, 28))
+    shown = pictures.weights(images).axes[0].images[0]
+    low, high = shown.get_clim()
+    assert -low == high == pytest.approx(np.percentile(np.abs(images), 99.5))
+    np.testing.assert_array_equal(np.asarray(shown.get_array())[:28, :28], images[0])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("n_mfcc", "frames"), [(13, 40), (1, 40), (13, 1)])
+def test_a_clip_shows_its_spectrogram_above_its_coefficients(n_mfcc: int, frames: int) -> None:
+    mel, mfcc = -40 * np.random.default_rng(0).uniform(size=(32, frames)), np.ones((n_mfcc, frames))
+    upper, lower, *_ = pictures.clip(mel, mfcc, 22050, {"hop_length": 512}).axes
+    assert upper.images[0].get_array().shape == (32, frames)
+    assert lower.images[0].get_array().shape == (max(n_mfcc - 1, 1), frames)
+    assert upper.get_xlim() == lower.get_xlim()
+
+
+def test_a_loss_over_decades_has_a_logarithmic_axis_with_plain_numbers(tmp_path: Path) -> None:
+    history = history_of(30, 0.9) | {"train_loss": np.geomspace(5, 0.01, 30).tolist()}
+    plots.draw(save(tmp_path, history, report_of(["a", "b"], np.eye(2, dtype=int), [])))
+    shown = texts(tmp_path / "plots" / "loss.svg")
+    assert {"loss (logarithmic)", "0.1", "1"} <= set(shown)
+    assert not any("mathdefault" in text for text in shown)

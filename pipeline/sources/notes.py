@@ -227,7 +227,8 @@ def _plucked(v: Plucked, frequency: float, dynamic: float, n: int, rng: np.rando
     loop[:2] = 1, allpass
     loop[delay:] -= loss * np.convolve([1 - damping, damping], [allpass, 1])
     string = lfilter([1, allpass], loop, _lowpass(burst, _between(v.corner, dynamic)))
-    return string / np.abs(string).max() + _knock(v.knock, n, rng)
+    note: Signal = string / np.abs(string).max() + _knock(v.knock, n, rng)
+    return note
 
 
 def _struck(v: Struck, frequency: float, dynamic: float, n: int, rng: np.random.Generator) -> Signal:
@@ -248,7 +249,8 @@ def _struck(v: Struck, frequency: float, dynamic: float, n: int, rng: np.random.
     gain = gain / (1 + (ratios * frequency / _between(v.corner, dynamic)) ** 2)
     decay = v.decay * (110 / frequency) ** 0.6 * rng.uniform(0.7, 1.4) / (1 + 0.15 * (ratios - 1))  # s
     tone = _modes(ratios * frequency, decay, gain * np.exp(2j * np.pi * rng.uniform(size=gain.size)), n)
-    return tone / np.abs(tone).max() + _knock(v.knock, n, rng)
+    note: Signal = tone / np.abs(tone).max() + _knock(v.knock, n, rng)
+    return note
 
 
 def _modes(frequency: Signal, decay: Signal, gain: NDArray[np.complex128], n: int) -> Signal:
@@ -257,7 +259,7 @@ def _modes(frequency: Signal, decay: Signal, gain: NDArray[np.complex128], n: in
     coarse = gain * np.exp(np.outer(np.arange(0, n, 256), rate))
     fine = np.exp(np.outer(np.arange(256), rate))
     # einsum and not BLAS, whose order of summation may change with its number of threads.
-    tone = np.einsum("am,bm->ab", coarse.real, fine.real) - np.einsum("am,bm->ab", coarse.imag, fine.imag)
+    tone: Signal = np.einsum("am,bm->ab", coarse.real, fine.real) - np.einsum("am,bm->ab", coarse.imag, fine.imag)
     return tone.reshape(-1)[:n]
 
 
@@ -270,7 +272,9 @@ def _envelope(n: int, rng: np.random.Generator) -> Signal:
     """Amplitude (n,) in [0, 1] of a sustained note: attack, slow fading, release."""
     t = np.arange(n) / SAMPLE_RATE  # s
     attack, release, fading = 0.03 * 4 ** rng.uniform(), rng.uniform(0.04, 0.15), rng.uniform(0, 1.5)
-    return (1 - np.exp(-3 * t / attack)) * 2 ** (-fading * t / t[-1]) * (1 - np.exp(-3 * (t[-1] - t) / release))
+    envelope: Signal = 1 - np.exp(-3 * t / attack)
+    envelope *= 2 ** (-fading * t / t[-1]) * (1 - np.exp(-3 * (t[-1] - t) / release))
+    return envelope
 
 
 def _phase(frequency: float, vibrato: Range, n: int, rng: np.random.Generator) -> Signal:
