@@ -165,10 +165,11 @@ def export(
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)
-    from pipeline import plots, report
+    from pipeline import plots, report, search_plots, tune
 
     folder = runs / resolved.name
-    for figure in plots.draw(folder):
+    searched = search_plots.draw(folder) if (folder / tune.FILE).is_file() else []
+    for figure in plots.draw(folder) + searched:
         print(figure)
     print(report.write(folder))
 

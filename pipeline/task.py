@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class UserError(Exception):
@@ -140,6 +140,18 @@ class Tune(_Section):
     sampler: Literal["grid", "random", "tpe"] = "grid"  # grid takes every combination of the lists
     trials: int = Field(20, ge=1)  # of the other samplers
     folds: int = Field(5, ge=2)  # of the cross-validation
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _unquoted_keys(cls, space: Any) -> Any:
+        """TOML reads train.l2 = [0, 1e-3] without quotes as a table in a table; it means the same here."""
+        if not isinstance(space, dict):
+            return space
+        flat = {}
+        for key, value in space.items():
+            inner = value if isinstance(value, dict) and not {"low", "high"} & value.keys() else None
+            flat.update({f"{key}.{name}": v for name, v in inner.items()} if inner else {key: value})
+        return flat
 
 
 class Task(_Section):

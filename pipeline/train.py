@@ -45,11 +45,15 @@ class Batch:
     y: Tensor
 
 
-def train(task: Task, run: Path) -> weights.Facts:
+def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
     A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one; with
     Keras it starts again.
+
+    Parameters
+    ----------
+    with_validation : train on the validation samples too, once everything that they decide has been decided
 
     Raises
     ------
@@ -69,8 +73,8 @@ def train(task: Task, run: Path) -> weights.Facts:
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
     x, y = torch.from_numpy(features.x), torch.from_numpy(features.y)
-    of_train = torch.from_numpy(features.rows("train"))
-    of_validation = torch.from_numpy(features.rows("validation"))
+    of_train = torch.from_numpy(~features.rows("test") if with_validation else features.rows("train"))
+    of_validation = torch.from_numpy(features.rows("validation")) & ~of_train
     if task.train.early_stopping and not of_validation.any():
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
     classifier.standardize.fit(x[of_train], classifier.frontend.one_unit)
@@ -78,7 +82,7 @@ def train(task: Task, run: Path) -> weights.Facts:
         Batch(classifier.standardize(x[rows]).to(device), y[rows].to(device)) for rows in (of_train, of_validation)
     )
     mlp = classifier.mlp.to(device)
-    fingerprint = digest([facts.data_digest, facts.features, facts.model, facts.train, facts.device])
+    fingerprint = digest([with_validation, facts.data_digest, facts.features, facts.model, facts.train, facts.device])
     work = task.train.batch_size * max(layer.numel() for layer in mlp.weights())
     with threads(max(1, work // WORK_OF_A_THREAD)):
         if task.train.framework == "keras":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import plots, report
+from pipeline import plots, report, task
 from tests.test_plots import SCRIPT, curve_run, digits_run, inside, perfect_run, plane_run, regression_run, sound_run
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -121,3 +122,9 @@ def test_each_kind_of_network_is_explained(pages: dict[str, Written]) -> None:
     }
     for heading, runs in sections.items():
         assert {name for name, page in pages.items() if heading in page.read.text} == runs
+
+
+@pytest.mark.parametrize("name", task.builtin())
+def test_the_task_file_that_a_page_shows_is_the_task(name: str) -> None:
+    resolved = task.load(name)
+    assert task.parse(tomllib.loads(report._toml(resolved.resolved())), name) == resolved

@@ -59,6 +59,16 @@ def test_two_mistakes_are_two_lines() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_keys_of_a_search_may_stand_without_quotes() -> None:
+    quoted, bare = (
+        task.load("digits", overrides=[f"tune.space={space}"]).tune
+        for space in ('{"train.l2" = [0, 1e-3], "model.hidden" = {low = 8, high = 64}}',
+                      "{train.l2 = [0, 1e-3], model.hidden = {low = 8, high = 64}}")
+    )  # fmt: skip
+    assert quoted == bare
+    assert set(quoted.space) == {"train.l2", "model.hidden"}
+
+
 def test_unknown_task_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'digits'"):
         task.load("digit")

@@ -80,13 +80,13 @@ _CELLO: Body = ((100, 8, 6), (180, 10, 8), (250, 4, 6), (600, 2, -6), (1500, 1.2
 _CLARINET: Body = ((1500, 2, 6), (3700, 2, 10))
 _FLUTE: Body = ((800, 1, 6), (3000, 0.5, -6))
 _GUITAR: Body = ((105, 8, 8), (205, 10, 8), (400, 4, 6))
-_HARP: Body = ((150, 2, 6), (800, 1, 12))
-_HORN: Body = ((350, 1.5, 10), (1300, 1.5, -2))
+_HARP: Body = ((150, 2, 6), (800, 1, 9))
+_HORN: Body = ((350, 1.5, 10), (1300, 1.5, -2), (3700, 2, -10))
 _MARIMBA: Body = ((400, 0.6, 16), (4000, 0.5, -18))
 _OBOE: Body = ((500, 1, -6), (1050, 3, 12), (2800, 3, 9))
-_ORGAN: Body = ((1500, 2, 2), (3700, 2, 3))
+_ORGAN: Body = ((500, 1, 4), (1500, 2, 3), (3700, 2, 7))
 _PIANO: Body = ((1000, 0.5, 14), (8000, 0.5, -12))
-_TRUMPET: Body = ((350, 1.5, -2), (1300, 1.5, 10))
+_TRUMPET: Body = ((350, 1.5, -2), (1300, 1.5, 10), (3700, 2, -10))
 _VIOLIN: Body = ((280, 10, 6), (460, 10, 8), (550, 10, 7), (1300, 2, -6), (2500, 1.5, 4))
 _BRIGHT: Body = ((5000, 0.3, 14),)  # nail, bridge, hard reed, stopping hand
 _DARK: Body = ((5000, 0.3, -20),)  # mute, flesh of the finger, hand in the bell
@@ -120,7 +120,7 @@ INSTRUMENTS: dict[str, Instrument] = {
         Fm((3300, 5400), -16, (0.25, 0.4), _HORN + _BRIGHT),  # stopped by the hand
     )),
     "marimba": Instrument(45, 91, (
-        Struck(1.5, (800, 2400), (-12, 0.2), _MARIMBA, (1, 3.98, 10.2, 17.5)),
+        Struck(1.5, (800, 2400), (-6, 0.3), _MARIMBA, (1, 3.98, 10.2, 17.5)),
     )),
     "oboe": Instrument(58, 89, (
         Sustained((2100, 3900), 0.5, -34, (0, 0.3), _OBOE),
@@ -342,7 +342,7 @@ def _room(x: Signal, rng: np.random.Generator) -> Signal:
     rt60 = rng.uniform(0.15, 0.7)  # s to fall by 60 dB
     t = np.arange(int(rt60 * SAMPLE_RATE)) / SAMPLE_RATE
     tail = _lowpass(rng.standard_normal(t.size), rng.uniform(2000, 6000)) * 10 ** (-3 * t / rt60)
-    response = 10 ** (rng.uniform(-50, -34) / 20) * tail
+    response = 10 ** (rng.uniform(-60, -45) / 20) * tail
     response[:220] = 0  # the tail begins after 10 ms
     response[rng.integers(50, 900, 6)] += rng.uniform(-0.1, 0.1, 6)  # after 2 to 40 ms
     response[0] = 1
