@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: help run test serve bento bench clean
+.PHONY: help run test serve bento bench figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ bento: .venv/ready  ## build a Bento with the newest models of the store
 
 bench: .venv/ready  ## measure start-up and first answers of the service
 	$(BIN)/python -m benchmarks.first_answer
+
+figures: .venv/ready  ## train what docs/unit.md speaks of and draw its pictures again
+	docs/figures.sh
 
 clean:  ## remove runs and caches; the virtual environment and the model store stay
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,23 +1,13 @@
-"""Search over hyperparameters by cross-validation, with a storage through which processes share and resume it.
-
-The number of a trial decides its hyperparameters (with `tpe`, together with the results before it), and trials are
-numbered by the storage. So processes that search together need no other agreement, and a search that was killed
-goes on as if it had not been.
-"""
+"""Search over hyperparameters by cross-validation: folds, what a trial is worth, the table and `search.json`."""
 
 import difflib
 import io
-import json
 import math
-import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from hashlib import sha256
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,13 +16,6 @@ import numpy as np
 import optuna
 import torch
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
-from tqdm import tqdm
 
 from models.card import Kind
 from models.classifier import Standardize, n_outputs
@@ -41,16 +24,13 @@ from models.mlp import MLP
 from pipeline import extract, search_plots, train
 from pipeline.artifacts import read_json, write_json
 from pipeline.extract import Features
-from pipeline.task import Model, Range, Task, Train, UserError, digest, parse
+from pipeline.study import SECTIONS, decode, n_trials, number_type, open_study, shown, slots, work
+from pipeline.task import Range, Task, UserError, digest, parse
 from pipeline.threads import threads
 from pipeline.train import Batch
 
 FILE = "search.json"
 DATABASE = "search.db"
-HEARTBEAT, GRACE = 2, 15  # seconds between two signs of life, and of silence after which a process counts as dead
-MAX_RETRY = 5  # of a trial whose process died; it may be the trial that kills it
-SECTIONS: dict[str, type[Model] | type[Train]] = {"model": Model, "train": Train}
-SURPLUS = "surplus"  # mark of a trial begun when another process had begun the last one at the same moment
 FIXED = ("train.device", "train.framework")  # say where and with what, and change no result
 
 Space = dict[str, list[Any] | Range]
@@ -88,8 +68,15 @@ def tune(task: Task, run: Path, storage: str | None = None) -> dict[str, Any]:
     """
     check_space(task)
     features = Features.load(run / extract.FILE)
-    study = _study(task, features, storage or f"sqlite:///{(run / DATABASE).resolve()}")
-    _work(task, features, study)
+    folds = make_folds(task, features, train.choose_device(task.train.device))
+
+    def judge(parameters: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        result = evaluate(_with(task, parameters), features, folds)
+        return result, _judged(result)
+
+    study = open_study(task, _name(task, features), storage or f"sqlite:///{(run / DATABASE).resolve()}")
+    with threads(1):
+        work(task, study, judge)
     result = _result(task, features, study)
     write_json(run / FILE, result)
     print_table(result)
@@ -165,10 +152,10 @@ def _range_problems(key: str, range_: Range, task: Task) -> list[str]:
         return [f"{where} needs low < high, not {range_.low:g} and {range_.high:g}"]
     if range_.log and range_.low <= 0:
         return [f"{where} needs low > 0 for log = true, not {range_.low:g}"]
-    number = _number(key)
+    number = number_type(key)
     if number is None:
         return [f"{where} is not a number; list its values"]
-    return [line for end in (range_.low, range_.high) for line in _value_problems(task, key, _decode(key, number(end)))]
+    return [line for end in (range_.low, range_.high) for line in _value_problems(task, key, decode(key, number(end)))]
 
 
 def _value_problems(task: Task, key: str, value: Any) -> list[str]:
@@ -177,20 +164,6 @@ def _value_problems(task: Task, key: str, value: Any) -> list[str]:
     except UserError as error:
         return str(error).splitlines()
     return []
-
-
-def _number(key: str) -> Callable[[float], float | int] | None:
-    """The type of a numeric hyperparameter; `model.hidden` counts as one, the units of a single hidden layer."""
-    section, _, name = key.partition(".")
-    if key == "model.hidden":
-        return int
-    annotation = SECTIONS[section].model_fields[name].annotation
-    return int if annotation is int else float if annotation is float else None
-
-
-def _decode(key: str, value: Any) -> Any:
-    """A number of a range → the value of the task."""
-    return [value] if key == "model.hidden" else value
 
 
 def _with(task: Task, parameters: dict[str, Any]) -> Task:
@@ -213,171 +186,6 @@ def _name(task: Task, features: Features) -> str:
     fixed = {name: value for name, value in sections["train"].items() if f"train.{name}" not in FIXED}
     parts = [tuned, sections["model"], fixed, task.data.seed, features.key, features.labels, samples]
     return f"{task.name}-{digest(parts)[:16]}"
-
-
-def _study(task: Task, features: Features, storage: str) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", ExperimentalWarning)
-    # Other processes write too: waiting for the database's lock is no error, nor is finding tables just made.
-    engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-    for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 0):
-        try:
-            database = RDBStorage(
-                storage, engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRY),
-            )  # fmt: skip
-            return optuna.create_study(
-                storage=database, study_name=_name(task, features), direction="maximize", load_if_exists=True,
-                sampler=Sampler(task),
-            )  # fmt: skip
-        except (SQLAlchemyError, StorageInternalError, ImportError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            if not any(word in reason for word in ("exists", "locked", "UNIQUE")):
-                break
-            time.sleep(pause)
-    raise UserError(f"storage {storage}: cannot be used: {reason}")
-
-
-class Sampler(BaseSampler):
-    """The choice of every hyperparameter, from the trial's number and, with `tpe`, the results so far."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.grid = combinations(task) if task.tune.sampler == "grid" else []
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        slot = _slot(study, trial)
-        if self.grid:
-            return self.grid[slot][param_name]
-        seed = int(digest([self.task.train.seed, slot, param_name])[:8], 16)
-        sampler = (
-            RandomSampler(seed)
-            if self.task.tune.sampler == "random"
-            else TPESampler(seed=seed, constant_liar=True)  # keeps away from what other processes try at the moment
-        )
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-
-def combinations(task: Task) -> list[dict[str, str]]:
-    """Every combination of the lists of the space, each once, its values as Optuna holds them: JSON."""
-    lists = [dict.fromkeys(_choices(values)) for values in task.tune.space.values() if isinstance(values, list)]
-    return [dict(zip(task.tune.space, values, strict=True)) for values in product(*lists)]
-
-
-def _choices(values: list[Any]) -> list[str]:
-    """A list's values as JSON, since Optuna's categories are plain: [128, 64] is none."""
-    return list(dict.fromkeys(json.dumps(value) for value in values))
-
-
-def _root(trial: FrozenTrial) -> int:
-    """Number of the trial, or of the one that it does again because its process died."""
-    number: int = trial.system_attrs.get("failed_trial", trial.number)
-    return number
-
-
-def _slot(study: optuna.Study, trial: FrozenTrial) -> int:
-    """Rank of a trial among those that do no other again, counted from 0."""
-    trials = study.get_trials(deepcopy=False)
-    return sum(_root(t) == t.number < _root(trial) and SURPLUS not in t.user_attrs for t in trials)
-
-
-def _slots(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
-    """Trials of every slot, in the order of their numbers."""
-    slots: dict[int, list[FrozenTrial]] = {}
-    for trial in sorted(trials, key=lambda t: t.number):
-        if SURPLUS not in trial.user_attrs:
-            slots.setdefault(_root(trial), []).append(trial)
-    return [slots[root] for root in sorted(slots)]
-
-
-def n_trials(task: Task) -> int:
-    """How many trials the search has: every combination of a grid, else as many as the task says."""
-    return len(combinations(task)) if task.tune.sampler == "grid" else task.tune.trials
-
-
-def _work(task: Task, features: Features, study: optuna.Study) -> None:
-    """Do trials until all are done, whoever does them."""
-    device = train.choose_device(task.train.device)
-    folds = make_folds(task, features, device)
-    wanted = n_trials(task)
-    waiting = False
-    running: list[Trial] = []
-
-    def objective(trial: Trial) -> float:
-        running[:] = [trial]
-        if _slot(study, study.get_trials(deepcopy=False)[trial.number]) >= wanted:
-            trial.set_user_attr(SURPLUS, True)
-            raise TrialPruned
-        parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
-        trial.set_user_attr("parameters", parameters)
-        try:
-            result = evaluate(_with(task, parameters), features, folds)
-        except UserError as error:
-            trial.set_user_attr("reason", str(error))
-            bar.write(f"  trial {trial.number + 1}: {_words(parameters)}: {error}", file=sys.stdout)
-            raise TrialPruned(str(error)) from None
-        trial.set_user_attr("result", result)
-        if bar.disable:
-            print(f"  trial {trial.number + 1}/{wanted}: {_words(parameters)}: {_judged(result)}", flush=True)
-        score: float = result["score"]
-        return score
-
-    with threads(1), tqdm(total=wanted, desc="tune", unit="trial", disable=None) as bar:
-        while True:
-            fail_stale_trials(study)
-            _fail_stillborn(study)
-            trials = study.get_trials(deepcopy=False)
-            slots = _slots(trials)[:wanted]
-            bar.n = sum(slot[-1].state.is_finished() for slot in slots)
-            bar.refresh()
-            if len(slots) < wanted or any(t.state == TrialState.WAITING for t in trials):
-                try:
-                    study.optimize(objective, n_trials=1)
-                except UpdateFinishedTrialError:
-                    pass  # this process slept so long that another took the trial for dead and did it again
-                except BaseException:  # Ctrl-C: the trial is to be done when the search goes on
-                    for trial in running:
-                        _again(study, trial.number)
-                    raise
-            elif any(t.state == TrialState.RUNNING for slot in slots for t in slot):
-                if not waiting:
-                    bar.write("  waiting for the trials of other processes", file=sys.stdout)
-                waiting = True
-                time.sleep(0.5)
-            else:
-                return
-
-
-def _fail_stillborn(study: optuna.Study) -> None:
-    """Take again what a process began and died before its first heartbeat, which Optuna would wait for forever."""
-    for trial in study.get_trials(deepcopy=False):
-        silent = trial.state == TrialState.RUNNING and "parameters" not in trial.user_attrs
-        if silent and trial.datetime_start and datetime.now() - trial.datetime_start > timedelta(seconds=GRACE):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            _again(study, trial.number)
-
-
-def _again(study: optuna.Study, number: int) -> None:
-    trial = study.get_trials()[number]
-    if trial.state == TrialState.FAIL:
-        RetryHeartbeatStaleTrialCallback(MAX_RETRY)(study, trial)
-
-
-def _suggest(trial: Trial, key: str, choices: list[Any] | Range) -> Any:
-    if isinstance(choices, list):
-        return json.loads(trial.suggest_categorical(key, _choices(choices)))
-    if _number(key) is int:
-        low, high = math.ceil(choices.low), math.floor(choices.high)
-        return _decode(key, trial.suggest_int(key, low, high, log=choices.log))
-    return trial.suggest_float(key, choices.low, choices.high, log=choices.log)
 
 
 def make_folds(task: Task, features: Features, device: torch.device) -> list[Fold]:
@@ -492,7 +300,7 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
 def _result(task: Task, features: Features, study: optuna.Study) -> dict[str, Any]:
     """All that the search found, the best trial first, those that failed last."""
     trials = []
-    for number, slot in enumerate(_slots(study.get_trials(deepcopy=False))[: n_trials(task)], start=1):
+    for number, slot in enumerate(slots(study.get_trials(deepcopy=False))[: n_trials(task)], start=1):
         attributes = slot[-1].user_attrs
         result = attributes.get("result", {"score": None})
         reason = {} if "result" in attributes else {"reason": attributes.get("reason", "its process died each time")}
@@ -518,7 +326,7 @@ def print_table(result: dict[str, Any]) -> None:
     head = [*keys, *([] if regression else ["accuracy"]), "loss", "gap", "|w|", "epochs", "s"]
     rows = []
     for trial in result["trials"]:
-        values = [_value(trial["parameters"].get(key, "?")) for key in keys]
+        values = [shown(trial["parameters"].get(key, "?")) for key in keys]
         if trial["score"] is None:
             rows.append([*values, trial["reason"]])
             continue
@@ -540,13 +348,3 @@ def _judged(result: dict[str, Any]) -> str:
     accuracy = result.get("validation_accuracy")
     loss = f"loss {_plus_minus(result['validation_loss'], 4)}"
     return f"accuracy {_plus_minus(accuracy, 3)}, {loss}" if accuracy else loss
-
-
-def _words(parameters: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {_value(value)}" for key, value in parameters.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "-".join(map(str, value)) or "none"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

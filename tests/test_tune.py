@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pytest
 
-from pipeline import extract, search_plots, task, train, tune
+from pipeline import extract, search_plots, study, task, train, tune
 from pipeline.extract import Features
 from pipeline.task import UserError
 
@@ -117,7 +117,7 @@ def test_figures_are_drawn_from_the_saved_results_alone(features: Path, tmp_path
 def test_a_killed_search_goes_on_and_repeats_nothing(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "GRACE", 1)
+    monkeypatch.setattr(study, "GRACE", 1)
     space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=40")
     prepared(features, tmp_path)
     process = start(tmp_path, *space)
@@ -153,7 +153,7 @@ def test_an_interrupted_trial_is_done_when_the_search_goes_on(
 def test_a_trial_whose_process_died_at_once_is_taken_again(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune, "GRACE", 1)
+    monkeypatch.setattr(study, "GRACE", 1)
     prepared(features, tmp_path)
     chosen = task.load("regions", overrides=[*QUICK, RATES])
     name = tune._name(chosen, Features.load(tmp_path / extract.FILE))
@@ -170,7 +170,7 @@ def test_two_processes_share_a_search(features: Path, tmp_path: Path, capsys: py
     result = search(tmp_path, *space)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
-    done = [trial for trial in trials(tmp_path) if tune.SURPLUS not in trial.user_attrs]
+    done = [trial for trial in trials(tmp_path) if study.SURPLUS not in trial.user_attrs]
     assert sorted(str(trial.user_attrs["parameters"]) for trial in done) == sorted(
         str({"train.learning_rate": rate, "train.l2": l2}) for rate in (0.01, 0.02, 0.03) for l2 in (0, 1e-4)
     )

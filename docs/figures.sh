@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Trains what docs/unit.md speaks of, and copies the figures that it shows into docs/unit/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=runs/unit out=docs/unit
+export BENTOML_HOME=$PWD/$work/store
+mkdir -p "$BENTOML_HOME" "$out"
+percept() { .venv/bin/percept "$@" --runs "$work"; }
+
+# A figure of curves has no background and the text colour of its page; in a picture of its own it needs both.
+svg() { sed '0,/<svg /s//<svg style="background:#fff;color:#1c2128" /' "$work/$1" > "$out/$2"; }
+png() { cp "$work/$1" "$out/$2"; }
+
+percept run regions
+percept run regions --set name=linear --set 'model.hidden=[]' --force
+percept run sine
+percept run digits
+percept run instruments
+.venv/bin/percept exercises --out "$work/exercises"
+
+percept extract sine --set name=schedules
+percept tune sine --set name=schedules --set train.optimizer=sgd --set train.learning_rate=0.3 \
+  --set train.batch_size=10 --set train.epochs=300 --set tune.folds=3 \
+  --set 'tune.space={"train.schedule"=["constant", "step", "cosine", "robbins-monro"]}'
+percept extract digits --set name=penalties
+percept tune digits --set name=penalties --set train.learning_rate=0.005 --set train.epochs=80 --set tune.folds=3 \
+  --set 'tune.space={"train.l2"=[0, 1e-5, 1e-4, 1e-3, 1e-2]}'
+percept tune instruments
+
+png linear/plots/regions.png regions-linear.png
+png regions/plots/regions.png regions.png
+png regions/plots/units.png regions-hidden.png
+svg exercises/three-units.svg exercise-a.svg
+svg exercises/least-squares.svg exercise-b.svg
+svg sine/plots/fit.svg sine.svg
+svg schedules/search/noise.svg schedules.svg
+svg instruments/search/losses.svg learning-rates.svg
+svg penalties/search/regularisation-l2.svg regularisation.svg
+svg instruments/plots/loss.svg instruments-loss.svg
+png digits/plots/weights.png digits-weights.png
+png instruments/plots/clip-13.png instruments-mfcc.png
+svg digits/plots/confusion.svg digits-confusion.svg

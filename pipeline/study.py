@@ -1,0 +1,228 @@
+"""The study behind a search: Optuna's storage, through which processes share a search and take it up again.
+
+The number of a trial decides its hyperparameters (with `tpe`, together with the results before it), and trials are
+numbered by the storage. So processes that search together need no other agreement, and a search that was killed
+goes on as if it had not been.
+"""
+
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from tqdm import tqdm
+
+from pipeline.task import Model, Range, Task, Train, UserError, digest
+
+HEARTBEAT, GRACE = 2, 15  # seconds between two signs of life, and of silence after which a process counts as dead
+MAX_RETRY = 5  # of a trial whose process died; it may be the trial that kills it
+SURPLUS = "surplus"  # mark of a trial begun when another process had begun the last one at the same moment
+SECTIONS: dict[str, type[Model] | type[Train]] = {"model": Model, "train": Train}
+
+
+def open_study(task: Task, name: str, storage: str) -> optuna.Study:
+    """The study of that name in a storage, made if it is not there.
+
+    Raises
+    ------
+    UserError : the storage cannot be used
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    # Other processes write too: waiting for the database's lock is no error, nor is finding tables just made.
+    engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
+    for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 0):
+        try:
+            database = RDBStorage(
+                storage, engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRY),
+            )  # fmt: skip
+            return optuna.create_study(
+                storage=database, study_name=name, direction="maximize", load_if_exists=True,
+                sampler=Sampler(task),
+            )  # fmt: skip
+        except (SQLAlchemyError, StorageInternalError, ImportError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            if not any(word in reason for word in ("exists", "locked", "UNIQUE")):
+                break
+            time.sleep(pause)
+    raise UserError(f"storage {storage}: cannot be used: {reason}")
+
+
+class Sampler(BaseSampler):
+    """The choice of every hyperparameter, from the trial's number and, with `tpe`, the results so far."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.grid = combinations(task) if task.tune.sampler == "grid" else []
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        slot = _slot(study, trial)
+        if self.grid:
+            return self.grid[slot][param_name]
+        seed = int(digest([self.task.train.seed, slot, param_name])[:8], 16)
+        sampler = (
+            RandomSampler(seed)
+            if self.task.tune.sampler == "random"
+            else TPESampler(seed=seed, constant_liar=True)  # keeps away from what other processes try at the moment
+        )
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def n_trials(task: Task) -> int:
+    """How many trials the search has: every combination of a grid, else as many as the task says."""
+    return len(combinations(task)) if task.tune.sampler == "grid" else task.tune.trials
+
+
+def combinations(task: Task) -> list[dict[str, str]]:
+    """Every combination of the lists of the space, each once, its values as Optuna holds them: JSON."""
+    lists = [dict.fromkeys(_choices(values)) for values in task.tune.space.values() if isinstance(values, list)]
+    return [dict(zip(task.tune.space, values, strict=True)) for values in product(*lists)]
+
+
+Judge = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]  # hyperparameters → result with a score, and its words
+
+
+def work(task: Task, study: optuna.Study, judge: Judge) -> None:
+    """Do trials until all are done, whoever does them. A UserError of `judge` is the result of its trial."""
+    wanted = n_trials(task)
+    waiting = False
+    running: list[Trial] = []
+
+    def objective(trial: Trial) -> float:
+        running[:] = [trial]
+        if _slot(study, study.get_trials(deepcopy=False)[trial.number]) >= wanted:
+            trial.set_user_attr(SURPLUS, True)
+            raise TrialPruned
+        parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
+        trial.set_user_attr("parameters", parameters)
+        try:
+            result, verdict = judge(parameters)
+        except UserError as error:
+            trial.set_user_attr("reason", str(error))
+            bar.write(f"  trial {trial.number + 1}: {words(parameters)}: {error}", file=sys.stdout)
+            raise TrialPruned(str(error)) from None
+        trial.set_user_attr("result", result)
+        if bar.disable:
+            print(f"  trial {trial.number + 1}/{wanted}: {words(parameters)}: {verdict}", flush=True)
+        score: float = result["score"]
+        return score
+
+    with tqdm(total=wanted, desc="tune", unit="trial", disable=None) as bar:
+        while True:
+            fail_stale_trials(study)
+            _fail_stillborn(study)
+            trials = study.get_trials(deepcopy=False)
+            begun = slots(trials)[:wanted]
+            bar.n = sum(slot[-1].state.is_finished() for slot in begun)
+            bar.refresh()
+            if len(begun) < wanted or any(t.state == TrialState.WAITING for t in trials):
+                try:
+                    study.optimize(objective, n_trials=1)
+                except UpdateFinishedTrialError:
+                    pass  # this process slept so long that another took the trial for dead and did it again
+                except BaseException:  # Ctrl-C: the trial is to be done when the search goes on
+                    for trial in running:
+                        _again(study, trial.number)
+                    raise
+            elif any(t.state == TrialState.RUNNING for slot in begun for t in slot):
+                if not waiting:
+                    bar.write("  waiting for the trials of other processes", file=sys.stdout)
+                waiting = True
+                time.sleep(0.5)
+            else:
+                return
+
+
+def _fail_stillborn(study: optuna.Study) -> None:
+    """Take again what a process began and died before its first heartbeat, which Optuna would wait for forever."""
+    for trial in study.get_trials(deepcopy=False):
+        silent = trial.state == TrialState.RUNNING and "parameters" not in trial.user_attrs
+        if silent and trial.datetime_start and datetime.now() - trial.datetime_start > timedelta(seconds=GRACE):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            _again(study, trial.number)
+
+
+def _again(study: optuna.Study, number: int) -> None:
+    trial = study.get_trials()[number]
+    if trial.state == TrialState.FAIL:
+        RetryHeartbeatStaleTrialCallback(MAX_RETRY)(study, trial)
+
+
+def _suggest(trial: Trial, key: str, choices: list[Any] | Range) -> Any:
+    if isinstance(choices, list):
+        return json.loads(trial.suggest_categorical(key, _choices(choices)))
+    if number_type(key) is int:
+        low, high = math.ceil(choices.low), math.floor(choices.high)
+        return decode(key, trial.suggest_int(key, low, high, log=choices.log))
+    return trial.suggest_float(key, choices.low, choices.high, log=choices.log)
+
+
+def _choices(values: list[Any]) -> list[str]:
+    """A list's values as JSON, since Optuna's categories are plain: [128, 64] is none."""
+    return list(dict.fromkeys(json.dumps(value) for value in values))
+
+
+def number_type(key: str) -> Callable[[float], float | int] | None:
+    """The type of a numeric hyperparameter; `model.hidden` counts as one, the units of a single hidden layer."""
+    section, _, name = key.partition(".")
+    if key == "model.hidden":
+        return int
+    annotation = SECTIONS[section].model_fields[name].annotation
+    return int if annotation is int else float if annotation is float else None
+
+
+def decode(key: str, value: Any) -> Any:
+    """A number of a range → the value of the task."""
+    return [value] if key == "model.hidden" else value
+
+
+def _root(trial: FrozenTrial) -> int:
+    """Number of the trial, or of the one that it does again because its process died."""
+    number: int = trial.system_attrs.get("failed_trial", trial.number)
+    return number
+
+
+def _slot(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Rank of a trial among those that do no other again, counted from 0."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(_root(t) == t.number < _root(trial) and SURPLUS not in t.user_attrs for t in trials)
+
+
+def slots(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """Trials of every slot, in the order of their numbers."""
+    found: dict[int, list[FrozenTrial]] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        if SURPLUS not in trial.user_attrs:
+            found.setdefault(_root(trial), []).append(trial)
+    return [found[root] for root in sorted(found)]
+
+
+def words(parameters: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {shown(value)}" for key, value in parameters.items())
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(map(str, value)) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
