@@ -47,6 +47,7 @@ def write(run: Path) -> Path:
         insides={name: uri for name in INSIDES if (uri := _data_uri(run / "plots" / f"{name}.png"))},
         pictures=_gallery(run, "mistake", report),
         clips=_gallery(run, "clip", report),
+        search=_search(run),
         metrics=_metrics(report["test"]),
         kept=_kept_epoch(history, report),
         confusions=_confusions(report),
@@ -154,6 +155,20 @@ def _toml(task: dict[str, Any], prefix: str = "") -> str:
 
 def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _search(run: Path) -> dict[str, Any] | None:
+    """What a search in this run has compared, with its figures; None where there was none."""
+    if not (run / "search.json").is_file():
+        return None
+    found = read_json(run / "search.json", "tune")
+    best: dict[str, Any] = next((trial["parameters"] for trial in found["trials"] if trial["score"] is not None), {})
+    return {
+        "trials": len(found["trials"]),
+        "folds": found["tune"]["folds"],
+        "best": ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.items()),
+        "figures": {path.stem: Markup(path.read_text("utf-8")) for path in sorted((run / "search").glob("*.svg"))},
+    }
 
 
 def _gallery(run: Path, name: str, report: dict[str, Any]) -> list[str | None]:

@@ -163,9 +163,9 @@ def record(
     bar.update()
     bar.set_postfix(loss=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}")
     if bar.disable and state.epoch % max(1, options.epochs // 10) == 0:
-        accuracy = "" if kind == "regression" else f", accuracy {validation_accuracy:.4f}"
-        print(f"  epoch {state.epoch}/{options.epochs}: loss {train_loss:.4f}, validation "
-              f"loss {validation_loss:.4f}{accuracy}", flush=True)  # fmt: skip
+        values = zip(("loss", "validation loss", "validation accuracy"), (row[1], row[3], row[4]), strict=True)
+        known = ", ".join(f"{name} {value:.4f}" for name, value in values if not math.isnan(value))
+        print(f"  epoch {state.epoch}/{options.epochs}: {known}", flush=True)
 
 
 def out_of_patience(state: State, options: Train) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.sources.notes import INSTRUMENTS, NYQUIST, SAMPLE_RATE, Fm, Note, Sustained, notes
+from pipeline.sources import notes as synthesis
+from pipeline.sources.notes import INSTRUMENTS, SAMPLE_RATE, Fm, Note, Sustained, notes
 
 Array = NDArray[np.float64]
 
@@ -27,17 +28,17 @@ def spectrum(sound: Array) -> tuple[Array, Array]:
     return np.fft.rfftfreq(sound.size, 1 / SAMPLE_RATE), power
 
 
-def centroid(note: Note) -> float:
+def centroid(sound: Array) -> float:
     """Spectral centroid in Hz."""
-    frequency, power = spectrum(note.render().astype(np.float64))
+    frequency, power = spectrum(sound)
     return float((frequency * power).sum() / power.sum())
 
 
 def periodicity(sound: Array, period: Array) -> Array:
     """Autocorrelation at `period` samples, which may be fractional, against that at 0."""
     power = np.abs(np.fft.rfft(sound, 2 * sound.size)) ** 2
-    correlation = np.fft.irfft(power)
-    return np.interp(period, np.arange(sound.size), correlation[: sound.size]) / correlation[0]
+    correlation = np.fft.irfft(power, 16 * sound.size)  # eight times finer than the sound
+    return np.interp(8 * period, np.arange(correlation.size), correlation) / correlation[0]
 
 
 def test_a_note_sounds_the_same_bit_for_bit_also_from_many_threads() -> None:
@@ -86,8 +87,7 @@ def test_every_instrument_is_played_over_its_range_and_all_dynamics() -> None:
 
 def test_sounds_are_finite_audible_unclipped_and_short(rendered: list[tuple[Note, Array]]) -> None:
     for note, sound in rendered:
-        assert note.render().dtype == np.float32
-        assert sound.ndim == 1
+        assert sound.ndim == 1, note
         assert 0.5 <= sound.size / SAMPLE_RATE <= 2.5, note
         assert np.isfinite(sound).all(), note
         assert 0.05 < np.abs(sound).max() < 0.95, note
@@ -97,38 +97,43 @@ def test_sounds_are_finite_audible_unclipped_and_short(rendered: list[tuple[Note
 
 @pytest.mark.parametrize("name", INSTRUMENTS)
 def test_notes_are_in_tune(name: str) -> None:
-    """The period is the pitch's, to 40 cents, and no shorter one fits as well."""
+    """The period is the pitch's, to 30 cents, and no shorter one fits as well."""
     for seed in range(4):
         sound = Note(name, 64, 0.6, seed).render().astype(np.float64)
         period = SAMPLE_RATE / (440 * 2 ** ((64 - 69) / 12))  # samples
         cents = np.arange(-150, 151, 2)
         fit = periodicity(sound, period * 2 ** (cents / 1200))
-        assert abs(cents[np.argmax(fit)]) <= 40, seed
+        assert abs(cents[np.argmax(fit)]) <= 30, seed
         assert fit.max() > periodicity(sound, period / np.arange(2, 6)).max() + 0.05, seed
 
 
 @pytest.mark.parametrize("name", INSTRUMENTS)
-@pytest.mark.parametrize("end", ["low", "high"])
-def test_nothing_is_folded_back_from_above_nyquist(name: str, end: str) -> None:
-    """Loud and high, there is no power between the harmonics but noise: at least 20 dB below them."""
-    if not isinstance(INSTRUMENTS[name].techniques[0], Sustained | Fm):
-        pytest.skip("made of modes or of a string, which do not fold")
-    pitch = getattr(INSTRUMENTS[name], end)
-    for seed in range(3):
-        frequency, power = spectrum(Note(name, pitch, 1.0, seed).render().astype(np.float64))
-        distance = frequency / (440 * 2 ** ((pitch - 69) / 12)) % 1
-        harmonic = np.minimum(distance, 1 - distance) < 0.25
-        upper = frequency > NYQUIST / 2
-        assert power[upper & ~harmonic].sum() < 0.01 * power.sum(), seed
+def test_nothing_is_folded_back_from_above_nyquist(name: str) -> None:
+    """Without noise and vibrato, nothing stands between the harmonics of the highest note: 50 dB below the tone."""
+    frequency = 440 * 2 ** ((INSTRUMENTS[name].high - 69) / 12) * 1.01  # so that folded partials miss the harmonics
+    for technique in INSTRUMENTS[name].techniques:
+        rng = np.random.default_rng(0)
+        if isinstance(technique, Sustained):
+            clean = replace(technique, noise=-300, vibrato=(0, 0), tremolo=0)
+            tone = synthesis._sustained(clean, frequency, 1.0, SAMPLE_RATE, rng)
+        elif isinstance(technique, Fm):
+            tone = synthesis._fm(replace(technique, noise=-300, vibrato=(0, 0)), frequency, 1.0, SAMPLE_RATE, rng)
+        else:
+            continue  # modes are left out above Nyquist, and a string is a filter: neither folds
+        bins, power = spectrum(tone)
+        distance = bins / frequency % 1
+        between = np.minimum(distance, 1 - distance) > 0.1
+        assert power[between].sum() < 1e-5 * power.sum(), technique
 
 
 @pytest.mark.parametrize("name", INSTRUMENTS)
 def test_louder_is_brighter(name: str) -> None:
-    soft = [Note(name, 60, 0.0, seed) for seed in range(8)]
-    loud = [replace(note, dynamic=1.0) for note in soft]
-    assert np.median([centroid(b) / centroid(a) for a, b in zip(soft, loud, strict=True)]) > 1.02
-    for a, b in zip(soft, loud, strict=True):
-        assert np.abs(b.render()).max() > 4 * np.abs(a.render()).max()
+    changes = []
+    for seed in range(6):
+        soft, loud = (Note(name, 60, dynamic, seed).render().astype(np.float64) for dynamic in (0.0, 1.0))
+        assert np.abs(loud).max() > 4 * np.abs(soft).max()
+        changes.append(centroid(loud) / centroid(soft))
+    assert np.median(changes) > 1.05
 
 
 def test_plucked_and_struck_notes_die_away_and_blown_ones_last(rendered: list[tuple[Note, Array]]) -> None:

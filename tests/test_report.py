@@ -128,3 +128,16 @@ def test_each_kind_of_network_is_explained(pages: dict[str, Written]) -> None:
 def test_the_task_file_that_a_page_shows_is_the_task(name: str) -> None:
     resolved = task.load(name)
     assert task.parse(tomllib.loads(report._toml(resolved.resolved())), name) == resolved
+
+
+def test_a_search_in_the_run_is_shown_with_its_figures(tmp_path: Path) -> None:
+    run = digits_run(tmp_path)
+    trial = {"parameters": {"train.l2": 0.01}, "score": 0.9}
+    (run / "search.json").write_text(json.dumps({"trials": [trial], "tune": {"folds": 4}}))
+    (run / "search").mkdir()
+    (run / "search" / "losses.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" id="losses-figure"></svg>')
+    plots.draw(run)
+    page = report.write(run).read_text("utf-8")
+    assert "1 setting by 4-fold cross-validation" in page
+    assert "Best was train.l2 = 0.01. On" in page
+    assert 'id="losses-figure"' in page

@@ -109,18 +109,18 @@ INSTRUMENTS: dict[str, Instrument] = {
     )),
     "guitar": Instrument(40, 76, (
         Plucked(10.0, (5500, 8200), (-34, 2.0), _GUITAR + _BRIGHT),  # with the nail, left to ring
-        Plucked(0.4, (600, 1100), (-6, 0.3), _GUITAR + _DARK),  # with the thumb, palm-muted
+        Plucked(0.4, (600, 1100), (-12, 0.3), _GUITAR + _DARK),  # with the thumb, palm-muted
     )),
     "harp": Instrument(36, 84, (
         Plucked(10.0, (600, 1100), (-34, 2.0), _HARP + _DARK),  # with the finger, left to ring
-        Plucked(0.4, (5500, 8200), (-6, 0.3), _HARP + _BRIGHT),  # with the nail, near the soundboard, damped
+        Plucked(0.4, (5500, 8200), (-12, 0.3), _HARP + _BRIGHT),  # with the nail, near the soundboard, damped
     )),
     "horn": Instrument(35, 74, (
         Fm((600, 1300), -42, (0, 0.03), _HORN + _DARK),
         Fm((3300, 5400), -16, (0.25, 0.4), _HORN + _BRIGHT),  # stopped by the hand
     )),
     "marimba": Instrument(45, 91, (
-        Struck(1.5, (800, 2400), (-6, 0.3), _MARIMBA, (1, 3.98, 10.2, 17.5)),
+        Struck(1.5, (500, 4000), (-12, 0.2), _MARIMBA, (1, 3.98, 10.2, 17.5)),
     )),
     "oboe": Instrument(58, 89, (
         Sustained((2100, 3900), 0.5, -34, (0, 0.3), _OBOE),
