@@ -49,7 +49,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Replaces the source: digits, notes, mnist, mnist:DIR, regions, sine, a folder of class folders, or a .csv manifest.",
+        help="Replaces the source: digits, notes, mnist, mnist:DIR, regions, sine, a folder of class folders, "
+        "or a .csv manifest.",
     ),
 ]
 SetOption = Annotated[

@@ -49,15 +49,7 @@ def gradcheck(task: Task, run: Path) -> None:
     UserError : no features, or two gradients differ by more than `TOLERANCE`
     """
     features = Features.load(run / extract.FILE)
-    facts = weights.Facts(
-        labels=features.labels,
-        kind=features.kind,
-        features=features.task["features"],
-        model=task.model.model_dump(mode="json"),
-        train=task.train.model_dump(mode="json"),
-        data_digest=features.data_digest(),
-        epochs=0, best_epoch=0, seconds=0.0, device="cpu",
-    )  # fmt: skip
+    facts = weights.begin(task, features, "cpu")
     classifier = weights.network(facts)
     rows = np.flatnonzero(features.rows("train"))
     classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend.one_unit)

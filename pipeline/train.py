@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -61,15 +61,7 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     """
     features = Features.load(run / extract.FILE)
     device = choose_device(task.train.device)
-    facts = weights.Facts(
-        labels=features.labels,
-        kind=features.kind,
-        features=features.task["features"],
-        model=task.model.model_dump(mode="json"),
-        train=task.train.model_dump(mode="json"),
-        data_digest=features.data_digest(),
-        epochs=0, best_epoch=0, seconds=0.0, device=_device_name(device),
-    )  # fmt: skip
+    facts = weights.begin(task, features, _device_name(device))
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
     x, y = torch.from_numpy(features.x), torch.from_numpy(features.y)
@@ -91,10 +83,7 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
             state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
         else:
             state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint)
-    facts = weights.Facts(
-        **{name: getattr(facts, name) for name in facts.__slots__}
-        | {"epochs": state.epoch, "best_epoch": state.best_epoch, "seconds": state.history["seconds"][-1]}
-    )
+    facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
     weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
     (run / CHECKPOINT).unlink(missing_ok=True)

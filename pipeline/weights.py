@@ -14,7 +14,8 @@ from models.card import Kind
 from models.classifier import Classifier, Standardize, n_outputs
 from models.mlp import MLP
 from pipeline.artifacts import replacing, require
-from pipeline.task import UserError
+from pipeline.extract import Features
+from pipeline.task import Task, UserError
 
 FILE = "weights.pt"
 _FACTS = "facts"  # the tensor that holds the facts: UTF-8 JSON as uint8
@@ -34,6 +35,19 @@ class Facts:
     best_epoch: int  # the epoch whose weights these are
     seconds: float
     device: str
+
+
+def begin(task: Task, features: Features, device: str) -> Facts:
+    """The facts of a training that is about to start."""
+    return Facts(
+        labels=features.labels,
+        kind=features.kind,
+        features=features.task["features"],
+        model=task.model.model_dump(mode="json"),
+        train=task.train.model_dump(mode="json"),
+        data_digest=features.data_digest(),
+        epochs=0, best_epoch=0, seconds=0.0, device=device,
+    )  # fmt: skip
 
 
 def network(facts: Facts) -> Classifier:
