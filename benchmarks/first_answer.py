@@ -9,6 +9,7 @@ Sends one sample of the test split that `percept validate` has kept for each sen
 import argparse
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import httpx
 
 from tests.serving import resident_mb, serving, workers
 
+TASKS = ("digits", "instruments")
 REPEATS = 50
 
 
@@ -23,10 +25,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     runs = parser.parse_args().runs
+    if missing := [name for name in TASKS if not (runs / name / "samples").is_dir()]:
+        sys.exit(f"{runs / missing[0]}: not there yet; run `percept run {missing[0]}` first")
     home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
     with serving(home) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         print(f"service ready after {server.seconds:.1f} s at {server.url}")
-        for name in ("digits", "instruments"):
+        for name in TASKS:
             file = sorted((runs / name / "samples").iterdir())[-1]
             first, answer = _ask(client, name, file)
             rest = statistics.median(_ask(client, name, file)[0] for _ in range(REPEATS))

@@ -1,6 +1,7 @@
 """Sources: embedded digits, MNIST, folders and manifests, and the line that each mistake gets."""
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     assert [(s.file, s.label, s.split) for s in found] == [
         ("a b/1.wav", "a b", None), ("a b/deep/2.wav", "a b", None), ("c/3.wav", "c", None),
     ]  # fmt: skip
+
+
+def test_a_file_name_that_is_no_utf8_can_be_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.wav")
+    (tmp_path / "a" / os.fsdecode(b"\xff.wav")).write_bytes(b"x")
+    names = [s.file for s in samples("instruments", str(tmp_path))]
+    assert names == ["a/1.wav", "a/\\xff.wav"]
+    assert "\n".join(names).encode()
 
 
 def test_folder_that_names_its_splits(tmp_path: Path) -> None:

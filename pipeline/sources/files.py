@@ -1,6 +1,7 @@
 """Files of a user: a folder of class folders, or a CSV manifest."""
 
 import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -73,9 +74,14 @@ def _folder(root: Path) -> Iterator[Entry]:
             for path in sorted(class_folder.rglob("*")):
                 if path.is_file() and not path.name.startswith("."):
                     found = True
-                    yield path.relative_to(root).as_posix(), class_folder.name, split, path
+                    yield _readable(path.relative_to(root)), _readable(Path(class_folder.name)), split, path
     if not found:
         raise UserError(f"{root}: no files; expected one sub-folder for each class, with its files inside")
+
+
+def _readable(path: Path) -> str:
+    """The path as text that any report can hold, also where its bytes are no UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _visible_folders(folder: Path) -> list[Path]:
