@@ -17,6 +17,7 @@ from pipeline.extract import Features
 from pipeline.libraries import versions
 from pipeline.sources.sample import SPLITS
 from pipeline.task import Task, UserError, Validate, parse
+from service.refusal import MediaError
 
 FILE = "report.json"
 MISTAKES = 12  # shown in the report
@@ -93,10 +94,21 @@ def _check_same_data(features: Features, facts: weights.Facts) -> None:
 
 
 def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.generic]]:
-    """File → decoded media, from the source that the features came from."""
+    """File → decoded media, from the source that the features came from.
+
+    Raises
+    ------
+    UserError : a file is no longer there, or no longer what it was
+    """
     origin = parse({"name": "origin", **features.task}, extract.FILE)
     wanted = set(files)
-    return {s.file: s.media.load() for s in sources.load(origin) if s.file in wanted}
+    try:
+        media = {s.file: s.media.load() for s in sources.load(origin) if s.file in wanted}
+    except MediaError as error:
+        raise UserError(f"a sample has changed since extraction ({error}); run `percept extract` again") from None
+    if gone := wanted - media.keys():
+        raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
+    return media
 
 
 def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:

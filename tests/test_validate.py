@@ -140,6 +140,10 @@ def test_a_label_that_the_model_does_not_know_is_one_line(tmp_path: Path) -> Non
     resolved = task.load("instruments", str(tmp_path / "data"), ["train.epochs=2", "train.early_stopping=0"])
     extract.extract(resolved, tmp_path / "run")
     train.train(resolved, tmp_path / "run")
+    for file in (tmp_path / "data" / "high").iterdir():
+        file.rename(file.with_suffix(".moved"))
+    with pytest.raises(UserError, match=r"high/.*\.wav: no longer in the source; run `percept extract` again"):
+        validate.validate(resolved, tmp_path / "run")
     (tmp_path / "data" / "low").rename(tmp_path / "data" / "tuba")
     extract.extract(resolved, tmp_path / "run")
     with pytest.raises(UserError, match="label 'tuba' is unknown to the model, which knows high, low"):
