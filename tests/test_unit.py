@@ -70,3 +70,31 @@ def test_both_are_served(home: Path) -> None:
     file.write_text("[0.5, 0.5]")
     [line] = percept("predict", "regions", file, "--json", home=home).stdout.splitlines()
     assert json.loads(line)["probabilities"] == centre["probabilities"]
+
+
+def test_plots_are_drawn_again_from_saved_results(home: Path) -> None:
+    run = home / "runs" / "regions"
+    before = {path.name for path in (run / "plots").iterdir()}
+    assert {"regions.png", "units.png", "roc.svg", "precision_recall.svg", "loss.svg", "accuracy.svg"} <= before
+    for path in (run / "plots").iterdir():
+        path.unlink()
+    (run / "features.npz").rename(home / "kept.npz")
+    printed = percept("plot", "regions", home=home).stdout.splitlines()
+    (home / "kept.npz").rename(run / "features.npz")
+    assert {Path(line).name for line in printed} == before | {"report.html"}
+
+
+def test_exercises_leave_their_figures(home: Path) -> None:
+    printed = percept("exercises", "--out", "by-hand", home=home).stdout.splitlines()
+    assert {Path(line).name for line in printed if line.endswith(".svg")} >= {"three-units.svg", "least-squares.svg"}
+
+
+def test_the_best_of_a_search_is_exported(home: Path) -> None:
+    options = ("--set", "name=best", "--set", "tune.folds=2", "--set", "train.epochs=150",
+               "--set", "tune.space={model.hidden=[[1], [6]]}")  # fmt: skip
+    percept("extract", "regions", *options, home=home)
+    done = percept("tune", "regions", *options, "--export", home=home)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((home / "runs/best/card.json").read_text())
+    assert card["parameters"] == 6 * 3 + 7
+    assert "Other settings, compared" in (home / "runs/best/report.html").read_text()
