@@ -204,9 +204,8 @@ def _sustained(v: Sustained, frequency: float, dynamic: float, n: int, rng: np.r
 def _fm(v: Fm, frequency: float, dynamic: float, n: int, rng: np.random.Generator) -> Signal:
     """Chowning's brass: carrier and modulator in unison, and the index follows the envelope."""
     envelope, phase = _envelope(n, rng), 2 * np.pi * _phase(frequency, v.vibrato, n, rng)
-    # Carson's rule: sidebands reach (index + 2) * frequency; two more lie above -40 dB.
-    highest = min(_between(v.corner, dynamic) * rng.uniform(0.8, 1.25), 0.95 * NYQUIST - 2 * frequency)
-    index = max(highest / frequency - 2, 0.3)
+    # Carson's rule: sidebands reach (index + 2) * frequency; two more lie above -40 dB, still far below Nyquist.
+    index = max(_between(v.corner, dynamic) * rng.uniform(0.8, 1.25) / frequency - 2, 0.3)
     return envelope * (np.sin(phase + index * envelope * np.sin(phase)) + _noise(v.noise, n, rng))
 
 
