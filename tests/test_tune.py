@@ -118,7 +118,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "GRACE", 1)
-    space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=40")
+    space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=300")
     prepared(features, tmp_path)
     process = start(tmp_path, *space)
     wait_for(process, tmp_path, "number = 1 AND state = 'RUNNING'")
@@ -164,7 +164,7 @@ def test_a_trial_whose_process_died_at_once_is_taken_again(
 
 def test_two_processes_share_a_search(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepared(features, tmp_path)
-    space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03], "train.l2"=[0, 1e-4]}', "train.epochs=15")
+    space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03], "train.l2"=[0, 1e-4]}', "train.epochs=60")
     process = start(tmp_path, *space)
     wait_for(process, tmp_path, "number = 0")
     result = search(tmp_path, *space)
