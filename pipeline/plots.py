@@ -21,6 +21,7 @@ INSIDE = "figures.npz"  # what `figures` computes; named here, so that drawing d
 SHADE = 0.75  # opacity of the strongest cell: above it, text in either page's colour would drop below 4.5 : 1
 FAINTEST = 0.12  # opacity added to every cell that is not zero, so that a single confusion can be seen
 NUMBERED = 40  # classes beyond which the cells are too small for their counts
+ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1), "ncols": 3, "columnspacing": 1.4}
 DECADES = 20  # ratio of the largest to the smallest loss from which the curve needs a logarithmic axis
 
 
@@ -136,7 +137,7 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.4)
+    axes.legend(**ABOVE)
     return figure
 
 
@@ -193,7 +194,7 @@ def reliability(bins: list[dict[str, Any]]) -> Figure:
     upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.5, markersize=5, label="measured")
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     upper.set_clip_on(False)
-    upper.legend(loc="upper left")
+    upper.legend(**ABOVE)
     lower.bar(confidence, count, width=0.02, color=BLUE)
     lower.set(xlabel="confidence", ylabel="samples")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))

@@ -54,6 +54,7 @@ def write(run: Path) -> Path:
         overconfidence=_overconfidence(report["test"].get("reliability") or []),
         weakest=_weakest(report["test"]),
         majority=_majority(report["test"]),
+        errors=_errors(report["test"]),
         task_file=_toml(report.get("task", {})),
     )
     with replacing(run / "report.html") as temporary:
@@ -131,6 +132,12 @@ def _confusions(report: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: -pair["count"])[:CONFUSIONS]
 
 
+def _errors(test: dict[str, Any]) -> int:
+    """How many test samples got a wrong answer."""
+    matrix: list[list[int]] = test.get("confusion_matrix") or []
+    return sum(sum(row) - row[i] for i, row in enumerate(matrix))
+
+
 def _overconfidence(bins: list[dict[str, Any]]) -> float:
     """Mean confidence less accuracy over all samples: above 0 where the model promises more than it keeps."""
     filled = [b for b in bins if b["count"]]
@@ -191,8 +198,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": _percent,
-        "interval": _interval,
+        "percent": lambda share: _percent(share).replace(" ", "\N{NO-BREAK SPACE}"),
+        "interval": lambda ends: _interval(ends).replace(" ", "\N{NO-BREAK SPACE}"),
         "number": _number,
         "count": _count,
         "duration": _duration,

@@ -110,7 +110,7 @@ def test_a_classifier_s_headline_is_its_accuracy_and_a_regression_s_its_error(pa
         name: re.findall(r'"hero"><strong>(.*?)</strong>\s*<span>([\w²]+)', page.source) for name, page in pages.items()
     }
     assert heroes["curve_run"] == heroes["regression_run"] == [("0.0412", "RMSE"), ("0.9931", "R²")]
-    assert heroes["plane_run"] == [("100.0 %", "accuracy")]
+    assert heroes["plane_run"] == [("100.0\N{NO-BREAK SPACE}%", "accuracy")]
 
 
 def test_each_kind_of_network_is_explained(pages: dict[str, Written]) -> None:
