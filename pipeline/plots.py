@@ -127,7 +127,7 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
     for epoch in kept:
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=":", label=f"epoch {epoch}, kept")
     axes.set(xlabel="epoch", ylabel=metric)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # no half epoch beside a single one
     drawn = [value for line in axes.lines[:2] for value in np.asarray(line.get_ydata())]
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(PERCENT)
@@ -191,9 +191,8 @@ def reliability(bins: list[dict[str, Any]]) -> Figure:
     upper.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="confidence = accuracy")
     low, high = _wilson(accuracy, count)
     upper.vlines(confidence, low, high, color=BLUE, linewidth=1.5, alpha=0.6, label="95 % interval")
-    upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.5, markersize=5, label="measured")
+    upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.5, markersize=5, label="measured", clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    upper.set_clip_on(False)
     upper.legend(**ABOVE)
     lower.bar(confidence, count, width=0.02, color=BLUE)
     lower.set(xlabel="confidence", ylabel="samples")

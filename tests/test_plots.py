@@ -391,6 +391,12 @@ def test_curves_mark_the_epoch_that_was_kept(tmp_path: Path) -> None:
         assert {"train", "validation", "epoch 27, kept"} <= set(texts(tmp_path / "plots" / f"{name}.svg"))
 
 
+def test_ticks_of_the_epochs_are_whole_even_for_one(tmp_path: Path) -> None:
+    plots.draw(perfect_run(tmp_path))
+    numbers = [text for text in texts(tmp_path / "plots" / "accuracy.svg") if re.fullmatch(r"[\d.]+", text)]
+    assert numbers == ["1"]
+
+
 def test_figures_can_stand_together_in_one_page_in_any_colour(tmp_path: Path) -> None:
     svgs = [path.read_text() for path in plots.draw(digits_run(tmp_path)) if path.suffix == ".svg"]
     ids = [name for svg in svgs for name in re.findall(r' id="([^"]+)"', svg)]

@@ -105,6 +105,11 @@ def test_a_hostile_file_name_is_text(pages: dict[str, Written]) -> None:
     assert "flute/<b>.wav" in pages["sound_inside_run"].read.text
 
 
+def test_the_gallery_says_how_many_mistakes_it_leaves_out(pages: dict[str, Written]) -> None:
+    assert "The 12 of 31 wrong answers" in pages["weights_run"].read.text
+    assert "Worst mistakes" not in pages["perfect_run"].read.text
+
+
 def test_a_classifier_s_headline_is_its_accuracy_and_a_regression_s_its_error(pages: dict[str, Written]) -> None:
     heroes = {
         name: re.findall(r'"hero"><strong>(.*?)</strong>\s*<span>([\w²]+)', page.source) for name, page in pages.items()
