@@ -75,6 +75,11 @@ def samples(seed: int = 0) -> tuple[Floats, Floats]:
     return x, np.array([sample.label[0] for sample in trained], float)
 
 
+def fixed(steepness: float) -> tuple[Floats, Floats]:
+    """(b): hidden weights and biases (H,), w = 1 and b = -(0, 1/3, 2/3, 1), both times `steepness`."""
+    return steepness * np.ones(UNITS), -steepness * np.linspace(0, 1, UNITS)
+
+
 def fitted(steepness: float = 1.0, smallest: float | None = None) -> Fit:
     """(b): w = 1 and b = -(0, 1/3, 2/3, 1), both times `steepness`; v and c by least squares on the sine samples.
 
@@ -82,7 +87,7 @@ def fitted(steepness: float = 1.0, smallest: float | None = None) -> Fit:
     equations. `smallest` leaves out directions whose singular value is below that share of the largest.
     """
     x, y = samples()
-    w, b = steepness * np.ones(UNITS), -steepness * np.linspace(0, 1, UNITS)
+    w, b = fixed(steepness)
     design = np.column_stack([hidden(x, w, b), np.ones(len(x))])
     solution, _, _, singular = np.linalg.lstsq(design, y, rcond=smallest)
     network = Network(w, b, solution[:-1].astype(float), float(solution[-1]))
@@ -150,8 +155,7 @@ def basis() -> Figure:
     figure = Figure(figsize=(6, 2.8))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, steepness in zip(panels, (1, STEEP), strict=True):
-        w, b = steepness * np.ones(UNITS), -steepness * np.linspace(0, 1, UNITS)
-        for unit, colour in zip(hidden(grid, w, b).T, canvas.CURVES, strict=False):
+        for unit, colour in zip(hidden(grid, *fixed(steepness)).T, canvas.CURVES, strict=False):
             axes.plot(grid, unit, color=colour, linewidth=1.8)
         axes.set(xlabel="x", ylim=(0, 1))
         axes.set_title(f"w = {steepness}", fontsize=10)

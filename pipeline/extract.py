@@ -20,7 +20,7 @@ from tqdm import tqdm
 from models import frontend
 from models.card import Kind
 from pipeline import sources
-from pipeline.artifacts import replacing, require
+from pipeline.artifacts import require, write_npz
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
 from pipeline.task import Data, Task, UserError, digest
 from pipeline.threads import threads
@@ -70,13 +70,11 @@ class Features:
         return sha256("\n".join(lines).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
-        with replacing(path) as temporary, temporary.open("wb") as f:
-            np.savez(
-                f,
-                x=self.x, y=self.y, labels=np.array(self.labels), split=self.split, files=self.file,
-                digest=self.digest, skipped=json.dumps(self.skipped), task=json.dumps(self.task),
-                key=self.key,
-            )  # fmt: skip
+        arrays = {
+            "x": self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
+            "digest": self.digest, "skipped": json.dumps(self.skipped), "task": json.dumps(self.task), "key": self.key,
+        }  # fmt: skip
+        write_npz(path, arrays)
 
     @staticmethod
     def load(path: Path) -> "Features":

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from models.classifier import Classifier, outputs
 from models.frontend import IMAGE_SIZE, TOP_DB, Mfcc, Pixels
-from pipeline.artifacts import replacing
 from pipeline.extract import Features
 
 LINE, SQUARE = 401, 101  # points along the axis of a curve, along each axis of a plane
@@ -37,11 +35,6 @@ def inside(classifier: Classifier, features: Features, clips: Sequence[NDArray[n
     if isinstance(frontend, Mfcc):
         return {name: array for i, clip in enumerate(clips) for name, array in _heard(frontend, clip, i).items()}
     return _responses(classifier, features) if frontend.n_features <= 2 else {}
-
-
-def save(path: Path, arrays: Arrays) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as f:
-        np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
 def _heard(frontend: Mfcc, clip: NDArray[np.float32], i: int) -> Arrays:

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from numpy.typing import NDArray
 
 from pipeline import pictures
 from pipeline.artifacts import read_json
 from pipeline.canvas import BLUE, INK, ORANGE, PERCENT, PICTURE_STYLE, STYLE, Floats, png, shorten, write, write_svg
+from pipeline.metrics import interval
 
 INSIDE = "figures.npz"  # what `figures` computes; named here, so that drawing does not load torch
 SHADE = 0.75  # opacity of the strongest cell: above it, text in either page's colour would drop below 4.5 : 1
@@ -189,7 +189,7 @@ def reliability(bins: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(5, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     upper.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="confidence = accuracy")
-    low, high = _wilson(accuracy, count)
+    low, high = np.array([interval(round(a * n), int(n)) for a, n in zip(accuracy, count, strict=True)], float).T
     upper.vlines(confidence, low, high, color=BLUE, linewidth=1.5, alpha=0.6, label="95 % interval")
     upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.5, markersize=5, label="measured", clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
@@ -232,11 +232,3 @@ def _shares(axes: Axes) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PERCENT)
-
-
-def _wilson(share: Floats, count: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Ends of the 95 % Wilson score interval (Wilson, 1927) of each `share` of `count` samples."""
-    z = 1.959964
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half

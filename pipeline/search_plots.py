@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pipeline.artifacts import read_json
 from pipeline.canvas import BLUE, CURVES, INK, ORANGE, PERCENT, STYLE, Floats, write_svg
+from pipeline.study import shown
 
 FOLDER = "search"
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")  # powers of ten would need mathematical text
@@ -153,8 +154,8 @@ def _axis(axes: Axes, values: list[Any], choices: list[Any] | dict[str, Any]) ->
     single = all(isinstance(value, list) and len(value) == 1 for value in values)
     numbers = [value[0] for value in values] if single else values
     if not all(isinstance(number, int | float) for number in numbers):
-        found = [_value(value) for value in values]
-        names = [name for name in dict.fromkeys(map(_value, choices)) if name in found]
+        found = [shown(value) for value in values]
+        names = [name for name in dict.fromkeys(map(shown, choices)) if name in found]
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
         return np.array([names.index(name) for name in found], np.float64)
@@ -182,10 +183,4 @@ def _log(axes: Axes, axis: Axis) -> None:
 
 
 def _words(trial: dict[str, Any], keys: list[str]) -> str:
-    return ", ".join(f"{key.partition('.')[2]} = {_value(trial['parameters'][key])}" for key in keys)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "-".join(map(str, value)) or "none"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{key.partition('.')[2]} = {shown(trial['parameters'][key])}" for key in keys)

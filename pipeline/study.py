@@ -96,7 +96,7 @@ def n_trials(task: Task) -> int:
 
 def combinations(task: Task) -> list[dict[str, str]]:
     """Every combination of the lists of the space, each once, its values as Optuna holds them: JSON."""
-    lists = [dict.fromkeys(_choices(values)) for values in task.tune.space.values() if isinstance(values, list)]
+    lists = [_choices(values) for values in task.tune.space.values() if isinstance(values, list)]
     return [dict(zip(task.tune.space, values, strict=True)) for values in product(*lists)]
 
 
@@ -223,6 +223,7 @@ def words(parameters: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
+    """A hyperparameter's value as tables and figures write it."""
     if isinstance(value, list):
         return "-".join(map(str, value)) or "none"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -33,8 +33,6 @@ FILE = "search.json"
 DATABASE = "search.db"
 FIXED = ("train.device", "train.framework")  # say where and with what, and change no result
 
-Space = dict[str, list[Any] | Range]
-
 
 @dataclass(frozen=True, slots=True)
 class Fold:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from models.card import Input
 from pipeline import extract, figures, metrics, plots, report, sources, weights
-from pipeline.artifacts import replacing, write_json
+from pipeline.artifacts import replacing, write_json, write_npz
 from pipeline.extract import Features
 from pipeline.libraries import versions
 from pipeline.sources.sample import SPLITS
@@ -69,10 +69,9 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     clips = examples[: figures.CLIPS] if classifier.frontend.input.kind == "audio" else []
     result["clips"] = [{"file": files[i], "label": facts.labels[y[i]]} for i in clips]
     heard = [np.asarray(media[files[i]], np.float32) for i in clips]
-    figures.save(run / plots.INSIDE, figures.inside(classifier, features, heard))
+    write_npz(run / plots.INSIDE, figures.inside(classifier, features, heard), compress=True)
     if classifier.frontend.input.kind != "vector":
-        with replacing(run / "mistakes.npz") as temporary, temporary.open("wb") as f:
-            np.savez(f, **{str(n): media[files[i]] for n, i in enumerate(wrong)})  # type: ignore[arg-type]
+        write_npz(run / "mistakes.npz", {str(n): media[files[i]] for n, i in enumerate(wrong)})
     for i in examples:
         name = "sample" if regression else facts.labels[y[i]]
         _write_media(run / "samples", name, media[files[i]], classifier.frontend.input)

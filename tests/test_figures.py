@@ -9,6 +9,7 @@ from models.classifier import Classifier, Standardize, n_outputs
 from models.frontend import FrontEnd, Mfcc, Pixels, Vector
 from models.mlp import MLP
 from pipeline import figures
+from pipeline.artifacts import write_npz
 from pipeline.extract import Features
 
 
@@ -79,7 +80,7 @@ def test_a_clip_is_heard_as_the_front_end_hears_it(tmp_path: Path) -> None:
     assert arrays["mel_0"].max() == 0
     assert arrays["mel_0"].min() >= -80
     assert np.isfinite(arrays["mel_1"]).all()
-    figures.save(tmp_path / "figures.npz", arrays)
+    write_npz(tmp_path / "figures.npz", arrays, compress=True)
     with np.load(tmp_path / "figures.npz") as saved:
         assert sorted(saved) == ["mel_0", "mel_1", "mfcc_0", "mfcc_1"]
 
