@@ -1,11 +1,15 @@
 """The module that is exported: front end ∘ standardisation ∘ MLP ∘ output activation."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from models.card import Kind
 from models.frontend import FrontEnd
 from models.mlp import MLP
+
+ROWS = 8192  # that are taken to float64 at a time
 
 
 class Standardize(nn.Module):
@@ -23,11 +27,23 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(n_features))
 
     def fit(self, x: Tensor, one_unit: bool) -> "Standardize":
-        """Take the statistics of x, float32 (N, D)."""
-        deviation, mean = torch.std_mean(x.double(), dim=None if one_unit else 0, correction=0)
-        self.mean.copy_(mean.expand_as(self.mean))
+        """Take the statistics of x, float32 (N, D): sums in float64, part by part, so that no copy of x is made."""
+        parts, n = torch.split(x, ROWS), x.numel() if one_unit else len(x)
+
+        def mean(values: Iterable[Tensor]) -> Tensor:
+            total = sum(v.sum(None if one_unit else 0) for v in values)
+            assert isinstance(total, Tensor)
+            return total / n
+
+        centre = mean(part.double() for part in parts)
+        deviation = mean((part.double() - centre) ** 2 for part in parts).sqrt()
+        self.mean.copy_(centre.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
         return self
+
+    def apply_(self, x: Tensor) -> Tensor:
+        """As `forward`, in the memory of x."""
+        return x.sub_(self.mean).div_(self.deviation)
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 (N, D) → float32 (N, D)."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,11 @@ class MLP(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """The weight matrices, without the biases: what a penalty applies to."""
-        return [layer.weight for layer in self.layers]  # type: ignore[misc]
+        return [layer.weight for layer in self.linear()]
+
+    def linear(self) -> list[nn.Linear]:
+        """The layers, the output last, as what they are."""
+        return cast(list[nn.Linear], list(self.layers))
 
     def n_parameters(self) -> int:
         """Trainable parameters; N_H (N_I + 1) + N_O (N_H + 1) for one hidden layer."""

@@ -18,9 +18,9 @@ from models.classifier import loss
 from models.mlp import MLP
 from models.reference import Array, Network, Penalties
 from pipeline import extract, weights
+from pipeline.engines import penalty
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError
-from pipeline.train import penalty
 
 TOLERANCE = 1e-7  # relative error between any two of the gradients
 SAMPLES = 32  # of the training split, in the check of a task

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.backprop import BETAS, EPSILON, MOMENTUM
 from models.card import Kind
 from models.mlp import MLP
+from pipeline.engines import Batch, Feed
 from pipeline.task import Train, UserError
-from pipeline.train import MOMENTUM, SCHEDULES, Batch, State, batches, out_of_patience, record
+from pipeline.train import SCHEDULES, State, out_of_patience, record
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, by the import
 try:
@@ -21,8 +23,6 @@ except ImportError:
 if keras.backend.backend() != "torch":
     raise UserError(f"train.framework: Keras already runs on {keras.backend.backend()} here; start a new process")
 
-EPSILON = 1e-8  # of Adam, as in PyTorch
-BETA_2 = 0.999  # of Adam, the default of both
 LOSSES = {  # of each kind of target: the names of the loss and of the accuracy in Keras
     "multiclass": ("SparseCategoricalCrossentropy", "SparseCategoricalAccuracy"),
     "binary": ("BinaryCrossentropy", "BinaryAccuracy"),
@@ -69,7 +69,7 @@ def sequential(mlp: MLP, options: Train) -> keras.Sequential:
 def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
     """Choose optimiser, loss and metrics."""
     if options.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(options.learning_rate, beta_2=BETA_2)
+        optimizer = keras.optimizers.Adam(options.learning_rate, *BETAS)
     else:
         momentum = MOMENTUM if options.optimizer == "momentum" else 0.0
         optimizer = keras.optimizers.SGD(options.learning_rate, momentum)
@@ -84,18 +84,18 @@ def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
 
 
 class Shuffled(keras.utils.PyDataset):  # type: ignore[misc]
-    """The mini-batches of an epoch, the very ones of `pipeline.train`."""
+    """The mini-batches of an epoch, the very ones of `pipeline.engines`."""
 
     def __init__(self, data: Batch, kind: Kind, options: Train) -> None:
         super().__init__()
         self.x, self.y = data.x, data.y
         if kind == "binary":
             self.y = data.y[:, None].to(data.x.dtype)  # Keras wants the shape of the logits
-        self.data, self.options = data, options
+        self.feed = Feed([data], [options.seed], options.batch_size)
         self.shuffle(0)
 
     def shuffle(self, epoch: int) -> None:
-        self.order = batches(self.data, self.options, epoch)
+        self.order = torch.split(self.feed.order(epoch).flatten()[: len(self.y)], self.feed.batch_size)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -126,7 +126,7 @@ class Steps(keras.callbacks.Callback):  # type: ignore[misc]
         self.step += 1
         if self.options.optimizer == "adam":
             # PyTorch adds ε to √(v / (1 - β₂ᵗ)); Keras adds its own to √v, before the correction of the bias.
-            self.model.optimizer.epsilon = EPSILON * math.sqrt(1 - BETA_2**self.step)
+            self.model.optimizer.epsilon = EPSILON * math.sqrt(1 - BETAS[1] ** self.step)
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]

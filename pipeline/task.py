@@ -96,6 +96,20 @@ class Model(_Section):
     init: Literal["default", "xavier", "he", "uniform"] = "default"
 
 
+class Augment(_Section):
+    """How far each image is distorted, anew in every epoch; all 0 = off. Drawn uniformly from -value … value."""
+
+    rotation: float = Field(0.0, ge=0, le=180)  # degrees
+    scale: float = Field(0.0, ge=0, lt=1)  # of width and height, each by itself, as a fraction
+    shear: float = Field(0.0, ge=0, le=1)  # pixels sideways for one pixel up
+    shift: float = Field(0.0, ge=0, le=28)  # pixels
+    elastic: float = Field(0.0, ge=0, le=28)  # pixels: standard deviation of a smooth random displacement
+    smoothness: float = Field(4.0, ge=1, le=28)  # pixels: of the Gaussian that smooths it
+
+    def __bool__(self) -> bool:
+        return any((self.rotation, self.scale, self.shear, self.shift, self.elastic))
+
+
 class Train(_Section):
     """How the weights are found."""
 
@@ -103,7 +117,7 @@ class Train(_Section):
     batch_size: int = Field(100, ge=1)
     optimizer: Literal["sgd", "momentum", "adam"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "step", "cosine", "robbins-monro"] = "constant"
+    schedule: Literal["constant", "step", "cosine", "one-cycle", "robbins-monro"] = "constant"
     l1: float = Field(0.0, ge=0)  # times the sum of |w| over the weights, not the biases
     l2: float = Field(0.0, ge=0)  # times the sum of w² over the weights, not the biases
     activity_l1: float = Field(0.0, ge=0)  # times the sum of |a| over the hidden units, averaged over the batch
@@ -112,6 +126,14 @@ class Train(_Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     framework: Literal["torch", "keras"] = "torch"
+    engine: Literal["closed-form", "autograd"] = "closed-form"  # of torch: the gradients by hand, or automatic ones
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _augmented_by_torch(self) -> "Train":
+        if self.augment and self.framework != "torch":
+            raise ValueError(f"train.augment needs framework = 'torch', not {self.framework!r}")
+        return self
 
 
 class Validate(_Section):
@@ -165,6 +187,12 @@ class Task(_Section):
     train: Train = Train()
     validate_: Validate = Field(Validate(), alias="validate")
     tune: Tune = Tune()
+
+    @model_validator(mode="after")
+    def _augments_images(self) -> "Task":
+        if self.train.augment and self.features.kind != "pixels":
+            raise ValueError(f"train.augment distorts images, and features.kind is {self.features.kind!r}")
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """The whole task as plain values, as a TOML file would say it."""
@@ -288,7 +316,7 @@ def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
     features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
     models: dict[str, type[_Section]] = {
         "": Task, "data": Data, "data.splits": Splits, "features": features, "model": Model, "train": Train,
-        "validate": Validate, "tune": Tune,
+        "train.augment": Augment, "validate": Validate, "tune": Tune,
     }  # fmt: skip
     model = models.get(".".join(section))
     return [field.alias or name for name, field in model.model_fields.items()] if model else []

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,18 +11,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.card import Kind
-from models.classifier import loss
+from models.classifier import Standardize, loss
 from models.mlp import MLP
 from pipeline import extract, weights
 from pipeline.artifacts import replacing, write_json
+from pipeline.augment import Distortion
+from pipeline.engines import Autograd, Batch, ClosedForm, Feed
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import threads
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
-MOMENTUM = 0.9
-WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
+WORK_OF_A_THREAD = 3_000_000  # multiplications of a matrix product that outweigh waiting for another thread
+WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
+ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
+Engine = ClosedForm | Autograd
 HISTORY = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
 
 
@@ -35,14 +39,6 @@ class State:
     best_loss: float = math.inf
     best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A split on the device: standardised features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
-
-    x: Tensor
-    y: Tensor
 
 
 def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts:
@@ -69,11 +65,15 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     of_validation = torch.from_numpy(features.rows("validation")) & ~of_train
     if task.train.early_stopping and not of_validation.any():
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
-    classifier.standardize.fit(x[of_train], classifier.frontend.one_unit)
+    standardize = classifier.standardize
+    # The one copy of the samples; standardised where it lies.
+    training, validation = Batch(x[of_train], y[of_train]), Batch(x[of_validation], y[of_validation])
+    standardize.fit(training.x, classifier.frontend.one_unit)
     training, validation = (
-        Batch(classifier.standardize(x[rows]).to(device), y[rows].to(device)) for rows in (of_train, of_validation)
+        Batch(standardize.apply_(split.x).to(device), split.y.to(device)) for split in (training, validation)
     )
     mlp = classifier.mlp.to(device)
+    distortion = distort(task.train, standardize, device)
     fingerprint = digest([with_validation, facts.data_digest, facts.features, facts.model, facts.train, facts.device])
     work = task.train.batch_size * max(layer.numel() for layer in mlp.weights())
     with threads(max(1, work // WORK_OF_A_THREAD)):
@@ -82,7 +82,7 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
 
             state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
         else:
-            state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint)
+            state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
     facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
     weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
@@ -99,21 +99,21 @@ def fit(
     options: Train,
     checkpoint: Path,
     fingerprint: str,
+    distortion: Distortion | None = None,
 ) -> State:
     """Train `mlp` in place; continue from `checkpoint` if it carries the same fingerprint."""
-    optimizer = make_optimizer(mlp, options)
-    state = _restore(checkpoint, fingerprint, mlp, optimizer)
+    feed = Feed([training], [options.seed], options.batch_size, distortion)
+    engine = ENGINES[options.engine]([mlp], feed, kind, [options])
+    state = _restore(checkpoint, fingerprint, engine, training.x.device)
     started = time.perf_counter() - (state.history["seconds"][-1] if state.epoch else 0.0)
     saved = time.perf_counter()
     factor = SCHEDULES[options.schedule]
     with tqdm(total=options.epochs, initial=state.epoch, desc="train", unit="epoch", disable=None) as bar:
         while state.epoch < options.epochs and not out_of_patience(state, options):
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * factor(state.epoch, options.epochs)
-            measured = _epoch(mlp, optimizer, training, kind, options, state.epoch)
-            record(state, measured, mlp, validation, kind, options, started, bar)
+            loss, accuracy = engine.epoch(state.epoch, factor(state.epoch, options.epochs))
+            record(state, (loss.item(), accuracy.item()), mlp, validation, kind, options, started, bar)
             if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                _save(checkpoint, fingerprint, mlp, optimizer, state)
+                _save(checkpoint, fingerprint, engine, state)
                 saved = time.perf_counter()
     if state.best:
         mlp.load_state_dict(state.best)
@@ -157,6 +157,14 @@ def record(
         print(f"  epoch {state.epoch}/{options.epochs}: {known}", flush=True)
 
 
+def distort(options: Train, standardize: Standardize, device: torch.device) -> Distortion | None:
+    """The augmentation that the options ask for, of standardised images."""
+    if not options.augment:
+        return None
+    empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation
+    return Distortion(options.augment, empty, device)
+
+
 def out_of_patience(state: State, options: Train) -> bool:
     return bool(options.early_stopping) and state.epoch - state.best_epoch >= options.early_stopping
 
@@ -173,11 +181,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def make_optimizer(mlp: MLP, options: Train) -> torch.optim.Optimizer:
-    if options.optimizer == "adam":
-        return torch.optim.Adam(mlp.parameters(), options.learning_rate, fused=True)
-    momentum = MOMENTUM if options.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(mlp.parameters(), options.learning_rate, momentum, fused=True)
+def _one_cycle(progress: float) -> float:
+    """A rise from 1/25 and a fall to 0, both along a cosine (Smith & Topin 2019), as in torch's OneCycleLR."""
+    rising = progress < WARM_UP
+    stretch = progress / WARM_UP if rising else (1 - progress) / (1 - WARM_UP)
+    lowest = 1 / 25 if rising else 0.0
+    return lowest + (1 - lowest) * (1 - math.cos(math.pi * stretch)) / 2
 
 
 # Factor of the learning rate in an epoch, of all epochs; both counted from 0.
@@ -185,33 +194,9 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "constant": lambda epoch, epochs: 1.0,
     "step": lambda epoch, epochs: 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs)),
     "cosine": lambda epoch, epochs: 0.5 * (1 + math.cos(math.pi * epoch / epochs)),
+    "one-cycle": lambda epoch, epochs: _one_cycle((epoch + 0.5) / epochs),
     "robbins-monro": lambda epoch, epochs: 1 / (1 + epoch),  # Σ α = ∞, Σ α² < ∞ (Robbins & Monro 1951)
 }
-
-
-def batches(data: Batch, options: Train, epoch: int) -> Sequence[Tensor]:
-    """The samples of each mini-batch of an epoch counted from 0, as indices; the seed and the epoch alone decide."""
-    shuffle = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)  # so that any epoch can be done again
-    return torch.split(torch.randperm(len(data.y), generator=shuffle).to(data.y.device), options.batch_size)
-
-
-def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor | float:
-    """R(θ) = l1 Σ|w| + l2 Σw² over the weights, not the biases, plus the activity penalties of the hidden layers.
-
-    Those are sums over the units and means over the batch, so that they do not grow with it.
-    """
-    total: Tensor | float = 0.0
-    for a in activations:
-        if options.activity_l1:
-            total = total + options.activity_l1 * a.abs().sum() / len(a)
-        if options.activity_l2:
-            total = total + options.activity_l2 * a.square().sum() / len(a)
-    for w in mlp.weights():
-        if options.l1:
-            total = total + options.l1 * w.abs().sum()
-        if options.l2:
-            total = total + options.l2 * w.square().sum()
-    return total
 
 
 @torch.inference_mode()
@@ -230,24 +215,6 @@ def print_summary(mlp: MLP) -> None:
     print(f"  {'parameters':<35} {mlp.n_parameters():>10,}")
 
 
-def _epoch(
-    mlp: MLP, optimizer: torch.optim.Optimizer, data: Batch, kind: Kind, options: Train, epoch: int
-) -> tuple[float, float]:
-    """One pass over the shuffled samples; mean loss and accuracy of the batches as they were met."""
-    n = len(data.y)
-    total, correct = torch.zeros((), device=data.y.device), torch.zeros((), device=data.y.device)
-    for batch in batches(data, options, epoch):
-        x, y = data.x[batch], data.y[batch]
-        logits, activations = mlp.with_activations(x)
-        data_loss = loss(logits, y, kind)
-        optimizer.zero_grad()
-        (data_loss + penalty(mlp, activations, options)).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += data_loss.detach() * len(y)
-        correct += _correct(logits.detach(), y, kind)
-    return float(total) / n, float(correct) / n
-
-
 def _correct(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
     """Number of right answers; NaN for a regression, which has none."""
     if kind == "regression":
@@ -260,29 +227,27 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _save(path: Path, fingerprint: str, mlp: MLP, optimizer: torch.optim.Optimizer, state: State) -> None:
+def _save(path: Path, fingerprint: str, engine: Engine, state: State) -> None:
     with replacing(path) as temporary:
         torch.save(
             {
                 "fingerprint": fingerprint,
-                "mlp": mlp.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "engine": engine.state(),
                 "state": {name: getattr(state, name) for name in state.__slots__},
             },
             temporary,
         )
 
 
-def _restore(path: Path, fingerprint: str, mlp: MLP, optimizer: torch.optim.Optimizer) -> State:
+def _restore(path: Path, fingerprint: str, engine: Engine, device: torch.device) -> State:
     """The state of a killed run of the very same training, or a new one."""
     try:
-        saved = torch.load(path, weights_only=True, map_location=next(mlp.parameters()).device)
+        saved = torch.load(path, weights_only=True, map_location=device)
         if saved["fingerprint"] != fingerprint:
             return State()
     except Exception:  # none there, or of another version: torch's loader raises many kinds
         return State()
-    mlp.load_state_dict(saved["mlp"])
-    optimizer.load_state_dict(saved["optimizer"])
+    engine.load(saved["engine"])
     state = State(**saved["state"])
     print(f"  continuing after epoch {state.epoch}")
     return state

@@ -23,11 +23,11 @@ from models.frontend import build
 from models.mlp import MLP
 from pipeline import extract, search_plots, train
 from pipeline.artifacts import read_json, write_json
+from pipeline.engines import Batch
 from pipeline.extract import Features
 from pipeline.study import SECTIONS, decode, n_trials, number_type, open_study, shown, slots, work
 from pipeline.task import Range, Task, UserError, digest, parse
 from pipeline.threads import threads
-from pipeline.train import Batch
 
 FILE = "search.json"
 DATABASE = "search.db"

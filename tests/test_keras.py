@@ -13,6 +13,7 @@ import torch
 
 from models.mlp import MLP
 from pipeline import extract, task, train, weights
+from pipeline.engines import Batch
 from pipeline.task import Train, UserError
 
 pytestmark = [
@@ -71,7 +72,7 @@ def test_the_steps_are_the_same_when_the_rate_falls_and_gradients_are_small(tmp_
     draw = torch.Generator().manual_seed(3)
     x = torch.randn(90, 6, generator=draw) * torch.logspace(-6, 0, 6)  # at 1e-6 Adam's ε matters
     y = torch.randint(3, (90,), generator=draw)
-    training, validation = train.Batch(x[:70], y[:70]), train.Batch(x[70:], y[70:])
+    training, validation = Batch(x[:70], y[:70]), Batch(x[70:], y[70:])
     options = Train(epochs=EPOCHS, batch_size=16, optimizer=optimizer, learning_rate=0.03, schedule="robbins-monro")
     start = MLP(6, [5, 4], 3, "tanh")
     ours, keras = copy.deepcopy(start), copy.deepcopy(start)

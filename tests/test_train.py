@@ -15,6 +15,7 @@ import torch
 
 from models.mlp import MLP
 from pipeline import extract, task, train, weights
+from pipeline.engines import penalty
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError
 
@@ -136,15 +137,15 @@ def test_penalties_count_the_weights_and_not_the_biases() -> None:
     mlp = MLP(2, [1], 2, "relu")
     for parameter, values in zip(mlp.parameters(), ([[1.0, -2.0]], [9.0], [[3.0], [-4.0]], [9.0, 9.0]), strict=True):
         parameter.data = torch.tensor(values)
-    assert torch.as_tensor(train.penalty(mlp, [], Train(l1=0.5))).item() == pytest.approx(0.5 * 10)
-    assert torch.as_tensor(train.penalty(mlp, [], Train(l2=0.1))).item() == pytest.approx(0.1 * 30)
+    assert torch.as_tensor(penalty(mlp, [], Train(l1=0.5))).item() == pytest.approx(0.5 * 10)
+    assert torch.as_tensor(penalty(mlp, [], Train(l2=0.1))).item() == pytest.approx(0.1 * 30)
 
 
 def test_activity_penalties_are_sums_over_units_and_means_over_the_batch() -> None:
     activations = [torch.tensor([[1.0, -2.0], [3.0, 0.0]]), torch.tensor([[2.0], [2.0]])]
     mlp = MLP(2, [2, 1], 1, "tanh")
-    assert torch.as_tensor(train.penalty(mlp, activations, Train(activity_l1=0.1))).item() == pytest.approx(0.5)
-    assert torch.as_tensor(train.penalty(mlp, activations, Train(activity_l2=0.1))).item() == pytest.approx(1.1)
+    assert torch.as_tensor(penalty(mlp, activations, Train(activity_l1=0.1))).item() == pytest.approx(0.5)
+    assert torch.as_tensor(penalty(mlp, activations, Train(activity_l2=0.1))).item() == pytest.approx(1.1)
 
 
 def test_a_penalty_makes_the_weights_smaller(digits: Path, tmp_path: Path) -> None:

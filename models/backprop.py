@@ -1,0 +1,269 @@
+"""The fast training step: back-propagation in closed form, for one network or for many of one shape at once.
+
+The mathematics is that of `models/reference.py`, with its names; here every product, gradient and moment has its place
+in memory before training begins, and nothing is allocated inside a step. Parameters, gradients and the optimiser's
+moments are flat buffers each, in which the networks' own tensors are views:
+
+    [W_1 | W_2 | … | W_O | b_1 | b_2 | … | b_O]    W_l (M, n_l, n_{l-1}), b_l (M, n_l) of M networks
+
+so that one fused call of PyTorch's moves all of them, and one takes the penalty of the weights alone. Samples run along
+the rows of the hidden layers, (B, n_l), and along the columns of the output, (K, B): softmax over few classes is then
+ten times faster, since neighbouring samples share a vector register.
+
+Batches always have B samples. One that is not full carries samples of weight 0, so that every step has one shape, as
+CUDA graphs need it, and networks with different numbers of samples can step together.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from models.card import Kind
+from models.mlp import MLP
+from models.reference import Penalties
+
+Optimizer = Literal["sgd", "momentum", "adam"]
+MOMENTUM = 0.9
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
+MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
+
+_aten = torch.ops.aten
+ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid_,
+    "relu": torch.relu_,
+    "tanh": torch.tanh_,
+}
+
+
+def _differentiate(activation: str, above: Tensor, a: Tensor) -> None:
+    """above ← above ⊙ g'(z), where a = g(z)."""
+    if activation == "sigmoid":
+        _aten.sigmoid_backward.grad_input(above, a, grad_input=above)
+    elif activation == "tanh":
+        _aten.tanh_backward.grad_input(above, a, grad_input=above)
+    else:
+        _aten.threshold_backward.grad_input(above, a, 0, grad_input=above)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Views of one layer: (..., n_out, n_in) and (..., n_out), and what a step puts beside them."""
+
+    w: Tensor
+    b: Tensor
+    w_gradient: Tensor
+    b_gradient: Tensor
+
+
+class Backprop:
+    """Networks that step together, each exactly as it would alone (up to the rounding of float32).
+
+    Shapes begin with "...": nothing for one network, the number M of networks for several. The networks' parameters
+    become views of the flat buffer, so that they can be evaluated and saved at any time.
+
+    Parameters
+    ----------
+    networks : MLPs of one shape on one device
+    kind : of the target, which decides the loss; see `models.classifier.loss`
+    batch_size : samples of a step for each network, B
+    optimizer : `sgd`, `momentum` (0.9) or `adam`, as in torch.optim
+    learning_rates, penalties : one for each network
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[MLP],
+        kind: Kind,
+        batch_size: int,
+        optimizer: Optimizer,
+        learning_rates: Sequence[float],
+        penalties: Sequence[Penalties],
+    ) -> None:
+        first = networks[0]
+        many = len(networks) > 1
+        lead = (len(networks),) if many else ()
+        like: dict[str, Any] = {"device": first.weights()[0].device}
+        self.networks, self.kind, self.activation, self.optimizer = networks, kind, first.activation, optimizer
+        self.learning_rates, self.penalties = list(learning_rates), list(penalties)
+        self._affine = torch.baddbmm if many else torch.addmm
+        self._product = torch.bmm if many else torch.mm
+        shapes: list[tuple[int, ...]] = [layer.weight.shape for layer in first.linear()]
+        n_weights = sum(map(math.prod, shapes)) * len(networks)
+        shapes += [layer.bias.shape for layer in first.linear()]
+        n = sum(map(math.prod, shapes)) * len(networks)
+        self.parameters, self.gradients = torch.empty(n, **like), torch.zeros(n, **like)
+        self.moments = [torch.zeros(n, **like) for _ in range(MOMENTS[optimizer])]
+        self.steps = torch.zeros(len(networks), **like)  # that each network has taken
+        sizes = [math.prod(shape) * len(networks) for shape in shapes]
+        views = [
+            [part.view(*lead, *shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
+            for flat in (self.parameters, self.gradients)
+        ]
+        depth = len(first.layers)
+        (w, b), (dw, db) = ((v[:depth], v[depth:]) for v in views)
+        *self._hidden, self._output = (_Layer(*parts) for parts in zip(w, b, dw, db, strict=True))
+        self._adopt()
+        # What a step computes: a_l, then δ_l in the hidden layers, and δ_O.
+        widths = [layer.b.shape[-1] for layer in self._hidden]
+        self._a = [torch.empty(*lead, batch_size, width, **like) for width in widths]
+        self._d = [torch.empty(*lead, batch_size, width, **like) for width in widths]
+        outputs = self._output.b.shape[-1]
+        self._d_output = torch.empty(*lead, outputs, batch_size, **like)
+        self._prepare_penalties(lead, like)
+        self._rates = torch.zeros(len(networks), **like)
+        self._n_weights = n_weights
+        self._moves: dict[tuple[bool, ...], tuple[Tensor, list[tuple[Any, ...]]]] = {}
+        self.prepare((True,) * len(networks))
+        self.set_rate(1.0)
+
+    def _adopt(self) -> None:
+        """Copy the networks' parameters into the flat buffer, and make them views of it."""
+        layers = [*self._hidden, self._output]
+        for m, network in enumerate(self.networks):
+            for layer, module in zip(layers, network.linear(), strict=True):
+                for ours, theirs in ((layer.w, module.weight), (layer.b, module.bias)):
+                    view = ours[m] if len(self.networks) > 1 else ours
+                    view.copy_(theirs.detach())
+                    theirs.data = view
+
+    def _prepare_penalties(self, lead: tuple[int, ...], like: dict[str, Any]) -> None:
+        def column(name: str) -> Tensor | None:
+            factors = torch.tensor([getattr(p, name) for p in self.penalties], dtype=torch.float32, **like)
+            return factors.view(*lead, 1, 1) if factors.any() else None
+
+        self._l1, self._activity_l1, self._activity_l2 = map(column, ("l1", "activity_l1", "activity_l2"))
+        self._sign_w = [torch.empty_like(layer.w) for layer in self.layers] if self._l1 is not None else []
+        active = self._activity_l1 is not None or self._activity_l2 is not None
+        self._scratch = [torch.empty_like(a) for a in self._a] if active else []
+
+    @property
+    def layers(self) -> list[_Layer]:
+        return [*self._hidden, self._output]
+
+    def set_rate(self, factor: float) -> None:
+        """Learning rate of the steps to come, as a factor of each network's own."""
+        self._rates.copy_(torch.tensor([rate * factor for rate in self.learning_rates]))
+
+    def prepare(self, active: tuple[bool, ...]) -> None:
+        """Make ready to move those networks alone."""
+        taken = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
+        self._moves[active] = taken, self._groups(active)
+
+    def step(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+        """One step of the optimiser on one batch.
+
+        Parameters
+        ----------
+        x : float32 (..., B, n_0), or (B, n_0) for all networks
+        t : float32 (..., K, B), or (K, B) for all: one-hot columns, 0 or 1 for a binary target, values of a regression
+        w : float32 (..., 1, B): 1 / n for each of the batch's n samples, 0 where there is none
+        z : float32 (..., K, B), where the logits before the step go
+        active : which networks have a batch at all, as `prepare` was told; the others stand still
+        """
+        self.backward(x, t, w, z)
+        self.move(active)
+
+    def backward(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor) -> None:
+        """Fill `gradients` with those of loss and penalties, but for the weights' l2, which `move` adds."""
+        if x.ndim < self._output.w.ndim:
+            x = x.expand(len(self.networks), *x.shape)
+        a = x
+        for layer, out in zip(self._hidden, self._a, strict=True):
+            self._affine(layer.b.unsqueeze(-2), a, layer.w.mT, out=out)  # z_l = a_{l-1} W_lᵀ + b_l
+            a = ACTIVATE[self.activation](out)
+        output, delta = self._output, self._d_output
+        self._affine(output.b.unsqueeze(-1), output.w, a.mT, out=z)
+        if self.kind == "multiclass":
+            torch.softmax(z, -2, out=delta).sub_(t).mul_(w)  # δ_O, (..., K, B)
+        elif self.kind == "binary":
+            torch.sigmoid(z, out=delta).sub_(t).mul_(w)
+        else:
+            torch.sub(z, t, out=delta).mul_(w).mul_(2 / output.b.shape[-1])
+        self._product(delta, a, out=output.w_gradient)
+        torch.sum(delta, -1, out=output.b_gradient)
+        if self._hidden:
+            self._product(delta.mT, output.w, out=self._d[-1])  # ∂L/∂a_H
+        for i in reversed(range(len(self._hidden))):
+            layer, a, delta = self._hidden[i], self._a[i], self._d[i]
+            self._add_activity_penalties(i, w)
+            _differentiate(self.activation, delta, a)  # δ_l
+            self._product(delta.mT, self._a[i - 1] if i else x, out=layer.w_gradient)
+            torch.sum(delta, -2, out=layer.b_gradient)
+            if i:
+                self._product(delta, layer.w, out=self._d[i - 1])
+        if self._l1 is not None:
+            for layer, sign in zip(self.layers, self._sign_w, strict=True):
+                layer.w_gradient.addcmul_(torch.sign(layer.w, out=sign), self._l1)
+
+    def _add_activity_penalties(self, i: int, w: Tensor) -> None:
+        """∂R/∂a of a hidden layer, whose penalty is a mean over the batch's samples."""
+        a, delta = self._a[i], self._d[i]
+        if self._activity_l1 is not None:
+            delta.addcmul_(torch.sign(a, out=self._scratch[i]).mul_(w.mT), self._activity_l1)
+        if self._activity_l2 is not None:
+            delta.addcmul_(torch.mul(a, w.mT, out=self._scratch[i]), self._activity_l2, value=2)
+
+    def move(self, active: tuple[bool, ...]) -> None:
+        """The optimiser's step along `gradients`, of the networks that have one."""
+        taken, groups = self._moves[active]
+        self.steps.add_(taken)
+        for parameters, gradients, moments, steps, rate, decay in groups:
+            if self.optimizer == "adam":
+                first, second = moments
+                torch._fused_adam_(
+                    parameters, gradients, first, second, [], steps, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
+                    weight_decay=decay, eps=EPSILON, amsgrad=False, maximize=False,
+                )  # fmt: skip
+            else:
+                torch._fused_sgd_(
+                    parameters, gradients, *(moments or [[]]), weight_decay=decay, lr=rate, dampening=0.0,
+                    momentum=MOMENTUM if moments else 0.0, nesterov=False, maximize=False, is_first_step=False,
+                )  # fmt: skip
+
+    def _groups(self, active: tuple[bool, ...]) -> list[tuple[Any, ...]]:
+        """Arguments of the fused calls: networks of one learning rate, their weights of one l2 and their biases.
+
+        The gradient 2 l2 w of the penalty l2 Σw² is what the fused kernels call a weight decay of 2 l2.
+        """
+        flats = [self.parameters, self.gradients, *self.moments]
+        settings = [(rate, p.l2) for rate, p in zip(self.learning_rates, self.penalties, strict=True)]
+        if all(active) and len(set(settings)) == 1:
+            blocks = [slice(0, self._n_weights), slice(self._n_weights, None)] if settings[0][1] else [slice(None)]
+            tensors = [[flat[block] for block in blocks] for flat in flats]
+            decays = [2 * settings[0][1], 0.0][: len(blocks)]
+            return [
+                ([p], [g], [[m] for m in moments], [self.steps[0]], self._rates[0], decay)
+                for (p, g, *moments), decay in zip(zip(*tensors, strict=True), decays, strict=True)
+            ]
+        groups: dict[tuple[float, float], list[list[Tensor]]] = {}
+        members: dict[tuple[float, float], list[int]] = {}
+        start = 0
+        for layer in [layer.w for layer in self.layers] + [layer.b for layer in self.layers]:
+            size = layer[0].numel()
+            for m, (rate, l2) in enumerate(settings):
+                if active[m]:
+                    key = (rate, 2 * l2 if start < self._n_weights else 0.0)
+                    place = slice(start + m * size, start + (m + 1) * size)
+                    groups.setdefault(key, []).append([flat[place] for flat in flats])
+                    members.setdefault(key, []).append(m)
+            start += size * len(self.networks)
+        return [
+            (*map(list, zip(*((p, g) for p, g, *_ in parts), strict=True)),
+             [list(moment) for moment in zip(*(moments for _, _, *moments in parts), strict=True)],
+             [self.steps[m] for m in members[key]], self._rates[members[key][0]], key[1])
+            for key, parts in groups.items()
+        ]  # fmt: skip
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes from step to step, for a checkpoint; `load` takes it back."""
+        return {"parameters": self.parameters, "steps": self.steps} | {
+            f"moment {i}": moment for i, moment in enumerate(self.moments)
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])

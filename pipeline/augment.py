@@ -1,0 +1,68 @@
+"""Augmentation of pixels while a network is trained: every epoch sees every image distorted anew.
+
+Small affine maps, and elastic distortion (Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural
+networks applied to visual document analysis"): each pixel is taken from a place moved by a smooth random field. Theirs
+is white noise blurred with a Gaussian of `smoothness` pixels; such a field has the covariance exp(-d² / 4σ²), which is
+separable, and of whose eigenvectors a few carry all but a thousandth of the variance (Karhunen–Loève). So a field needs
+some dozens of random numbers instead of 2 · 784 convolved ones, and the places from which all pixels of all images are
+taken are one matrix product: random coefficients times the basis 1, x, y, and the eigenvectors.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from models.frontend import IMAGE_SIZE
+from pipeline.task import Augment
+
+VARIANCE = 0.999  # of the elastic field that the basis carries
+
+
+class Distortion:
+    """Distorts images in place, on their device, each by parameters of its own.
+
+    Parameters
+    ----------
+    augment : the ranges from which they are drawn
+    background : value of an empty pixel, which moves in at the edges
+    """
+
+    def __init__(self, augment: Augment, background: float, device: torch.device) -> None:
+        self.augment, self.background = augment, background
+        places = (2 * torch.arange(IMAGE_SIZE) + 1) / IMAGE_SIZE - 1  # of pixels' centres; the image spans -1 … 1
+        x, y = places.repeat(IMAGE_SIZE), places.repeat_interleave(IMAGE_SIZE)
+        self.affine = torch.stack([torch.ones_like(x), x, y]).to(device)  # (3, pixels)
+        self.elastic = (augment.elastic * 2 / IMAGE_SIZE * _smooth_fields(augment.smoothness)).to(device)
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """float32 (N, 784), changed in place and returned."""
+        n, device = len(x), x.device
+        grid = torch.mm(self._affine_maps(n, generator).view(2 * n, 3), self.affine)
+        if self.augment.elastic:
+            field = torch.empty(2 * n, len(self.elastic), device=device).normal_(generator=generator)
+            grid.addmm_(field, self.elastic)
+        grid = grid.view(n, 2, IMAGE_SIZE, IMAGE_SIZE).permute(0, 2, 3, 1)  # as the product gave it: nothing is copied
+        images = x.sub_(self.background).view(n, 1, IMAGE_SIZE, IMAGE_SIZE)
+        moved = torch.nn.functional.grid_sample(images, grid, align_corners=False)
+        return torch.add(moved.view_as(x), self.background, out=x)
+
+    def _affine_maps(self, n: int, generator: torch.Generator) -> Tensor:
+        """Where pixels are taken from: x' = shift + (rotation ∘ shear ∘ scale) x, float32 (N, 2, 3)."""
+        a = self.augment
+        ranges = (math.radians(a.rotation), a.shear, a.scale, a.scale, *2 * (a.shift * 2 / IMAGE_SIZE,))
+        drawn = torch.rand(n, len(ranges), generator=generator, device=generator.device)
+        angle, shear, *scale, shift_x, shift_y = ((2 * u - 1) * r for u, r in zip(drawn.T, ranges, strict=True))
+        cos, sin, sx, sy = angle.cos(), angle.sin(), 1 + scale[0], 1 + scale[1]
+        maps = [shift_x, cos * sx, (shear * cos - sin) * sy, shift_y, sin * sx, (shear * sin + cos) * sy]
+        return torch.stack(maps, 1).view(n, 2, 3)
+
+
+def _smooth_fields(smoothness: float) -> Tensor:
+    """Basis (R, 784) of fields of unit variance that are smooth over `smoothness` pixels."""
+    d = torch.arange(IMAGE_SIZE, dtype=torch.float64)
+    variance, vectors = torch.linalg.eigh(torch.exp(-((d - d.view(-1, 1)) ** 2) / (4 * smoothness**2)))
+    variance, vectors = variance.flip(0), vectors.flip(1)
+    rank = int((variance.cumsum(0) < VARIANCE * variance.sum()).sum()) + 1
+    fields = vectors[:, :rank] * variance[:rank].sqrt()
+    return torch.kron(fields, fields).T.to(torch.float32).contiguous()

@@ -1,0 +1,287 @@
+"""What trains the networks for one epoch: closed-form steps for one network or many, or autograd, which judges them.
+
+Both take their mini-batches from a `Feed`, so that the same seed gives both the same samples in the same order.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.backprop import BETAS, EPSILON, MOMENTUM, Backprop
+from models.card import Kind
+from models.classifier import loss
+from models.mlp import MLP
+from models.reference import Penalties
+from pipeline.task import Train
+
+CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A split on the device: features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Feed:
+    """The mini-batches of every epoch: the seed and the number of the epoch alone decide them.
+
+    "..." stands for nothing where all networks see the same batches, and for their number M where each sees its own.
+
+    Parameters
+    ----------
+    data, seeds : one for each network; the same object and seed twice mean the same batches
+    batch_size : B, or the number of samples if that is less
+    transform : what is done to samples (N, D) as they are fed, in place, with a generator of its own randomness
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Batch],
+        seeds: Sequence[int],
+        batch_size: int,
+        transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    ) -> None:
+        sets = list({id(batch): batch for batch in data}.values())
+        offsets = dict(
+            zip(map(id, sets), [0, *torch.tensor([len(s.y) for s in sets]).cumsum(0).tolist()], strict=False)
+        )
+        columns = [(offsets[id(batch)], len(batch.y), seed) for batch, seed in zip(data, seeds, strict=True)]
+        self.columns = columns if len(set(columns)) > 1 else columns[:1]
+        self.transform = transform
+        self.x, self.y = (sets[0].x, sets[0].y) if len(sets) == 1 else _joined(sets)
+        self.device = self.x.device
+        counts = [n for _, n, _ in columns]
+        self.batch_size = min(batch_size, max(counts))
+        self.n_steps = -(-max(counts) // self.batch_size)
+        #: (steps, ..., 1, B): 1 / n for each of a batch's n samples, 0 for what only fills it up
+        self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
+        self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
+        self.counts = torch.tensor(counts, device=self.device)
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""
+        shuffled: dict[tuple[int, int], Tensor] = {}
+        rows = []
+        for offset, n, seed in self.columns:
+            if (n, seed) not in shuffled:
+                shuffled[n, seed] = torch.randperm(n, generator=self._generator(seed, epoch), device=self.device)
+            filling = self.n_steps * self.batch_size - n
+            rows.append(torch.nn.functional.pad(shuffled[n, seed], (0, filling)) + offset)
+        return self._shaped(rows)
+
+    def targets(self, order: Tensor, n_outputs: int) -> Tensor:
+        """The targets as columns, float32 (steps, ..., K, B): one-hot, 0 or 1 for K = 1, or values."""
+        y = self.y[order]
+        if y.is_floating_point():
+            return y.mT.contiguous()
+        if n_outputs == 1:
+            return y.unsqueeze(-2).to(torch.float32)
+        steps, *lead, size = y.shape
+        return torch.zeros(steps, *lead, n_outputs, size, device=y.device).scatter_(-2, y.unsqueeze(-2), 1.0)
+
+    def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator) -> None:
+        """The samples of indices (..., B) into float32 (..., B, D)."""
+        flat = out.view(-1, out.shape[-1])
+        torch.index_select(self.x, 0, rows.flatten(), out=flat)
+        if self.transform:
+            self.transform(flat, generator)
+
+    def randomness(self, epoch: int) -> torch.Generator:
+        """The generator of an epoch's distortions."""
+        return self._generator(self.columns[0][2], ~epoch)
+
+    def chunk(self) -> int:
+        """How many batches to gather at a time: what a CPU's cache holds, or a quarter of a GPU's free memory."""
+        room = CHUNK if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 4
+        step = len(self.columns) * self.batch_size * self.x.shape[1] * self.x.element_size()
+        return max(1, min(self.n_steps, room // step))
+
+    def _shaped(self, columns: Sequence[Tensor]) -> Tensor:
+        """Columns (steps · B,), one or one for each network → (steps, ..., B)."""
+        if len(columns) == 1:
+            return columns[0].view(self.n_steps, self.batch_size)
+        return torch.stack([c.view(self.n_steps, self.batch_size) for c in columns], 1)
+
+    def _weights(self, n: int) -> Tensor:
+        full, rest = divmod(n, self.batch_size)
+        weights = torch.zeros(self.n_steps * self.batch_size, device=self.device)
+        weights[: full * self.batch_size] = 1 / self.batch_size
+        weights[full * self.batch_size : n] = 1 / max(rest, 1)
+        return weights
+
+    def _generator(self, seed: int, epoch: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
+
+
+def _joined(sets: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    return torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets])
+
+
+class ClosedForm:
+    """Closed-form steps (`models.backprop`) for one network or many; on a GPU as CUDA graphs.
+
+    A graph holds the steps of a chunk: of a whole epoch, where its samples fit into a quarter of the free memory.
+    Nothing waits for the GPU inside an epoch.
+
+    Parameters
+    ----------
+    options : one for each network; they differ in learning rate, penalties and seed alone
+    """
+
+    def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
+        self.feed, self.kind = feed, kind
+        self.backprop = Backprop(
+            networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
+            [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options],
+        )  # fmt: skip
+        lead = (len(networks),) if len(networks) > 1 else ()
+        self.n_outputs = networks[0].linear()[-1].out_features
+        self.z = torch.empty(feed.n_steps, *lead, self.n_outputs, feed.batch_size, device=feed.device)
+        self.t: Tensor | None = None
+        self.chunk = feed.chunk()
+        own = (len(feed.columns),) if len(feed.columns) > 1 else ()
+        self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
+        self.graphs: dict[int, Any] = {}
+        for active in set(feed.active):
+            self.backprop.prepare(active)
+
+    @torch.inference_mode()
+    def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        """Take every step of an epoch, its learning rate times `factor`; mean loss and accuracy (M,), see `measure`."""
+        feed = self.feed
+        self.backprop.set_rate(factor)
+        order = feed.order(number)
+        targets = feed.targets(order, self.n_outputs)
+        self.t = targets if self.t is None or feed.device.type == "cpu" else self.t.copy_(targets)
+        randomness = feed.randomness(number)
+        for start in range(0, feed.n_steps, self.chunk):
+            rows = order[start : start + self.chunk]
+            feed.fill(rows, self.x[: len(rows)], randomness)
+            self._run(start, start + len(rows))
+        return measure(self.z, self.t, feed, self.kind)
+
+    def _run(self, start: int, stop: int) -> None:
+        if self.feed.device.type == "cpu":
+            self._steps(start, stop)
+            return
+        if start not in self.graphs:
+            self.graphs[start] = self._capture(start, stop)
+        self.graphs[start].replay()
+
+    def _steps(self, start: int, stop: int) -> None:
+        assert self.t is not None
+        batches = zip(self.x, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
+        for active, (x, t, w, z) in zip(self.feed.active[start:stop], batches, strict=True):
+            self.backprop.step(x, t, w, z, active)
+
+    def _capture(self, start: int, stop: int) -> Any:
+        """The steps as a CUDA graph; the warm-up that it needs leaves no trace."""
+        before = {name: tensor.clone() for name, tensor in self.backprop.state().items()}
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._steps(start, min(stop, start + 3))
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._steps(start, stop)
+        self.backprop.load(before)
+        return graph
+
+    def state(self) -> dict[str, Any]:
+        return self.backprop.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.backprop.load(state)
+
+
+class Autograd:
+    """The same steps by PyTorch's automatic differentiation and torch.optim, for one network."""
+
+    def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
+        (self.mlp,), self.feed, self.kind, (self.options,) = networks, feed, kind, options
+        rate = self.options.learning_rate
+        self.optimizer: torch.optim.Optimizer
+        if self.options.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(self.mlp.parameters(), rate, BETAS, EPSILON, fused=True)
+        else:
+            momentum = MOMENTUM if self.options.optimizer == "momentum" else 0.0
+            self.optimizer = torch.optim.SGD(self.mlp.parameters(), rate, momentum, fused=True)
+
+    def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        """As `ClosedForm.epoch`."""
+        feed, kind = self.feed, self.kind
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+        order, randomness = feed.order(number), feed.randomness(number)
+        z = torch.empty(feed.n_steps, feed.batch_size, self.mlp.linear()[-1].out_features, device=feed.device)
+        x = torch.empty(feed.chunk(), feed.batch_size, feed.x.shape[1], device=feed.device)
+        for start in range(0, feed.n_steps, len(x)):
+            rows = order[start : start + len(x)]
+            feed.fill(rows, x[: len(rows)], randomness)
+            for s, (batch, indices) in enumerate(zip(x, rows, strict=False), start):
+                n = min(feed.batch_size, len(feed.y) - s * feed.batch_size)  # the last batch may be smaller
+                logits, activations = self.mlp.with_activations(batch[:n])
+                objective = loss(logits, feed.y[indices[:n]], kind) + penalty(self.mlp, activations, self.options)
+                self.optimizer.zero_grad()
+                objective.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                z[s, :n] = logits.detach()
+        return measure(z.mT, feed.targets(order, z.shape[-1]), feed, kind)
+
+    def state(self) -> dict[str, Any]:
+        return {"mlp": self.mlp.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.mlp.load_state_dict(state["mlp"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor | float:
+    """R(θ) = l1 Σ|w| + l2 Σw² over the weights, not the biases, plus the activity penalties of the hidden layers.
+
+    Those are sums over the units and means over the batch, so that they do not grow with it.
+    """
+    total: Tensor | float = 0.0
+    for a in activations:
+        if options.activity_l1:
+            total = total + options.activity_l1 * a.abs().sum() / len(a)
+        if options.activity_l2:
+            total = total + options.activity_l2 * a.square().sum() / len(a)
+    for w in mlp.weights():
+        if options.l1:
+            total = total + options.l1 * w.abs().sum()
+        if options.l2:
+            total = total + options.l2 * w.square().sum()
+    return total
+
+
+def measure(z: Tensor, t: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:
+    """Mean loss, without the penalties, and accuracy of an epoch's samples as they were met.
+
+    z, t float32 (steps, ..., K, B), see `Feed.targets` → (M,) each; the accuracy of a regression is NaN.
+    """
+    counted = feed.weights > 0
+    if z.ndim > t.ndim:
+        t = t.unsqueeze(1)
+    if z.ndim > counted.ndim:
+        counted = counted.unsqueeze(1)
+    if kind == "regression":
+        losses = (z - t).square().mean(-2, keepdim=True)
+        hits = torch.full_like(losses, math.nan)
+    elif kind == "binary":
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(z, t.expand_as(z), reduction="none")
+        hits = (z > 0) == (t > 0)
+    else:
+        losses = torch.logsumexp(z, -2, keepdim=True) - (z * t).sum(-2, keepdim=True)
+        hits = z.argmax(-2, keepdim=True) == t.argmax(-2, keepdim=True)
+    sums = [torch.where(counted, values, 0).sum((0, -2, -1), dtype=torch.float64) for values in (losses, hits)]
+    total, correct = (s.view(-1) / feed.counts for s in sums)
+    return total, correct
