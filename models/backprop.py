@@ -29,6 +29,7 @@ from models.reference import Penalties
 Optimizer = Literal["sgd", "momentum", "adam"]
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
+WORK = 1_000_000  # multiplications of a product that a second thread can speed up
 MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
 
 _aten = torch.ops.aten
@@ -51,12 +52,33 @@ def _differentiate(activation: str, above: Tensor, a: Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Views of one layer: (..., n_out, n_in) and (..., n_out), and what a step puts beside them."""
+    """Parameters of a layer, w (..., n_out, n_in) and b (..., n_out), and their gradients, in the flat buffers."""
 
     w: Tensor
     b: Tensor
     w_gradient: Tensor
     b_gradient: Tensor
+
+    def flat(self) -> "_Layer":
+        """The units of all networks as those of one layer, as networks with the same input may be computed."""
+        return _Layer(self.w.flatten(0, 1), self.b.flatten(), self.w_gradient.flatten(0, 1), self.b_gradient.flatten())
+
+
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    """A hidden layer with its outputs a and its δ, both as its own products shape them and as the next layer sees them.
+
+    They differ in a first layer whose units lie side by side: there (B, M · n) is seen as (M, B, n).
+    """
+
+    layer: _Layer
+    a: Tensor
+    d: Tensor
+    a_seen: Tensor
+    d_seen: Tensor
+    affine: Any
+    product: Any
+    large: bool  # more than one thread may pay
 
 
 class Backprop:
@@ -65,6 +87,9 @@ class Backprop:
     Shapes begin with "...": nothing for one network, the number M of networks for several. The networks' parameters
     become views of the flat buffer, so that they can be evaluated and saved at any time.
 
+    Networks that see the same batches have first layers with the same input: these are one product, as if they were one
+    layer of M times the units, which is where almost all of the work is.
+
     Parameters
     ----------
     networks : MLPs of one shape on one device
@@ -72,6 +97,12 @@ class Backprop:
     batch_size : samples of a step for each network, B
     optimizer : `sgd`, `momentum` (0.9) or `adam`, as in torch.optim
     learning_rates, penalties : one for each network
+    shared : all networks see the same batches
+
+    Attributes
+    ----------
+    threads : of PyTorch's, for the large products and the optimiser; softmax and all that is small has one, so that the
+        number changes no bit of the result
     """
 
     def __init__(
@@ -82,6 +113,7 @@ class Backprop:
         optimizer: Optimizer,
         learning_rates: Sequence[float],
         penalties: Sequence[Penalties],
+        shared: bool = True,
     ) -> None:
         first = networks[0]
         many = len(networks) > 1
@@ -105,16 +137,17 @@ class Backprop:
         ]
         depth = len(first.layers)
         (w, b), (dw, db) = ((v[:depth], v[depth:]) for v in views)
-        *self._hidden, self._output = (_Layer(*parts) for parts in zip(w, b, dw, db, strict=True))
+        self.layers = [_Layer(*parts) for parts in zip(w, b, dw, db, strict=True)]
         self._adopt()
-        # What a step computes: a_l, then δ_l in the hidden layers, and δ_O.
-        widths = [layer.b.shape[-1] for layer in self._hidden]
-        self._a = [torch.empty(*lead, batch_size, width, **like) for width in widths]
-        self._d = [torch.empty(*lead, batch_size, width, **like) for width in widths]
+        *hidden, self._output = self.layers
+        self._hidden = [
+            self._make_hidden(layer, batch_size, many and shared and i == 0) for i, layer in enumerate(hidden)
+        ]
         outputs = self._output.b.shape[-1]
         self._d_output = torch.empty(*lead, outputs, batch_size, **like)
         self._prepare_penalties(lead, like)
         self._rates = torch.zeros(len(networks), **like)
+        self.threads = torch.get_num_threads()
         self._n_weights = n_weights
         self._moves: dict[tuple[bool, ...], tuple[Tensor, list[tuple[Any, ...]]]] = {}
         self.prepare((True,) * len(networks))
@@ -122,13 +155,22 @@ class Backprop:
 
     def _adopt(self) -> None:
         """Copy the networks' parameters into the flat buffer, and make them views of it."""
-        layers = [*self._hidden, self._output]
         for m, network in enumerate(self.networks):
-            for layer, module in zip(layers, network.linear(), strict=True):
+            for layer, module in zip(self.layers, network.linear(), strict=True):
                 for ours, theirs in ((layer.w, module.weight), (layer.b, module.bias)):
                     view = ours[m] if len(self.networks) > 1 else ours
                     view.copy_(theirs.detach())
                     theirs.data = view
+
+    def _make_hidden(self, layer: _Layer, batch_size: int, side_by_side: bool) -> _Hidden:
+        *lead, width, _ = layer.w.shape
+        large = layer.w.numel() * batch_size > WORK
+        if not side_by_side:
+            a, d = (layer.w.new_empty(*lead, batch_size, width) for _ in range(2))
+            return _Hidden(layer, a, d, a, d, self._affine, self._product, large)
+        a, d = (layer.w.new_empty(batch_size, lead[0] * width) for _ in range(2))
+        a_seen, d_seen = (values.view(batch_size, *lead, width).transpose(0, 1) for values in (a, d))
+        return _Hidden(layer.flat(), a, d, a_seen, d_seen, torch.addmm, torch.mm, large)
 
     def _prepare_penalties(self, lead: tuple[int, ...], like: dict[str, Any]) -> None:
         def column(name: str) -> Tensor | None:
@@ -138,11 +180,7 @@ class Backprop:
         self._l1, self._activity_l1, self._activity_l2 = map(column, ("l1", "activity_l1", "activity_l2"))
         self._sign_w = [torch.empty_like(layer.w) for layer in self.layers] if self._l1 is not None else []
         active = self._activity_l1 is not None or self._activity_l2 is not None
-        self._scratch = [torch.empty_like(a) for a in self._a] if active else []
-
-    @property
-    def layers(self) -> list[_Layer]:
-        return [*self._hidden, self._output]
+        self._scratch = [torch.empty_like(hidden.a_seen) for hidden in self._hidden] if active else []
 
     def set_rate(self, factor: float) -> None:
         """Learning rate of the steps to come, as a factor of each network's own."""
@@ -165,16 +203,21 @@ class Backprop:
         active : which networks have a batch at all, as `prepare` was told; the others stand still
         """
         self.backward(x, t, w, z)
+        torch.set_num_threads(self.threads if any(h.large for h in self._hidden) else 1)
         self.move(active)
 
     def backward(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor) -> None:
         """Fill `gradients` with those of loss and penalties, but for the weights' l2, which `move` adds."""
-        if x.ndim < self._output.w.ndim:
-            x = x.expand(len(self.networks), *x.shape)
-        a = x
-        for layer, out in zip(self._hidden, self._a, strict=True):
-            self._affine(layer.b.unsqueeze(-2), a, layer.w.mT, out=out)  # z_l = a_{l-1} W_lᵀ + b_l
-            a = ACTIVATE[self.activation](out)
+        seen = [x]  # what each layer is fed
+        for i, h in enumerate(self._hidden):
+            torch.set_num_threads(self.threads if h.large else 1)
+            h.affine(h.layer.b.unsqueeze(-2), seen[i], h.layer.w.mT, out=h.a)  # z_l = a_{l-1} W_lᵀ + b_l
+            ACTIVATE[self.activation](h.a)
+            seen.append(h.a_seen)
+        if seen[-1].ndim < self._output.w.ndim:
+            seen[-1] = x.expand(len(self.networks), *x.shape)  # linear models with the same batches
+        a = seen[-1]
+        torch.set_num_threads(1)
         output, delta = self._output, self._d_output
         self._affine(output.b.unsqueeze(-1), output.w, a.mT, out=z)
         if self.kind == "multiclass":
@@ -186,22 +229,23 @@ class Backprop:
         self._product(delta, a, out=output.w_gradient)
         torch.sum(delta, -1, out=output.b_gradient)
         if self._hidden:
-            self._product(delta.mT, output.w, out=self._d[-1])  # ∂L/∂a_H
+            self._product(delta.mT, output.w, out=self._hidden[-1].d_seen)  # ∂L/∂a_H
         for i in reversed(range(len(self._hidden))):
-            layer, a, delta = self._hidden[i], self._a[i], self._d[i]
+            h = self._hidden[i]
+            torch.set_num_threads(self.threads if h.large else 1)
             self._add_activity_penalties(i, w)
-            _differentiate(self.activation, delta, a)  # δ_l
-            self._product(delta.mT, self._a[i - 1] if i else x, out=layer.w_gradient)
-            torch.sum(delta, -2, out=layer.b_gradient)
+            _differentiate(self.activation, h.d, h.a)  # δ_l
+            h.product(h.d.mT, seen[i], out=h.layer.w_gradient)
+            torch.sum(h.d, -2, out=h.layer.b_gradient)
             if i:
-                self._product(delta, layer.w, out=self._d[i - 1])
+                h.product(h.d, h.layer.w, out=self._hidden[i - 1].d_seen)
         if self._l1 is not None:
             for layer, sign in zip(self.layers, self._sign_w, strict=True):
                 layer.w_gradient.addcmul_(torch.sign(layer.w, out=sign), self._l1)
 
     def _add_activity_penalties(self, i: int, w: Tensor) -> None:
         """∂R/∂a of a hidden layer, whose penalty is a mean over the batch's samples."""
-        a, delta = self._a[i], self._d[i]
+        a, delta = self._hidden[i].a_seen, self._hidden[i].d_seen
         if self._activity_l1 is not None:
             delta.addcmul_(torch.sign(a, out=self._scratch[i]).mul_(w.mT), self._activity_l1)
         if self._activity_l2 is not None:

@@ -17,6 +17,7 @@ from models.classifier import loss
 from models.mlp import MLP
 from models.reference import Penalties
 from pipeline.task import Train
+from pipeline.threads import Pace
 
 CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
 
@@ -53,7 +54,8 @@ class Feed:
             zip(map(id, sets), [0, *torch.tensor([len(s.y) for s in sets]).cumsum(0).tolist()], strict=False)
         )
         columns = [(offsets[id(batch)], len(batch.y), seed) for batch, seed in zip(data, seeds, strict=True)]
-        self.columns = columns if len(set(columns)) > 1 else columns[:1]
+        self.shared = len(set(columns)) == 1
+        self.columns = columns[:1] if self.shared else columns
         self.transform = transform
         self.x, self.y = (sets[0].x, sets[0].y) if len(sets) == 1 else _joined(sets)
         self.device = self.x.device
@@ -76,9 +78,8 @@ class Feed:
             rows.append(torch.nn.functional.pad(shuffled[n, seed], (0, filling)) + offset)
         return self._shaped(rows)
 
-    def targets(self, order: Tensor, n_outputs: int) -> Tensor:
-        """The targets as columns, float32 (steps, ..., K, B): one-hot, 0 or 1 for K = 1, or values."""
-        y = self.y[order]
+    def targets(self, y: Tensor, n_outputs: int) -> Tensor:
+        """Targets of batches (steps, ..., B) as columns, float32 (steps, ..., K, B): one-hot; for K = 1 as they are."""
         if y.is_floating_point():
             return y.mT.contiguous()
         if n_outputs == 1:
@@ -139,7 +140,7 @@ class ClosedForm:
         self.feed, self.kind = feed, kind
         self.backprop = Backprop(
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
-            [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options],
+            [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
         )  # fmt: skip
         lead = (len(networks),) if len(networks) > 1 else ()
         self.n_outputs = networks[0].linear()[-1].out_features
@@ -149,6 +150,7 @@ class ClosedForm:
         own = (len(feed.columns),) if len(feed.columns) > 1 else ()
         self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
         self.graphs: dict[int, Any] = {}
+        self.pace = Pace()
         for active in set(feed.active):
             self.backprop.prepare(active)
 
@@ -158,14 +160,16 @@ class ClosedForm:
         feed = self.feed
         self.backprop.set_rate(factor)
         order = feed.order(number)
-        targets = feed.targets(order, self.n_outputs)
+        y = feed.y[order]
+        targets = feed.targets(y, self.n_outputs)
         self.t = targets if self.t is None or feed.device.type == "cpu" else self.t.copy_(targets)
         randomness = feed.randomness(number)
         for start in range(0, feed.n_steps, self.chunk):
             rows = order[start : start + self.chunk]
-            feed.fill(rows, self.x[: len(rows)], randomness)
-            self._run(start, start + len(rows))
-        return measure(self.z, self.t, feed, self.kind)
+            with self.pace.piece() as self.backprop.threads:
+                feed.fill(rows, self.x[: len(rows)], randomness)
+                self._run(start, start + len(rows))
+        return measure(self.z, y, feed, self.kind)
 
     def _run(self, start: int, stop: int) -> None:
         if self.feed.device.type == "cpu":
@@ -234,7 +238,7 @@ class Autograd:
                 objective.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
                 z[s, :n] = logits.detach()
-        return measure(z.mT, feed.targets(order, z.shape[-1]), feed, kind)
+        return measure(z.mT, feed.y[order], feed, kind)
 
     def state(self) -> dict[str, Any]:
         return {"mlp": self.mlp.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -263,25 +267,28 @@ def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor |
     return total
 
 
-def measure(z: Tensor, t: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:
+def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:
     """Mean loss, without the penalties, and accuracy of an epoch's samples as they were met.
 
-    z, t float32 (steps, ..., K, B), see `Feed.targets` → (M,) each; the accuracy of a regression is NaN.
+    Logits z float32 (steps, ..., K, B) and targets y (steps, ..., B) or (steps, ..., B, K) → float64 (M,) each; the
+    accuracy of a regression is NaN.
     """
-    counted = feed.weights > 0
-    if z.ndim > t.ndim:
-        t = t.unsqueeze(1)
-    if z.ndim > counted.ndim:
-        counted = counted.unsqueeze(1)
+    counted = feed.weights.squeeze(-2) > 0
+    if z.ndim - 1 > counted.ndim:  # networks that share their batches
+        counted, y = counted.unsqueeze(1), y.unsqueeze(1)
     if kind == "regression":
-        losses = (z - t).square().mean(-2, keepdim=True)
+        losses = (z.mT - y).square().mean(-1)
         hits = torch.full_like(losses, math.nan)
     elif kind == "binary":
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(z, t.expand_as(z), reduction="none")
-        hits = (z > 0) == (t > 0)
+        z = z.squeeze(-2)
+        truth = y.to(z.dtype).expand_as(z)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(z, truth, reduction="none")
+        hits = (z > 0) == (truth > 0)
     else:
-        losses = torch.logsumexp(z, -2, keepdim=True) - (z * t).sum(-2, keepdim=True)
-        hits = z.argmax(-2, keepdim=True) == t.argmax(-2, keepdim=True)
-    sums = [torch.where(counted, values, 0).sum((0, -2, -1), dtype=torch.float64) for values in (losses, hits)]
+        index = y.unsqueeze(-2).expand(*z.shape[:-2], 1, -1)
+        losses = -torch.log_softmax(z, -2).gather(-2, index).squeeze(-2)
+        hits = z.max(-2).indices == y  # several times as fast as argmax
+    # Batch by batch first, which no number of threads divides otherwise.
+    sums = [torch.where(counted, values, 0).sum(-1, dtype=torch.float64).sum(0) for values in (losses, hits)]
     total, correct = (s.view(-1) / feed.counts for s in sums)
     return total, correct

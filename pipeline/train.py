@@ -23,7 +23,7 @@ from pipeline.threads import threads
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
-WORK_OF_A_THREAD = 3_000_000  # multiplications of a matrix product that outweigh waiting for another thread
+WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
 Engine = ClosedForm | Autograd
@@ -75,8 +75,7 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     mlp = classifier.mlp.to(device)
     distortion = distort(task.train, standardize, device)
     fingerprint = digest([with_validation, facts.data_digest, facts.features, facts.model, facts.train, facts.device])
-    work = task.train.batch_size * max(layer.numel() for layer in mlp.weights())
-    with threads(max(1, work // WORK_OF_A_THREAD)):
+    with threads(threads_for(task.train, mlp)):
         if task.train.framework == "keras":
             from pipeline import keras_engine  # an optional extra, and seconds to import
 
@@ -155,6 +154,11 @@ def record(
         values = zip(("loss", "validation loss", "validation accuracy"), (row[1], row[3], row[4]), strict=True)
         known = ", ".join(f"{name} {value:.4f}" for name, value in values if not math.isnan(value))
         print(f"  epoch {state.epoch}/{options.epochs}: {known}", flush=True)
+
+
+def threads_for(options: Train, mlp: MLP) -> int:
+    """Threads that pay: a small product is done sooner than another thread has fetched its part of the operands."""
+    return max(1, options.batch_size * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
 
 
 def distort(options: Train, standardize: Standardize, device: torch.device) -> Distortion | None:

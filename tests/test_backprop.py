@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_reference(
     step = Backprop([mlp], kind, size, "sgd", [1.0], [penalties])
     z = torch.empty(1 if kind == "binary" else 3, size)
     before = step.parameters.clone()
-    step.step(data.x[order], feed.targets(order[None], len(z))[0], feed.weights[0], z, (True,))
+    step.step(data.x[order], feed.targets(data.y[order][None], len(z))[0], feed.weights[0], z, (True,))
     taken = before - step.parameters  # plain descent with a learning rate of 1: the gradient itself
     expected = np.concatenate([g.ravel() for g in (*by_hand.weights, *by_hand.biases)])
     np.testing.assert_allclose(taken.numpy(), expected, rtol=1e-4, atol=2e-5)
@@ -114,16 +114,20 @@ def test_many_networks_are_trained_as_each_alone(kind: Any, optimizer: str) -> N
             torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
 
 
-def test_networks_that_share_their_batches_gather_them_once() -> None:
-    data = problem("multiclass")
-    options = [Train(batch_size=16, learning_rate=rate) for rate in (0.001, 0.01)]
-    networks = [network(data, "multiclass") for _ in options]
-    feed = Feed([data, data], [0, 0], 16)
-    assert feed.order(0).shape == (5, 16)
-    found = trained(ClosedForm, networks, [data, data], "multiclass", options)
+@pytest.mark.parametrize("hidden", [(), (7,), (5, 4)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_that_share_their_batches_are_trained_as_each_alone(kind: Any, hidden: tuple[int, ...]) -> None:
+    data = problem(kind)
+    assert Feed([data, data], [0, 0], 16).order(0).shape == (5, 16)
+    options = [Train(batch_size=16, learning_rate=rate, **p) for rate, p in product((0.001, 0.01), PENALTIES)]
+    together = [network(data, kind, hidden) for _ in options]
+    alone = copy.deepcopy(together)
+    found = torch.stack(trained(ClosedForm, together, [data] * len(options), kind, options))
     for m, option in enumerate(options):
-        expected = trained(ClosedForm, [network(data, "multiclass")], [data], "multiclass", [option])
-        torch.testing.assert_close(torch.stack(found)[..., m], torch.stack(expected)[..., 0])
+        expected = torch.stack(trained(ClosedForm, [alone[m]], [data], kind, [option]))
+        torch.testing.assert_close(found[..., m], expected[..., 0], rtol=1e-5, atol=1e-6, equal_nan=True)
+        for a, b in zip(together[m].parameters(), alone[m].parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
 
 
 def test_nothing_is_allocated_inside_a_step() -> None:
@@ -132,7 +136,7 @@ def test_nothing_is_allocated_inside_a_step() -> None:
     mlp = network(data, "multiclass", (50, 40))
     step = Backprop([mlp], "multiclass", 64, "adam", [0.01], [Penalties(options.l1, options.l2, 1e-3, 1e-3)])
     feed = Feed([data], [0], 64)
-    targets, z = feed.targets(feed.order(0), 3)[0], torch.empty(3, 64)
+    targets, z = feed.targets(data.y[None], 3)[0], torch.empty(3, 64)
     with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
         step.step(data.x, targets, feed.weights[0], z, (True,))
     allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.events())
