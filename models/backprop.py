@@ -302,6 +302,16 @@ class Backprop:
             for key, parts in groups.items()
         ]  # fmt: skip
 
+    def logits(self, x: Tensor, members: Sequence[int]) -> Tensor:
+        """Outputs of several of many networks for the same samples: float32 (N, n_0) → (len(members), N, K)."""
+        chosen = slice(None) if len(members) == len(self.networks) else list(members)
+        a = x.expand(len(members), *x.shape)
+        for i, layer in enumerate(self.layers):
+            if i:
+                ACTIVATE[self.activation](a)
+            a = torch.baddbmm(layer.b[chosen].unsqueeze(-2), a, layer.w[chosen].mT)
+        return a
+
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step, for a checkpoint; `load` takes it back."""
         return {"parameters": self.parameters, "steps": self.steps} | {

@@ -17,8 +17,9 @@ from models.classifier import loss
 from models.mlp import MLP
 from models.reference import Penalties
 from pipeline.task import Train
-from pipeline.threads import Pace
+from pipeline.threads import Pace, threads
 
+WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
 CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
 
 
@@ -221,6 +222,10 @@ class Autograd:
 
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
         """As `ClosedForm.epoch`."""
+        with threads(threads_for(self.options, self.mlp)):
+            return self._epoch(number, factor)
+
+    def _epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
         feed, kind = self.feed, self.kind
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
@@ -265,6 +270,11 @@ def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor |
         if options.l2:
             total = total + options.l2 * w.square().sum()
     return total
+
+
+def threads_for(options: Train, mlp: MLP) -> int:
+    """Threads that pay whatever else the machine does, for steps whose products cannot be told from the rest."""
+    return max(1, options.batch_size * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
 
 
 def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,9 @@ from tqdm import tqdm
 from models.backprop import BETAS, EPSILON, MOMENTUM
 from models.card import Kind
 from models.mlp import MLP
-from pipeline.engines import Batch, Feed
+from pipeline.engines import Batch, Feed, threads_for
 from pipeline.task import Train, UserError
+from pipeline.threads import threads
 from pipeline.train import SCHEDULES, State, out_of_patience, record
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, by the import
@@ -36,6 +37,7 @@ def fit(mlp: MLP, training: Batch, validation: Batch, kind: Kind, options: Train
     keras.config.set_dtype_policy("float32")
     with (
         keras.device(training.x.device.type),
+        threads(threads_for(options, mlp)),
         tqdm(total=options.epochs, desc="train", unit="epoch", disable=None) as bar,
     ):
         model = sequential(mlp, options)

@@ -11,15 +11,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages._heartbeat import get_heartbeat_thread  # what Study.optimize uses, for several trials at a time
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
@@ -27,6 +29,7 @@ from tqdm import tqdm
 from pipeline.task import Model, Range, Task, Train, UserError, digest
 
 HEARTBEAT, GRACE = 2, 15  # seconds between two signs of life, and of silence after which a process counts as dead
+TOGETHER = 16  # trials that a process does at a time, and begins again if it dies
 MAX_RETRY = 5  # of a trial whose process died; it may be the trial that kills it
 SURPLUS = "surplus"  # mark of a trial begun when another process had begun the last one at the same moment
 SECTIONS: dict[str, type[Model] | type[Train]] = {"model": Model, "train": Train}
@@ -41,6 +44,7 @@ def open_study(task: Task, name: str, storage: str) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
+    warnings.filterwarnings("ignore", "Heartbeat of storage")  # ours beats for every trial that it asks for
     # Other processes write too: waiting for the database's lock is no error, nor is finding tables just made.
     engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
     for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 0):
@@ -100,34 +104,16 @@ def combinations(task: Task) -> list[dict[str, str]]:
     return [dict(zip(task.tune.space, values, strict=True)) for values in product(*lists)]
 
 
-Judge = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]  # hyperparameters → result with a score, and its words
+Outcome = tuple[dict[str, Any], str] | UserError  # a result with a score, and its words; or why there is none
+Judge = Callable[[Sequence[dict[str, Any]]], list[Outcome]]  # hyperparameters of trials → what became of each
 
 
 def work(task: Task, study: optuna.Study, judge: Judge) -> None:
-    """Do trials until all are done, whoever does them. A UserError of `judge` is the result of its trial."""
+    """Do trials until all are done, whoever does them; several at a time, whose networks are trained together."""
     wanted = n_trials(task)
+    # What `tpe` tries next depends on the results so far.
+    most = 1 if task.tune.sampler == "tpe" else TOGETHER
     waiting = False
-    running: list[Trial] = []
-
-    def objective(trial: Trial) -> float:
-        running[:] = [trial]
-        if _slot(study, study.get_trials(deepcopy=False)[trial.number]) >= wanted:
-            trial.set_user_attr(SURPLUS, True)
-            raise TrialPruned
-        parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
-        trial.set_user_attr("parameters", parameters)
-        try:
-            result, verdict = judge(parameters)
-        except UserError as error:
-            trial.set_user_attr("reason", str(error))
-            bar.write(f"  trial {trial.number + 1}: {words(parameters)}: {error}", file=sys.stdout)
-            raise TrialPruned(str(error)) from None
-        trial.set_user_attr("result", result)
-        if bar.disable:
-            print(f"  trial {trial.number + 1}/{wanted}: {words(parameters)}: {verdict}", flush=True)
-        score: float = result["score"]
-        return score
-
     with tqdm(total=wanted, desc="tune", unit="trial", disable=None) as bar:
         while True:
             fail_stale_trials(study)
@@ -137,14 +123,7 @@ def work(task: Task, study: optuna.Study, judge: Judge) -> None:
             bar.n = sum(slot[-1].state.is_finished() for slot in begun)
             bar.refresh()
             if len(begun) < wanted or any(t.state == TrialState.WAITING for t in trials):
-                try:
-                    study.optimize(objective, n_trials=1)
-                except UpdateFinishedTrialError:
-                    pass  # this process slept so long that another took the trial for dead and did it again
-                except BaseException:  # Ctrl-C: the trial is to be done when the search goes on
-                    for trial in running:
-                        _again(study, trial.number)
-                    raise
+                _do(task, study, judge, most, bar)
             elif any(t.state == TrialState.RUNNING for slot in begun for t in slot):
                 if not waiting:
                     bar.write("  waiting for the trials of other processes", file=sys.stdout)
@@ -152,6 +131,55 @@ def work(task: Task, study: optuna.Study, judge: Judge) -> None:
                 time.sleep(0.5)
             else:
                 return
+
+
+def _do(task: Task, study: optuna.Study, judge: Judge, most: int, bar: tqdm) -> None:
+    """Begin up to `most` trials and end them."""
+    chosen: list[tuple[Trial, dict[str, Any]]] = []
+    with ExitStack() as alive:
+        try:
+            while len(chosen) < most and (trial := _begin(task, study)):
+                alive.enter_context(get_heartbeat_thread(trial._trial_id, study._storage))  # type: ignore[arg-type]
+                parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
+                trial.set_user_attr("parameters", parameters)
+                chosen.append((trial, parameters))
+            outcomes = judge([parameters for _, parameters in chosen]) if chosen else []
+        except BaseException:  # Ctrl-C: the trials are to be done when the search goes on
+            for trial, _ in chosen:
+                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                _again(study, trial.number)
+            raise
+        for (trial, parameters), outcome in zip(chosen, outcomes, strict=True):
+            with suppress(UpdateFinishedTrialError):  # so long asleep that others took it for dead and did it again
+                _end(study, trial, parameters, outcome, bar, n_trials(task))
+
+
+def _begin(task: Task, study: optuna.Study) -> Trial | None:
+    """The next trial, if there is one to be done."""
+    trials = study.get_trials(deepcopy=False)
+    if len(slots(trials)) >= n_trials(task) and not any(t.state == TrialState.WAITING for t in trials):
+        return None
+    trial = study.ask()
+    if _slot(study, study.get_trials(deepcopy=False)[trial.number]) < n_trials(task):
+        return trial
+    trial.set_user_attr(SURPLUS, True)
+    study.tell(trial, state=TrialState.PRUNED)
+    return None
+
+
+def _end(
+    study: optuna.Study, trial: Trial, parameters: dict[str, Any], outcome: Outcome, bar: tqdm, wanted: int
+) -> None:
+    if isinstance(outcome, UserError):
+        trial.set_user_attr("reason", str(outcome))
+        bar.write(f"  trial {trial.number + 1}: {words(parameters)}: {outcome}", file=sys.stdout)
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        return
+    result, verdict = outcome
+    trial.set_user_attr("result", result)
+    study.tell(trial, result["score"], skip_if_finished=True)
+    if bar.disable:
+        print(f"  trial {trial.number + 1}/{wanted}: {words(parameters)}: {verdict}", flush=True)
 
 
 def _fail_stillborn(study: optuna.Study) -> None:

@@ -19,11 +19,9 @@ from pipeline.augment import Distortion
 from pipeline.engines import Autograd, Batch, ClosedForm, Feed
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError, digest
-from pipeline.threads import threads
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
-WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
 Engine = ClosedForm | Autograd
@@ -75,13 +73,12 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     mlp = classifier.mlp.to(device)
     distortion = distort(task.train, standardize, device)
     fingerprint = digest([with_validation, facts.data_digest, facts.features, facts.model, facts.train, facts.device])
-    with threads(threads_for(task.train, mlp)):
-        if task.train.framework == "keras":
-            from pipeline import keras_engine  # an optional extra, and seconds to import
+    if task.train.framework == "keras":
+        from pipeline import keras_engine  # an optional extra, and seconds to import
 
-            state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
-        else:
-            state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
+        state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
+    else:
+        state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
     facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
     weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
@@ -130,35 +127,45 @@ def record(
     bar: tqdm,
 ) -> None:
     """After an epoch, whose mean loss and accuracy were measured: a row of the history, the best weights, the bar."""
-    train_loss, train_accuracy = measured
-    if not math.isfinite(train_loss):
-        raise UserError(
-            f"the loss is no longer a number in epoch {state.epoch + 1}; "
-            f"lower train.learning_rate, now {options.learning_rate:g}"
-        )
-    validation_loss, validation_accuracy = evaluate(mlp, validation, kind)
-    state.epoch += 1
-    row = (state.epoch, train_loss, train_accuracy, validation_loss, validation_accuracy,
-           time.perf_counter() - started)  # fmt: skip
-    for name, value in zip(HISTORY, row, strict=True):
-        if not math.isnan(value):  # no validation samples, or a regression: those columns stay empty
-            state.history[name].append(value)
-    if not options.early_stopping:
-        state.best_epoch = state.epoch
-    elif validation_loss < state.best_loss:
-        state.best_loss, state.best_epoch = validation_loss, state.epoch
-        state.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
+    row = note(state, measured, evaluate(mlp, validation, kind), mlp, options, time.perf_counter() - started)
     bar.update()
-    bar.set_postfix(loss=f"{train_loss:.4f}", validation=f"{validation_loss:.4f}")
+    bar.set_postfix(loss=f"{row[1]:.4f}", validation=f"{row[3]:.4f}")
     if bar.disable and state.epoch % max(1, options.epochs // 10) == 0:
         values = zip(("loss", "validation loss", "validation accuracy"), (row[1], row[3], row[4]), strict=True)
         known = ", ".join(f"{name} {value:.4f}" for name, value in values if not math.isnan(value))
         print(f"  epoch {state.epoch}/{options.epochs}: {known}", flush=True)
 
 
-def threads_for(options: Train, mlp: MLP) -> int:
-    """Threads that pay: a small product is done sooner than another thread has fetched its part of the operands."""
-    return max(1, options.batch_size * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
+def note(
+    state: State,
+    measured: tuple[float, float],
+    validated: tuple[float, float],
+    mlp: MLP,
+    options: Train,
+    seconds: float,
+) -> tuple[float, ...]:
+    """A row of the history, and the weights if they are the best; the row.
+
+    Raises
+    ------
+    UserError : the loss is no longer a number
+    """
+    if not math.isfinite(measured[0]):
+        raise UserError(
+            f"the loss is no longer a number in epoch {state.epoch + 1}; "
+            f"lower train.learning_rate, now {options.learning_rate:g}"
+        )
+    state.epoch += 1
+    row = (state.epoch, *measured, *validated, seconds)
+    for name, value in zip(HISTORY, row, strict=True):
+        if not math.isnan(value):  # no validation samples, or a regression: those columns stay empty
+            state.history[name].append(value)
+    if not options.early_stopping:
+        state.best_epoch = state.epoch
+    elif validated[0] < state.best_loss:
+        state.best_loss, state.best_epoch = validated[0], state.epoch
+        state.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
+    return row
 
 
 def distort(options: Train, standardize: Standardize, device: torch.device) -> Distortion | None:

@@ -1,15 +1,11 @@
 """Search over hyperparameters by cross-validation: folds, what a trial is worth, the table and `search.json`."""
 
 import difflib
-import io
 import math
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,25 +17,18 @@ from models.card import Kind
 from models.classifier import Standardize, n_outputs
 from models.frontend import build
 from models.mlp import MLP
-from pipeline import extract, search_plots, train
+from pipeline import extract, search_plots, sweep, train
 from pipeline.artifacts import read_json, write_json
 from pipeline.engines import Batch
 from pipeline.extract import Features
 from pipeline.study import SECTIONS, decode, n_trials, number_type, open_study, shown, slots, work
+from pipeline.sweep import Fold, Training
 from pipeline.task import Range, Task, UserError, digest, parse
-from pipeline.threads import threads
+from pipeline.train import State
 
 FILE = "search.json"
 DATABASE = "search.db"
-FIXED = ("train.device", "train.framework")  # say where and with what, and change no result
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """One part held out, the others trained on; both standardised with the statistics of the training part."""
-
-    training: Batch
-    held_out: Batch
+FIXED = ("train.device", "train.framework", "train.engine")  # say where and with what, and change no result
 
 
 def tune(task: Task, run: Path, storage: str | None = None) -> dict[str, Any]:
@@ -68,13 +57,12 @@ def tune(task: Task, run: Path, storage: str | None = None) -> dict[str, Any]:
     features = Features.load(run / extract.FILE)
     folds = make_folds(task, features, train.choose_device(task.train.device))
 
-    def judge(parameters: dict[str, Any]) -> tuple[dict[str, Any], str]:
-        result = evaluate(_with(task, parameters), features, folds)
-        return result, _judged(result)
+    def judge(chosen: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str] | UserError]:
+        results = evaluate([_with(task, parameters) for parameters in chosen], features, folds)
+        return [r if isinstance(r, UserError) else (r, _judged(r)) for r in results]
 
     study = open_study(task, _name(task, features), storage or f"sqlite:///{(run / DATABASE).resolve()}")
-    with threads(1):
-        work(task, study, judge)
+    work(task, study, judge)
     result = _result(task, features, study)
     write_json(run / FILE, result)
     print_table(result)
@@ -205,9 +193,8 @@ def make_folds(task: Task, features: Features, device: torch.device) -> list[Fol
         if not len(inside) or not len(outside):
             raise UserError(f"tune.folds = {n}: {len(rows)} samples do not fill them; use fewer folds")
         standardize = Standardize(features.x.shape[1]).fit(torch.from_numpy(features.x[outside]), one_unit)
-        folds.append(
-            Fold(_batch(features, outside, standardize, device), _batch(features, inside, standardize, device))
-        )
+        training, held_out = (_batch(features, part, standardize, device) for part in (outside, inside))
+        folds.append(Fold(training, held_out, standardize))
     return folds
 
 
@@ -217,28 +204,41 @@ def assign_fold(content: str, folds: int, seed: int) -> int:
 
 
 def _batch(features: Features, rows: NDArray[np.int64], standardize: Standardize, device: torch.device) -> Batch:
-    x = standardize(torch.from_numpy(features.x[rows]))
+    x = standardize.apply_(torch.from_numpy(features.x[rows]))
     return Batch(x.to(device), torch.from_numpy(features.y[rows]).to(device))
 
 
-def evaluate(task: Task, features: Features, folds: Sequence[Fold]) -> dict[str, Any]:
-    """Train the task's network on every fold; what `search.json` says of a trial.
+def evaluate(tasks: Sequence[Task], features: Features, folds: Sequence[Fold]) -> list[dict[str, Any] | UserError]:
+    """Train the network of each task on every fold, those of one shape together.
 
-    Raises
-    ------
-    UserError : the loss of a fold is no longer a number
+    Returns
+    -------
+    What `search.json` says of each trial, or why it failed: the loss of a fold is no longer a number
     """
     started = time.perf_counter()
-    judged = [_judge(task, features, fold) for fold in folds]
-    columns = {name: [fold[name] for fold in judged] for name in judged[0]}
+    trainings = [Training(_network(task, features, fold), task.train, fold) for task in tasks for fold in folds]
+    states = sweep.train(trainings, features.kind)
+    n = len(folds)
+    judged = [_judge(t, state, features.kind) for t, state in zip(trainings, states, strict=True)]
+    seconds = (time.perf_counter() - started) / len(tasks)
+    return [_summary(judged[i : i + n], features.kind, seconds) for i in range(0, len(judged), n)]
+
+
+def _summary(judged: Sequence[dict[str, Any] | UserError], kind: Kind, seconds: float) -> dict[str, Any] | UserError:
+    """The folds of a trial together; `seconds` are its share of the time in which it was trained with others."""
+    folds = []
+    for fold in judged:
+        if isinstance(fold, UserError):
+            return fold
+        folds.append(fold)
+    columns = {name: [fold[name] for fold in folds] for name in folds[0]}
     histories = columns.pop("history")
     epochs = min(len(history["epoch"]) for history in histories)  # every fold has reached them
-    kind = features.kind
     result: dict[str, Any] = {
         "score": float(np.mean(columns["validation_loss" if kind == "regression" else "validation_accuracy"])),
         **{name: _spread(values) for name, values in columns.items() if not math.isnan(values[0])},
         "gap": _spread(np.subtract(columns["validation_loss"], columns["train_loss"]).tolist()),
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds,
         "curves": {
             name: _rounded(np.mean([history[name][:epochs] for history in histories], axis=0))
             for name in ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
@@ -253,23 +253,23 @@ def evaluate(task: Task, features: Features, folds: Sequence[Fold]) -> dict[str,
     return result
 
 
-def _judge(task: Task, features: Features, fold: Fold) -> dict[str, Any]:
+def _network(task: Task, features: Features, fold: Fold) -> MLP:
+    model, outputs = task.model, n_outputs(features.kind, len(features.labels))
+    mlp = MLP(features.x.shape[1], model.hidden, outputs, model.activation, task.train.seed, model.init)
+    return mlp.to(fold.training.x.device)
+
+
+def _judge(training: Training, state: State | UserError, kind: Kind) -> dict[str, Any] | UserError:
     """Training on one fold: its history, and losses and weights of the epoch kept."""
-    kind: Kind = features.kind
-    model, options = task.model, task.train
-    outputs = n_outputs(kind, len(features.labels))
-    mlp = MLP(features.x.shape[1], model.hidden, outputs, model.activation, options.seed, model.init)
-    mlp = mlp.to(fold.training.x.device)
-    # The bar and the lines of a single training would drown those of the search.
-    silence = io.StringIO()
-    with TemporaryDirectory() as folder, redirect_stdout(silence), redirect_stderr(silence):
-        state = train.fit(mlp, fold.training, fold.held_out, kind, options, Path(folder) / train.CHECKPOINT, "")
+    if isinstance(state, UserError):
+        return state
+    mlp, fold = training.mlp, training.fold
     train_loss, train_accuracy = train.evaluate(mlp, fold.training, kind)
     loss, accuracy = train.evaluate(mlp, fold.held_out, kind)
     if not (math.isfinite(train_loss) and math.isfinite(loss)):
-        raise UserError(
+        return UserError(
             f"the loss is no longer a number after the last epoch; "
-            f"lower train.learning_rate, now {options.learning_rate:g}"
+            f"lower train.learning_rate, now {training.options.learning_rate:g}"
         )
     return {
         "history": state.history,

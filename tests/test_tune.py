@@ -24,7 +24,8 @@ QUICK = ("train.epochs=3", "tune.folds=2")
 PROGRAM = """
 import sys
 from pathlib import Path
-from pipeline import task, tune
+from pipeline import study, task, tune
+study.TOGETHER = 1
 tune.tune(task.load("regions", overrides=sys.argv[2:]), Path(sys.argv[1]))
 """
 
@@ -118,6 +119,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "GRACE", 1)
+    monkeypatch.setattr(study, "TOGETHER", 1)
     space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=300")
     prepared(features, tmp_path)
     process = start(tmp_path, *space)
@@ -134,6 +136,24 @@ def test_a_killed_search_goes_on_and_repeats_nothing(
     assert all(after[number].datetime_complete == moment for number, moment in before.items())
     assert len(after) == 4 + 1
     assert without_seconds(search(prepared(features, tmp_path / "undisturbed"), *space)) == without_seconds(result)
+
+
+def test_trials_trained_together_are_worth_what_each_is_alone(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shapes that cannot share a stack, rates, penalties, seeds and early stopping; autograd is the judge."""
+    space = """tune.space={"model.hidden"=[[4], [3, 2]], "train.learning_rate"=[0.01, 0.1], "train.l2"=[0, 1e-3],
+        "train.seed"=[0, 1], "train.early_stopping"=[0, 3]}""".replace("\n", "")
+    together = search(prepared(features, tmp_path / "together"), space, "train.epochs=8")
+    monkeypatch.setattr(study, "TOGETHER", 1)
+    alone = search(prepared(features, tmp_path / "alone"), space, "train.epochs=8", "train.engine=autograd")
+    of = {str(trial["parameters"]): trial for trial in alone["trials"]}
+    assert len(of) == 32
+    for trial in together["trials"]:
+        expected = of[str(trial["parameters"])]
+        assert trial["best_epoch"] == expected["best_epoch"]
+        for name in ("validation_loss", "train_loss", "weight_norm", "validation_accuracy"):
+            assert trial[name]["folds"] == pytest.approx(expected[name]["folds"], rel=1e-3), name
 
 
 def test_an_interrupted_trial_is_done_when_the_search_goes_on(
@@ -162,7 +182,10 @@ def test_a_trial_whose_process_died_at_once_is_taken_again(
     assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
 
 
-def test_two_processes_share_a_search(features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_share_a_search(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "TOGETHER", 1)
     prepared(features, tmp_path)
     space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03], "train.l2"=[0, 1e-4]}', "train.epochs=60")
     process = start(tmp_path, *space)
