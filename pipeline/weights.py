@@ -65,7 +65,8 @@ def network(facts: Facts) -> Classifier:
 
 
 def save(path: Path, classifier: Classifier, facts: Facts) -> None:
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    # Copies: a view would be saved with the whole buffer that it is part of.
+    tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
     text = json.dumps(asdict(facts), ensure_ascii=False).encode()
     tensors[_FACTS] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
     with replacing(path) as temporary:

@@ -18,6 +18,7 @@ from pipeline import extract, task, train, weights
 from pipeline.engines import penalty
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError
+from pipeline.threads import threads
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,15 @@ def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path
     assert tensors["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "momentum", "sgd"])
-def test_a_killed_run_continues_and_ends_with_the_same_weights(digits: Path, tmp_path: Path, optimizer: str) -> None:
-    options = ["train.epochs=150", f"train.optimizer={optimizer}", "train.early_stopping=150"]
+@pytest.mark.parametrize(
+    "how",
+    [
+        "train.optimizer=adam", "train.optimizer=momentum", "train.optimizer=sgd", "train.engine=autograd",
+        "train.augment.elastic=1",
+    ],
+)  # fmt: skip
+def test_a_killed_run_continues_and_ends_with_the_same_weights(digits: Path, tmp_path: Path, how: str) -> None:
+    options = ["train.epochs=150", how, "train.early_stopping=150"]
     undisturbed = trained(digits, tmp_path / "undisturbed", *options)
     run = tmp_path / "killed"
     run.mkdir()
@@ -164,6 +171,49 @@ def test_schedules() -> None:
     assert factors["cosine"][50] == pytest.approx(0.5)
     assert factors["robbins-monro"][:3] == [1, 1 / 2, 1 / 3]
     assert all(math.isfinite(f) and 0 < f <= 1 for column in factors.values() for f in column)
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    factors = [train.SCHEDULES["one-cycle"](epoch, 100) for epoch in range(100)]
+    top = factors.index(max(factors))
+    assert 29 <= top <= 30
+    assert factors[:top] == sorted(factors[:top])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[0] == pytest.approx(0.04, abs=0.01)
+    assert 0 < factors[-1] < 1e-3
+
+
+def test_the_number_of_threads_changes_no_bit(digits: Path, tmp_path: Path) -> None:
+    options = ("train.epochs=2", "model.hidden=[130]", "train.l1=1e-4", "train.l2=1e-3", "train.augment.elastic=1")
+    results = []
+    for n in sorted({1, torch.get_num_threads()}):
+        with threads(n):
+            results.append((trained(digits, tmp_path / f"{n}", *options), history(tmp_path / f"{n}")["train_loss"]))
+    assert same(results[0][0], results[-1][0])
+    assert results[0][1] == results[-1][1]
+
+
+@pytest.mark.parametrize("engine", ["closed-form", "autograd"])
+def test_augmentation_makes_fitting_harder_and_leaves_the_validation_images_alone(
+    digits: Path, tmp_path: Path, engine: str
+) -> None:
+    options = ("train.epochs=15", "train.learning_rate=0.003", f"train.engine={engine}")
+    plain, distorted = tmp_path / "plain", tmp_path / "distorted"
+    trained(digits, plain, *options)
+    tensors = trained(digits, distorted, *options, "train.augment.elastic=1.5", "train.augment.rotation=15")
+    assert history(distorted)["train_loss"][-1] > 1.5 * history(plain)["train_loss"][-1]
+    assert history(distorted)["validation_accuracy"][-1] > 0.9
+    features = Features.load(digits / extract.FILE)
+    assert tensors["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
+
+
+def test_engines_agree_on_distorted_images(digits: Path, tmp_path: Path) -> None:
+    options = ("train.epochs=3", "train.augment.elastic=1", "train.augment.shift=2", "train.l2=1e-4")
+    for engine in ("closed-form", "autograd"):
+        trained(digits, tmp_path / engine, *options, f"train.engine={engine}")
+    found, expected = (history(tmp_path / engine) for engine in ("closed-form", "autograd"))
+    for column in set(train.HISTORY) - {"seconds"}:
+        assert found[column] == pytest.approx(expected[column], rel=1e-5), column
 
 
 def test_cuda_where_there_is_none_is_one_line() -> None:
