@@ -22,6 +22,7 @@ from pipeline.task import Task, Train, UserError, digest
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
+ROWS = 16_384  # samples that are evaluated at a time, whose hidden layers take memory
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
 Engine = ClosedForm | Autograd
@@ -58,14 +59,11 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     facts = weights.begin(task, features, _device_name(device))
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
-    x, y = torch.from_numpy(features.x), torch.from_numpy(features.y)
-    of_train = torch.from_numpy(~features.rows("test") if with_validation else features.rows("train"))
-    of_validation = torch.from_numpy(features.rows("validation")) & ~of_train
-    if task.train.early_stopping and not of_validation.any():
-        raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
     standardize = classifier.standardize
-    # The one copy of the samples; standardised where it lies.
-    training, validation = Batch(x[of_train], y[of_train]), Batch(x[of_validation], y[of_validation])
+    training, validation = _splits(features, with_validation)
+    del features  # from here on the splits are the only copy
+    if task.train.early_stopping and not len(validation.y):
+        raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
     standardize.fit(training.x, classifier.frontend.one_unit)
     training, validation = (
         Batch(standardize.apply_(split.x).to(device), split.y.to(device)) for split in (training, validation)
@@ -85,6 +83,14 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     (run / CHECKPOINT).unlink(missing_ok=True)
     print(f"{task.name}: {state.epoch} epochs in {facts.seconds:.1f} s on {facts.device} → {run / weights.FILE}")
     return facts
+
+
+def _splits(features: Features, with_validation: bool) -> tuple[Batch, Batch]:
+    """What to train on and what to validate on, each a copy that may be changed where it lies."""
+    x, y = torch.from_numpy(features.x), torch.from_numpy(features.y)
+    of_train = torch.from_numpy(~features.rows("test") if with_validation else features.rows("train"))
+    of_validation = torch.from_numpy(features.rows("validation")) & ~of_train
+    return Batch(x[of_train], y[of_train]), Batch(x[of_validation], y[of_validation])
 
 
 def fit(
@@ -213,10 +219,15 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 @torch.inference_mode()
 def evaluate(mlp: MLP, data: Batch, kind: Kind) -> tuple[float, float]:
     """Mean loss, without the penalty, and accuracy; NaN where there is none."""
-    if not len(data.y):
+    n = len(data.y)
+    if not n:
         return math.nan, math.nan
-    logits = mlp(data.x)
-    return float(loss(logits, data.y, kind)), float(_correct(logits, data.y, kind)) / len(data.y)
+    total = torch.zeros(2, dtype=torch.float64, device=data.x.device)
+    for x, y in zip(torch.split(data.x, ROWS), torch.split(data.y, ROWS), strict=True):
+        logits = mlp(x)
+        total += torch.stack([loss(logits, y, kind) * len(y), _correct(logits, y, kind)])
+    mean_loss, accuracy = (total / n).tolist()
+    return mean_loss, accuracy
 
 
 def print_summary(mlp: MLP) -> None:
