@@ -72,8 +72,11 @@ class _Hidden:
     """
 
     layer: _Layer
+    b: Tensor  # as the products take it
+    w_t: Tensor
     a: Tensor
     d: Tensor
+    d_t: Tensor
     a_seen: Tensor
     d_seen: Tensor
     affine: Any
@@ -145,6 +148,7 @@ class Backprop:
         ]
         outputs = self._output.b.shape[-1]
         self._d_output = torch.empty(*lead, outputs, batch_size, **like)
+        self._d_output_t, self._b_output = self._d_output.mT, self._output.b.unsqueeze(-1)
         self._prepare_penalties(lead, like)
         self._rates = torch.zeros(len(networks), **like)
         self.threads = torch.get_num_threads()
@@ -165,12 +169,15 @@ class Backprop:
     def _make_hidden(self, layer: _Layer, batch_size: int, side_by_side: bool) -> _Hidden:
         *lead, width, _ = layer.w.shape
         large = layer.w.numel() * batch_size > WORK
-        if not side_by_side:
-            a, d = (layer.w.new_empty(*lead, batch_size, width) for _ in range(2))
-            return _Hidden(layer, a, d, a, d, self._affine, self._product, large)
-        a, d = (layer.w.new_empty(batch_size, lead[0] * width) for _ in range(2))
-        a_seen, d_seen = (values.view(batch_size, *lead, width).transpose(0, 1) for values in (a, d))
-        return _Hidden(layer.flat(), a, d, a_seen, d_seen, torch.addmm, torch.mm, large)
+        if side_by_side:
+            a, d = (layer.w.new_empty(batch_size, lead[0] * width) for _ in range(2))
+            a_seen, d_seen = (values.view(batch_size, *lead, width).transpose(0, 1) for values in (a, d))
+            layer, lead = layer.flat(), []
+        else:
+            a, d = a_seen, d_seen = [layer.w.new_empty(*lead, batch_size, width) for _ in range(2)]
+        affine, product = (torch.baddbmm, torch.bmm) if lead else (torch.addmm, torch.mm)
+        b = layer.b.unsqueeze(-2) if lead else layer.b
+        return _Hidden(layer, b, layer.w.mT, a, d, d.mT, a_seen, d_seen, affine, product, large)
 
     def _prepare_penalties(self, lead: tuple[int, ...], like: dict[str, Any]) -> None:
         def column(name: str) -> Tensor | None:
@@ -211,7 +218,7 @@ class Backprop:
         seen = [x]  # what each layer is fed
         for i, h in enumerate(self._hidden):
             torch.set_num_threads(self.threads if h.large else 1)
-            h.affine(h.layer.b.unsqueeze(-2), seen[i], h.layer.w.mT, out=h.a)  # z_l = a_{l-1} W_lᵀ + b_l
+            h.affine(h.b, seen[i], h.w_t, out=h.a)  # z_l = a_{l-1} W_lᵀ + b_l
             ACTIVATE[self.activation](h.a)
             seen.append(h.a_seen)
         if seen[-1].ndim < self._output.w.ndim:
@@ -219,7 +226,7 @@ class Backprop:
         a = seen[-1]
         torch.set_num_threads(1)
         output, delta = self._output, self._d_output
-        self._affine(output.b.unsqueeze(-1), output.w, a.mT, out=z)
+        self._affine(self._b_output, output.w, a.mT, out=z)
         if self.kind == "multiclass":
             torch.softmax(z, -2, out=delta).sub_(t).mul_(w)  # δ_O, (..., K, B)
         elif self.kind == "binary":
@@ -229,13 +236,13 @@ class Backprop:
         self._product(delta, a, out=output.w_gradient)
         torch.sum(delta, -1, out=output.b_gradient)
         if self._hidden:
-            self._product(delta.mT, output.w, out=self._hidden[-1].d_seen)  # ∂L/∂a_H
+            self._product(self._d_output_t, output.w, out=self._hidden[-1].d_seen)  # ∂L/∂a_H
         for i in reversed(range(len(self._hidden))):
             h = self._hidden[i]
             torch.set_num_threads(self.threads if h.large else 1)
             self._add_activity_penalties(i, w)
             _differentiate(self.activation, h.d, h.a)  # δ_l
-            h.product(h.d.mT, seen[i], out=h.layer.w_gradient)
+            h.product(h.d_t, seen[i], out=h.layer.w_gradient)
             torch.sum(h.d, -2, out=h.layer.b_gradient)
             if i:
                 h.product(h.d, h.layer.w, out=self._hidden[i - 1].d_seen)
