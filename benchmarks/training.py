@@ -1,6 +1,6 @@
 """Time per epoch of the trainer beside its peers: the same network, optimiser, batches and evaluation, in one run.
 
-    python -m benchmarks.training [--data FOLDER] [--epochs 3] [--threads N]
+    python -m benchmarks.training [--data FOLDER] [--epochs 5]
 
 784-100-10, sigmoid, Adam, batches of 100, trained on the 60,000 digits of MNIST and evaluated on its 10,000 test digits
 after every epoch (`FOLDER/MNIST/raw`; random pixels where there is none, whose epochs take as long). Each peer is
@@ -37,7 +37,7 @@ Epochs = Iterator[float]  # accuracy on the test digits after each epoch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PERCEPT_DATA", ".")), help="holds MNIST/raw")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=5)
     arguments = parser.parse_args()
     raw = digits(arguments.data)
     programs: dict[str, Callable[[], Epochs]] = {
@@ -45,7 +45,8 @@ def main() -> None:
         "percept, autograd": lambda: ours(raw, Autograd),
         "floor: products and Adam": lambda: floor(raw),
         "lecture: DataLoader + autograd": lambda: lecture(raw),
-        "scikit-learn MLPClassifier": lambda: sklearn(raw),
+        "scikit-learn MLPClassifier, float64": lambda: sklearn(raw, "float64"),  # what its loaders and scalers give
+        "scikit-learn MLPClassifier, float32": lambda: sklearn(raw, "float32"),
         "Keras 3 on torch": lambda: keras(raw),
     }
     print(f"{os.cpu_count()} cores, PyTorch {torch.__version__} with {torch.get_num_threads()} threads")
@@ -145,17 +146,18 @@ def floor(raw: Raw) -> Epochs:
         yield 0.0
 
 
-def lecture(raw: Raw) -> Epochs:
+def lecture(raw: Raw, device: torch.device | str = "cpu") -> Epochs:
     """The loop of the lecture and of most tutorials."""
     torch.manual_seed(0)
     loader = DataLoader(Digits(raw[0], raw[1]), batch_size=BATCH, shuffle=True)
     test_loader = DataLoader(Digits(raw[2], raw[3]), batch_size=1000)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, HIDDEN), nn.Sigmoid(), nn.Linear(HIDDEN, CLASSES))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, HIDDEN), nn.Sigmoid(), nn.Linear(HIDDEN, CLASSES)).to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     while True:
         model.train()
         for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = criterion(model(images), labels)
             loss.backward()
@@ -164,6 +166,7 @@ def lecture(raw: Raw) -> Epochs:
         correct = 0
         with torch.no_grad():
             for images, labels in test_loader:
+                images, labels = images.to(device), labels.to(device)
                 correct += int((model(images).argmax(1) == labels).sum())
         yield correct / len(raw[3])
 
@@ -173,12 +176,12 @@ def flat_float32(images: torch.Tensor) -> np.ndarray:
     return (pixels / 255 - MEAN) / DEVIATION
 
 
-def sklearn(raw: Raw) -> Epochs:
+def sklearn(raw: Raw, dtype: str) -> Epochs:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     warnings.simplefilter("ignore", ConvergenceWarning)
-    x, test_x = flat_float32(raw[0]), flat_float32(raw[2])
+    x, test_x = (flat_float32(images).astype(dtype) for images in (raw[0], raw[2]))
     y, test_y = raw[1].numpy(), raw[3].numpy()
     model = MLPClassifier(
         (HIDDEN,), activation="logistic", alpha=0, batch_size=BATCH, learning_rate_init=RATE, random_state=0

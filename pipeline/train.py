@@ -56,7 +56,7 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     """
     features = Features.load(run / extract.FILE)
     device = choose_device(task.train.device)
-    facts = weights.begin(task, features, _device_name(device))
+    facts = weights.begin(task, features, device_name(device))
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
     standardize = classifier.standardize
@@ -245,7 +245,8 @@ def _correct(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
     return (chosen == y).sum()
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What reports call it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 

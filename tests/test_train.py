@@ -18,7 +18,7 @@ from pipeline import extract, task, train, weights
 from pipeline.engines import penalty
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError
-from pipeline.threads import threads
+from pipeline.threads import Pace, threads
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,8 @@ def test_history_and_weights(digits: Path, tmp_path: Path) -> None:
     assert record["validation_accuracy"][-1] > 0.9
     assert record["seconds"] == sorted(record["seconds"])
     assert not (tmp_path / train.CHECKPOINT).exists()
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    assert (tmp_path / weights.FILE).stat().st_size < 4 * numbers + 10_000  # and no buffer that they are views of
 
 
 def test_the_seed_fixes_the_weights(digits: Path, tmp_path: Path) -> None:
@@ -191,6 +193,23 @@ def test_the_number_of_threads_changes_no_bit(digits: Path, tmp_path: Path) -> N
             results.append((trained(digits, tmp_path / f"{n}", *options), history(tmp_path / f"{n}")["train_loss"]))
     assert same(results[0][0], results[-1][0])
     assert results[0][1] == results[-1][1]
+
+
+def test_the_number_of_threads_that_was_faster_of_late_is_used() -> None:
+    pace = Pace()
+    pace.seconds = {1: 0.0, 2: 0.0}
+    seconds = {1: 0.001, 2: 0.005}
+    used = []
+    for i in range(400):
+        if i == 200:  # the other core falls idle
+            seconds[2] = 0.0002
+        with pace.piece() as n:
+            assert torch.get_num_threads() <= n
+            time.sleep(seconds[n])
+        used.append(n)
+    assert set(used[:2]) == {1, 2}
+    assert 1 <= used[2:200].count(2) <= 10  # tried again, the more rarely the slower it was
+    assert used[300:].count(2) > 80
 
 
 @pytest.mark.parametrize("engine", ["closed-form", "autograd"])
