@@ -1,0 +1,37 @@
+"""Programs of benchmarks/ run, and what they draw is there; their figures are for people to read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(module: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_growth_writes_its_table_and_its_figure(tmp_path: Path) -> None:
+    printed = run("growth", "--out", str(tmp_path), "--samples", "2000", "4000", "--hidden", "10")
+    rows = json.loads((tmp_path / "growth.json").read_text())
+    assert [(row["samples"], row["hidden"]) for row in rows] == [(2000, 10), (4000, 10)]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert "10 units" in (tmp_path / "growth.svg").read_text()
+    assert "2,000" in printed
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would take it")
+def test_without_a_gpu_its_benchmark_says_so() -> None:
+    assert run("gpu").startswith("not measured: device cuda")
+
+
+def test_a_search_is_timed_beside_scikit_learn() -> None:
+    printed = run("sweep", "--epochs", "1")
+    assert "60 networks, 1 epochs" in printed
+    assert "GridSearchCV" in printed
