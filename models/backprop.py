@@ -17,7 +17,7 @@ CUDA graphs need it, and networks with different numbers of samples can step tog
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,6 +84,17 @@ class _Hidden:
     large: bool  # more than one thread may pay
 
 
+class _Move(NamedTuple):
+    """Arguments of one fused call of the optimiser."""
+
+    parameters: list[Tensor]
+    gradients: list[Tensor]
+    moments: list[list[Tensor]]
+    steps: list[Tensor]
+    rate: Tensor
+    decay: float
+
+
 class Backprop:
     """Networks that step together, each exactly as it would alone (up to the rounding of float32).
 
@@ -105,7 +116,7 @@ class Backprop:
     Attributes
     ----------
     threads : of PyTorch's, for the large products and the optimiser; softmax and all that is small has one, so that the
-        number changes no bit of the result
+        number changes no bit of the result. A step sets PyTorch's number and leaves it so
     """
 
     def __init__(
@@ -153,7 +164,7 @@ class Backprop:
         self._rates = torch.zeros(len(networks), **like)
         self.threads = torch.get_num_threads()
         self._n_weights = n_weights
-        self._moves: dict[tuple[bool, ...], tuple[Tensor, list[tuple[Any, ...]]]] = {}
+        self._moves: dict[tuple[bool, ...], tuple[Tensor, list[_Move]]] = {}
         self.prepare((True,) * len(networks))
         self.set_rate(1.0)
 
@@ -196,7 +207,7 @@ class Backprop:
     def prepare(self, active: tuple[bool, ...]) -> None:
         """Make ready to move those networks alone."""
         taken = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
-        self._moves[active] = taken, self._groups(active)
+        self._moves[active] = taken, self._fused_moves(active)
 
     def step(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
         """One step of the optimiser on one batch.
@@ -260,53 +271,50 @@ class Backprop:
 
     def move(self, active: tuple[bool, ...]) -> None:
         """The optimiser's step along `gradients`, of the networks that have one."""
-        taken, groups = self._moves[active]
+        taken, moves = self._moves[active]
         self.steps.add_(taken)
-        for parameters, gradients, moments, steps, rate, decay in groups:
+        for m in moves:
             if self.optimizer == "adam":
-                first, second = moments
+                first, second = m.moments
                 torch._fused_adam_(
-                    parameters, gradients, first, second, [], steps, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
-                    weight_decay=decay, eps=EPSILON, amsgrad=False, maximize=False,
+                    m.parameters, m.gradients, first, second, [], m.steps, lr=m.rate, beta1=BETAS[0], beta2=BETAS[1],
+                    weight_decay=m.decay, eps=EPSILON, amsgrad=False, maximize=False,
                 )  # fmt: skip
             else:
                 torch._fused_sgd_(
-                    parameters, gradients, *(moments or [[]]), weight_decay=decay, lr=rate, dampening=0.0,
-                    momentum=MOMENTUM if moments else 0.0, nesterov=False, maximize=False, is_first_step=False,
+                    m.parameters, m.gradients, *(m.moments or [[]]), weight_decay=m.decay, lr=m.rate, dampening=0.0,
+                    momentum=MOMENTUM if m.moments else 0.0, nesterov=False, maximize=False, is_first_step=False,
                 )  # fmt: skip
 
-    def _groups(self, active: tuple[bool, ...]) -> list[tuple[Any, ...]]:
-        """Arguments of the fused calls: networks of one learning rate, their weights of one l2 and their biases.
+    def _fused_moves(self, active: tuple[bool, ...]) -> list[_Move]:
+        """Fused calls that move the active networks, one for all parts of the buffers with one rate and one l2.
 
         The gradient 2 l2 w of the penalty l2 Σw² is what the fused kernels call a weight decay of 2 l2.
         """
-        flats = [self.parameters, self.gradients, *self.moments]
         settings = [(rate, p.l2) for rate, p in zip(self.learning_rates, self.penalties, strict=True)]
+        parts: list[tuple[int, slice]] = []  # a network, and where in the buffers something of it lies
         if all(active) and len(set(settings)) == 1:
-            blocks = [slice(0, self._n_weights), slice(self._n_weights, None)] if settings[0][1] else [slice(None)]
-            tensors = [[flat[block] for block in blocks] for flat in flats]
-            decays = [2 * settings[0][1], 0.0][: len(blocks)]
-            return [
-                ([p], [g], [[m] for m in moments], [self.steps[0]], self._rates[0], decay)
-                for (p, g, *moments), decay in zip(zip(*tensors, strict=True), decays, strict=True)
-            ]
-        groups: dict[tuple[float, float], list[list[Tensor]]] = {}
-        members: dict[tuple[float, float], list[int]] = {}
-        start = 0
-        for layer in [layer.w for layer in self.layers] + [layer.b for layer in self.layers]:
-            size = layer[0].numel()
-            for m, (rate, l2) in enumerate(settings):
-                if active[m]:
-                    key = (rate, 2 * l2 if start < self._n_weights else 0.0)
-                    place = slice(start + m * size, start + (m + 1) * size)
-                    groups.setdefault(key, []).append([flat[place] for flat in flats])
-                    members.setdefault(key, []).append(m)
-            start += size * len(self.networks)
+            parts = [(0, slice(0, self._n_weights)), (0, slice(self._n_weights, None))]
+        else:
+            start = 0
+            for tensor in [layer.w for layer in self.layers] + [layer.b for layer in self.layers]:
+                size = tensor[0].numel()
+                parts += [(m, slice(start + m * size, start + (m + 1) * size)) for m, a in enumerate(active) if a]
+                start += tensor.numel()
+        calls: dict[tuple[float, float], list[tuple[int, slice]]] = {}
+        for m, place in parts:
+            rate, l2 = settings[m]
+            calls.setdefault((rate, 2 * l2 if place.start < self._n_weights else 0.0), []).append((m, place))
+
+        def views(flat: Tensor, of: list[tuple[int, slice]]) -> list[Tensor]:
+            return [flat[place] for _, place in of]
+
         return [
-            (*map(list, zip(*((p, g) for p, g, *_ in parts), strict=True)),
-             [list(moment) for moment in zip(*(moments for _, _, *moments in parts), strict=True)],
-             [self.steps[m] for m in members[key]], self._rates[members[key][0]], key[1])
-            for key, parts in groups.items()
+            _Move(
+                views(self.parameters, of), views(self.gradients, of), [views(moment, of) for moment in self.moments],
+                [self.steps[m] for m, _ in of], self._rates[of[0][0]], decay,
+            )
+            for (_, decay), of in calls.items()
         ]  # fmt: skip
 
     def logits(self, x: Tensor, members: Sequence[int]) -> Tensor:
