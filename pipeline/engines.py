@@ -6,6 +6,7 @@ Both take their mini-batches from a `Feed`, so that the same seed gives both the
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -51,9 +52,8 @@ class Feed:
         transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     ) -> None:
         sets = list({id(batch): batch for batch in data}.values())
-        offsets = dict(
-            zip(map(id, sets), [0, *torch.tensor([len(s.y) for s in sets]).cumsum(0).tolist()], strict=False)
-        )
+        starts = accumulate((len(batch.y) for batch in sets), initial=0)
+        offsets = {id(batch): start for batch, start in zip(sets, starts, strict=False)}
         columns = [(offsets[id(batch)], len(batch.y), seed) for batch, seed in zip(data, seeds, strict=True)]
         self.shared = len(set(columns)) == 1
         self.columns = columns[:1] if self.shared else columns

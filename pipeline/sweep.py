@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 
 import torch
 from torch import Tensor
@@ -59,16 +60,18 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
         stacks.setdefault((*shape(training), together), []).append(i)
     parts = [part for stack in stacks.values() for part in _parts(stack, trainings[stack[0]], device)]
     results: dict[int, State | UserError] = {}
+    stop = Event()
 
     def work(part: Sequence[int]) -> None:
-        results.update(zip(part, _train_stack([trainings[i] for i in part], kind), strict=True))
+        results.update(zip(part, _train_stack([trainings[i] for i in part], kind, stop), strict=True))
 
-    if device.type == "cpu":
-        with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
             list(pool.map(work, parts))
-    else:
-        for part in parts:
-            work(part)
+        except BaseException:  # Ctrl-C, which the workers do not see
+            stop.set()
+            raise
     return [results[i] for i in range(len(trainings))]
 
 
@@ -82,7 +85,7 @@ def _parts(stack: list[int], example: Training, device: torch.device) -> list[li
     return [stack[i : i + size] for i in range(0, len(stack), size)]
 
 
-def _train_stack(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
+def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list[State | UserError]:
     options = [t.options for t in trainings]
     networks = [t.mlp for t in trainings]
     first = trainings[0]
@@ -106,7 +109,7 @@ def _train_stack(trainings: Sequence[Training], kind: Kind) -> list[State | User
             except UserError as error:
                 failed[m] = error
         running = [m for m in running if m not in failed and not out_of_patience(states[m], options[m])]
-        if not running:
+        if not running or stop.is_set():
             break
     for mlp, state in zip(networks, states, strict=True):
         if state.best:

@@ -170,6 +170,16 @@ def test_an_interrupted_trial_is_done_when_the_search_goes_on(
     assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
 
 
+def test_ctrl_c_ends_a_search_at_once(features: Path, tmp_path: Path) -> None:
+    prepared(features, tmp_path)
+    process = start(tmp_path, RATES, "train.epochs=1000000")
+    wait_for(process, tmp_path, "state = 'RUNNING'")
+    time.sleep(1)  # into it
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=20)[0]
+    assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
+
+
 def test_a_trial_whose_process_died_at_once_is_taken_again(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
