@@ -26,9 +26,10 @@ from models.mlp import MLP
 from pipeline import train
 from pipeline.engines import Autograd, Batch, ClosedForm, Feed
 from pipeline.task import Train
-from pipeline.threads import threads
+from pipeline.threads import Pace
 
 HIDDEN, CLASSES, BATCH, RATE = 100, 10, 100, 1e-3
+STEPS = 12  # between two choices of the number of threads, as in the trainer
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, as every tutorial has them
 
 Epochs = Iterator[float]  # accuracy on the test digits after each epoch
@@ -130,19 +131,24 @@ def floor(raw: Raw) -> Epochs:
     flat, gradient, first, second = (torch.zeros(mlp.n_parameters()) for _ in range(4))
     step, test = torch.zeros(()), torch.randn(len(raw[3]), 784)
     hidden, out = torch.empty(len(test), HIDDEN), torch.empty(len(test), CLASSES)
+    pace, steps = Pace(), len(raw[1]) // BATCH
     while True:
-        with threads(train.threads_for(Train(batch_size=BATCH), mlp)):
-            for _ in range(len(raw[1]) // BATCH):
-                torch.addmm(b, x, w.T, out=a)
-                torch.addmm(c[:, None], v, a.T, out=z)
-                torch.mm(d, a, out=v_gradient)
-                torch.mm(d.T, v, out=d_a)
-                torch.mm(d_a.T, x, out=w_gradient)
-                torch._fused_adam_(
-                    [flat], [gradient], [first], [second], [], [step], lr=RATE, beta1=0.9, beta2=0.999,
-                    weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
-                )  # fmt: skip
-            torch.addmm(c, torch.addmm(b, test, w.T, out=hidden), v.T, out=out)
+        for _ in range(steps // STEPS):
+            with pace.piece() as n:
+                for _ in range(STEPS):
+                    torch.set_num_threads(n)
+                    torch.addmm(b, x, w.T, out=a)
+                    torch.set_num_threads(1)
+                    torch.addmm(c[:, None], v, a.T, out=z)
+                    torch.mm(d, a, out=v_gradient)
+                    torch.mm(d.T, v, out=d_a)
+                    torch.set_num_threads(n)
+                    torch.mm(d_a.T, x, out=w_gradient)
+                    torch._fused_adam_(
+                        [flat], [gradient], [first], [second], [], [step], lr=RATE, beta1=0.9, beta2=0.999,
+                        weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
+                    )  # fmt: skip
+        torch.addmm(c, torch.addmm(b, test, w.T, out=hidden), v.T, out=out)
         yield 0.0
 
 
