@@ -19,10 +19,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipeline import extract, task, train
 from pipeline.artifacts import write_json
-from pipeline.canvas import STYLE, write_svg
+from pipeline.canvas import CURVES, STYLE, write_svg
 from pipeline.extract import Features
 
 FEATURES, CLASSES = 784, 10
@@ -94,18 +95,22 @@ def random_features(n: int) -> Features:
 
 
 def figure(rows: list[dict[str, float]]) -> Figure:
-    drawn = Figure(figsize=(8, 3.2), layout="constrained")
+    drawn = Figure(figsize=(8, 3.6), layout="constrained")
     left, right = drawn.subplots(1, 2)
-    for hidden in sorted({row["hidden"] for row in rows}):
+    for hidden, color in zip(sorted({row["hidden"] for row in rows}), CURVES, strict=False):
         of = [row for row in rows if row["hidden"] == hidden]
         samples = [row["samples"] for row in of]
-        left.plot(samples, [row["seconds"] for row in of], "o-", label=f"{hidden:g} units")
-        right.plot(samples, [row["peak"] for row in of], "o-", label=f"{hidden:g} units")
-    data = sorted({(row["samples"], row["data"]) for row in rows})
-    right.plot(*zip(*data, strict=True), "--", color="grey", label="the data itself")
+        left.plot(samples, [row["seconds"] for row in of], "o-", color=color, label=f"{hidden:,} units")
+        right.plot(samples, [row["peak"] for row in of], "o-", color=color)
+    samples, data = zip(*sorted({(row["samples"], row["data"]) for row in rows}), strict=True)
+    right.plot(samples, data, "--", color=CURVES[-1], label="the features themselves")
     for axes, title in ((left, "seconds an epoch"), (right, "peak memory, MB")):
         axes.set(xscale="log", yscale="log", xlabel="samples", title=title)
-        axes.legend()
+        axes.xaxis.set_major_locator(FixedLocator(samples))
+        axes.xaxis.set_minor_locator(NullLocator())
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    drawn.legend(loc="outside lower center", ncols=4)
     return drawn
 
 
