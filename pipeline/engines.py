@@ -161,8 +161,9 @@ class ClosedForm:
         feed = self.feed
         self.backprop.set_rate(factor)
         order = feed.order(number)
-        y = feed.y[order]
-        targets = feed.targets(y, self.n_outputs)
+        with threads(1):
+            y = feed.y[order]
+            targets = feed.targets(y, self.n_outputs)
         self.t = targets if self.t is None or feed.device.type == "cpu" else self.t.copy_(targets)
         randomness = feed.randomness(number)
         for start in range(0, feed.n_steps, self.chunk):
@@ -170,7 +171,8 @@ class ClosedForm:
             with self.pace.piece() as self.backprop.threads:
                 feed.fill(rows, self.x[: len(rows)], randomness)
                 self._run(start, start + len(rows))
-        return measure(self.z, y, feed, self.kind)
+        with threads(1):
+            return measure(self.z, y, feed, self.kind)
 
     def _run(self, start: int, stop: int) -> None:
         if self.feed.device.type == "cpu":
@@ -222,7 +224,7 @@ class Autograd:
 
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
         """As `ClosedForm.epoch`."""
-        with threads(threads_for(self.options, self.mlp)):
+        with threads(threads_for(self.options.batch_size, self.mlp)):
             return self._epoch(number, factor)
 
     def _epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
@@ -272,9 +274,9 @@ def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor |
     return total
 
 
-def threads_for(options: Train, mlp: MLP) -> int:
-    """Threads that pay whatever else the machine does, for steps whose products cannot be told from the rest."""
-    return max(1, options.batch_size * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
+def threads_for(n_samples: int, mlp: MLP) -> int:
+    """Threads that pay whatever else the machine does, for products of that many samples with the weights."""
+    return max(1, n_samples * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
 
 
 def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ def fit(mlp: MLP, training: Batch, validation: Batch, kind: Kind, options: Train
     keras.config.set_dtype_policy("float32")
     with (
         keras.device(training.x.device.type),
-        threads(threads_for(options, mlp)),
+        threads(threads_for(options.batch_size, mlp)),
         tqdm(total=options.epochs, desc="train", unit="epoch", disable=None) as bar,
     ):
         model = sequential(mlp, options)

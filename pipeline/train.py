@@ -16,9 +16,10 @@ from models.mlp import MLP
 from pipeline import extract, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.augment import Distortion
-from pipeline.engines import Autograd, Batch, ClosedForm, Feed
+from pipeline.engines import Autograd, Batch, ClosedForm, Feed, threads_for
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError, digest
+from pipeline.threads import threads
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
@@ -223,9 +224,10 @@ def evaluate(mlp: MLP, data: Batch, kind: Kind) -> tuple[float, float]:
     if not n:
         return math.nan, math.nan
     total = torch.zeros(2, dtype=torch.float64, device=data.x.device)
-    for x, y in zip(torch.split(data.x, ROWS), torch.split(data.y, ROWS), strict=True):
-        logits = mlp(x)
-        total += torch.stack([loss(logits, y, kind) * len(y), _correct(logits, y, kind)])
+    with threads(threads_for(min(n, ROWS), mlp)):
+        for x, y in zip(torch.split(data.x, ROWS), torch.split(data.y, ROWS), strict=True):
+            logits = mlp(x)
+            total += torch.stack([loss(logits, y, kind) * len(y), _correct(logits, y, kind)])
     mean_loss, accuracy = (total / n).tolist()
     return mean_loss, accuracy
 
