@@ -22,8 +22,9 @@ from pipeline.task import UserError
 RATES = 'tune.space={"train.learning_rate"=[0.003, 0.03]}'
 QUICK = ("train.epochs=3", "tune.folds=2")
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from pipeline import study, task, tune
 study.TOGETHER = 1
 tune.tune(task.load("regions", overrides=sys.argv[2:]), Path(sys.argv[1]))
