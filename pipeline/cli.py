@@ -35,6 +35,8 @@ run alone and again.
 
 `percept run digits --data mnist` — MNIST, downloaded once; `mnist:DIR` reads a copy
 
+`percept run instruments --data tinysol` — 2,913 notes of 14 instruments, downloaded once; `tinysol:DIR` reads a copy
+
 `percept run instruments --data clips/` — a folder with one sub-folder of recordings for each class
 
 `percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split]
@@ -49,8 +51,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Replaces the source: digits, notes, mnist, mnist:DIR, regions, sine, a folder of class folders, "
-        "or a .csv manifest.",
+        help="Replaces the source: digits, notes, regions, sine; mnist, tinysol or medley_solos_db, each with :DIR for "
+        "a copy; a folder of class folders, or a .csv manifest.",
     ),
 ]
 SetOption = Annotated[

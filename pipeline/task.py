@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+DOWNLOADED = ("mnist", "tinysol", "medley_solos_db")  # sources that are downloaded, or read from a copy
+
 
 class UserError(Exception):
     """A mistake of the user: each line of the message says what is wrong, where, and what to do."""
@@ -36,9 +38,13 @@ class Splits(_Section):
 
 
 class Data(_Section):
-    """Where the labelled samples come from. `seed` decides the splits and, for `notes`, the notes."""
+    """Where the labelled samples come from.
 
-    source: Literal["digits", "notes", "mnist", "regions", "sine", "folder", "csv"]
+    `seed` decides the splits where the data does not name them, which of TinySOL's folds is the test split, and for
+    `notes` the notes.
+    """
+
+    source: Literal["digits", "notes", "mnist", "tinysol", "medley_solos_db", "regions", "sine", "folder", "csv"]
     path: str | None = None
     splits: Splits = Splits()
     seed: int = 0
@@ -249,19 +255,20 @@ def parse(table: dict[str, Any], where: str) -> Task:
 def parse_data(data: str) -> dict[str, str]:
     """`--data` → the keys `source` and `path`.
 
-    `digits`, `notes`, `mnist` or `mnist:DIR`, `regions`, `sine`, a folder with one sub-folder for each class, or a
-    `.csv` manifest.
+    `digits`, `notes`, `regions`, `sine`; `mnist`, `tinysol`, `medley_solos_db`, or one of these three with `:DIR`; a
+    folder with one sub-folder for each class, or a `.csv` manifest.
     """
     name, _, path = data.partition(":")
-    if data in ("digits", "notes", "mnist", "regions", "sine"):
+    if data in ("digits", "notes", "regions", "sine", *DOWNLOADED):
         return {"source": data}
-    if name == "mnist" and path:
-        return {"source": "mnist", "path": path}
+    if name in DOWNLOADED and path:
+        return {"source": name, "path": path}
     if Path(data).is_dir():
         return {"source": "folder", "path": data}
     if data.lower().endswith(".csv"):
         return {"source": "csv", "path": data}
-    raise UserError(f"--data {data}: no such folder, and not one of digits, notes, mnist, mnist:DIR or a .csv file")
+    names = ", ".join(f"{name}[:DIR]" for name in DOWNLOADED)
+    raise UserError(f"--data {data}: no such folder, and not one of digits, notes, {names} or a .csv file")
 
 
 def _read(name: str) -> tuple[str, str]:

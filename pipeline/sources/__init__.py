@@ -1,6 +1,6 @@
-"""Where labelled samples come from: embedded data, MNIST, folders of class folders, CSV manifests."""
+"""Where labelled samples come from: embedded data, MNIST, recorded instruments, class folders, CSV manifests."""
 
-from pipeline.sources import embedded, files, mnist, synthetic
+from pipeline.sources import embedded, files, mir, mnist, synthetic
 from pipeline.sources.sample import Sample
 from pipeline.task import MfccFeatures, Task, UserError
 
@@ -10,6 +10,8 @@ FEATURES = {  # kinds of features that each source has media for
     "digits": ("pixels",),
     "mnist": ("pixels",),
     "notes": ("mfcc",),
+    "tinysol": ("mfcc",),
+    "medley_solos_db": ("mfcc",),
     "regions": ("vector",),
     "sine": ("vector",),
     "folder": ("pixels", "mfcc"),
@@ -37,5 +39,7 @@ def load(task: Task) -> list[Sample]:
         return synthetic.sine(task.data.seed)
     if isinstance(features, MfccFeatures) and source == "notes":
         return embedded.notes(task.data.seed, features.sample_rate)
+    if isinstance(features, MfccFeatures) and source in ("tinysol", "medley_solos_db"):
+        return mir.load(task.data, features.sample_rate)
     sample_rate = features.sample_rate if isinstance(features, MfccFeatures) else None
     return files.load(task.data, sample_rate)
