@@ -329,7 +329,7 @@ class TestLimits:
 
     def test_default_limits(self, client):
         assert refusal(client.post("/digits", content=to_bytes(Image.new("1", (4096, 4097), 1)))) == 413
-        assert refusal(client.post("/instruments", content=sound_bytes(tone(8000, seconds=121), 8000))) == 413
+        assert refusal(client.post("/instruments", content=sound_bytes(tone(8000, seconds=601), 8000))) == 413
 
     def test_requests_in_flight(self, strict):
         file = digit_file(3)
