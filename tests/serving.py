@@ -82,7 +82,16 @@ def workers(server: Server) -> list[int]:
 
 def resident_mb(pid: int) -> float:
     """Resident memory of a process in MB."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    return _memory_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory that a process has had, in MB."""
+    return _memory_mb(pid, "VmHWM")
+
+
+def _memory_mb(pid: int, key: str) -> float:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(f"{key}:")]
     return int(line.split()[1]) * 1024 / 1e6
 
 
