@@ -23,7 +23,7 @@ logger = logging.getLogger("bentoml.percept")
 
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording that go through the graph at once, at most: they take it 75 MB
-BATCH = 4  # seconds of windows that do: more do not stay in the processor's cache
+BATCH = 4  # seconds of windows that do: one by one takes longer, and so do more, out of the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
 
