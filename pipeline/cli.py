@@ -4,9 +4,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
@@ -42,6 +43,8 @@ run alone and again.
 `percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split]
 
 `percept predict instruments note.wav --json` — through the exported graph, as the service does
+
+`percept predict instruments concert.flac --timeline 2` — what is heard when, in windows of two seconds, and a picture
 """,
 )
 
@@ -69,6 +72,7 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Export although the gate has not passed; recorded in the card.")
 ]
 RUNS = Path("runs")
+WINDOW = 0.5  # seconds; of a timeline that names none
 
 
 @app.command("tasks")
@@ -231,24 +235,57 @@ def exercises(
         print(figure)
 
 
-@app.command()
+class _Predict(TyperCommand):
+    """Takes `--timeline` with and without the seconds, which neither Typer nor Click can tell from a FILE."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for i, (argument, following) in enumerate(zip(args, [*args[1:], ""], strict=True)):
+            if argument == "--timeline" and not _is_number(following):
+                args[i] = f"--timeline={WINDOW}"
+        return super().parse_args(ctx, args)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@app.command(cls=_Predict)
 def predict(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run, that has been exported.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures or sound files.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
+    timeline: Annotated[
+        str | None,
+        typer.Option(
+            "--timeline",
+            metavar="[SECONDS]",
+            help=f"Also what is heard when in a recording, in windows of so many seconds, {WINDOW} if not given; "
+            "without --json it is drawn, in the run's folder timelines/.",
+        ),
+    ] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Classify files through the exported graph, exactly as the service does."""
     from pipeline.artifacts import require
+    from pipeline.timeline import draw, lines
     from service.predictor import Predictor
 
     name = task if (runs / task / "model.onnx").is_file() else tasks.load(task).name
     predictor = Predictor(require(runs / name / "model.onnx", "export"))
+    try:
+        window = predictor.window(timeline)
+    except MediaError as error:
+        raise UserError(str(error)) from None
     limits = Limits.from_environment()
-    failed = False
+    failed, drawn = False, set[Path]()
     for file in files:
         try:
-            answer = predictor.predict(predictor.decode(file.read_bytes(), limits))
+            sample = predictor.decode(file.read_bytes(), limits)
+            answer = predictor.predict(sample, window)
         except (MediaError, OSError) as error:
             failed = True
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -263,6 +300,18 @@ def predict(
             print(f"{file}  " + "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items()))
         else:
             print(f"{file}  {answer['label']}  {answer['confidence']:.4f}")
+        if window is not None and not as_json:
+            print(*(f"  {line}" for line in lines(answer["timeline"])), sep="\n")
+            if "label" in answer:
+                title = f"{file.name}: {answer['label']}, {answer['confidence']:.4f}"
+                picture = runs / name / "timelines" / f"{file.stem}.png"
+                while picture in drawn:
+                    picture = picture.with_stem(f"{picture.stem}-2")
+                try:
+                    print(f"  → {draw(picture, title, sample, answer['timeline'])}")
+                except ModuleNotFoundError as error:
+                    print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)
+                drawn.add(picture)
     if failed:
         raise typer.Exit(1)
 

@@ -1,6 +1,8 @@
 """The body of a request: read no further than the limits allow, and the file taken out of a form."""
 
 import asyncio
+import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -12,57 +14,63 @@ from service.refusal import MediaError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-SECONDS = 30  # for a whole body to arrive; a slower client is turned away
+SECONDS = 30  # for a body to arrive, and one more for each SLOWEST bytes that have; a slower client is turned away
+SLOWEST = 256 * 2**10  # bytes a second
 
 
 async def read_file(request: Request, max_bytes: int) -> tuple[bytes, str]:
     """The file that the request carries, as its body or as a field of a form, and the content type it declares.
 
+    The bytes are in memory once: they are kept as they arrive, and BytesIO gives them without a copy.
+
     Raises MediaError: 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if
     the form holds no file.
     """
-    body = await _read(request, max_bytes)
     content_type, options = parse_options_header(request.headers.get("content-type"))
     if content_type == b"multipart/form-data":
-        return _first_file(body, options.get(b"boundary", b""))
-    return body, content_type.decode("latin-1")
+        return await _first_file(request, max_bytes, options.get(b"boundary", b""))
+    body = io.BytesIO()
+    await _read(request, max_bytes, body.write)
+    return body.getvalue(), content_type.decode("latin-1")
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, max_bytes: int, write: Callable[[bytes], object]) -> None:
+    """Hand the body to `write`, chunk by chunk."""
     too_large = MediaError(413, f"the body is larger than the {max_bytes} bytes allowed")
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise too_large
-    body = bytearray()
+    size, start = 0, asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(SECONDS) as deadline:
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
+                size += len(chunk)
+                if size > max_bytes:
                     raise too_large
+                write(chunk)
+                deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
-        raise MediaError(408, f"the body did not arrive within {SECONDS} seconds") from error
-    return bytes(body)
+        raise MediaError(408, "the body arrives too slowly") from error
 
 
-def _first_file(body: bytes, boundary: bytes) -> tuple[bytes, str]:
+async def _first_file(request: Request, max_bytes: int, boundary: bytes) -> tuple[bytes, str]:
     """The first field of a multipart/form-data body that is a file, whatever its name, and its content type."""
     form = _Form()
     try:
         parser = MultipartParser(boundary, form.callbacks())
-        parser.write(body)
+        await _read(request, max_bytes, parser.write)
         parser.finalize()
     except FormParserError as error:
         raise MediaError(400, f"the form cannot be read: {error}") from error
     if not form.complete:
         raise MediaError(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
-    return bytes(form.data), form.content_type
+    return form.data.getvalue(), form.content_type
 
 
 class _Form:
     """Keeps the first file of the parts that a MultipartParser announces."""
 
     def __init__(self) -> None:
-        self.data = bytearray()
+        self.data = io.BytesIO()
         self.content_type = ""
         self.complete = False
         self._name = self._value = b""
@@ -98,7 +106,7 @@ class _Form:
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
-            self.data += data[start:end]
+            self.data.write(data[start:end])
 
     def _part_end(self) -> None:
         self.complete = self.complete or self._is_file

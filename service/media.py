@@ -13,9 +13,9 @@ import soxr
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from service.refusal import EXPECTED, Limits, MediaError, unreadable
+from service.refusal import EXPECTED, Kind, Limits, MediaError, unreadable
 
-__all__ = ["Limits", "MediaError", "decode_audio", "decode_image", "to_mnist_form"]
+__all__ = ["Limits", "MediaError", "check_bytes", "decode_audio", "decode_image", "to_mnist_form"]
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -30,6 +30,7 @@ SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
 BLOCK = 1 << 16  # samples read at a time, over all channels
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
+MAX_SAMPLES = 1 << 28  # over all channels, 11 minutes of 192 kHz in stereo: silence packs into a few bytes
 
 # The raster formats that Pillow decodes in this process. Not EPS, which starts Ghostscript, nor ICO and ICNS, whose
 # header does not tell the size of the pictures inside.
@@ -52,7 +53,7 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
     Raises MediaError.
     """
-    _check_bytes(data, limits)
+    check_bytes(len(data), "image", limits)
     try:
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             _check_pixels(image, limits)
@@ -108,7 +109,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
 
     Raises MediaError.
     """
-    _check_bytes(data, limits)
+    check_bytes(len(data), "audio", limits)
     try:
         with soundfile.SoundFile(_Bytes(data)) as file:
             waveform = _read_mono(file, sample_rate, limits)
@@ -118,17 +119,26 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
         raise unreadable(data, "audio") from error
     if not waveform.size:
         raise MediaError(422, "the audio is empty")
-    if not np.isfinite(waveform).all():
+    loudest = float(peak(waveform))
+    if not np.isfinite(loudest):
         raise MediaError(422, "the audio holds samples that are not finite numbers")
-    peak = float(np.abs(waveform).max())
-    if peak < SILENCE:
+    if loudest < SILENCE:
         raise MediaError(422, "the audio is silent")
-    return waveform / np.float32(max(peak, 1))
+    if loudest > 1:
+        waveform /= np.float32(loudest)
+    return waveform
 
 
-def _check_bytes(data: bytes, limits: Limits) -> None:
-    if len(data) > limits.bytes:
-        raise MediaError(413, f"the file has {len(data)} bytes; at most {limits.bytes} are allowed")
+def peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 (…, T) → (…), the largest amplitude: NaN where a sample is NaN. Takes no memory, as np.abs would."""
+    amplitude: NDArray[np.float32] = np.maximum(waveform.max(axis=-1), -waveform.min(axis=-1))
+    return amplitude
+
+
+def check_bytes(size: int, kind: Kind, limits: Limits) -> None:
+    """Raises MediaError if a file of `size` bytes is larger than the limits allow its kind."""
+    if size > limits.bytes_of(kind):
+        raise MediaError(413, f"the file has {size} bytes; at most {limits.bytes_of(kind)} are allowed")
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:
@@ -237,7 +247,10 @@ class _Bytes(io.BytesIO):
 
 
 def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
-    """The opened file as float32 (T,) at `sample_rate` Hz, read and resampled block by block."""
+    """The opened file as float32 (T,) at `sample_rate` Hz, read and resampled block by block.
+
+    It grows in a bytearray: the system moves large ones without a copy, so that a long recording is in memory once.
+    """
     rate, channels = file.samplerate, file.channels
     if file.format not in AUDIO_FORMATS:
         raise MediaError(415, f"audio in {file.format} format; expected {EXPECTED['audio']}")
@@ -245,18 +258,28 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
         raise MediaError(422, f"audio of {rate} Hz and {channels} channels cannot be used")
     most = int(limits.seconds * rate)
     too_long = MediaError(413, f"the audio is longer than the {limits.seconds:g} seconds allowed")
+    if most * channels > MAX_SAMPLES:
+        most = MAX_SAMPLES // channels
+        too_long = MediaError(413, f"the audio holds more than {MAX_SAMPLES} samples over its {channels} channels")
     if file.frames > 2**62:  # what libsndfile says of a stream of unknown length, which it cannot read to its end
         raise MediaError(422, "the header of the audio does not tell its length")
     if file.frames > most:
         raise too_long
     stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
-    blocks, total = [np.empty(0, np.float32)], 0
+    samples, total = bytearray(), 0
     while len(block := file.read(BLOCK // channels, dtype="float32", always_2d=True)):
         total += len(block)
         if total > most:  # a header can lie
             raise too_long
-        mono = block.mean(axis=1)
-        blocks.append(stream.resample_chunk(mono) if stream else mono)
+        mono = _mono(block)
+        samples += (stream.resample_chunk(mono) if stream else mono).data
     if stream:
-        blocks.append(stream.resample_chunk(blocks[0], last=True))
-    return np.concatenate(blocks)
+        samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data
+    return np.frombuffer(samples, np.float32)
+
+
+def _mono(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 (T, channels) → (T,), their mean; that of two written out, since NumPy's takes ten times as long."""
+    stereo = block.shape[1] == 2
+    mean: NDArray[np.float32] = np.float32(0.5) * (block[:, 0] + block[:, 1]) if stereo else block.mean(axis=1)
+    return mean

@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import math
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import CARD_KEY, ModelCard
-from service.media import decode_audio, decode_image
-from service.refusal import Limits, MediaError, unreadable
+from service.media import SILENCE, decode_audio, decode_image, peak
+from service.refusal import EXPECTED, Limits, MediaError, unreadable
 
 logger = logging.getLogger("bentoml.percept")
 
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
+PIECE = 60  # seconds of a recording that go through the graph at once, at most: they take it 75 MB
+BATCH = 4  # seconds of windows that do: one by one takes longer, and so do more, out of the cache
+MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
 
 class Predictor:
@@ -33,6 +38,7 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the graphs are small: a pool of threads costs more than it gains
         options.log_severity_level = 3  # errors
+        options.enable_mem_pattern = False  # one is kept for each length of recording, and takes half as much again
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
         if card is None:
@@ -51,25 +57,89 @@ class Predictor:
             case "vector":
                 return decode_vector(data, self.card.input.shape[-1])
 
-    def predict(self, sample: NDArray[Any]) -> dict[str, Any]:
-        """The model's answer to one sample as `decode` returns it.
+    def window(self, text: str | None) -> float | None:
+        """The length of a timeline's windows in seconds that `text` asks for; None if it is None.
+
+        Raises MediaError if it is no length that windows can have, or the model does not take recordings.
+        """
+        if text is None:
+            return None
+        if self.card.input.kind != "audio":
+            expected = EXPECTED[self.card.input.kind]
+            raise MediaError(422, f"only recordings have a timeline; {self.card.name} takes {expected}")
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not MIN_WINDOW <= seconds <= MAX_WINDOW:
+            raise MediaError(
+                422, f"timeline={text[:20]!r}: expected the seconds of a window, {MIN_WINDOW:g} to {MAX_WINDOW:g}"
+            )
+        return seconds
+
+    def predict(self, sample: NDArray[Any], window: float | None = None) -> dict[str, Any]:
+        """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
+        also the timeline of the recording.
 
         Raises MediaError if the answer is not a finite number, as for a vector far outside of what was trained on.
         """
-        card = self.card
-        (outputs,) = self.session.run([card.output], {card.input.name: sample[np.newaxis]})
+        rows = [self._run(piece[np.newaxis])[0] for piece in self._pieces(sample)]
+        outputs = np.stack(rows).mean(axis=0, dtype=np.float64)  # of one row that row, to the last bit
+        answer = {"model": self.card.name, "version": self.card.version} | self._named(outputs)
+        return answer if window is None else answer | {"timeline": list(self._timeline(sample, window))}
+
+    def answer(self, data: bytes, limits: Limits, window: float | None = None) -> dict[str, Any]:
+        """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
+        return self.predict(self.decode(data, limits), window)
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """The graph's outputs (N, K) for a batch of samples (N, …)."""
+        (outputs,) = self.session.run([self.card.output], {self.card.input.name: batch})
         if not np.isfinite(outputs).all():
             raise MediaError(422, "the model has no answer to this input: it overflows")
-        named = dict(zip(card.labels, outputs[0].tolist(), strict=True))
-        answer: dict[str, Any] = {"model": card.name, "version": card.version}
-        if card.kind == "regression":
-            return answer | {"value": named}
-        label = max(named, key=named.__getitem__)
-        return answer | {"label": label, "confidence": named[label], "probabilities": named}
+        return outputs  # type: ignore[no-any-return]
 
-    def answer(self, data: bytes, limits: Limits) -> dict[str, Any]:
-        """The model's answer to a file's bytes. Raises MediaError."""
-        return self.predict(self.decode(data, limits))
+    def _named(self, outputs: NDArray[Any] | None) -> dict[str, Any]:
+        """One row of the graph's outputs (K,) in words; None is the row of silence."""
+        names = ("value",) if self.card.kind == "regression" else ("label", "confidence", "probabilities")
+        if outputs is None:
+            return dict.fromkeys(names)
+        named = dict(zip(self.card.labels, outputs.tolist(), strict=True))
+        if self.card.kind == "regression":
+            return {"value": named}
+        label = max(named, key=named.__getitem__)
+        return {"label": label, "confidence": named[label], "probabilities": named}
+
+    def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
+        """What the answer to a sample is the mean of: the sample, or those equal parts of a recording longer than
+        PIECE that are not silent."""
+        rate = self.card.input.sample_rate
+        if rate is None or len(sample) <= PIECE * rate:
+            return [sample]
+        n = math.ceil(len(sample) / (PIECE * rate))
+        return [piece for piece in np.array_split(sample, n) if peak(piece) >= SILENCE]
+
+    def _timeline(self, waveform: NDArray[np.float32], window: float) -> Iterator[dict[str, Any]]:
+        """Start and end in seconds of each window of a recording (T,), and what is heard there, None if it is silent.
+
+        The last window has between half and one and a half times the length of the others.
+        """
+        rate = self.card.input.sample_rate
+        assert rate is not None
+        size = round(window * rate)
+        n = max(1, (2 * len(waveform) + size) // (2 * size))
+        full, last = waveform[: (n - 1) * size].reshape(n - 1, size), waveform[np.newaxis, (n - 1) * size :]
+        rows: list[NDArray[np.float32] | None] = []
+        step = max(1, BATCH * rate // size)
+        for batch in [*(full[i : i + step] for i in range(0, n - 1, step)), last]:
+            heard = peak(batch) >= SILENCE
+            outputs = iter(self._run(batch[heard]) if heard.any() else ())
+            rows += [next(outputs) if is_heard else None for is_heard in heard]
+        edges = [*range(0, n * size, size), len(waveform)]
+        for i, row in enumerate(rows):
+            named = self._named(row)
+            named.pop("probabilities", None)
+            yield {"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | named
 
     def warm_up(self) -> None:
         """Answers one small file, so that no request pays for first uses, and a broken model is found at once."""

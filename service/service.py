@@ -5,9 +5,10 @@ files and cost several times as much. BentoML itself answers /livez, /readyz, /h
 """
 
 import gc
+import math
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import bentoml
@@ -24,43 +25,53 @@ from service.body import read_file
 from service.refusal import Limits, MediaError, blame, positive
 from service.store import newest_models
 
+if TYPE_CHECKING:
+    from service.predictor import Predictor
+
 try:
     LIMITS = Limits.from_environment()
     MAX_CONCURRENCY = positive("PERCEPT_MAX_CONCURRENCY", 64)  # requests in flight; more are turned away
 except ValueError as error:
     sys.exit(f"percept: {error}")
 INLINE_BYTES = 8192  # a smaller file, if no recording, is answered sooner than a thread takes it up
+PLACE = 32 * 2**20  # bytes of a body that count as a request in flight: few long recordings fill the memory too
 
 
 class Predict(HTTPEndpoint):
-    """Answers the file in the body with the model that the last segment of the path names."""
+    """Answers the file in the body with the model that the last segment of the path names; a recording with a
+    timeline too, where the query asks for windows of so many seconds."""
 
     async def post(self, request: Request) -> Response:
-        state = request.app.state
-        if state.in_flight >= MAX_CONCURRENCY:
-            raise HTTPException(503, "too many requests are in flight; try again", {"Retry-After": "1"})
-        state.in_flight += 1
-        try:
-            return JSONResponse(await self._answer(request))
-        finally:
-            state.in_flight -= 1
-
-    async def _answer(self, request: Request) -> dict[str, Any]:
         state = request.app.state
         name = request.scope["path"].rpartition("/")[2]
         predictor = state.predictors.get(name)
         if predictor is None:
             raise HTTPException(404, state.failures.get(name) or f"there is no model {name!r}; see /models")
-        data, content_type = await read_file(request, LIMITS.bytes)
+        most = LIMITS.bytes_of(predictor.card.input.kind)
+        length = min(int(request.headers.get("content-length", most)), most)
+        places = min(max(1, math.ceil(length / PLACE)), MAX_CONCURRENCY)
+        if state.in_flight + places > MAX_CONCURRENCY:
+            raise HTTPException(503, "too many requests are in flight; try again", {"Retry-After": "1"})
+        state.in_flight += places
+        try:
+            return await self._answer(request, predictor, most)
+        finally:
+            state.in_flight -= places
+
+    async def _answer(self, request: Request, predictor: "Predictor", max_bytes: int) -> Response:
+        window = predictor.window(request.query_params.get("timeline"))
+        data, content_type = await read_file(request, max_bytes)
         kind = predictor.card.input.kind
+
+        def answer() -> Response:
+            return JSONResponse(predictor.answer(data, LIMITS, window))  # a long timeline takes a while to write
+
         try:
             if kind != "audio" and len(data) < INLINE_BYTES:
-                answer: dict[str, Any] = predictor.answer(data, LIMITS)
-            else:
-                answer = await anyio.to_thread.run_sync(predictor.answer, data, LIMITS, limiter=state.threads)
+                return answer()
+            return await anyio.to_thread.run_sync(answer, limiter=request.app.state.threads)
         except MediaError as error:
             raise blame(error, kind, content_type) from error
-        return answer
 
 
 class Models(HTTPEndpoint):

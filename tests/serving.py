@@ -82,7 +82,16 @@ def workers(server: Server) -> list[int]:
 
 def resident_mb(pid: int) -> float:
     """Resident memory of a process in MB."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    return _memory_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory that a process has had, in MB."""
+    return _memory_mb(pid, "VmHWM")
+
+
+def _memory_mb(pid: int, key: str) -> float:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(f"{key}:")]
     return int(line.split()[1]) * 1024 / 1e6
 
 
@@ -125,7 +134,7 @@ def digits_model(version: str) -> onnx.ModelProto:
     ]
     constants = {"flat_shape": np.array([-1, 784]), "w": np.float32(w[:-1] / 255), "b": np.float32(w[-1])}
     card_input = Input(kind="image", name="image", dtype="uint8", shape=(None, 28, 28))
-    return _model("digits", version, card_input, [str(digit) for digit in range(10)], nodes, constants)
+    return build("digits", version, card_input, [str(digit) for digit in range(10)], nodes, constants)
 
 
 def instruments_model(version: str) -> onnx.ModelProto:
@@ -150,7 +159,7 @@ def instruments_model(version: str) -> onnx.ModelProto:
         "b": np.float32([50 * threshold, -50 * threshold]),
     }
     card_input = Input(kind="audio", name="waveform", dtype="float32", shape=(None, None), sample_rate=22_050)
-    return _model("instruments", version, card_input, ["bassoon", "flute"], nodes, constants)
+    return build("instruments", version, card_input, ["bassoon", "flute"], nodes, constants)
 
 
 def sums_model(version: str) -> onnx.ModelProto:
@@ -158,10 +167,10 @@ def sums_model(version: str) -> onnx.ModelProto:
     nodes = [helper.make_node("MatMul", ["vector", "w"], ["value"])]
     constants = {"w": np.float32([[1, 1], [1, -1]])}
     card_input = Input(kind="vector", name="vector", dtype="float32", shape=(None, 2))
-    return _model("sums", version, card_input, ["sum", "difference"], nodes, constants)
+    return build("sums", version, card_input, ["sum", "difference"], nodes, constants)
 
 
-def _model(
+def build(
     name: str,
     version: str,
     card_input: Input,

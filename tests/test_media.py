@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
+from service import media
 from service.media import IMAGE_FORMATS, Limits, MediaError, decode_audio, decode_image, to_mnist_form
 
 LIMITS = Limits()
@@ -309,6 +310,11 @@ class TestAudio:
         waveform = hear(np.hstack([left, right]), RATE, subtype="FLOAT")
         assert np.allclose(waveform, ((left + right) / 2)[:, 0], atol=1e-6)
 
+    @pytest.mark.parametrize("channels", range(1, 10))
+    def test_channels_are_averaged_as_numpy_does(self, channels):
+        samples = np.random.default_rng(0).uniform(-0.5, 0.5, (70_000, channels)).astype(np.float32)
+        assert np.array_equal(hear(samples, RATE, subtype="FLOAT"), samples.mean(axis=1))
+
     def test_louder_than_full_scale_is_scaled_down(self):
         assert np.abs(hear(tone(RATE, peak=7), RATE, subtype="FLOAT")).max() == pytest.approx(1)
 
@@ -338,6 +344,13 @@ class TestAudio:
         assert decode_audio(sound_bytes(tone(seconds=1)), RATE, limits).size == RATE
         for format in ("WAV", "FLAC", "OGG", "MP3"):
             assert status_of(decode_audio, sound_bytes(tone(seconds=1.2), format=format), RATE, limits) == 413
+
+    def test_too_many_samples(self, monkeypatch):
+        """Silence of many channels at a high rate packs into a few bytes."""
+        monkeypatch.setattr(media, "MAX_SAMPLES", 80_000)
+        for channels, status in ((1, 200), (2, 413)):
+            data = sound_bytes(tone(channels=channels, seconds=1), format="FLAC")
+            assert status_of(decode_audio, data, RATE, LIMITS) == status
 
     def test_too_many_bytes(self):
         assert status_of(decode_audio, sound_bytes(tone()), RATE, Limits(bytes=1000)) == 413
@@ -424,6 +437,9 @@ class TestLimits:
     def test_from_environment(self, monkeypatch):
         assert Limits.from_environment() == Limits()
         assert Limits().pixels == 4096 * 4096
+        assert Limits().bytes_of("image") == Limits().bytes_of("vector") == 32 * 2**20
+        assert Limits().bytes_of("audio") > 600 * 44_100 * 4  # ten minutes of a CD
+        assert Limits(bytes=1000).bytes_of("audio") == 1000
         monkeypatch.setenv("PERCEPT_MAX_BYTES", "1000")
         monkeypatch.setenv("PERCEPT_MAX_PIXELS", "2000")
         monkeypatch.setenv("PERCEPT_MAX_SECONDS", "3")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from pipeline import sources, task
 from pipeline.sources import Sample
 from pipeline.task import UserError
+from service.refusal import MediaError
 
 
 def samples(name: str, data: str, *overrides: str) -> list[Sample]:
@@ -86,6 +88,20 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     assert [(s.file, s.label, s.split) for s in found] == [
         ("a b/1.wav", "a b", None), ("a b/deep/2.wav", "a b", None), ("c/3.wav", "c", None),
     ]  # fmt: skip
+
+
+def test_recordings_to_learn_from_are_shorter_than_those_that_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("a", 120), ("b", 121)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "1.wav", np.full(seconds * 8000, 0.5), 8000)
+    usable, long = samples("instruments", str(tmp_path))
+    assert usable.media.load().size == 120 * 22_050
+    with pytest.raises(MediaError, match="longer than the 120 seconds"):
+        long.media.load()
+    monkeypatch.setenv("PERCEPT_MAX_SECONDS", "121")
+    assert samples("instruments", str(tmp_path))[1].media.load().size == 121 * 22_050
 
 
 def test_a_file_name_that_is_no_utf8_can_be_reported(tmp_path: Path) -> None:

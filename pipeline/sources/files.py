@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.sources.sample import SPLITS, Sample, Split
 from pipeline.task import Data, UserError
-from service.media import decode_audio, decode_image
+from service.media import check_bytes, decode_audio, decode_image
 from service.refusal import Limits, MediaError
+
+SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end takes 2 MB a second and thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,7 @@ class EncodedFile:
 
     def _read(self) -> bytes:
         try:
-            if (size := self.path.stat().st_size) > self.limits.bytes:
-                raise MediaError(413, f"the file has {size} bytes; at most {self.limits.bytes} are allowed")
+            check_bytes(self.path.stat().st_size, "image" if self.sample_rate is None else "audio", self.limits)
             return self.path.read_bytes()
         except OSError as error:
             raise MediaError(400, f"cannot be read: {error.strerror}") from None
@@ -50,7 +51,7 @@ def load(data: Data, sample_rate: int | None) -> list[Sample]:
     UserError : the folder or manifest cannot be understood
     """
     root = Path(data.path or "").expanduser()
-    limits = Limits.from_environment()
+    limits = Limits.from_environment(SECONDS)
     walk = _folder if data.source == "folder" else _manifest
     return [
         Sample(file, label, split, EncodedFile(path, sample_rate, limits)) for file, label, split, path in walk(root)

@@ -1,0 +1,99 @@
+"""Ask the service for the timelines of ten-minute recordings, and say how fast it answers and what memory that takes.
+
+    python -m benchmarks.timeline [--runs runs] [--minutes 10]
+
+The recordings are synthesised notes, one after the other, at 44,100 Hz, in four formats, mono and stereo. Seconds are
+the best of three: those of decoding, resampling and the graph in this process, and those of a whole request to the
+service.
+"""
+
+import argparse
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from pipeline.sources.notes import SAMPLE_RATE, notes
+from service.media import decode_audio
+from service.predictor import Predictor
+from service.refusal import Limits
+from tests.serving import peak_mb, resident_mb, serving, workers
+
+RATE = 44_100  # Hz
+WINDOW = 0.5  # seconds
+REPEATS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--minutes", type=float, default=10)
+    arguments = parser.parse_args()
+    graph = arguments.runs / "instruments" / "model.onnx"
+    if not graph.is_file():
+        sys.exit(f"{graph}: not there yet; run `percept run instruments` first")
+    predictor = Predictor(graph)
+    rate, limits = predictor.card.input.sample_rate, Limits()
+    assert rate is not None
+    seconds = 60 * arguments.minutes
+    sound = concert(seconds)
+    home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
+    print(f"{arguments.minutes:g} minutes in windows of {WINDOW} s")
+    print("                   MB  decode  resample   graph    HTTP  × real time")
+    with serving(home) as server, httpx.Client(base_url=server.url, timeout=120) as client:
+        (worker,) = workers(server)
+        before = resident_mb(worker)
+        for format, channels in product(("WAV", "FLAC", "OGG", "MP3"), (1, 2)):
+            data = encoded(sound, format, channels)
+            decode, decoded = best(decode_audio, data, RATE, limits)
+            resample, waveform = best(soxr.resample, decoded, RATE, rate)
+            inference, _ = best(predictor.predict, waveform, WINDOW)
+            request, answer = best(partial(client.post, f"/instruments?timeline={WINDOW}", content=data))
+            answer.raise_for_status()
+            print(
+                f"{format:<5}{('mono', 'stereo')[channels - 1]:<8}{len(data) / 1e6:>8.1f}{decode:>8.2f}"
+                f"{resample:>10.2f}{inference:>8.2f}{request:>8.2f}{seconds / request:>13.0f}"
+            )
+        print(f"worker: {before:.0f} MB resident before, {peak_mb(worker):.0f} MB at the most")
+
+
+def concert(seconds: float) -> NDArray[np.float32]:
+    """Notes of all instruments in a fixed random order, float32 (T,) at RATE Hz."""
+    score = notes(per_class=max(1, round(seconds / 12)))  # a note takes 1.5 s on average, and there are 13 instruments
+    np.random.default_rng(0).shuffle(score)
+    sound = np.concatenate([note.render() for note in score])
+    return np.resize(soxr.resample(sound, SAMPLE_RATE, RATE), round(seconds * RATE))
+
+
+def encoded(sound: NDArray[np.float32], format: str, channels: int) -> bytes:
+    """`sound` as a file of that format; the second channel has half the amplitude of the first."""
+    stream = io.BytesIO()
+    with soundfile.SoundFile(stream, "w", RATE, channels, format=format) as file:
+        for start in range(0, len(sound), RATE):  # at once, libsndfile's Vorbis encoder overflows the stack
+            file.write(sound[start : start + RATE, np.newaxis] * np.array([1, 0.5], np.float32)[:channels])
+    return stream.getvalue()
+
+
+def best(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """The shortest time in seconds that `work` takes, and its result."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        result = work(*arguments)
+        times.append(time.perf_counter() - start)
+    return min(times), result
+
+
+if __name__ == "__main__":
+    main()
