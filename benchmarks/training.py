@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from models.classifier import Standardize
+from models.frontend import Pixels
 from models.mlp import MLP
 from pipeline import train
 from pipeline.engines import Autograd, Batch, ClosedForm, Feed
@@ -106,7 +107,7 @@ def digits(folder: Path) -> Raw:
 def features(raw: Raw) -> tuple[Batch, Batch]:
     """The standardised pixels of both splits, as `pipeline.train` makes them."""
     x, test_x = (images.flatten(1).to(torch.float32).div_(255) for images in (raw[0], raw[2]))
-    standardize = Standardize(x.shape[1]).fit(x, one_unit=True)
+    standardize = Standardize(x.shape[1]).fit(x, Pixels())
     return Batch(standardize.apply_(x), raw[1]), Batch(standardize.apply_(test_x), raw[3])
 
 

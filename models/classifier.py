@@ -15,7 +15,8 @@ ROWS = 8192  # that are taken to float64 at a time
 class Standardize(nn.Module):
     """(x - mean) / deviation, with the statistics of the training split.
 
-    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred.
+    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred. A
+    feature that is to count less than others has its deviation enlarged.
     """
 
     mean: Tensor
@@ -26,8 +27,10 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("deviation", torch.ones(n_features))
 
-    def fit(self, x: Tensor, one_unit: bool) -> "Standardize":
-        """Take the statistics of x, float32 (N, D): sums in float64, part by part, so that no copy of x is made."""
+    def fit(self, x: Tensor, front: FrontEnd) -> "Standardize":
+        """Take the statistics of x, float32 (N, D), the features of `front`: sums in float64, part by part, so that no
+        copy of x is made."""
+        one_unit = front.one_unit
         parts, n = torch.split(x, ROWS), x.numel() if one_unit else len(x)
 
         def mean(values: Iterable[Tensor]) -> Tensor:
@@ -39,6 +42,8 @@ class Standardize(nn.Module):
         deviation = mean((part.double() - centre) ** 2 for part in parts).sqrt()
         self.mean.copy_(centre.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
+        if front.weights is not None:
+            self.deviation.div_(front.weights)
         return self
 
     def apply_(self, x: Tensor) -> Tensor:

@@ -12,6 +12,10 @@ from models.card import Input
 
 AMIN = 1e-10  # smallest mel power that the logarithm sees; librosa.power_to_db
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
+LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
+QUANTILES = (0.1, 0.5, 0.9)
+LAGS = (1, 2, 4)  # frames between those whose difference is taken
+STATISTICS = 4 + len(QUANTILES) + len(LAGS)  # of each coefficient
 IMAGE_SIZE = 28  # pixels
 
 
@@ -21,6 +25,7 @@ class Pixels(nn.Module):
     input = Input(kind="image", name="image", dtype="uint8", shape=(None, IMAGE_SIZE, IMAGE_SIZE))
     n_features = IMAGE_SIZE * IMAGE_SIZE
     one_unit = True  # all features are grey levels: one mean and one deviation serve them all
+    weights: Tensor | None = None  # (n_features,), how much each counts after standardisation; None: all alike
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (N, 28, 28) → float32 (N, 784)."""
@@ -31,6 +36,7 @@ class Vector(nn.Module):
     """Numbers as they are."""
 
     one_unit = False
+    weights: Tensor | None = None
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -55,12 +61,17 @@ class Mfcc(nn.Module):
     a real DFT of length R for each column c, then one C × C complex matrix for each p, the twiddle factors folded
     into it. The signal is real, so p = 0 … R/2 give every bin; the mel filters pick each bin once.
 
+    What is pooled is free of the clip's level: decibels are counted from TOP_DB below the loudest point.
+
     Parameters
     ----------
     sample_rate : Hz
     n_fft, hop_length : samples; n_fft a power of two that hop_length divides
     n_mels, n_mfcc : number of mel bands and of coefficients
     silence_db : frames whose mel power is this far below the loudest frame's do not count
+    preemphasis : α of the filter x[t] - α x[t - 1], which lifts the faint high frequencies above the floor; 0 = off
+    lifter : coefficient k counts 1 / (1 + (k / lifter)²) as much as the first, a prior of smooth spectral envelopes
+        for the network, which learns from few clips what it may use of the fine structure; 0 = all alike
     """
 
     one_unit = False
@@ -79,12 +90,16 @@ class Mfcc(nn.Module):
         n_mels: int = 128,
         n_mfcc: int = 40,
         silence_db: float = 60.0,
+        preemphasis: float = 0.0,
+        lifter: float = 0.0,
     ) -> None:
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
-        self.n_features = 3 * n_mfcc
+        self.n_features = STATISTICS * n_mfcc
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
+        self.preemphasis = preemphasis
+        self.weights = _weights(n_mfcc, lifter) if lifter else None
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
         window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
@@ -97,16 +112,14 @@ class Mfcc(nn.Module):
             "dct": _dct(n_mfcc, n_mels),
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
         }
-        for (
-            name,
-            constant,
-        ) in constants.items():  # computed in float64, used in float32; not learned, so not saved
+        for name, constant in constants.items():  # computed in float64, used in float32; not learned, so not saved
             self.register_buffer(name, constant.to(torch.float32), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """float32 (N, T), T ≥ 1 → float32 (N, 3 n_mfcc): mean, deviation, deviation of the first difference."""
+        """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
         mel = self.mel_power(audio)
-        return pool(self.coefficients(mel), self.active_frames(mel))
+        height, _ = self.above_floor(mel)
+        return pool(self.dct @ height, self.level(mel), self.silence_db)
 
     def mfcc(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""
@@ -116,6 +129,8 @@ class Mfcc(nn.Module):
         """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
         n = audio.shape[0]
         frames = 1 + audio.shape[1] // self.hop_length
+        if self.preemphasis:
+            audio = torch.cat([audio[:, :1], audio[:, 1:] - self.preemphasis * audio[:, :-1]], 1)
         rows, columns, _ = self.window.shape
         overlap = self.n_fft // self.hop_length
         padding = audio.new_zeros(n, self.n_fft // 2)
@@ -136,15 +151,20 @@ class Mfcc(nn.Module):
         The DCT sees the height above the floor, and coefficient 0 gets the floor's share afterwards: hundreds of
         equal negative decibels summed in float32 would cost it 1e-3.
         """
-        decibels = 10 / math.log(10) * torch.log(mel.clamp(min=AMIN))
-        floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
-        return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
+        height, floor = self.above_floor(mel)
+        return self.dct @ height + self.dct_of_one * floor
 
-    def active_frames(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → 1 where a frame is not silence, else 0: float32 (N, 1, frames)."""
-        power = mel.sum(1, keepdim=True)
-        threshold = power.amax(2, keepdim=True) * 10 ** (-self.silence_db / 10)
-        return (power >= threshold).to(torch.float32)
+    def above_floor(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum,
+        (N, n_mels, frames), and the floor (N, 1, 1)."""
+        decibels = _decibels(mel.clamp(min=AMIN))
+        floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
+        return torch.relu(decibels - floor), floor
+
+    def level(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames)."""
+        power = mel.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        return _decibels(power / power.amax(2, keepdim=True))
 
 
 FrontEnd = Pixels | Mfcc | Vector
@@ -162,23 +182,62 @@ def build(features: Mapping[str, Any]) -> FrontEnd:
             return Vector(**parameters)
 
 
-def pool(values: Tensor, active: Tensor) -> Tensor:
-    """Statistics of each coefficient over the active frames.
+def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
+    """Statistics of each coefficient over the frames that are not silence.
 
-    values float32 (N, M, frames), active 0 or 1 (N, 1, frames) → float32 (N, 3 M): mean, standard deviation, standard
-    deviation of the difference between neighbouring frames that are both active (0 where there are none).
+    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; frames at
+    -silence_db or above count. → float32 (N, STATISTICS · M):
+
+    - mean and standard deviation, in which frames count as their level lies above -LOUD_DB
+    - value in the loudest frame
+    - QUANTILES, between neighbouring values by linear interpolation
+    - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
+    - mean of the first third of the frames less that of the last
     """
-    mean, deviation = _moments(values, active)
-    steps = values[..., 1:] - values[..., :-1]
-    _, step_deviation = _moments(steps, active[..., 1:] * active[..., :-1])
-    return torch.cat([mean, deviation, step_deviation], 1)
+    active = (level >= -silence_db).to(values.dtype)
+    n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
+    mean, deviation = _moments(values, active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3))
+    loudest = values.gather(2, level.argmax(2, keepdim=True).expand(-1, values.shape[1], -1))
+    statistics = [mean, deviation, loudest[..., 0]]
+    statistics += _quantiles(values, active, n)
+    statistics += _structure(values, active)
+    rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)
+    first, last = ((values * active * part).sum(-1) / third[..., 0] for part in (rank <= third, rank > n - third))
+    return torch.cat([*statistics, first - last], 1)
 
 
-def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    count = mask.sum(-1).clamp(min=1)
-    mean = (values * mask).sum(-1) / count
-    centred = (values - mean.unsqueeze(-1)) * mask
-    return mean, torch.sqrt((centred * centred).sum(-1) / count)
+def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    total = weights.sum(-1)
+    mean = (values * weights).sum(-1) / total
+    centred = values - mean.unsqueeze(-1)
+    return mean, torch.sqrt((centred * centred * weights).sum(-1) / total)
+
+
+def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> list[Tensor]:
+    ordered = torch.where(active > 0, values, 1e9).sort(-1).values  # what does not count goes to the end
+    position = (n - 1) * torch.tensor(QUANTILES)
+    lower, upper = (p.expand(-1, values.shape[1], -1) for p in (position.floor(), position.ceil()))
+    low, high = (ordered.gather(2, p.to(torch.int64)) for p in (lower, upper))
+    return list((low + (position - lower) * (high - low)).unbind(-1))
+
+
+def _structure(values: Tensor, active: Tensor) -> list[Tensor]:
+    frames = values.shape[-1]
+    after, also = (nn.functional.pad(x, (0, LAGS[-1])) for x in (values, active))
+    result = []
+    for lag in LAGS:
+        both = active * also[..., lag : lag + frames]
+        step = after[..., lag : lag + frames] - values
+        result.append(torch.sqrt((step * step * both).sum(-1) / both.sum(-1).clamp(min=1)))
+    return result
+
+
+def _decibels(power: Tensor) -> Tensor:
+    return 10 / math.log(10) * torch.log(power)
+
+
+def _weights(n_mfcc: int, lifter: float) -> Tensor:
+    return (1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)).repeat(STATISTICS)
 
 
 def _row_dft(rows: int) -> Tensor:

@@ -72,6 +72,7 @@ ForceOption = Annotated[
     bool, typer.Option("--force", help="Export although the gate has not passed; recorded in the card.")
 ]
 RUNS = Path("runs")
+EXTRACTED = ("data", "features", "augment")  # sections that extraction obeys
 WINDOW = 0.5  # seconds; of a timeline that names none
 
 
@@ -131,7 +132,7 @@ def train(
     resolved = _load(task, data, set_, device)
     from pipeline import train
 
-    _check_made_with(resolved, runs, data, set_, ("data", "features"))
+    _check_made_with(resolved, runs, data, set_, EXTRACTED)
     train.train(resolved, runs / resolved.name)
 
 
@@ -147,7 +148,7 @@ def validate(
     resolved = _load(task, data, set_, device)
     from pipeline import validate
 
-    _check_made_with(resolved, runs, data, set_, ("data", "features", "model", "train"))
+    _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
     validate.validate(resolved, runs / resolved.name)
 
 
@@ -164,7 +165,7 @@ def export(
     resolved = _load(task, data, set_, device)
     from pipeline import export
 
-    _check_made_with(resolved, runs, data, set_, ("data", "features", "model", "train"))
+    _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
     export.export(resolved, runs / resolved.name, force)
 
 
@@ -205,7 +206,7 @@ def tune(
     from pipeline import tune as searching
     from pipeline import validate as validating
 
-    _check_made_with(resolved, runs, data, set_, ("data", "features"))
+    _check_made_with(resolved, runs, data, set_, EXTRACTED)
     folder = runs / resolved.name
     searching.tune(resolved, folder, storage)
     if export:
@@ -220,7 +221,7 @@ def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, r
     resolved = _load(task, data, set_, None)
     from pipeline import gradcheck
 
-    _check_made_with(resolved, runs, data, set_, ("data", "features"))
+    _check_made_with(resolved, runs, data, set_, EXTRACTED)
     gradcheck.gradcheck(resolved, runs / resolved.name)
 
 
@@ -375,7 +376,7 @@ def _check_made_with(
     asked = {**task.resolved(), "data": extract.origin(task)["data"]}
     for section in sections:
         if section in given and asked[section] != made[section]:
-            verb = "extract" if section in ("data", "features") else "train"
+            verb = "extract" if section in EXTRACTED else "train"
             raise UserError(
                 f"{folder} was made with another [{section}]; run `percept {verb}` with these options first"
             )

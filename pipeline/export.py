@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.card import CARD_KEY, STORE_LABEL, ModelCard
 from models.classifier import Classifier
-from models.frontend import Mfcc
+from models.frontend import TOP_DB, Mfcc
 from pipeline import extract, validate, weights
 from pipeline.artifacts import read_json, replacing
 from pipeline.extract import Features
@@ -146,21 +146,24 @@ def check(model: onnx.ModelProto, classifier: Classifier, features: Features) ->
 
 
 def mfcc_difference(model: onnx.ModelProto, front: Mfcc, clips: Sequence[NDArray[Any]]) -> float:
-    """Largest |graph - librosa.feature.mfcc| over clips float32 (T,), read inside the exported graph itself."""
-    producers = [n for n in model.graph.node if "frontend.dct_of_one" in n.input]
-    [mfcc] = [n.output[0] for n in model.graph.node if producers[0].output[0] in n.input]
+    """Largest |graph - librosa.feature.mfcc| over clips float32 (T,), read inside the exported graph itself, whose
+    decibels are counted from TOP_DB below the clip's maximum."""
+    [product] = [n for n in model.graph.node if "frontend.dct" in n.input]
+    mfcc = product.output[0]
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     opened.graph.output.append(onnx.helper.make_tensor_value_info(mfcc, onnx.TensorProto.FLOAT, None))
     session = _session(opened)
     worst = 0.0
     for clip in clips:
+        emphasised = np.append(clip[:1], clip[1:] - np.float32(front.preemphasis) * clip[:-1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # librosa warns of clips shorter than a frame
-            expected = librosa.feature.mfcc(
-                y=clip, sr=front.sample_rate, n_mfcc=front.n_mfcc, n_fft=front.n_fft,
-                hop_length=front.hop_length, n_mels=front.n_mels,
-            )  # fmt: skip
+            mel = librosa.feature.melspectrogram(
+                y=emphasised, sr=front.sample_rate, n_fft=front.n_fft, hop_length=front.hop_length, n_mels=front.n_mels
+            )
+        decibels = librosa.power_to_db(mel, ref=np.max, top_db=TOP_DB) + TOP_DB
+        expected = librosa.feature.mfcc(S=decibels, n_mfcc=front.n_mfcc)
         worst = max(worst, float(np.abs(_run(session, clip, mfcc)[0] - expected).max()))
     return worst
 

@@ -1,9 +1,12 @@
-"""Stage 1: samples → features. Decodes in parallel, and never decodes again what an earlier run has extracted."""
+"""Stage 1: samples → features. Decodes in parallel, and never decodes again what an earlier run has extracted.
+
+Clips of sound that may be trained on can have copies that were varied a little, with features of their own.
+"""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -19,10 +22,11 @@ from tqdm import tqdm
 
 from models import frontend
 from models.card import Kind
-from pipeline import sources
+from models.frontend import FrontEnd
+from pipeline import sources, variations
 from pipeline.artifacts import require, write_npz
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
-from pipeline.task import Data, Task, UserError, digest
+from pipeline.task import Data, Task, UserError, Variation, digest
 from pipeline.threads import threads
 from service import media
 from service.refusal import Limits, MediaError
@@ -31,15 +35,19 @@ FILE = "features.npz"
 CHUNK = 16  # samples that a worker takes at a time
 MIN_SAMPLES = 3  # of a class: one for each split
 
+Row = NDArray[np.float32]  # (D,)
+Extracted = tuple[Row | str, NDArray[np.float32]]  # features, or the reason why there are none; of the copies, (C, D)
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """What extraction found: one row for each usable sample.
 
     x float32 (N, D); y int64 (N,), index into labels, or float32 (N, K) for regression, of values that labels name;
-    split, file and digest of the content, str (N,); skipped:
+    split, file and digest of the content, str (N,); copies float32 (M, D), features of varied copies, and copy_of
+    int64 (M,), whose row each is a copy of, never of the test split; skipped:
     (file, reason, digest, or nothing for a duplicate) of what was not usable; task: the sections `data` and `features`
-    that made it; key: see `_key`.
+    that made it; key: see `_key`; copies_key: the same for the copies.
     """
 
     x: NDArray[np.float32]
@@ -48,13 +56,26 @@ class Features:
     split: NDArray[np.str_]
     file: NDArray[np.str_]
     digest: NDArray[np.str_]
+    copies: NDArray[np.float32]
+    copy_of: NDArray[np.int64]
     skipped: tuple[tuple[str, str, str], ...]
     task: dict[str, Any]
     key: str
+    copies_key: str
 
     def rows(self, split: Split) -> NDArray[np.bool_]:
         """Which rows are of that split."""
         return np.asarray(self.split == split)
+
+    def with_copies(self, rows: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Features and targets of those rows (mask or indices) and of their copies, newly allocated."""
+        chosen = np.zeros(len(self.x), bool)
+        chosen[rows] = True
+        copied = chosen[self.copy_of]
+        if not copied.any():  # a large data set is not to lie there twice
+            return self.x[rows], self.y[rows]
+        x = np.concatenate([self.x[rows], self.copies[copied]])
+        return x, np.concatenate([self.y[rows], self.y[self.copy_of[copied]]])
 
     @property
     def kind(self) -> Kind:
@@ -72,7 +93,9 @@ class Features:
     def save(self, path: Path) -> None:
         arrays = {
             "x": self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
-            "digest": self.digest, "skipped": json.dumps(self.skipped), "task": json.dumps(self.task), "key": self.key,
+            "digest": self.digest, "copies": self.copies, "copy_of": self.copy_of,
+            "skipped": json.dumps(self.skipped), "task": json.dumps(self.task),
+            "key": self.key, "copies_key": self.copies_key,
         }  # fmt: skip
         write_npz(path, arrays)
 
@@ -83,8 +106,8 @@ class Features:
             with np.load(require(path, "extract"), allow_pickle=False) as f:
                 return Features(
                     f["x"], f["y"], tuple(f["labels"].tolist()), f["split"], f["files"], f["digest"],
-                    tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))), json.loads(str(f["task"])),
-                    str(f["key"]),
+                    f["copies"], f["copy_of"], tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))),
+                    json.loads(str(f["task"])), str(f["key"]), str(f["copies_key"]),
                 )  # fmt: skip
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None
@@ -104,19 +127,31 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
     samples = sources.load(task)
     parameters = task.features.model_dump(mode="json")
     key = _key(parameters)
-    known = _known(run / FILE, key)
+    copies_key = digest([key, task.augment.model_dump(exclude={"copies"}), getsource(variations)])
+    known = _known(run / FILE, key, copies_key)
+    named = {s.split for s in samples}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         digests = list(pool.map(_digest, samples, chunksize=CHUNK))
         kept, skipped = _without_duplicates(samples, digests)
-        missing = [i for i in kept if digests[i] not in known]
-        for i, result in _extracted(pool, frontend.build(parameters), samples, missing):
+        split = {i: assign_split(samples[i].split, named, digests[i], task.data) for i in kept}
+        n_copies = {i: task.augment.copies if split[i] != "test" else 0 for i in kept}
+        missing = [i for i in kept if not _complete(known.get(digests[i]), n_copies[i])]
+
+        def work(i: int) -> Extracted:
+            return _features(module, samples[i], task.augment, digests[i], n_copies[i])
+
+        module = frontend.build(parameters)
+        for i, result in _extracted(pool, work, missing):
             known[digests[i]] = result
-    rows, usable = [], []
+    rows: list[Row] = []
+    usable, copies, copy_of = [], [np.empty((0, module.n_features), np.float32)], []
     for i in kept:
-        row = known[digests[i]]
+        row, varied = known[digests[i]]
         if isinstance(row, str):
             skipped.append((samples[i].file, row, digests[i]))
         else:
+            copies.append(varied[: n_copies[i]])
+            copy_of += [len(rows)] * n_copies[i]
             usable.append(i)
             rows.append(row)
     if strict and skipped:
@@ -125,23 +160,26 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
         first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise UserError(f"{task.data.source}: none of {len(samples)} samples can be used{first}")
     y, labels = _targets([samples[i].label for i in usable])
-    named = {s.split for s in samples}
     features = Features(
         x=np.stack(rows),
         y=y,
         labels=labels,
-        split=np.array([assign_split(samples[i].split, named, digests[i], task.data) for i in usable]),
+        split=np.array([split[i] for i in usable]),
         file=np.array([samples[i].file for i in usable]),
         digest=np.array([digests[i] for i in usable]),
+        copies=np.concatenate(copies),
+        copy_of=np.array(copy_of, np.int64),
         skipped=tuple(skipped),
         task=origin(task),
         key=key,
+        copies_key=copies_key,
     )
     if features.kind != "regression":
         _check_classes(features)
     features.save(run / FILE)
     decoded = len(missing)
-    print(f"{task.name}: {len(rows)} samples, {decoded} newly extracted, {len(skipped)} skipped → {run / FILE}")
+    also = f" and {len(copy_of)} copies" if copy_of else ""
+    print(f"{task.name}: {len(rows)} samples{also}, {decoded} newly extracted, {len(skipped)} skipped → {run / FILE}")
     return features
 
 
@@ -169,17 +207,27 @@ def _digest(sample: Sample) -> str:
         return f"unreadable: {error} ({sample.file})"  # differs for each file, so that none counts as a duplicate
 
 
-def _known(path: Path, key: str) -> dict[str, NDArray[np.float32] | str]:
-    """Digest → features, or the reason why there are none, as an earlier run with the same key found them."""
+def _known(path: Path, key: str, copies_key: str) -> dict[str, Extracted]:
+    """Digest → what an earlier run with the same key found; the copies only if theirs is the same too."""
     try:
         before = Features.load(path)
     except UserError:
         return {}
     if before.key != key:
         return {}
-    known: dict[str, NDArray[np.float32] | str] = dict(zip(before.digest.tolist(), before.x, strict=True))
-    known.update((content, reason) for _, reason, content in before.skipped if content)
+    copies = before.copies if before.copies_key == copies_key else before.copies[:0]
+    edges = np.searchsorted(before.copy_of[: len(copies)], np.arange(len(before.x) + 1))
+    known: dict[str, Extracted] = {
+        content: (row, copies[start:end])
+        for content, row, start, end in zip(before.digest.tolist(), before.x, edges[:-1], edges[1:], strict=True)
+    }
+    known.update((content, (reason, copies[:0])) for _, reason, content in before.skipped if content)
     return known
+
+
+def _complete(found: Extracted | None, n_copies: int) -> bool:
+    """Whether nothing needs to be decoded for a sample and its copies."""
+    return found is not None and (isinstance(found[0], str) or len(found[1]) >= n_copies)
 
 
 def _without_duplicates(
@@ -205,35 +253,44 @@ def _without_duplicates(
 
 
 def _extracted(
-    pool: ThreadPoolExecutor, module: torch.nn.Module, samples: Sequence[Sample], indices: Sequence[int]
-) -> Iterator[tuple[int, NDArray[np.float32] | str]]:
-    """(index, features or the reason why there are none) of each sample."""
+    pool: ThreadPoolExecutor, work: Callable[[int], Extracted], indices: Sequence[int]
+) -> Iterator[tuple[int, Extracted]]:
+    """(index, what `work` makes of it) for each sample."""
 
-    def work(chunk: Sequence[int]) -> list[NDArray[np.float32] | str]:
-        return [_features(module, samples[i]) for i in chunk]
+    def work_all(chunk: Sequence[int]) -> list[Extracted]:
+        return [work(i) for i in chunk]
 
     chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
     # One thread each: the pool's threads fill the cores already, and no sum's order depends on their number.
     with threads(1), tqdm(total=len(indices), desc="extract", unit="sample", disable=None) as bar:
-        for chunk, results in zip(chunks, pool.map(work, chunks), strict=True):
+        for chunk, results in zip(chunks, pool.map(work_all, chunks), strict=True):
             yield from zip(chunk, results, strict=True)
             bar.update(len(chunk))
 
 
-def _features(module: torch.nn.Module, sample: Sample) -> NDArray[np.float32] | str:
+@torch.inference_mode()
+def _features(module: FrontEnd, sample: Sample, variation: Variation, content: str, n_copies: int) -> Extracted:
     # One sample at a time: its features must not depend, not even by rounding, on what stands beside it in a batch.
+    def features(media: NDArray[np.generic]) -> Row:
+        row: Row = module(torch.from_numpy(media).unsqueeze(0))[0].numpy()
+        return row
+
+    none = np.empty((0, module.n_features), np.float32)
     try:
-        decoded = torch.from_numpy(sample.media.load())
+        decoded = sample.media.load()
     except MediaError as error:
-        return str(error)
-    with torch.inference_mode():
-        features: NDArray[np.float32] = module(decoded.unsqueeze(0))[0].numpy()
-    return features
+        return str(error), none
+    if not n_copies:
+        return features(decoded), none
+    clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
+    assert rate is not None
+    varied = (variations.vary(clip, rate, variation, content, number) for number in range(n_copies))
+    return features(decoded), np.stack([features(copy) for copy in varied])
 
 
 def origin(task: Task) -> dict[str, Any]:
     """The sections that made the features; the path made absolute, since later stages may run from another folder."""
-    origin = task.model_dump(mode="json", include={"data", "features"})
+    origin = task.model_dump(mode="json", include={"data", "features", "augment"})
     if task.data.path is not None:
         origin["data"]["path"] = str(Path(task.data.path).expanduser().resolve())
     return origin

@@ -52,7 +52,7 @@ def gradcheck(task: Task, run: Path) -> None:
     facts = weights.begin(task, features, "cpu")
     classifier = weights.network(facts)
     rows = np.flatnonzero(features.rows("train"))
-    classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend.one_unit)
+    classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend)
     chosen = np.random.default_rng(task.train.seed).permutation(rows)[:SAMPLES]
     x = classifier.standardize(torch.from_numpy(features.x[chosen]))
     with threadpool_limits(1, "blas"):  # the products are small: waiting for another thread outweighs its help

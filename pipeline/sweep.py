@@ -20,7 +20,7 @@ from models.classifier import Standardize
 from models.mlp import MLP
 from pipeline.engines import Batch, ClosedForm, Feed, measure
 from pipeline.task import Train, UserError
-from pipeline.train import ENGINES, SCHEDULES, State, distort, evaluate, note, out_of_patience
+from pipeline.train import ENGINES, SCHEDULES, State, disturb, evaluate, note, out_of_patience
 
 STACK = 4 << 20  # bytes of parameters, gradients and moments in a stack on a CPU: what a core's caches hold
 
@@ -47,8 +47,9 @@ def shape(training: Training) -> tuple[object, ...]:
     """What networks must have in common to be trained together."""
     o = training.options
     sizes = [tuple(w.shape) for w in training.mlp.weights()]
-    alone = id(training) if o.augment or o.engine != "closed-form" else None
-    return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, alone
+    seen = (o.seed, o.augment, o.noise, id(training.fold)) if o.augment or o.noise else None
+    alone = id(training) if o.engine != "closed-form" else None
+    return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, seen, alone
 
 
 def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
@@ -89,8 +90,8 @@ def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list
     options = [t.options for t in trainings]
     networks = [t.mlp for t in trainings]
     first = trainings[0]
-    distortion = distort(first.options, first.fold.standardize, first.fold.training.x.device)
-    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], first.options.batch_size, distortion)
+    change = disturb(first.options, first.fold.standardize, first.fold.training.x.device)
+    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], first.options.batch_size, change)
     engine = ENGINES[first.options.engine](networks, feed, kind, options)
     started = time.perf_counter()
     states = [State() for _ in trainings]

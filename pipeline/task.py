@@ -72,6 +72,8 @@ class MfccFeatures(_Section):
     n_mels: int = Field(128, ge=8, le=512)
     n_mfcc: int = Field(40, ge=1)
     silence_db: float = Field(60.0, gt=0)  # a frame this far below the loudest is silence
+    preemphasis: float = Field(0.0, ge=0, lt=1)  # of the waveform, before all else
+    lifter: float = Field(0.0, ge=0)  # coefficient k counts 1 / (1 + (k / lifter)²); 0 = all alike
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "MfccFeatures":
@@ -116,6 +118,18 @@ class Augment(_Section):
         return any((self.rotation, self.scale, self.shear, self.shift, self.elastic))
 
 
+class Variation(_Section):
+    """Copies of each training clip, made at extraction, that sound a little different; copies = 0: off."""
+
+    copies: int = Field(0, ge=0, le=100)
+    pitch: float = Field(1.5, ge=0, le=12)  # semitones up or down, at most; the speed changes with it
+    gain: float = Field(12.0, ge=0, le=60)  # decibels up or down, at most
+    shift: float = Field(0.1, ge=0)  # seconds cut off the beginning, at most
+    filter: float = Field(0.0, ge=0, le=20)  # decibels: standard deviation of each octave's gain
+    noise: float = Field(0.0, ge=0, le=120)  # decibels of the clip above white noise, at least; 0 = no noise
+    share: float = Field(0.25, ge=0, le=1)  # of the copies that are filtered, and of those that are noisy
+
+
 class Train(_Section):
     """How the weights are found."""
 
@@ -128,7 +142,9 @@ class Train(_Section):
     l2: float = Field(0.0, ge=0)  # times the sum of w² over the weights, not the biases
     activity_l1: float = Field(0.0, ge=0)  # times the sum of |a| over the hidden units, averaged over the batch
     activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
+    noise: float = Field(0.0, ge=0)  # standard deviation of what is added to standardised features, anew each time
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
+    refit: bool = False  # once validation has decided what it decides, train anew on its samples too
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     framework: Literal["torch", "keras"] = "torch"
@@ -137,8 +153,8 @@ class Train(_Section):
 
     @model_validator(mode="after")
     def _augmented_by_torch(self) -> "Train":
-        if self.augment and self.framework != "torch":
-            raise ValueError(f"train.augment needs framework = 'torch', not {self.framework!r}")
+        if (self.augment or self.noise) and self.framework != "torch":
+            raise ValueError(f"train.augment and train.noise need framework = 'torch', not {self.framework!r}")
         return self
 
 
@@ -189,6 +205,7 @@ class Task(_Section):
     description: str = ""
     data: Data
     features: Features
+    augment: Variation = Variation()
     model: Model = Model()
     train: Train = Train()
     validate_: Validate = Field(Validate(), alias="validate")
@@ -198,6 +215,8 @@ class Task(_Section):
     def _augments_images(self) -> "Task":
         if self.train.augment and self.features.kind != "pixels":
             raise ValueError(f"train.augment distorts images, and features.kind is {self.features.kind!r}")
+        if self.augment.copies and self.features.kind != "mfcc":
+            raise ValueError(f"augment.copies are of sound, and features.kind is {self.features.kind!r}")
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -322,8 +341,8 @@ def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
     kinds: dict[str, type[_Section]] = {"pixels": PixelFeatures, "vector": VectorFeatures}
     features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
     models: dict[str, type[_Section]] = {
-        "": Task, "data": Data, "data.splits": Splits, "features": features, "model": Model, "train": Train,
-        "train.augment": Augment, "validate": Validate, "tune": Tune,
+        "": Task, "data": Data, "data.splits": Splits, "features": features, "augment": Variation,
+        "model": Model, "train": Train, "train.augment": Augment, "validate": Validate, "tune": Tune,
     }  # fmt: skip
     model = models.get(".".join(section))
     return [field.alias or name for name, field in model.model_fields.items()] if model else []

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.card import Kind
-from models.classifier import Standardize, loss
+from models.classifier import Classifier, Standardize, loss
 from models.mlp import MLP
 from pipeline import extract, weights
 from pipeline.artifacts import replacing, write_json
@@ -60,38 +60,58 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     facts = weights.begin(task, features, device_name(device))
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
-    standardize = classifier.standardize
-    training, validation = _splits(features, with_validation)
+    data = [facts.data_digest, features.copies_key, len(features.copies), with_validation]
+    made_of = [*data, facts.features, facts.model, facts.train, facts.device]
+    splits = _splits(features, with_validation)
+    refit = task.train.refit and not with_validation and bool(len(splits[1].y))
+    again = _splits(features, True) if refit else None
     del features  # from here on the splits are the only copy
-    if task.train.early_stopping and not len(validation.y):
-        raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
-    standardize.fit(training.x, classifier.frontend.one_unit)
-    training, validation = (
-        Batch(standardize.apply_(split.x).to(device), split.y.to(device)) for split in (training, validation)
-    )
-    mlp = classifier.mlp.to(device)
-    distortion = distort(task.train, standardize, device)
-    fingerprint = digest([with_validation, facts.data_digest, facts.features, facts.model, facts.train, facts.device])
-    if task.train.framework == "keras":
-        from pipeline import keras_engine  # an optional extra, and seconds to import
-
-        state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
-    else:
-        state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
+    state = _fit(classifier, splits, facts.kind, task.train, device, run / CHECKPOINT, digest([*made_of, "first"]))
     facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
-    weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
+    if again:
+        print(f"{task.name}: anew on training and validation samples, {state.best_epoch} epochs")
+        options = task.train.model_copy(update={"epochs": state.best_epoch, "early_stopping": 0})
+        classifier = weights.network(facts)
+        last = _fit(classifier, again, facts.kind, options, device, run / CHECKPOINT, digest([*made_of, "again"]))
+        facts = replace(facts, seconds=facts.seconds + last.history["seconds"][-1])
+    weights.save(run / weights.FILE, classifier, facts)
     (run / CHECKPOINT).unlink(missing_ok=True)
     print(f"{task.name}: {state.epoch} epochs in {facts.seconds:.1f} s on {facts.device} → {run / weights.FILE}")
     return facts
 
 
+def _fit(
+    classifier: Classifier,
+    splits: tuple[Batch, Batch],
+    kind: Kind,
+    options: Train,
+    device: torch.device,
+    checkpoint: Path,
+    fingerprint: str,
+) -> State:
+    """Train the classifier's standardisation and network on the first split, which is changed where it lies."""
+    training, validation = splits
+    if options.early_stopping and not len(validation.y):
+        raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
+    standardize = classifier.standardize.fit(training.x, classifier.frontend)
+    training, validation = (Batch(standardize.apply_(s.x).to(device), s.y.to(device)) for s in splits)
+    mlp = classifier.mlp.to(device)
+    if options.framework == "keras":
+        from pipeline import keras_engine  # an optional extra, and seconds to import
+
+        return keras_engine.fit(mlp, training, validation, kind, options)
+    change = disturb(options, standardize, device)
+    return fit(mlp, training, validation, kind, options, checkpoint, fingerprint, change)
+
+
 def _splits(features: Features, with_validation: bool) -> tuple[Batch, Batch]:
     """What to train on and what to validate on, each a copy that may be changed where it lies."""
-    x, y = torch.from_numpy(features.x), torch.from_numpy(features.y)
-    of_train = torch.from_numpy(~features.rows("test") if with_validation else features.rows("train"))
-    of_validation = torch.from_numpy(features.rows("validation")) & ~of_train
-    return Batch(x[of_train], y[of_train]), Batch(x[of_validation], y[of_validation])
+    of_train = ~features.rows("test") if with_validation else features.rows("train")
+    of_validation = features.rows("validation") & ~of_train
+    splits = features.with_copies(of_train), (features.x[of_validation], features.y[of_validation])
+    training, validation = (Batch(torch.from_numpy(x), torch.from_numpy(y)) for x, y in splits)
+    return training, validation
 
 
 def fit(
@@ -102,10 +122,10 @@ def fit(
     options: Train,
     checkpoint: Path,
     fingerprint: str,
-    distortion: Distortion | None = None,
+    change: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> State:
     """Train `mlp` in place; continue from `checkpoint` if it carries the same fingerprint."""
-    feed = Feed([training], [options.seed], options.batch_size, distortion)
+    feed = Feed([training], [options.seed], options.batch_size, change)
     engine = ENGINES[options.engine]([mlp], feed, kind, [options])
     state = _restore(checkpoint, fingerprint, engine, training.x.device)
     started = time.perf_counter() - (state.history["seconds"][-1] if state.epoch else 0.0)
@@ -175,12 +195,20 @@ def note(
     return row
 
 
-def distort(options: Train, standardize: Standardize, device: torch.device) -> Distortion | None:
-    """The augmentation that the options ask for, of standardised images."""
-    if not options.augment:
-        return None
+def disturb(
+    options: Train, standardize: Standardize, device: torch.device
+) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+    """What the options ask to be done to standardised samples (N, D), in place, whenever they are trained on."""
     empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation
-    return Distortion(options.augment, empty, device)
+    distort = Distortion(options.augment, empty, device) if options.augment else None
+    if not options.noise:
+        return distort
+
+    def noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+        x = distort(x, generator) if distort else x
+        return x.add_(torch.empty_like(x).normal_(generator=generator), alpha=options.noise)
+
+    return noisy
 
 
 def out_of_patience(state: State, options: Train) -> bool:

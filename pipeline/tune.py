@@ -186,14 +186,15 @@ def make_folds(task: Task, features: Features, device: torch.device) -> list[Fol
     n = task.tune.folds
     rows = np.flatnonzero(~features.rows("test"))
     fold = np.array([assign_fold(features.digest[row], n, task.data.seed) for row in rows])
-    one_unit = build(features.task["features"]).one_unit
+    front = build(features.task["features"])
     folds = []
     for k in range(n):
         inside, outside = rows[fold == k], rows[fold != k]
         if not len(inside) or not len(outside):
             raise UserError(f"tune.folds = {n}: {len(rows)} samples do not fill them; use fewer folds")
-        standardize = Standardize(features.x.shape[1]).fit(torch.from_numpy(features.x[outside]), one_unit)
-        training, held_out = (_batch(features, part, standardize, device) for part in (outside, inside))
+        splits = features.with_copies(outside), (features.x[inside], features.y[inside])
+        standardize = Standardize(front.n_features).fit(torch.from_numpy(splits[0][0]), front)
+        training, held_out = (_batch(x, y, standardize, device) for x, y in splits)
         folds.append(Fold(training, held_out, standardize))
     return folds
 
@@ -203,9 +204,8 @@ def assign_fold(content: str, folds: int, seed: int) -> int:
     return int.from_bytes(sha256(f"fold:{seed}:{content}".encode()).digest()[:8], "big") % folds
 
 
-def _batch(features: Features, rows: NDArray[np.int64], standardize: Standardize, device: torch.device) -> Batch:
-    x = standardize.apply_(torch.from_numpy(features.x[rows]))
-    return Batch(x.to(device), torch.from_numpy(features.y[rows]).to(device))
+def _batch(x: NDArray[np.float32], y: NDArray[Any], standardize: Standardize, device: torch.device) -> Batch:
+    return Batch(standardize.apply_(torch.from_numpy(x)).to(device), torch.from_numpy(y).to(device))
 
 
 def evaluate(tasks: Sequence[Task], features: Features, folds: Sequence[Fold]) -> list[dict[str, Any] | UserError]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.frontend import Mfcc, Pixels, pool
+from models.classifier import Standardize
+from models.frontend import LAGS, LOUD_DB, QUANTILES, STATISTICS, Mfcc, Pixels, pool
 from service.media import decode_audio
 from service.refusal import Limits
 
@@ -75,17 +76,60 @@ def test_more_silence_around_a_clip_does_not_change_its_features() -> None:
     assert torch.isfinite(front(torch.zeros(1, 5000))).all()
 
 
-def test_features_are_the_statistics_of_active_frames() -> None:
-    values = torch.tensor([[[1.0, 3.0, 100.0, 7.0, 9.0]]])
-    active = torch.tensor([[[1.0, 1.0, 0.0, 1.0, 1.0]]])
-    mean, deviation, step_deviation = pool(values, active)[0].tolist()
-    assert mean == pytest.approx(5.0)
-    assert deviation == pytest.approx(np.std([1, 3, 7, 9]))
-    assert step_deviation == pytest.approx(0.0)  # both steps between active neighbours are +2
+def pooled(values: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What `pool` says it computes, of values (M, frames) and levels (frames,), in plain NumPy."""
+    active = level >= -60
+    heard, loud = values[:, active], level[active]
+    weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
+    mean = np.average(heard, axis=1, weights=weights)
+    deviation = np.sqrt(np.average((heard - mean[:, None]) ** 2, axis=1, weights=weights))
+    columns = [mean, deviation, values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
+    for lag in LAGS:
+        both = active[lag:] & active[:-lag] if lag < len(active) else active[:0]
+        steps = (values[:, lag:] - values[:, :-lag])[:, both] if both.any() else np.zeros((len(values), 1))
+        columns.append(np.sqrt((steps**2).mean(axis=1)))
+    third = max(1, heard.shape[1] // 3)
+    columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
+    return np.concatenate(columns)
 
 
-def test_one_active_frame_has_no_spread() -> None:
-    assert pool(torch.tensor([[[4.0]]]), torch.ones(1, 1, 1))[0].tolist() == [4.0, 0.0, 0.0]
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 17, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 30, (5, frames)).astype(np.float32)
+    level = rng.uniform(-90, 0, frames).astype(np.float32)
+    level[rng.integers(frames)] = 0
+    found = pool(torch.from_numpy(values)[None], torch.from_numpy(level)[None, None], 60)[0].numpy()
+    assert found.shape == (STATISTICS * 5,)
+    assert np.abs(found - pooled(values, level)).max() < 1e-3
+
+
+def test_features_do_not_hear_the_level() -> None:
+    front = Mfcc(preemphasis=0.97)
+    clip = torch.from_numpy(noise(30_000))[None]
+    for decibels in (-40, -20, 20):
+        assert torch.allclose(front(clip), front(clip * 10 ** (decibels / 20)), atol=1e-3)
+
+
+def test_preemphasis_is_that_of_the_waveform() -> None:
+    clip = noise(20_000)
+    emphasised = np.append(clip[:1], clip[1:] - np.float32(0.97) * clip[:-1])
+    expected = librosa.feature.mfcc(y=emphasised, sr=22_050, n_mfcc=40)
+    found = Mfcc(preemphasis=0.97).mfcc(torch.from_numpy(clip)[None])[0].numpy()
+    assert np.abs(found - expected).max() < TOLERANCE
+
+
+def test_the_lifter_lets_high_coefficients_count_less() -> None:
+    assert Mfcc().weights is None
+    weights = Mfcc(n_mfcc=20, lifter=8).weights
+    assert weights is not None
+    assert weights.shape == (STATISTICS * 20,)
+    assert weights[20:40].tolist() == weights[:20].tolist()
+    assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
+    x = torch.from_numpy(noise(50 * STATISTICS * 20)).view(50, -1)
+    standardised = Standardize(STATISTICS * 20).fit(x, Mfcc(n_mfcc=20, lifter=8))(x)
+    assert torch.allclose(standardised.std(0, correction=0), weights, atol=1e-4)
 
 
 def test_pixels_are_scaled_to_one() -> None:

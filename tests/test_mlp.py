@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.classifier import Classifier, Standardize, loss, n_outputs, outputs
-from models.frontend import Pixels
+from models.frontend import Pixels, Vector
 from models.mlp import MLP
 
 
@@ -94,9 +94,9 @@ def test_binary_loss_is_the_cross_entropy_of_its_probabilities() -> None:
 
 def test_standardisation_centres_and_scales() -> None:
     x = torch.tensor([[1.0, 10.0, 5.0], [3.0, 30.0, 5.0]])
-    each = Standardize(3).fit(x, one_unit=False)
+    each = Standardize(3).fit(x, Vector(3))
     assert each(x).tolist() == [[-1, -1, 0], [1, 1, 0]]  # the constant feature is only centred
-    together = Standardize(3).fit(x, one_unit=True)
+    together = Standardize(3).fit(x, Pixels())
     assert together.mean.tolist() == [9, 9, 9]
     assert together(x).std(correction=0).item() == pytest.approx(1)
 
