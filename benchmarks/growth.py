@@ -91,6 +91,7 @@ def random_features(n: int) -> Features:
         y=np.arange(n) % CLASSES,
         labels=tuple(map(str, range(CLASSES))),
         split=split, file=names, digest=names, skipped=(), task=extract.origin(chosen), key="",
+        copies=np.empty((0, FEATURES), np.float32), copy_of=np.empty(0, np.int64), copies_key="",
     )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ def features(x: np.ndarray, y: np.ndarray) -> Features:
     """Every other sample for training, the others for the test."""
     n = len(x)
     split, names = np.array(["train", "test"] * (n // 2)), np.array([f"{i}" for i in range(n)])
-    return Features(x.astype(np.float32), y, ("a", "b"), split, names, names, (), {}, "")
+    none = np.empty((0, x.shape[1]), np.float32), np.empty(0, np.int64)
+    return Features(x.astype(np.float32), y, ("a", "b"), split, names, names, *none, (), {}, "", "")
 
 
 def points(n: int, size: int) -> np.ndarray:
