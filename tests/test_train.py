@@ -209,7 +209,7 @@ def test_the_number_of_threads_that_was_faster_of_late_is_used() -> None:
         used.append(n)
     assert set(used[:2]) == {1, 2}
     assert 1 <= used[2:200].count(2) <= 10  # tried again, the more rarely the slower it was
-    assert used[300:].count(2) > 80
+    assert used[300:].count(2) > 50
 
 
 @pytest.mark.parametrize("engine", ["closed-form", "autograd"])
