@@ -15,7 +15,8 @@ percept run regions
 percept run regions --set name=linear --set 'model.hidden=[]' --force
 percept run sine
 percept run digits
-percept run instruments
+early="--set train.epochs=150 --set train.early_stopping=40 --set train.schedule=constant"
+percept run instruments $early
 .venv/bin/percept exercises --out "$work/exercises"
 
 percept extract sine --set name=schedules
@@ -25,7 +26,8 @@ percept tune sine --set name=schedules --set train.optimizer=sgd --set train.lea
 percept extract digits --set name=penalties
 percept tune digits --set name=penalties --set train.learning_rate=0.005 --set train.epochs=80 --set tune.folds=3 \
   --set 'tune.space={"train.l2"=[0, 1e-5, 1e-4, 1e-3, 1e-2]}'
-percept tune instruments
+percept extract instruments --set name=rates --set augment.copies=0
+percept tune instruments --set name=rates $early --set train.noise=0
 
 png linear/plots/regions.png regions-linear.png
 png regions/plots/regions.png regions.png
@@ -34,7 +36,7 @@ svg exercises/three-units.svg exercise-a.svg
 svg exercises/least-squares.svg exercise-b.svg
 svg sine/plots/fit.svg sine.svg
 svg schedules/search/noise.svg schedules.svg
-svg instruments/search/losses.svg learning-rates.svg
+svg rates/search/losses.svg learning-rates.svg
 svg penalties/search/regularisation-l2.svg regularisation.svg
 svg instruments/plots/loss.svg instruments-loss.svg
 png digits/plots/weights.png digits-weights.png
