@@ -78,7 +78,13 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
         state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
     else:
         state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
-    facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
+    facts = replace(
+        facts,
+        epochs=state.epoch,
+        best_epoch=state.best_epoch,
+        seconds=state.history["seconds"][-1],
+        with_validation=with_validation,
+    )
     weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
     (run / CHECKPOINT).unlink(missing_ok=True)
