@@ -89,6 +89,17 @@ def interval(successes: int, trials: int) -> list[float] | None:
     return [float(bounds.low), float(bounds.high)]
 
 
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Two-sided p-value of McNemar's exact test (1947): are two classifiers right equally often?
+
+    first, second : bool (N,), whether each is right on the same N samples. Only those count that one alone has right;
+    were both equally good, either would have each of them with probability one half.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    different = only_first + only_second
+    return float(binomtest(only_first, different).pvalue) if different else 1.0
+
+
 def _reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Mean confidence and accuracy of the samples in each bin of confidence that has any."""
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)

@@ -31,6 +31,7 @@ METRICS = {  # what the field calls the numbers of a test; any other appears und
     "mse": "MSE",
     "mae": "MAE",
 }
+SURE = 0.05  # p-value below which one classifier counts as better than another
 CONFUSIONS = 5  # most frequent pairs that the page names
 
 
@@ -54,6 +55,7 @@ def write(run: Path) -> Path:
         overconfidence=_overconfidence(report["test"].get("reliability") or []),
         weakest=_weakest(report["test"]),
         majority=_majority(report["test"]),
+        rival=_rival(report),
         errors=_errors(report["test"]),
         task_file=_toml(report.get("task", {})),
     )
@@ -78,6 +80,10 @@ def headline(report: dict[str, Any]) -> str:
             f"weakest class: {weakest['label']}, recall {_percent(weakest['recall'])}"
             f" ({_interval(weakest['recall_interval'])}; {_count(weakest['support'])} samples)"
         )
+    if beside := report.get("baselines"):
+        samples, available = beside[0]["samples"], beside[0]["available"]
+        few = f" (fitted to {_count(samples)} of {_count(available)} samples)" if samples < available else ""
+        lines.append("baselines: " + ", ".join(f"{b['name']} {_percent(b['accuracy'])}" for b in beside) + few)
     lines.append(_verdict(report["gate"]))
     return "\n".join(line for line in lines if line)
 
@@ -118,6 +124,21 @@ def _majority(test: dict[str, Any]) -> dict[str, Any] | None:
         return None
     label = max(supports, key=lambda label: supports[label])
     return {"label": label, "share": supports[label] / sum(supports.values())}
+
+
+def _rival(report: dict[str, Any]) -> dict[str, Any] | None:
+    """The most accurate baseline, with `better`: "network", "baseline", or nothing where the test split cannot tell.
+
+    It is picked by the samples that would then speak for it, so its lead must be sure at SURE over the number of
+    baselines (Bonferroni). The network was not picked.
+    """
+    beside = report.get("baselines") or []
+    if not beside:
+        return None
+    rival: dict[str, Any] = max(beside, key=lambda b: (b["accuracy"], b["p_value"]))
+    leads = rival["only_network"] > rival["only_baseline"]
+    sure = rival["p_value"] < (SURE if leads else SURE / len(beside))
+    return rival | {"better": ("network" if leads else "baseline") if sure else ""}
 
 
 def _confusions(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -203,6 +224,7 @@ def _template() -> jinja2.Template:
         "number": _number,
         "count": _count,
         "duration": _duration,
+        "size": _size,
         "date": _date,
     }
     environment.globals["log"] = math.log
@@ -234,6 +256,11 @@ def _number(value: float | None) -> str:
 
 def _count(value: int) -> str:
     return f"{value:,}"
+
+
+def _size(n: int) -> str:
+    """Bytes: 318040 → "318 kB", 4369711 → "4.4 MB"."""
+    return f"{n / 1e6:,.1f} MB" if n >= 999_500 else f"{n / 1e3:.0f} kB" if n >= 1000 else f"{n} B"
 
 
 def _duration(seconds: float) -> str:

@@ -159,7 +159,7 @@ class Train(_Section):
 
 
 class Validate(_Section):
-    """The thresholds that the gate holds on the test split."""
+    """The thresholds that the gate holds on the test split, and what else is judged on it."""
 
     min_accuracy: float | None = Field(None, ge=0, le=1)
     max_log_loss: float | None = Field(None, ge=0)
@@ -167,6 +167,11 @@ class Validate(_Section):
     min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets
     max_rmse: float | None = Field(None, ge=0)  # regression
     min_r2: float | None = Field(None, le=1)  # regression
+    baselines: bool = False  # of classes: simpler learners beside the network in the report
+
+    def thresholds(self) -> dict[str, float]:
+        """`min_…` or `max_…` of a metric → the threshold, where there is one."""
+        return self.model_dump(exclude_none=True, exclude={"baselines"})
 
 
 class Range(_Section):
@@ -217,6 +222,14 @@ class Task(_Section):
             raise ValueError(f"train.augment distorts images, and features.kind is {self.features.kind!r}")
         if self.augment.copies and self.features.kind != "mfcc":
             raise ValueError(f"augment.copies are of sound, and features.kind is {self.features.kind!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_tell_classes_apart(self) -> "Task":
+        if self.validate_.baselines and self.data.source == "sine" and self.features.kind == "vector":
+            raise ValueError(
+                "validate.baselines tell classes apart, and data.source = 'sine' gives numbers; set it to false"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:

@@ -67,7 +67,13 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     again = _splits(features, True) if refit else None
     del features  # from here on the splits are the only copy
     state = _fit(classifier, splits, facts.kind, task.train, device, run / CHECKPOINT, digest([*made_of, "first"]))
-    facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
+    facts = replace(
+        facts,
+        epochs=state.epoch,
+        best_epoch=state.best_epoch,
+        seconds=state.history["seconds"][-1],
+        with_validation=with_validation or refit,
+    )
     write_json(run / "history.json", state.history)
     if again:
         print(f"{task.name}: anew on training and validation samples, {state.best_epoch} epochs")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import Input
-from pipeline import extract, figures, metrics, plots, report, sources, weights
+from models.classifier import Classifier
+from pipeline import baselines, extract, figures, metrics, plots, report, sources, weights
 from pipeline.artifacts import replacing, write_json, write_npz
 from pipeline.extract import Features
 from pipeline.libraries import versions
@@ -28,7 +29,8 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
 
     Raises
     ------
-    UserError : no features or weights, no test samples, or the features have labels that the network was not taught
+    UserError : no features or weights, no test samples, the features have labels that the network was not taught, or
+        baselines are asked for and there are no classes
     """
     features = Features.load(run / extract.FILE)
     classifier, facts = weights.load(run / weights.FILE)
@@ -36,6 +38,8 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     rows = features.rows("test")
     if not rows.any():
         raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
+    if task.validate_.baselines and facts.kind == "regression":
+        raise UserError("validate.baselines tell classes apart, and the targets are numbers; set it to false")
     y = features.y[rows]
     with torch.inference_mode():
         p = classifier.from_features(torch.from_numpy(features.x[rows])).numpy()
@@ -53,6 +57,7 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "model": {"layers": classifier.mlp.summary(), "parameters": classifier.mlp.n_parameters()},
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
+        "baselines": _baselines(features, classifier, facts, p.argmax(1) == y) if task.validate_.baselines else [],
         "mistakes": [
             {"file": files[i], "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],
              "confidence": float(p[i].max())}
@@ -80,6 +85,22 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     page = report.write(run)
     print(f"{report.headline(result)}\n→ {page}")
     return result
+
+
+def _baselines(
+    features: Features, classifier: Classifier, facts: weights.Facts, right: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Baselines on the network's features and splits; right: bool, whether the network is, for each test sample."""
+
+    def rows(x: NDArray[np.float32], y: NDArray[np.int64]) -> baselines.Rows:
+        return baselines.Rows(classifier.standardize(torch.from_numpy(x)).numpy(), y)
+
+    train, validation, test = (features.rows(split) for split in SPLITS)
+    with torch.inference_mode():
+        learned = rows(*features.with_copies(train | validation)) if facts.with_validation else None
+        training = rows(*features.with_copies(train))
+        held_out, judged = (rows(features.x[split], features.y[split]) for split in (validation, test))
+    return baselines.baselines(training, held_out, judged, right, facts.train["seed"], learned)
 
 
 def _check_same_data(features: Features, facts: weights.Facts) -> None:
@@ -113,7 +134,7 @@ def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.gen
 def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:
     """Hold the task's thresholds, `min_…` and `max_…` of a metric, against the test metrics."""
     checks = []
-    for name, threshold in thresholds.model_dump(exclude_none=True).items():
+    for name, threshold in thresholds.thresholds().items():
         bound, metric = name.split("_", 1)
         if metric not in test:
             raise UserError(f"validate.{name}: this kind of target has no {metric}")

@@ -35,6 +35,7 @@ class Facts:
     best_epoch: int  # the epoch whose weights these are
     seconds: float
     device: str
+    with_validation: bool = False  # whether the validation samples were trained on too
 
 
 def begin(task: Task, features: Features, device: str) -> Facts:

@@ -44,6 +44,8 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
         ("data.source=folder", "source = 'folder' needs a path"),
         ("name=No Such Name", "name: .*, not 'No Such Name'"),
         ("train.epochs", "expected KEY=VALUE"),
+        ("validate.baseline=true", "unknown key 'validate.baseline'; did you mean 'baselines'?"),
+        ("validate.baselines=2", "validate.baselines: .*, not 2"),
         ("name.x=1", "'name' is not a section"),
     ],
 )
@@ -51,6 +53,11 @@ def test_a_mistake_is_one_line_that_quotes_it(override: str, line: str) -> None:
     with pytest.raises(UserError, match=line) as caught:
         task.load("instruments", overrides=[override])
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_baselines_of_a_source_of_numbers_are_one_line() -> None:
+    with pytest.raises(UserError, match=r"validate\.baselines tell classes apart, and data\.source = 'sine' gives"):
+        task.load("sine", overrides=["validate.baselines=true"])
 
 
 def test_two_mistakes_are_two_lines() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pytest
 
-from pipeline import extract, search_plots, study, task, train, tune
+from pipeline import extract, search_plots, study, task, train, tune, weights
 from pipeline.extract import Features
 from pipeline.task import UserError
 
@@ -345,3 +345,4 @@ def test_the_best_is_trained_on_all_samples_but_the_test_split(features: Path, t
     history = json.loads((tmp_path / "history.json").read_text())
     assert not history["validation_loss"]
     assert len(history["train_loss"]) == chosen.train.epochs
+    assert weights.load(tmp_path / weights.FILE)[1].with_validation
