@@ -43,6 +43,7 @@ class ModelCard(BaseModel):
     input: Input
     output: str  # name of the graph's output: "probabilities" (N, K), or "value" (N, K) for regression
     features: dict[str, Any]  # kind and parameters of the front end
+    temperature: float = 1.0  # that the network's logits are divided by, inside the graph; 1 if none was fitted
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
     samples: dict[str, int]  # number of samples of each split

@@ -1,4 +1,4 @@
-"""The module that is exported: front end ∘ standardisation ∘ MLP ∘ output activation."""
+"""The module that is exported: front end ∘ standardisation ∘ MLP ∘ temperature ∘ output activation."""
 
 from collections.abc import Iterable
 
@@ -54,11 +54,16 @@ class Classifier(nn.Module):
     """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels; for regression the K values.
 
     A binary target has one output, the log-odds of the second label; both probabilities are given all the same.
+    The logits are divided by the temperature (models/calibration.py) first, 1 if none was fitted; for regression they
+    are the answer.
     """
+
+    temperature: Tensor  # ()
 
     def __init__(self, frontend: FrontEnd, standardize: Standardize, mlp: MLP, kind: Kind) -> None:
         super().__init__()
         self.frontend, self.standardize, self.mlp, self.kind = frontend, standardize, mlp, kind
+        self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, media: Tensor) -> Tensor:
         """Media as the front end takes it → probabilities or values."""
@@ -66,7 +71,11 @@ class Classifier(nn.Module):
 
     def from_features(self, x: Tensor) -> Tensor:
         """Features float32 (N, D) → probabilities or values, float32 (N, K)."""
-        return outputs(self.mlp(self.standardize(x)), self.kind)
+        return self.answers(self.mlp(self.standardize(x)))
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Logits of the network float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""
+        return outputs(logits if self.kind == "regression" else logits / self.temperature, self.kind)
 
 
 def n_outputs(kind: Kind, n_labels: int) -> int:

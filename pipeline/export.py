@@ -64,6 +64,7 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
         input=classifier.frontend.input,
         output=output_name(classifier),
         features=facts.features,
+        temperature=classifier.temperature.item(),
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.calibration import fit_temperature
 from models.card import Kind
-from models.classifier import Standardize, loss
+from models.classifier import Classifier, Standardize, loss
 from models.mlp import MLP
 from pipeline import extract, weights
 from pipeline.artifacts import replacing, write_json
@@ -24,6 +25,7 @@ from pipeline.threads import threads
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
 ROWS = 16_384  # samples that are evaluated at a time, whose hidden layers take memory
+MIN_CALIBRATION = 10  # validation samples; fewer say nothing about confidence
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
 Engine = ClosedForm | Autograd
@@ -44,12 +46,16 @@ class State:
 def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
+    At last the validation samples say what its confidence is worth (`calibrate`). The history is of the network before
+    that, as are its gradients.
+
     A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one; with
     Keras it starts again.
 
     Parameters
     ----------
-    with_validation : train on the validation samples too, once everything that they decide has been decided
+    with_validation : train on the validation samples too, once everything that they decide has been decided; none are
+        left to calibrate with
 
     Raises
     ------
@@ -79,11 +85,26 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     else:
         state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
     facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
+    print(f"  {calibrate(classifier, validation)}")
     weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
     (run / CHECKPOINT).unlink(missing_ok=True)
     print(f"{task.name}: {state.epoch} epochs in {facts.seconds:.1f} s on {facts.device} → {run / weights.FILE}")
     return facts
+
+
+@torch.inference_mode()
+def calibrate(classifier: Classifier, validation: Batch) -> str:
+    """Fit the classifier's temperature on the validation samples, features standardised; what came of it, in a line."""
+    n = len(validation.y)
+    if classifier.kind == "regression":
+        return "not calibrated: a regression has no probabilities"
+    if n < MIN_CALIBRATION:
+        return f"not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed"
+    with threads(1):  # no sum's order depends on their number
+        logits = torch.cat([classifier.mlp(x) for x in torch.split(validation.x, ROWS)]).cpu()
+        classifier.temperature.fill_(fit_temperature(logits, validation.y.cpu(), classifier.kind))
+    return f"temperature {classifier.temperature.item():.3f}, from {n} validation samples"
 
 
 def _splits(features: Features, with_validation: bool) -> tuple[Batch, Batch]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import Input
+from models.classifier import outputs
 from pipeline import extract, figures, metrics, plots, report, sources, weights
 from pipeline.artifacts import replacing, write_json, write_npz
 from pipeline.extract import Features
@@ -38,7 +39,9 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
     y = features.y[rows]
     with torch.inference_mode():
-        p = classifier.from_features(torch.from_numpy(features.x[rows])).numpy()
+        logits = classifier.mlp(classifier.standardize(torch.from_numpy(features.x[rows])))
+        p = classifier.answers(logits).numpy()
+        uncalibrated = outputs(logits, facts.kind).numpy()
     regression = facts.kind == "regression"
     test = metrics.regression(p, y) if regression else metrics.classification(p, y, facts.labels)
     files = features.file[rows].tolist()
@@ -53,6 +56,10 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "model": {"layers": classifier.mlp.summary(), "parameters": classifier.mlp.n_parameters()},
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
+        "calibration": None if regression else {
+            "temperature": classifier.temperature.item(),
+            "uncalibrated": metrics.calibration(uncalibrated, y),
+        },
         "mistakes": [
             {"file": files[i], "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],
              "confidence": float(p[i].max())}
