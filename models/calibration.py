@@ -14,8 +14,9 @@ RANGE = 20.0  # a temperature lies between its inverse and this
 def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
     """The T > 0 with which logits / T have the least mean log loss (Guo et al. 2017).
 
-    The loss is convex in 1/T, so that a search along the line finds its only minimum. Targets are softened as Platt
-    (1999) does, as if one of N + 2 answers were wrong: few samples without a mistake would else call for certainty.
+    The loss is convex in 1/T, so that a search along the line finds its only minimum. Targets are softened much as
+    Platt (1999) does, as if in one of N + 2 cases the likeliest other label were right: few samples without a mistake
+    would else call for certainty.
 
     Parameters
     ----------
@@ -25,8 +26,10 @@ def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
     columns = logits.double()
     if kind == "binary":
         columns = torch.cat([torch.zeros_like(columns), columns], 1)
+    right = target[:, None]
+    other = columns.scatter(1, right, -torch.inf).argmax(1, keepdim=True)
     wrong = 1 / (len(target) + 2)
-    soft = torch.full_like(columns, wrong / (columns.shape[1] - 1)).scatter_(1, target[:, None], 1 - wrong)
+    soft = torch.zeros_like(columns).scatter_(1, right, 1 - wrong).scatter_(1, other, wrong)
 
     def mean_loss(log_t: float) -> float:
         return torch.nn.functional.cross_entropy(columns * math.exp(-log_t), soft).item()

@@ -14,7 +14,7 @@ from models.calibration import fit_temperature
 from models.card import Kind
 from models.classifier import Classifier, Standardize, loss
 from models.mlp import MLP
-from pipeline import extract, weights
+from pipeline import extract, familiar, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.augment import Distortion
 from pipeline.engines import Autograd, Batch, ClosedForm, Feed, threads_for
@@ -46,8 +46,8 @@ class State:
 def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
-    At last the validation samples say what its confidence is worth (`calibrate`). The history is of the network before
-    that, as are its gradients.
+    At last the validation samples say what its confidence is worth, and what counts as known (`calibrate`). The history
+    is of the network before that.
 
     A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one; with
     Keras it starts again.
@@ -84,8 +84,9 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
         state = keras_engine.fit(mlp, training, validation, facts.kind, task.train)
     else:
         state = fit(mlp, training, validation, facts.kind, task.train, run / CHECKPOINT, fingerprint, distortion)
+    classifier.to(device)
     facts = replace(facts, epochs=state.epoch, best_epoch=state.best_epoch, seconds=state.history["seconds"][-1])
-    print(f"  {calibrate(classifier, validation)}")
+    facts = replace(facts, known=calibrate(classifier, training, validation, task.train.seed))
     weights.save(run / weights.FILE, classifier, facts)
     write_json(run / "history.json", state.history)
     (run / CHECKPOINT).unlink(missing_ok=True)
@@ -94,17 +95,27 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
 
 
 @torch.inference_mode()
-def calibrate(classifier: Classifier, validation: Batch) -> str:
-    """Fit the classifier's temperature on the validation samples, features standardised; what came of it, in a line."""
+def calibrate(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float | None:
+    """Fit the classifier's temperature and give it its familiarity, by samples with standardised features.
+
+    Returns
+    -------
+    the least familiarity that counts as known; None, and nothing is fitted, for a regression, or where there are too
+    few validation samples
+    """
     n = len(validation.y)
     if classifier.kind == "regression":
-        return "not calibrated: a regression has no probabilities"
+        return None
     if n < MIN_CALIBRATION:
-        return f"not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed"
+        print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
+        return None
     with threads(1):  # no sum's order depends on their number
-        logits = torch.cat([classifier.mlp(x) for x in torch.split(validation.x, ROWS)]).cpu()
-        classifier.temperature.fill_(fit_temperature(logits, validation.y.cpu(), classifier.kind))
-    return f"temperature {classifier.temperature.item():.3f}, from {n} validation samples"
+        logits = torch.cat([classifier.mlp(x) for x in torch.split(validation.x, ROWS)])
+        temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
+        classifier.temperature.fill_(temperature)
+        known = familiar.teach(classifier, training, validation, seed)
+    print(f"  from {n} validation samples: temperature {temperature:.3f}, known from a familiarity of {known:.3f}")
+    return known
 
 
 def _splits(features: Features, with_validation: bool) -> tuple[Batch, Batch]:

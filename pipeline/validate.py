@@ -39,11 +39,16 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
     y = features.y[rows]
     with torch.inference_mode():
-        logits = classifier.mlp(classifier.standardize(torch.from_numpy(features.x[rows])))
-        p = classifier.answers(logits).numpy()
-        uncalibrated = outputs(logits, facts.kind).numpy()
+        x = classifier.standardize(torch.from_numpy(features.x[rows]))
+        logits, hidden = classifier.last_layer(x)
+        answers = classifier.answers(logits)
+        familiarity = None if classifier.familiarity is None else classifier.familiarity(x, hidden, answers).numpy()
+        p, uncalibrated = answers.numpy(), outputs(logits, facts.kind).numpy()
     regression = facts.kind == "regression"
     test = metrics.regression(p, y) if regression else metrics.classification(p, y, facts.labels)
+    if familiarity is not None:
+        known = int((familiarity >= facts.known).sum())
+        test |= {"known": known / len(y), "known_interval": metrics.interval(known, len(y))}
     files = features.file[rows].tolist()
     wrong = [] if regression else _worst(p, y)
     result = {
@@ -59,6 +64,7 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "calibration": None if regression else {
             "temperature": classifier.temperature.item(),
             "uncalibrated": metrics.calibration(uncalibrated, y),
+            "known_threshold": facts.known,
         },
         "mistakes": [
             {"file": files[i], "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],

@@ -25,8 +25,10 @@ def test_the_temperature_that_made_the_labels_is_found(kind: str, true: float) -
 def test_few_samples_without_a_mistake_do_not_claim_certainty() -> None:
     logits = 5 * torch.eye(4).repeat(5, 1)
     t = fit_temperature(logits, torch.arange(4).repeat(5), "multiclass")
-    confidence = torch.softmax(logits / t, 1).max(1).values
-    assert confidence.numpy() == pytest.approx(1 - 1 / 22, abs=1e-4)  # 20 samples: as if one of 22 were wrong
+    first, second = torch.softmax(logits / t, 1).sort(1, descending=True).values[:, :2].T.numpy()
+    assert t > 1 / 20
+    assert first.min() < 0.97
+    assert (second / (first + second)).max() == pytest.approx(1 / 22, rel=0.7)  # of 22 cases as if one were the other
 
 
 def test_without_enough_validation_samples_nothing_is_fitted() -> None:
