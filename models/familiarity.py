@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from models.mlp import MLP
 
-RANK = 10  # directions in which a class varies by an amount of its own
+RANK = 20  # directions in which a class varies by an amount of its own
 LEAST = 1e-3  # variance in every other direction, at least, as a share of the mean variance: float32 has to bear it
-CONTRAST = 128  # hidden units of the network that tells known from foreign pictures
+CONTRAST = (128,)  # hidden units of the network that tells known from foreign pictures
 STEPS = 500  # in which the scale of familiarity rises
 
 
@@ -32,7 +32,7 @@ class Density(nn.Module):
 
     def __init__(self, n_features: int, n_labels: int) -> None:
         super().__init__()
-        rank = min(RANK, n_features - 1)
+        rank = min(RANK, max(1, n_features - 1))
         self.register_buffer("centre", torch.zeros(n_features))
         self.register_buffer("mean", torch.zeros(n_labels, n_features))
         self.register_buffer("basis", torch.zeros(n_features, n_labels * rank))
@@ -53,7 +53,7 @@ class Density(nn.Module):
             spread = (own - mean).T @ (own - mean) / len(own)
             values, vectors = torch.linalg.eigh(spread)
             values, vectors = values.flip(0), vectors.flip(1)
-            r = min(rank, len(own) // 3)  # few samples do not tell many directions
+            r = min(rank, n_features - 1, len(own) // 3)  # few samples do not tell many directions
             residual = (values[r:].clamp(min=0).mean()).clamp(min=least)
             variance = values[:r].clamp(min=residual)
             bases[i, :, :r] = vectors[:, :r]
@@ -94,7 +94,7 @@ class Familiarity(nn.Module):
 
     def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
         super().__init__()
-        self.contrast = MLP(n_features, [CONTRAST], 1, "relu", init="he") if contrast else None
+        self.contrast = MLP(n_features, CONTRAST, 1, "relu", init="he") if contrast else None
         self.density = None if contrast else Density(n_hidden, n_labels)
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 

@@ -18,7 +18,7 @@ EPOCHS = 8
 RATE = 3e-3
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def teach(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float:
     """Give the classifier, whose temperature is set, a `Familiarity`: fitted to the training samples, its scale to the
     validation samples, both with standardised features; the least familiarity that counts as known."""

@@ -38,8 +38,8 @@ def foreign(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def scribbles(n: int, generator: torch.Generator) -> Tensor:
-    """One to four strokes of one pen, straight ones and arcs, many joined or upright; scaled and centred as MNIST is.
-    float32 (n, 28, 28)."""
+    """One to four strokes of one pen, straight ones, arcs and waves, many joined or upright; scaled and centred as
+    MNIST's digits are. float32 (n, 28, 28), as of the other makers."""
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
@@ -59,7 +59,10 @@ def scribbles(n: int, generator: torch.Generator) -> Tensor:
         angle = draw(0, 2 * math.pi, 1) + turn * along
         circle = torch.stack([angle.cos(), angle.sin()], 2) * draw(0.1, 0.4, 1, 2)
         arc = start[:, None] + circle - circle[:, :1]
-        stroke = torch.where(draw(0, 1, 1, 1) < 0.55, line, arc)
+        across = (end - start).flip(1) * torch.tensor([-1.0, 1.0])
+        wave = line + draw(-0.6, 0.6, 1, 1) * (2 * math.pi * along).sin()[:, None] * across[:, None]
+        shape = draw(0, 1, 1, 1)
+        stroke = torch.where(shape < 0.5, line, torch.where(shape < 0.85, arc, wave))
         if i:  # a stroke that is not there repeats the first
             stroke = torch.where(draw(0, 1, 1, 1) < 0.3 + 0.1 * i, strokes[0], stroke)
         strokes.append(stroke)

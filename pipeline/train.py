@@ -94,7 +94,7 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     return facts
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def calibrate(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float | None:
     """Fit the classifier's temperature and give it its familiarity, by samples with standardised features.
 

@@ -31,14 +31,16 @@ def test_few_samples_without_a_mistake_do_not_claim_certainty() -> None:
     assert (second / (first + second)).max() == pytest.approx(1 / 22, rel=0.7)  # of 22 cases as if one were the other
 
 
-def test_without_enough_validation_samples_nothing_is_fitted() -> None:
+def test_without_enough_validation_samples_nothing_is_fitted(capsys: pytest.CaptureFixture[str]) -> None:
     classifier = weights.network(
         weights.Facts(("a", "b", "c"), "multiclass", {"kind": "vector", "size": 2},
                       task.Model().model_dump(), task.Train().model_dump(), "", 0, 0, 0.0, "cpu")
     )  # fmt: skip
     few = Batch(torch.randn(9, 2), torch.arange(9) % 3)
-    assert train.calibrate(classifier, few) == "not calibrated: 9 validation samples, at least 10 are needed"
+    assert train.calibrate(classifier, few, few, 0) is None
+    assert capsys.readouterr().out == "  not calibrated: 9 validation samples, at least 10 are needed\n"
     assert classifier.temperature.item() == 1
+    assert classifier.familiarity is None
 
 
 def test_the_test_split_is_better_calibrated(tmp_path: Path) -> None:
@@ -66,4 +68,6 @@ def test_no_validation_samples_are_left_after_training_on_all(
     extract.extract(resolved, tmp_path)
     train.train(resolved, tmp_path, with_validation=True)
     assert "not calibrated: 0 validation samples" in capsys.readouterr().out
-    assert weights.load(tmp_path / weights.FILE)[0].temperature.item() == 1
+    classifier, facts = weights.load(tmp_path / weights.FILE)
+    assert classifier.temperature.item() == 1
+    assert facts.known is None
