@@ -57,6 +57,8 @@ def test_foreign_sounds(home: Path) -> None:
     areas = {kind: unknown.auroc(known, unknown.familiarity(predictor, s)) for kind, s in unknown.sounds(predictor)}
     assert len(areas) >= 9
     assert min(areas.values()) >= 0.93, areas
+    if "speech" not in areas:
+        pytest.skip("espeak-ng is not installed: all but speech was held")
 
 
 @pytest.mark.parametrize("name", ["digits", "instruments"])
@@ -146,8 +148,9 @@ def test_foreign_pictures_are_pictures_from_the_seed() -> None:
     assert 0 <= first.min() <= first.max() <= 1
     assert (first.amax(1) > 0.1).float().mean() > 0.99
     scribbles = foreign.scribbles(200, torch.Generator().manual_seed(0))
-    ink = (scribbles > 0.2).nonzero()
-    assert ink[:, 1:].min() >= 1
+    rows = (scribbles > 0.2).any(2).sum(1)
+    columns = (scribbles > 0.2).any(1).sum(1)
+    assert torch.maximum(rows, columns).median() == pytest.approx(20, abs=2)  # as long as MNIST's digits
 
 
 def test_what_is_never_seen_by_the_service_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
