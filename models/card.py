@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 CARD_KEY = "card"  # key of the card's JSON in the ONNX metadata_props
 STORE_LABEL = "percept"  # key of the label that marks our models in BentoML's model store
+FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 
 Kind = Literal["multiclass", "binary", "regression"]
 
@@ -41,8 +42,10 @@ class ModelCard(BaseModel):
     kind: Kind
     labels: tuple[str, ...]  # in the order of the output's columns; names of the values for regression
     input: Input
-    output: str  # name of the graph's output: "probabilities" (N, K), or "value" (N, K) for regression
+    output: str  # name of the graph's first output: "probabilities" (N, K), or "value" (N, K) for regression
     features: dict[str, Any]  # kind and parameters of the front end
+    temperature: float = 1.0  # that the network's logits are divided by, inside the graph; 1 if none was fitted
+    known_threshold: float | None = None  # least of the graph's second output, familiarity (N,), that counts as known
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
     samples: dict[str, int]  # number of samples of each split

@@ -1,4 +1,4 @@
-"""The module that is exported: front end ∘ standardisation ∘ MLP ∘ output activation."""
+"""The module that is exported: front end ∘ standardisation ∘ MLP ∘ temperature ∘ output activation, and familiarity."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from models.card import Kind
-from models.frontend import FrontEnd
+from models.familiarity import Familiarity
+from models.frontend import FrontEnd, Pixels
 from models.mlp import MLP
 
 ROWS = 8192  # that are taken to float64 at a time
@@ -58,20 +59,48 @@ class Standardize(nn.Module):
 class Classifier(nn.Module):
     """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels; for regression the K values.
 
+    With a `familiarity`, the answer is the probabilities and the familiarity of each input, float32 (N,).
+
     A binary target has one output, the log-odds of the second label; both probabilities are given all the same.
+    The logits are divided by the temperature (models/calibration.py) first, 1 if none was fitted; for regression they
+    are the answer.
     """
+
+    temperature: Tensor  # ()
 
     def __init__(self, frontend: FrontEnd, standardize: Standardize, mlp: MLP, kind: Kind) -> None:
         super().__init__()
         self.frontend, self.standardize, self.mlp, self.kind = frontend, standardize, mlp, kind
+        self.register_buffer("temperature", torch.ones(()))
+        self.familiarity: Familiarity | None = None
 
-    def forward(self, media: Tensor) -> Tensor:
-        """Media as the front end takes it → probabilities or values."""
+    def add_familiarity(self) -> Familiarity:
+        """A `Familiarity` of this classifier's widths, to be fitted or loaded."""
+        output, contrast = self.mlp.linear()[-1], isinstance(self.frontend, Pixels)
+        n_labels = max(2, output.out_features)
+        self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast)
+        return self.familiarity
+
+    def forward(self, media: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Media as the front end takes it → probabilities or values, and the familiarity if there is one."""
         return self.from_features(self.frontend(media))
 
-    def from_features(self, x: Tensor) -> Tensor:
-        """Features float32 (N, D) → probabilities or values, float32 (N, K)."""
-        return outputs(self.mlp(self.standardize(x)), self.kind)
+    def last_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised features float32 (N, D) → logits, and what they are made of: the last hidden layer (N, H), or
+        the features where there is none."""
+        logits, hidden = self.mlp.with_activations(x)
+        return logits, hidden[-1] if hidden else x
+
+    def from_features(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Features float32 (N, D) → probabilities or values, float32 (N, K), and the familiarity if there is one."""
+        x = self.standardize(x)
+        logits, hidden = self.last_layer(x)
+        answers = self.answers(logits)
+        return answers if self.familiarity is None else (answers, self.familiarity(x, hidden, answers))
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Logits of the network float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""
+        return outputs(logits if self.kind == "regression" else logits / self.temperature, self.kind)
 
 
 def n_outputs(kind: Kind, n_labels: int) -> int:

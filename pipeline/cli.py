@@ -300,7 +300,8 @@ def predict(
         elif "value" in answer:
             print(f"{file}  " + "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items()))
         else:
-            print(f"{file}  {answer['label']}  {answer['confidence']:.4f}")
+            unknown = "  unknown: unlike what it was trained on" if answer["known"] is False else ""
+            print(f"{file}  {answer['label']}  {answer['confidence']:.4f}{unknown}")
         if window is not None and not as_json:
             print(*(f"  {line}" for line in lines(answer["timeline"])), sep="\n")
             if "label" in answer:

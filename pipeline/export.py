@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from models.card import CARD_KEY, STORE_LABEL, ModelCard
+from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, ModelCard
 from models.classifier import Classifier
 from models.frontend import TOP_DB, Mfcc
 from pipeline import extract, validate, weights
@@ -25,6 +25,7 @@ from pipeline.task import Task, UserError, digest
 
 FILE = "model.onnx"
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
+MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank: a tenth of the share of known samples that the threshold gives up
 MAX_MFCC_DIFFERENCE = 1e-3  # the graph against librosa.feature.mfcc, whose values reach some hundreds
 MFCC_CLIPS = 50  # clips of the test split that the latter is held on
 
@@ -62,8 +63,10 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
         kind=facts.kind,
         labels=facts.labels,
         input=classifier.frontend.input,
-        output=output_name(classifier),
+        output=output_names(classifier)[0],
         features=facts.features,
+        temperature=classifier.temperature.item(),
+        known_threshold=facts.known,
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},
@@ -91,9 +94,10 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
     return card
 
 
-def output_name(classifier: Classifier) -> str:
-    """Name of the graph's output."""
-    return "value" if classifier.kind == "regression" else "probabilities"
+def output_names(classifier: Classifier) -> list[str]:
+    """Names of the graph's outputs."""
+    answer = "value" if classifier.kind == "regression" else "probabilities"
+    return [answer] if classifier.familiarity is None else [answer, FAMILIARITY]
 
 
 def to_onnx(classifier: Classifier) -> onnx.ModelProto:
@@ -108,7 +112,7 @@ def to_onnx(classifier: Classifier) -> onnx.ModelProto:
         warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
         program = torch.onnx.export(
             classifier, (example,), dynamo=True, verbose=False,
-            input_names=[front.input.name], output_names=[output_name(classifier)], dynamic_shapes=(dynamic,),
+            input_names=[front.input.name], output_names=output_names(classifier), dynamic_shapes=(dynamic,),
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
@@ -121,7 +125,8 @@ def to_onnx(classifier: Classifier) -> onnx.ModelProto:
 def check(model: onnx.ModelProto, classifier: Classifier, features: Features) -> dict[str, float]:
     """Largest differences between the graph and its judges on the test split.
 
-    Probabilities, from decoded media, against torch's from the extracted features; MFCC against librosa's.
+    Probabilities and familiarity, from decoded media, against torch's from the extracted features; MFCC against
+    librosa's.
 
     Raises
     ------
@@ -131,11 +136,18 @@ def check(model: onnx.ModelProto, classifier: Classifier, features: Features) ->
     files = features.file[rows].tolist()
     media = validate.load_media(features, files)
     with torch.inference_mode():
-        expected = classifier.from_features(torch.from_numpy(features.x[rows])).numpy()
+        judged = classifier.from_features(torch.from_numpy(features.x[rows]))
     session = _session(model)
-    output = output_name(classifier)
-    found = np.concatenate([_run(session, media[file], output) for file in files])
-    differences = {output: (float(np.abs(found - expected).max()), MAX_OUTPUT_DIFFERENCE)}
+    names = output_names(classifier)
+    expected = judged if isinstance(judged, tuple) else (judged,)
+    found = [
+        np.concatenate(outputs) for outputs in zip(*(_run(session, media[file], names) for file in files), strict=True)
+    ]
+    limits = (MAX_OUTPUT_DIFFERENCE, MAX_FAMILIARITY_DIFFERENCE)[: len(names)]
+    differences = {
+        name: (float(np.abs(f - e.numpy()).max()), limit)
+        for name, limit, f, e in zip(names, limits, found, expected, strict=True)
+    }
     if isinstance(classifier.frontend, Mfcc):
         clips = [media[file] for file in files[:: max(1, len(files) // MFCC_CLIPS)]]
         differences["mfcc"] = (mfcc_difference(model, classifier.frontend, clips), MAX_MFCC_DIFFERENCE)
@@ -164,7 +176,7 @@ def mfcc_difference(model: onnx.ModelProto, front: Mfcc, clips: Sequence[NDArray
             )
         decibels = librosa.power_to_db(mel, ref=np.max, top_db=TOP_DB) + TOP_DB
         expected = librosa.feature.mfcc(S=decibels, n_mfcc=front.n_mfcc)
-        worst = max(worst, float(np.abs(_run(session, clip, mfcc)[0] - expected).max()))
+        worst = max(worst, float(np.abs(_run(session, clip, [mfcc])[0][0] - expected).max()))
     return worst
 
 
@@ -172,6 +184,6 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, media: NDArray[Any], output: str) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = session.run([output], {session.get_inputs()[0].name: media[None]})[0]
-    return result
+def _run(session: onnxruntime.InferenceSession, media: NDArray[Any], outputs: list[str]) -> list[NDArray[np.float32]]:
+    results: list[NDArray[np.float32]] = session.run(outputs, {session.get_inputs()[0].name: media[None]})
+    return results

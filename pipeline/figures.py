@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.classifier import Classifier, outputs
+from models.classifier import Classifier
 from models.frontend import IMAGE_SIZE, TOP_DB, Mfcc, Pixels
 from pipeline.extract import Features
 
@@ -57,7 +57,7 @@ def _responses(classifier: Classifier, features: Features) -> Arrays:
     grid = torch.from_numpy(np.stack([m.ravel() for m in mesh], 1))
     inputs = classifier.standardize(grid)
     logits, activations = classifier.mlp.with_activations(inputs)
-    answers = outputs(logits, classifier.kind)
+    answers = classifier.answers(logits)
     arrays = {f"axis_{d}": axis for d, axis in enumerate(axes, start=1)}
     arrays["answers"] = answers.T.reshape(-1, *mesh[0].shape).numpy()
     if activations:

@@ -23,21 +23,18 @@ ECE_BINS = 15  # of equal width; Guo et al. 2017
 def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[str, ...]) -> dict[str, Any]:
     """What a classifier's probabilities (N, K) are worth against the true classes (N,).
 
-    Proportions come with their 95 % interval (Wilson 1927); `ece` is the expected calibration error of the winning
-    class (Naeini et al. 2015), `log_loss` the mean cross entropy in nats. Two classes get their ROC and
-    precision-recall curves with the areas, the second class taken as the positive one.
+    Proportions come with their 95 % interval (Wilson 1927). Two classes get their ROC and precision-recall curves with
+    the areas, the second class taken as the positive one.
     """
     chosen, k = p.argmax(1), len(labels)
     classes = list(range(k))
     precision, recall, f1, support = precision_recall_fscore_support(y, chosen, labels=classes, zero_division=0)
     hits = np.bincount(y[y == chosen], minlength=k)
     guesses = np.bincount(chosen, minlength=k)
-    reliability = _reliability(p.max(1), chosen == y)
     return {
         "accuracy": float((chosen == y).mean()),
         "accuracy_interval": interval(int((chosen == y).sum()), len(y)),
-        "log_loss": float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float32).tiny)).mean()),
-        "ece": sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in reliability) / len(y),
+        **calibration(p, y),
         "per_class": [
             {
                 "label": labels[i],
@@ -51,8 +48,18 @@ def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[s
             for i in classes
         ],
         "confusion_matrix": confusion_matrix(y, chosen, labels=classes).tolist(),
-        "reliability": reliability,
+        "reliability": _reliability(p.max(1), chosen == y),
         **(_binary(p[:, 1], y) if k == 2 and support.all() else {}),
+    }
+
+
+def calibration(p: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, float]:
+    """What the probabilities (N, K) themselves are worth: `log_loss`, the mean cross entropy in nats, and `ece`, the
+    expected calibration error of the winning class (Naeini et al. 2015)."""
+    reliability = _reliability(p.max(1), p.argmax(1) == y)
+    return {
+        "log_loss": float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float32).tiny)).mean()),
+        "ece": sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in reliability) / len(y),
     }
 
 

@@ -44,7 +44,14 @@ def draw(path: Path, title: str, waveform: NDArray[np.float32], windows: list[di
 def _answer(window: dict[str, Any]) -> str:
     if values := window.get("value"):
         return "  ".join(f"{name} = {value:.6g}" for name, value in values.items())
+    if window.get("known") is False:
+        return f"{window['label']}, but unknown"
     return window.get("label") or "silence"
+
+
+def _confidence(window: dict[str, Any]) -> float:
+    """As the picture shows it: none in what is not known."""
+    return 0.0 if window.get("known") is False else float(window["confidence"])
 
 
 def _clock(seconds: float) -> str:
@@ -95,7 +102,7 @@ def _figure(title: str, waveform: NDArray[np.float32], windows: list[dict[str, A
     for lane, label in enumerate(lanes):
         own = [i for i, window in enumerate(windows) if window["label"] == label]
         spans = [(starts[i], lengths[i]) for i in own]
-        sure = [(colours[label], 0.15 + 0.85 * windows[i]["confidence"]) for i in own]
+        sure = [(colours[label], 0.15 + 0.85 * _confidence(windows[i])) for i in own]
         lower.axhline(lane, color=LIGHT, alpha=0.12, linewidth=0.6)
         lower.broken_barh(spans, (lane - 0.38, 0.76), facecolors=sure, linewidth=0, antialiased=False)
     others = f"; grey: {len(heard) - len(lanes)} labels that are heard less" if len(heard) > len(lanes) else ""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.calibration import fit_temperature
 from models.card import Kind
 from models.classifier import Classifier, Standardize, loss
 from models.mlp import MLP
-from pipeline import extract, weights
+from pipeline import extract, familiar, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.augment import Distortion
 from pipeline.engines import Autograd, Batch, ClosedForm, Feed, threads_for
@@ -24,6 +25,7 @@ from pipeline.threads import threads
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
 ROWS = 16_384  # samples that are evaluated at a time, whose hidden layers take memory
+MIN_CALIBRATION = 10  # validation samples; fewer say nothing about confidence
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
 Engine = ClosedForm | Autograd
@@ -44,12 +46,16 @@ class State:
 def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
+    At last the validation samples say what its confidence is worth, and what counts as known (`calibrate`). The history
+    is of the network before that.
+
     A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one; with
     Keras it starts again.
 
     Parameters
     ----------
-    with_validation : train on the validation samples too, once everything that they decide has been decided
+    with_validation : train on the validation samples too, once everything that they decide has been decided; none are
+        left to calibrate with
 
     Raises
     ------
@@ -66,9 +72,11 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     refit = task.train.refit and not with_validation and bool(len(splits[1].y))
     again = _splits(features, True) if refit else None
     del features  # from here on the splits are the only copy
-    state = _fit(classifier, splits, facts.kind, task.train, device, run / CHECKPOINT, digest([*made_of, "first"]))
+    first = digest([*made_of, "first"])
+    state, training, validation = _fit(classifier, splits, facts.kind, task.train, device, run / CHECKPOINT, first)
     facts = replace(
         facts,
+        known=calibrate(classifier, training, validation, task.train.seed),
         epochs=state.epoch,
         best_epoch=state.best_epoch,
         seconds=state.history["seconds"][-1],
@@ -78,8 +86,11 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     if again:
         print(f"{task.name}: anew on training and validation samples, {state.best_epoch} epochs")
         options = task.train.model_copy(update={"epochs": state.best_epoch, "early_stopping": 0})
-        classifier = weights.network(facts)
-        last = _fit(classifier, again, facts.kind, options, device, run / CHECKPOINT, digest([*made_of, "again"]))
+        judged, classifier = classifier, weights.network(replace(facts, known=None))
+        anew = digest([*made_of, "again"])
+        last, training, _ = _fit(classifier, again, facts.kind, options, device, run / CHECKPOINT, anew)
+        with threads(1):
+            familiar.inherit(classifier, judged, training, task.train.seed)
         facts = replace(facts, seconds=facts.seconds + last.history["seconds"][-1])
     weights.save(run / weights.FILE, classifier, facts)
     (run / CHECKPOINT).unlink(missing_ok=True)
@@ -95,8 +106,9 @@ def _fit(
     device: torch.device,
     checkpoint: Path,
     fingerprint: str,
-) -> State:
-    """Train the classifier's standardisation and network on the first split, which is changed where it lies."""
+) -> tuple[State, Batch, Batch]:
+    """Train the classifier's standardisation and network on the first split; where training stands, and the
+    splits standardised, on the device. They are changed where they lie."""
     training, validation = splits
     if options.early_stopping and not len(validation.y):
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
@@ -106,9 +118,36 @@ def _fit(
     if options.framework == "keras":
         from pipeline import keras_engine  # an optional extra, and seconds to import
 
-        return keras_engine.fit(mlp, training, validation, kind, options)
-    change = disturb(options, standardize, device)
-    return fit(mlp, training, validation, kind, options, checkpoint, fingerprint, change)
+        state = keras_engine.fit(mlp, training, validation, kind, options)
+    else:
+        change = disturb(options, standardize, device)
+        state = fit(mlp, training, validation, kind, options, checkpoint, fingerprint, change)
+    classifier.to(device)
+    return state, training, validation
+
+
+@torch.no_grad()
+def calibrate(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float | None:
+    """Fit the classifier's temperature and give it its familiarity, by samples with standardised features.
+
+    Returns
+    -------
+    the least familiarity that counts as known; None, and nothing is fitted, for a regression, or where there are too
+    few validation samples
+    """
+    n = len(validation.y)
+    if classifier.kind == "regression":
+        return None
+    if n < MIN_CALIBRATION:
+        print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
+        return None
+    with threads(1):  # no sum's order depends on their number
+        logits = torch.cat([classifier.mlp(x) for x in torch.split(validation.x, ROWS)])
+        temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
+        classifier.temperature.fill_(temperature)
+        known = familiar.teach(classifier, training, validation, seed)
+    print(f"  from {n} validation samples: temperature {temperature:.3f}, known from a familiarity of {known:.3f}")
+    return known
 
 
 def _splits(features: Features, with_validation: bool) -> tuple[Batch, Batch]:

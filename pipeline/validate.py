@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import Input
-from models.classifier import Classifier
+from models.classifier import Classifier, outputs
 from pipeline import baselines, extract, figures, metrics, plots, report, sources, weights
 from pipeline.artifacts import replacing, write_json, write_npz
 from pipeline.extract import Features
@@ -42,9 +42,16 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         raise UserError("validate.baselines tell classes apart, and the targets are numbers; set it to false")
     y = features.y[rows]
     with torch.inference_mode():
-        p = classifier.from_features(torch.from_numpy(features.x[rows])).numpy()
+        x = classifier.standardize(torch.from_numpy(features.x[rows]))
+        logits, hidden = classifier.last_layer(x)
+        answers = classifier.answers(logits)
+        familiarity = None if classifier.familiarity is None else classifier.familiarity(x, hidden, answers).numpy()
+        p, uncalibrated = answers.numpy(), outputs(logits, facts.kind).numpy()
     regression = facts.kind == "regression"
     test = metrics.regression(p, y) if regression else metrics.classification(p, y, facts.labels)
+    if familiarity is not None:
+        known = int((familiarity >= facts.known).sum())
+        test |= {"known": known / len(y), "known_interval": metrics.interval(known, len(y))}
     files = features.file[rows].tolist()
     wrong = [] if regression else _worst(p, y)
     result = {
@@ -58,6 +65,11 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
         "baselines": _baselines(features, classifier, facts, p.argmax(1) == y) if task.validate_.baselines else [],
+        "calibration": None if regression else {
+            "temperature": classifier.temperature.item(),
+            "uncalibrated": metrics.calibration(uncalibrated, y),
+            "known_threshold": facts.known,
+        },
         "mistakes": [
             {"file": files[i], "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],
              "confidence": float(p[i].max())}

@@ -36,6 +36,7 @@ class Facts:
     seconds: float
     device: str
     with_validation: bool = False  # whether the validation samples were trained on too
+    known: float | None = None  # least familiarity that counts as known; None where the classifier has no familiarity
 
 
 def begin(task: Task, features: Features, device: str) -> Facts:
@@ -62,7 +63,10 @@ def network(facts: Facts) -> Classifier:
         facts.train["seed"],
         facts.model["init"],
     )
-    return Classifier(front, Standardize(front.n_features), mlp, facts.kind)
+    classifier = Classifier(front, Standardize(front.n_features), mlp, facts.kind)
+    if facts.known is not None:
+        classifier.add_familiarity()
+    return classifier
 
 
 def save(path: Path, classifier: Classifier, facts: Facts) -> None:

@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.card import CARD_KEY, ModelCard
+from models.card import CARD_KEY, FAMILIARITY, ModelCard
 from service.media import SILENCE, decode_audio, decode_image, peak
 from service.refusal import EXPECTED, Limits, MediaError, unreadable
 
@@ -44,6 +44,7 @@ class Predictor:
         if card is None:
             raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
         self.card = ModelCard.model_validate_json(card)
+        self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
 
     def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28), float32 (T,) or
@@ -93,22 +94,26 @@ class Predictor:
         return self.predict(self.decode(data, limits), window)
 
     def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """The graph's outputs (N, K) for a batch of samples (N, …)."""
-        (outputs,) = self.session.run([self.card.output], {self.card.input.name: batch})
-        if not np.isfinite(outputs).all():
+        """The graph's outputs for a batch of samples (N, …): probabilities or values (N, K), or (N, K + 1) with the
+        familiarity last."""
+        answers, *familiarity = self.session.run(self.outputs, {self.card.input.name: batch})
+        if not np.isfinite(answers).all():
             raise MediaError(422, "the model has no answer to this input: it overflows")
-        return outputs  # type: ignore[no-any-return]
+        return np.column_stack([answers, *familiarity])
 
     def _named(self, outputs: NDArray[Any] | None) -> dict[str, Any]:
-        """One row of the graph's outputs (K,) in words; None is the row of silence."""
-        names = ("value",) if self.card.kind == "regression" else ("label", "confidence", "probabilities")
+        """One row of `_run`'s outputs in words; None is the row of silence. Whether an input is `known` stays None
+        where the model cannot tell."""
+        names = ("value",) if self.card.kind == "regression" else ("label", "confidence", "known", "probabilities")
         if outputs is None:
             return dict.fromkeys(names)
-        named = dict(zip(self.card.labels, outputs.tolist(), strict=True))
+        values, threshold = outputs.tolist(), self.card.known_threshold
+        known = None if threshold is None else values.pop() >= threshold
+        named = dict(zip(self.card.labels, values, strict=True))
         if self.card.kind == "regression":
             return {"value": named}
         label = max(named, key=named.__getitem__)
-        return {"label": label, "confidence": named[label], "probabilities": named}
+        return {"label": label, "confidence": named[label], "known": known, "probabilities": named}
 
     def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
         """What the answer to a sample is the mean of: the sample, or those equal parts of a recording longer than

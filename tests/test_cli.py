@@ -77,7 +77,7 @@ def test_predictions_as_json_and_as_a_table(shop: Path) -> None:
     assert [line["file"] for line in lines] == files
     assert [line.get("label") for line in lines] == ["beep", "whistle", None, None]
     for line in lines[:2]:
-        assert line.keys() == {"file", "label", "confidence", "probabilities"}
+        assert line.keys() == {"file", "label", "confidence", "known", "probabilities"}
         assert line["confidence"] == max(line["probabilities"].values())
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     for line in lines[2:]:

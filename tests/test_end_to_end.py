@@ -28,6 +28,7 @@ def test_accuracy_on_the_test_split(home: Path, task: str, accuracy: float) -> N
     report = json.loads((home / "runs" / task / "report.json").read_text())
     assert report["test"]["accuracy"] >= accuracy
     assert report["samples"]["test"] == 10_000 or task != "digits"
+    assert report["test"]["known"] >= 0.95
 
 
 def test_the_graph_equals_torch_and_librosa(home: Path) -> None:
@@ -59,7 +60,7 @@ def test_http_answers_equal_predictions(home: Path, real_data: Path) -> None:
             predictions = [json.loads(line) for line in lines]
             assert len(answers) == len(predictions) == 200
             for answer, prediction in zip(answers, predictions, strict=True):
-                assert {k: answer[k] for k in ("label", "confidence", "probabilities")} == {
+                assert {k: answer[k] for k in ("label", "confidence", "known", "probabilities")} == {
                     k: v for k, v in prediction.items() if k != "file"
                 }
             right[task] = sum(a["label"] == label for a, label in zip(answers, expected, strict=True))

@@ -76,7 +76,7 @@ def strict(home, tmp_path_factory):
 class TestAnswers:
     def test_a_digit(self, client):
         answer = client.post("/digits", content=digit_file(3)).json()
-        assert list(answer) == ["model", "version", "label", "confidence", "probabilities"]
+        assert list(answer) == ["model", "version", "label", "confidence", "known", "probabilities"]
         assert (answer["model"], answer["version"], answer["label"]) == ("digits", NEWEST, "3")
         assert list(answer["probabilities"]) == [str(digit) for digit in range(10)]
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)

@@ -110,7 +110,7 @@ class TestWindows:
         waveform = np.cumsum(noise(2 * BATCH + 1.3)) / 50
         for window in zero_crossings.predict(waveform, 0.7)["timeline"]:
             alone = zero_crossings.predict(waveform[round(window["start"] * RATE) : round(window["end"] * RATE)])
-            assert list(window) == ["start", "end", "label", "confidence"]
+            assert list(window) == ["start", "end", "label", "confidence", "known"]
             assert window["confidence"] == pytest.approx(alone["confidence"], abs=BATCHED)
 
     def test_silent_windows_have_no_answer(self, zero_crossings: Predictor) -> None:
@@ -241,7 +241,7 @@ class TestBand:
             "predict", "instruments", "duet.wav", "--timeline", "2.5", "--json", home=band
         ).stdout.splitlines()
         answer = json.loads(line)
-        assert list(answer) == ["file", "label", "confidence", "probabilities", "timeline"]
+        assert list(answer) == ["file", "label", "confidence", "known", "probabilities", "timeline"]
         assert [(window["start"], window["end"]) for window in answer["timeline"]] == [(0, 2.5), (2.5, 5)]
 
     def test_without_matplotlib_it_is_printed_alone(self, band: Path, tmp_path: Path) -> None:

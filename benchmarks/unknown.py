@@ -1,0 +1,277 @@
+"""Show trained models what they do not know, and say how well they tell it from what they know.
+
+    python -m benchmarks.unknown [--runs runs] [--pairs 6]
+
+Takes the exported models of `runs/digits` and `runs/instruments`, whichever are there. Known is the test split.
+Foreign inputs are made here, written as files and decoded as the service does: letters in eight typefaces, with four
+strokes and blurs, by the letter; textures in the outline of clothes; noise; speech by espeak-ng where that is
+installed; noise of three colours, tones, chords, clicks. At last, of as many pairs of instruments as asked for, a
+network is trained without each, and is asked about them.
+
+Each line says how many inputs there are, the area under the ROC curve (AUROC) of their familiarity against that of
+the known, and the share that is judged unknown.
+"""
+
+import argparse
+import contextlib
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
+
+from pipeline import extract, task, train, validate, weights
+from pipeline.extract import Features
+from service.predictor import Predictor
+from service.refusal import Limits, MediaError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+LIKE_DIGITS = "BDGIJOQSZbgijloqsz"  # a person may take them for a digit, drawn by a careless hand
+TYPEFACES = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic", "cmr10",
+    "cmtt10",
+)  # fmt: skip
+STROKES = ((0, 0.0), (1, 1.5), (2, 0.7), (4, 1.0))  # pixels of 120 that a letter is thickened by, and blurred by
+RATE = 22_050  # Hz
+PICTURES, SOUNDS = 300, 100  # of a kind
+VOICES = ("en-us", "en-gb", "de", "fr", "es", "it", "en-us+f2", "en-us+m3", "en-gb+f4", "de+f3", "sv", "pl")
+SENTENCES = (
+    "The quick brown fox jumps over the lazy dog.", "Please leave a message after the tone.",
+    "What time does the next train leave?", "One, two, three, four, five, six, seven.", "Good morning!",
+    "It listens to sounds and gives them names.", "Where did you put the keys?", "An orchestra tunes before a concert.",
+)  # fmt: skip
+
+Array = NDArray[Any]
+Maker = Callable[[np.random.Generator], Array]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--pairs", type=int, default=6)
+    arguments = parser.parse_args()
+    found = [
+        run for name in ("digits", "instruments") if (run := arguments.runs / name, (run / "model.onnx").is_file())[1]
+    ]
+    if not found:
+        sys.exit(f"{arguments.runs}: no exported model; run `percept run digits` or `percept run instruments` first")
+    for run in found:
+        measure(run)
+    if arguments.runs / "instruments" in found:
+        leave_out(arguments.runs / "instruments", arguments.pairs)
+
+
+def measure(run: Path) -> None:
+    """Print the table of one exported model."""
+    predictor = Predictor(run / "model.onnx")
+    threshold = predictor.card.known_threshold
+    if threshold is None:
+        print(f"{run.name}: the model was trained without validation samples and does not know what it knows")
+        return
+    features = Features.load(run / extract.FILE)
+    files = features.file[features.rows("test")].tolist()
+    media = validate.load_media(features, files)
+    known = familiarity(predictor, [media[file] for file in files])
+    print(f"{run.name}: {len(known)} test samples, {np.mean(known >= threshold):.1%} known")
+    print(f"  {'foreign':<26}{'inputs':>8}{'AUROC':>8}{'unknown':>9}")
+    rows = pictures(predictor) if predictor.card.input.kind == "image" else sounds(predictor)
+    letters: dict[str, Array] = {}
+    for name, inputs in rows:
+        if not inputs:
+            print(f"  {name:<26}{'refused':>8}")
+            continue
+        scores = familiarity(predictor, inputs)
+        if len(name) == 1:
+            letters[name] = scores
+        else:
+            print_row(name, scores, known, threshold)
+    if letters:
+        clear = [s for letter, s in letters.items() if letter not in LIKE_DIGITS]
+        print_row("letters, all 52", np.concatenate(list(letters.values())), known, threshold)
+        print_row(f"letters but {LIKE_DIGITS}", np.concatenate(clear), known, threshold)
+        each = sorted((auroc(known, s), letter) for letter, s in letters.items())
+        print("  by the letter: " + ", ".join(f"{letter} {area:.2f}" for area, letter in each))
+
+
+def print_row(name: str, scores: Array, known: Array, threshold: float) -> None:
+    print(f"  {name:<30}{len(scores):>4}{auroc(known, scores):>8.3f}{np.mean(scores < threshold):>9.1%}", flush=True)
+
+
+def auroc(known: Array, foreign: Array) -> float:
+    truth = np.repeat([1, 0], [len(known), len(foreign)])
+    return float(roc_auc_score(truth, np.concatenate([known, foreign])))
+
+
+def familiarity(predictor: Predictor, inputs: Sequence[Array]) -> Array:
+    """The graph's second output for decoded media, one at a time, float32 (N,)."""
+    name = predictor.card.input.name
+    return np.concatenate([predictor.session.run(predictor.outputs[1:], {name: one[np.newaxis]})[0] for one in inputs])
+
+
+def pictures(predictor: Predictor) -> Iterator[tuple[str, list[Array]]]:
+    """Kind of foreign picture → decoded pictures; what the service refuses, as blank, is left out."""
+
+    def decoded(drawn: Sequence[Image.Image]) -> list[Array]:
+        kept = []
+        for picture in drawn:
+            file = io.BytesIO()
+            picture.save(file, "PNG")
+            with contextlib.suppress(MediaError):
+                kept.append(predictor.decode(file.getvalue(), Limits()))
+        return kept
+
+    for letter_ in LETTERS:
+        yield letter_, decoded([letter(letter_, face, *stroke) for face, stroke in product(TYPEFACES, STROKES)])
+    kinds: dict[str, Maker] = {
+        "textures": texture,
+        "uniform noise": lambda rng: rng.uniform(0, 255, (28, 28)),
+        "Gaussian noise": lambda rng: rng.normal(128, 50, (64, 64)).clip(0, 255),
+        "salt": lambda rng: 255.0 * (rng.random((28, 28)) < rng.uniform(0.02, 0.3)),
+        "smooth noise": lambda rng: stretched(gaussian_filter(rng.normal(size=(56, 56)), rng.uniform(1, 6))),
+        "gradients": gradient,
+    }
+    for name, make in kinds.items():
+        rng = np.random.default_rng(0)
+        drawn = [np.uint8(make(rng)) for _ in range(PICTURES)]
+        yield name, decoded([Image.fromarray(picture) for picture in drawn])
+        small = [picture for picture in drawn if picture.shape == (28, 28)]
+        if small and name != "textures":
+            yield f"{name}, not decoded", small
+
+
+def letter(letter: str, typeface: str, thick: int, blur: float) -> Image.Image:
+    """Dark on light, 120 × 120 pixels."""
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{typeface}.ttf"
+    page = Image.new("L", (120, 120), 255)
+    font = ImageFont.truetype(path, 60)
+    ImageDraw.Draw(page).text((60, 60), letter, fill=0, font=font, anchor="mm", stroke_width=thick)
+    return page.filter(ImageFilter.GaussianBlur(blur))
+
+
+def texture(rng: np.random.Generator) -> Array:
+    """A surface of smooth grain in the outline of a shirt, of trousers, of a bag or a shoe; (28, 28)."""
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    width, height, corner = rng.uniform(0.4, 0.9), rng.uniform(0.5, 0.9), rng.uniform(1.5, 8)
+    shape = np.abs(x / width) ** corner + np.abs(y / height) ** corner < 1
+    match rng.integers(3):
+        case 0:  # sleeves
+            shape |= (np.abs(y + 0.6 * height) < 0.25) & (np.abs(x) < 0.95)
+        case 1:  # legs
+            shape &= (np.abs(x) > 0.12) | (y < -0.3 * height)
+    grain = stretched(gaussian_filter(rng.normal(size=(28, 28)), rng.uniform(0.7, 3))) / 255
+    return 255 * shape * (0.2 + rng.uniform(0.2, 0.8) * grain)
+
+
+def gradient(rng: np.random.Generator) -> Array:
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    angle = rng.uniform(0, 2 * np.pi)
+    return stretched(np.cos(angle) * x + np.sin(angle) * y)
+
+
+def stretched(values: Array) -> Array:
+    """Any values to 0 … 255."""
+    return 255 * (values - values.min()) / np.ptp(values)
+
+
+def sounds(predictor: Predictor) -> Iterator[tuple[str, list[Array]]]:
+    """Kind of foreign sound → decoded recordings, float32 (T,)."""
+    kinds: dict[str, Maker] = {
+        "white noise": lambda rng: coloured(rng, 0),
+        "pink noise": lambda rng: coloured(rng, 1),
+        "brown noise": lambda rng: coloured(rng, 2),
+        **{wave: lambda rng, wave=wave: tone(rng, wave, [0]) for wave in ("sine", "square", "sawtooth", "triangle")},
+        "chords": lambda rng: tone(rng, ("sine", "square", "sawtooth")[rng.integers(3)], [0, 4, 7]),
+        "clicks": lambda rng: (rng.random(2 * RATE) < rng.uniform(1, 50) / RATE) + 1e-3 * rng.normal(size=2 * RATE),
+    }
+    for name, make in kinds.items():
+        rng = np.random.default_rng(0)
+        made = []
+        for _ in range(SOUNDS):
+            file = io.BytesIO()
+            sound = make(rng)
+            soundfile.write(file, sound / np.abs(sound).max() * rng.uniform(0.05, 0.9), RATE, format="WAV")
+            made.append(predictor.decode(file.getvalue(), Limits()))
+        yield name, made
+    if shutil.which("espeak-ng"):
+        yield "speech", [predictor.decode(data, Limits()) for data in speech()]
+    else:
+        print("  speech: not measured, espeak-ng is not installed")
+
+
+def coloured(rng: np.random.Generator, exponent: float) -> Array:
+    """Noise whose power falls with the frequency to that exponent, half a second to four."""
+    n = round(RATE * rng.uniform(0.5, 4))
+    spectrum = np.fft.rfft(rng.normal(size=n))
+    spectrum[1:] *= np.arange(1, len(spectrum)) ** (-exponent / 2)
+    spectrum[0] = 0
+    return np.fft.irfft(spectrum, n)
+
+
+def tone(rng: np.random.Generator, wave: str, semitones: Sequence[int]) -> Array:
+    """One waveform, at once at some semitones above a pitch of 55 to 1760 Hz; 0.3 to three seconds."""
+    t = np.arange(round(RATE * rng.uniform(0.3, 3))) / RATE
+    pitch = 55 * 2 ** rng.uniform(0, 5)
+    phases = [(pitch * 2 ** (s / 12) * t + rng.random()) % 1 for s in semitones]
+    shapes: dict[str, Callable[[Array], Array]] = {
+        "sine": lambda p: np.sin(2 * np.pi * p), "square": lambda p: np.sign(p - 0.5), "sawtooth": lambda p: 2 * p - 1,
+        "triangle": lambda p: 4 * np.abs(p - 0.5) - 1,
+    }  # fmt: skip
+    return sum((shapes[wave](phase) for phase in phases), np.zeros(len(t)))
+
+
+def speech() -> Iterator[bytes]:
+    """WAV files: every sentence by every voice, at several pitches and speeds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        for voice, (i, sentence) in product(VOICES, enumerate(SENTENCES)):
+            options = ("-v", voice, "-p", str(30 + 5 * i), "-s", str(120 + 10 * i), "-w", str(path))
+            subprocess.run(["espeak-ng", *options, sentence], check=True)
+            yield path.read_bytes()
+
+
+def leave_out(run: Path, pairs: int) -> None:
+    """Train without two classes, on the features that the run has extracted, and judge those; the classes in turn."""
+    features = Features.load(run / extract.FILE)
+    _, facts = weights.load(run / weights.FILE)
+    given = {"name": run.name, **features.task, "model": facts.model, "train": facts.train}
+    resolved = task.parse(given, run.name)
+    order = np.random.default_rng(0).permutation(len(features.labels))
+    print("  classes left out, each two from a network of their own:")
+    for pair in np.split(order[: 2 * min(pairs, len(order) // 2)], min(pairs, len(order) // 2)):
+        kept = ~np.isin(features.y, pair)
+        labels = tuple(label for i, label in enumerate(features.labels) if i not in pair)
+        index = np.cumsum(~np.isin(np.arange(len(features.labels)), pair)) - 1
+        rest = replace(
+            features, x=features.x[kept], y=index[features.y[kept]], labels=labels, split=features.split[kept],
+            file=features.file[kept], digest=features.digest[kept],
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            rest.save(Path(folder) / extract.FILE)
+            train.train(resolved, Path(folder))
+            classifier, facts = weights.load(Path(folder) / weights.FILE)
+        assert facts.known is not None
+
+        def judged(x: Array) -> Array:
+            with torch.inference_mode():
+                return classifier.from_features(torch.from_numpy(x))[1].numpy()  # noqa: B023
+
+        known = judged(rest.x[rest.rows("test")])
+        print_row(" and ".join(features.labels[i] for i in pair), judged(features.x[~kept]), known, facts.known)
+
+
+if __name__ == "__main__":
+    main()

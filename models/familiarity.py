@@ -1,0 +1,120 @@
+"""How familiar an input is: whether it is like what the classifier was trained on, or something it does not know."""
+
+import torch
+from torch import Tensor, nn
+
+from models.mlp import MLP
+
+RANK = 20  # directions in which a class varies by an amount of its own
+LEAST = 1e-3  # variance in every other direction, at least, as a share of the mean variance: float32 has to bear it
+CONTRAST = (128,)  # hidden units of the network that tells known from foreign pictures
+STEPS = 500  # in which the scale of familiarity rises
+
+
+class Density(nn.Module):
+    """Log-density of the likeliest class, of each class a Gaussian by probabilistic principal component analysis.
+
+    A class varies in `rank` directions by an amount of its own, in all others alike (Tipping & Bishop 1999). Of what
+    the last hidden layer gives, such densities tell the foreign better than of the input (Lee et al. 2018).
+
+    Parameters
+    ----------
+    n_features, n_labels : width H of what comes in, number K of classes
+    """
+
+    centre: Tensor  # (H,), the mean over all classes
+    mean: Tensor  # (K, H), of each class, from there
+    basis: Tensor  # (H, K · R), orthonormal for each class
+    offset: Tensor  # (K · R,), the mean in that basis
+    gain: Tensor  # (K, R), 1 / residual variance - 1 / variance in that direction
+    precision: Tensor  # (K,), 1 / residual variance
+    log_volume: Tensor  # (K,), log-determinant of the covariance
+
+    def __init__(self, n_features: int, n_labels: int) -> None:
+        super().__init__()
+        rank = min(RANK, max(1, n_features - 1))
+        self.register_buffer("centre", torch.zeros(n_features))
+        self.register_buffer("mean", torch.zeros(n_labels, n_features))
+        self.register_buffer("basis", torch.zeros(n_features, n_labels * rank))
+        self.register_buffer("offset", torch.zeros(n_labels * rank))
+        self.register_buffer("gain", torch.zeros(n_labels, rank))
+        self.register_buffer("precision", torch.ones(n_labels))
+        self.register_buffer("log_volume", torch.zeros(n_labels))
+
+    def fit(self, x: Tensor, y: Tensor) -> "Density":
+        """Take means and covariances of x float32 (N, H), of classes y int64 (N,), each of which has samples."""
+        (k, rank), n_features = self.gain.shape, x.shape[1]
+        centre = x.double().mean(0)
+        least = LEAST * (x.double() - centre).square().mean().clamp(min=1e-12)
+        bases = torch.zeros(k, n_features, rank, dtype=torch.float64, device=x.device)
+        for i in range(k):
+            own = x[y == i].double() - centre
+            mean = own.mean(0)
+            spread = (own - mean).T @ (own - mean) / len(own)
+            values, vectors = torch.linalg.eigh(spread)
+            values, vectors = values.flip(0), vectors.flip(1)
+            r = min(rank, n_features - 1, len(own) // 3)  # few samples do not tell many directions
+            residual = (values[r:].clamp(min=0).mean()).clamp(min=least)
+            variance = values[:r].clamp(min=residual)
+            bases[i, :, :r] = vectors[:, :r]
+            self.mean[i] = mean
+            self.gain[i, :r] = 1 / residual - 1 / variance
+            self.precision[i] = 1 / residual
+            self.log_volume[i] = variance.log().sum() + (n_features - r) * residual.log()
+        self.centre.copy_(centre)
+        self.basis.copy_(bases.permute(1, 0, 2).flatten(1))
+        self.offset.copy_((self.mean.double().unsqueeze(1) @ bases).flatten())
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (N, H) → float32 (N,), in nats, without the constant of the normal distribution."""
+        x = x - self.centre
+        squared = (x * x).sum(1, keepdim=True) - 2 * x @ self.mean.T + (self.mean * self.mean).sum(1)
+        inside = (x @ self.basis - self.offset).view(-1, *self.gain.shape)
+        distance = squared * self.precision - (inside * inside * self.gain).sum(2)
+        return (distance + self.log_volume).amin(1) / -2
+
+
+class Familiarity(nn.Module):
+    """The share of validation samples that are no more familiar than this one, 0 … 1: a calibrated score.
+
+    Such a rank is the p-value of the hypothesis that the input is of the known kind, as in conformal anomaly detection
+    (Laxhammar & Falkman 2015). What is ranked is a log-likelihood in nats: of pictures, which can be made from
+    nothing, log p(x, k) / q(x) for the likeliest class k and foreign pictures q, whose first factor a network of its
+    own has learned from both (Hastie, Tibshirani & Friedman 2009, §14.2.4); of all else the `Density` of the last
+    hidden layer.
+
+    Parameters
+    ----------
+    n_features, n_hidden, n_labels : of the classifier: inputs, width of the last hidden layer, classes
+    contrast : whether foreign inputs can be made
+    """
+
+    scale: Tensor  # (STEPS + 1,), log-likelihoods at evenly spaced ranks of the validation samples
+
+    def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
+        super().__init__()
+        self.contrast = MLP(n_features, CONTRAST, 1, "relu", init="he") if contrast else None
+        self.density = None if contrast else Density(n_hidden, n_labels)
+        self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
+
+    def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
+        """Standardised features (N, D), last hidden layer (N, H) and probabilities (N, K) → float32 (N,), in nats."""
+        if self.contrast is not None:
+            return self.contrast.forward(x)[:, 0] + torch.log(probabilities.amax(1))
+        assert self.density is not None
+        return self.density.forward(hidden)
+
+    def fit_scale(self, log_likelihoods: Tensor) -> None:
+        """Take the ranks of the validation samples, float (N,), N ≥ 1."""
+        ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
+        self.scale.copy_(torch.quantile(log_likelihoods.double().cpu(), ranks))
+
+    def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
+        """As `log_likelihood` → rank float32 (N,): linear between the steps, and below the first an exponential."""
+        value = self.log_likelihood(x, hidden, probabilities).unsqueeze(1)
+        low, high = self.scale[:-1], self.scale[1:]
+        rank = ((value - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).sum(1)
+        typical = (self.scale[STEPS // 2] - self.scale[0]).clamp(min=1e-6)
+        tail = torch.exp(((value[:, 0] - self.scale[0]) / typical).clamp(max=0))
+        return (rank + tail) / (STEPS + 1)

@@ -1,0 +1,72 @@
+"""What teaches a trained classifier to know what it does not know: a `Familiarity`, and the least of it that counts."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.classifier import Classifier
+from models.familiarity import Familiarity
+from models.mlp import MLP
+from pipeline.engines import Batch, ClosedForm, Feed
+from pipeline.foreign import foreign
+from pipeline.task import Train
+
+KEPT = 0.98  # share of the validation samples that count as known, at least
+PICTURES = (4_000, 30_000)  # foreign ones, at least and at most; between them, as many as there are training samples
+EPOCHS = 8
+RATE = 3e-3
+
+
+@torch.no_grad()
+def teach(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float:
+    """Give the classifier, whose temperature is set, a `Familiarity`: fitted to the training samples, its scale to the
+    validation samples, both with standardised features; the least familiarity that counts as known."""
+    familiarity = _fitted(classifier, training, seed)
+    logits, hidden = classifier.last_layer(validation.x)
+    known = validation.x, hidden, classifier.answers(logits)
+    familiarity.fit_scale(familiarity.log_likelihood(*known))
+    return threshold(familiarity(*known))
+
+
+@torch.no_grad()
+def inherit(classifier: Classifier, judged: Classifier, training: Batch, seed: int) -> None:
+    """Give the classifier, trained anew on more samples, the temperature of the `judged` one and, if that has it, a
+    `Familiarity` with its scale: no samples are left that could judge again."""
+    classifier.temperature.copy_(judged.temperature)
+    if judged.familiarity is not None:
+        _fitted(classifier, training, seed).scale.copy_(judged.familiarity.scale)
+
+
+def _fitted(classifier: Classifier, training: Batch, seed: int) -> Familiarity:
+    familiarity = classifier.add_familiarity().to(training.x.device)
+    if familiarity.contrast is not None:
+        _contrast(familiarity.contrast, classifier, training.x, seed)
+    if familiarity.density is not None:
+        familiarity.density.fit(classifier.last_layer(training.x)[1], training.y)
+    return familiarity
+
+
+def threshold(familiarity: Tensor) -> float:
+    """What at least KEPT of the samples, float (N,), reach: halfway from the last of them to the next, so that rounding
+    loses none."""
+    ranked = np.sort(familiarity.double().cpu().numpy())
+    i = int((1 - KEPT) * len(ranked))
+    return float((ranked[i] + (ranked[i - 1] if i else 0.0)) / 2)
+
+
+def _contrast(network: MLP, classifier: Classifier, known: Tensor, seed: int) -> None:
+    """Train the network on standardised pictures (N, 784): 1 = known, 0 = foreign, as many of either."""
+    standardize = classifier.standardize
+    generator = torch.Generator().manual_seed(seed)
+    n = min(max(PICTURES[0], len(known)), PICTURES[1])
+    rows = torch.randint(len(known), (n,), generator=generator)
+    known = known[rows.to(known.device)]
+    pictures = (known * standardize.deviation + standardize.mean).clamp(0, 1).cpu()
+    strange = standardize.apply_(foreign(pictures, n, generator).to(known.device))
+    data = Batch(torch.cat([known, strange]), (torch.arange(2 * n, device=known.device) < n).long())
+    options = Train(epochs=EPOCHS, learning_rate=RATE, l2=1e-5)
+    engine = ClosedForm([network], Feed([data], [seed], 200), "binary", [options])
+    for epoch in range(EPOCHS):
+        engine.epoch(epoch, 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS)))
