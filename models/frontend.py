@@ -12,7 +12,7 @@ from models.card import Input
 
 AMIN = 1e-10  # smallest mel power that the logarithm sees; librosa.power_to_db
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
-BAND = 32  # mel filters that are applied together, to the bins that they hear
+BAND = 16  # mel filters that are applied together, to the bins that they hear
 LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
 QUANTILES = (0.1, 0.5, 0.9)
 LAGS = (1, 2, 4)  # frames between those whose difference is taken
@@ -57,10 +57,11 @@ class Mfcc(nn.Module):
     one graph serves everywhere. The discrete Fourier transform is factorised once, n_fft = R · C (Cooley & Tukey
     1965): with n = C r + c and k = p + R q,
 
-        X[p + R q] = Σ_c  e^(-2πi c (p + R q) / n_fft)  Σ_r  x[C r + c] e^(-2πi r p / R)
+        X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
 
-    a real DFT of length R for each column c, then one C × C complex matrix for each p, the twiddle factors folded
-    into it. The signal is real, so p = 0 … R/2 give every bin; the mel filters pick each bin once.
+    one real matrix for each column c, window and twiddle factors inside, then one complex DFT of length C, whatever p.
+    The signal is real, so p = 0 … R/2 give every bin. They come nearly in the order of their frequencies, so that a few
+    neighbouring mel filters see a small part of them; the filters pick each bin once, and add its real² and imaginary².
 
     What is pooled is free of the clip's level: decibels are counted from TOP_DB below the loudest point.
 
@@ -132,16 +133,16 @@ class Mfcc(nn.Module):
         columns, _, rows = self.row_dft.shape
         if self.preemphasis:
             audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
-        padded = nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))[:, : (frames + overlap - 1) * self.hop_length]
-        # (N, hops, rows of a hop, columns) → time last; a frame is `overlap` hops, one after the other
-        hops = padded.reshape(n, frames + overlap - 1, self.hop_length).transpose(1, 2)
-        hops = hops.reshape(n, self.hop_length // columns, columns, frames + overlap - 1).transpose(1, 2)
+        n_hops = frames + overlap - 1
+        padded = nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))[:, : n_hops * self.hop_length]
+        # → (N, columns, rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
+        hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
+        hops = hops.reshape(n, self.hop_length // columns, columns, n_hops).transpose(1, 2)
         framed = torch.cat([hops[..., i : i + frames] for i in range(overlap)], 2)  # (N, C, R, frames)
         by_row = (self.row_dft @ framed).reshape(n, 2 * columns, (rows // 2 + 1) * frames)
-        spectrum = self.column_dft @ by_row  # (N, 2 C, (R/2 + 1) · frames)
-        squared = spectrum * spectrum
-        power = (squared[:, :columns] + squared[:, columns:]).reshape(n, -1, frames)  # (N, C · (R/2 + 1), frames)
-        return torch.cat([self.mel[f, b] @ power[:, b] for f, b in self.bands], 1)
+        spectrum = (self.column_dft @ by_row).reshape(n, -1, frames)  # (N, C · 2 · (R/2 + 1), frames)
+        squared = spectrum * spectrum  # the filters add real² and imaginary²
+        return torch.cat([self.mel[filters, bins] @ squared[:, bins] for filters, bins in self.bands], 1)
 
     def coefficients(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames).
@@ -251,12 +252,12 @@ def _row_dft(rows: int, columns: int) -> Tensor:
 
 
 def _column_dft(columns: int) -> Tensor:
-    """Complex DFT of length C written as real: parts of a column side by side → all real parts, then the imaginary, in
-    the order of `_places`. (2 C, 2 C)"""
+    """Complex DFT of length C, complex written as real, a column's or a bin's two parts side by side; the bins in the
+    order of `_places`. (2 C, 2 C)"""
     q = torch.argsort(_places(columns)).view(-1, 1)
     angle = -2 * torch.pi * (q * torch.arange(columns)).to(torch.float64) / columns
     real, imaginary = angle.cos(), angle.sin()
-    return torch.cat([torch.stack([real, -imaginary], 2), torch.stack([imaginary, real], 2)]).flatten(1)
+    return torch.stack([torch.stack([real, -imaginary], 2), torch.stack([imaginary, real], 2)], 1).view(2 * columns, -1)
 
 
 def _places(columns: int) -> Tensor:
@@ -266,19 +267,20 @@ def _places(columns: int) -> Tensor:
 
 
 def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
-    """Mel filters (n_mels, n_fft/2 + 1) in the order of the factorised bins. (n_mels, C (R/2 + 1))"""
+    """Mel filters (n_mels, n_fft/2 + 1) for the squares of the factorised bins' parts. (n_mels, C · 2 · (R/2 + 1))"""
     n_fft = rows * columns
     bins = torch.arange(n_fft // 2 + 1)
     k = torch.where(bins % rows <= rows // 2, bins, n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
-    arranged = mel.new_zeros(mel.shape[0], columns, rows // 2 + 1)
-    arranged[:, _places(columns)[k // rows], k % rows] = mel
+    arranged = mel.new_zeros(mel.shape[0], columns, 2, rows // 2 + 1)
+    arranged[:, _places(columns)[k // rows], :, k % rows] = mel.T.unsqueeze(2)
     return arranged.flatten(1)
 
 
 def _band(mel: Tensor, filters: Tensor) -> tuple[slice, slice]:
-    """Those filters, neighbours, and the arranged bins from the first to the last that any of them hears."""
-    heard = torch.cat([mel[filters].any(0).nonzero()[:, 0], torch.zeros(1, dtype=torch.int64)])
-    return slice(int(filters[0]), int(filters[-1]) + 1), slice(int(heard[:-1].min()) , int(heard.max()) + 1)
+    """Some neighbouring filters, and the columns of `mel` from the first to the last that any of them hears."""
+    heard = mel[filters].any(0).nonzero()
+    first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
+    return slice(int(filters[0]), int(filters[-1]) + 1), slice(first, last + 1)
 
 
 def _dct(n_mfcc: int, n_mels: int) -> Tensor:
