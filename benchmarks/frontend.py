@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from models.classifier import Classifier, Standardize
 from models.frontend import LAGS, LOUD_DB, QUANTILES, TOP_DB, Mfcc, build
 from models.mlp import MLP
-from pipeline.export import to_onnx
+from pipeline.export import AMIN, to_onnx
 from pipeline.extract import _extracted
 from pipeline.task import load
 from service.media import decode_audio
@@ -78,9 +78,9 @@ class Librosa:
     def __call__(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_features,): MFCC above the floor, and their statistics over what is not silence."""
         mel = librosa.feature.melspectrogram(y=self._emphasised(clip), **self.parameters)
-        decibels = librosa.power_to_db(mel, ref=np.max, top_db=TOP_DB) + TOP_DB
+        decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
         values = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
-        level = librosa.power_to_db(mel.sum(axis=0), ref=np.max, amin=1e-38, top_db=None)
+        level = librosa.power_to_db(mel.sum(axis=0), ref=np.max, amin=AMIN, top_db=None)
         active = level >= -self.silence_db
         heard, loud = values[:, active], level[active]
         weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.card import Input
 
-AMIN = 1e-10  # smallest mel power that the logarithm sees; librosa.power_to_db
+AMIN = 1e-10  # smallest mel power that the logarithm of librosa.power_to_db sees
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
 BAND = 16  # mel filters that are applied together, to the bins that they hear
 LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
@@ -119,8 +119,7 @@ class Mfcc(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
         mel = self.mel_power(audio)
-        height, _ = self.above_floor(mel)
-        return pool(self.dct @ height, self.level(mel), self.silence_db)
+        return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
 
     def mfcc(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""
@@ -145,20 +144,20 @@ class Mfcc(nn.Module):
         return torch.cat([self.mel[filters, bins] @ squared[:, bins] for filters, bins in self.bands], 1)
 
     def coefficients(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames).
+        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames), librosa's, which hear the level.
 
         The DCT sees the height above the floor, and coefficient 0 gets the floor's share afterwards: hundreds of
         equal negative decibels summed in float32 would cost it 1e-3.
         """
-        height, floor = self.above_floor(mel)
-        return self.dct @ height + self.dct_of_one * floor
-
-    def above_floor(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum,
-        (N, n_mels, frames), and the floor (N, 1, 1)."""
         decibels = _decibels(mel.clamp(min=AMIN))
         floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
-        return torch.relu(decibels - floor), floor
+        return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
+
+    def above_floor(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum, whatever
+        the clip's level; 0 where the power is below it."""
+        loudest = mel.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
 
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames)."""
