@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from models.card import Input
 
-AMIN = 1e-10  # smallest mel power that the logarithm sees; librosa.power_to_db
+AMIN = 1e-10  # smallest mel power that the logarithm of librosa.power_to_db sees
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
+BAND = 16  # mel filters that are applied together, to the bins that they hear
 LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
 QUANTILES = (0.1, 0.5, 0.9)
 LAGS = (1, 2, 4)  # frames between those whose difference is taken
@@ -56,10 +57,11 @@ class Mfcc(nn.Module):
     one graph serves everywhere. The discrete Fourier transform is factorised once, n_fft = R · C (Cooley & Tukey
     1965): with n = C r + c and k = p + R q,
 
-        X[p + R q] = Σ_c  e^(-2πi c (p + R q) / n_fft)  Σ_r  x[C r + c] e^(-2πi r p / R)
+        X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
 
-    a real DFT of length R for each column c, then one C × C complex matrix for each p, the twiddle factors folded
-    into it. The signal is real, so p = 0 … R/2 give every bin; the mel filters pick each bin once.
+    one real matrix for each column c, window and twiddle factors inside, then one complex DFT of length C, whatever p.
+    The signal is real, so p = 0 … R/2 give every bin. They come nearly in the order of their frequencies, so that a few
+    neighbouring mel filters see a small part of them; the filters pick each bin once, and add its real² and imaginary².
 
     What is pooled is free of the clip's level: decibels are counted from TOP_DB below the loudest point.
 
@@ -75,7 +77,6 @@ class Mfcc(nn.Module):
     """
 
     one_unit = False
-    window: Tensor  # (R, C, 1)
     row_dft: Tensor
     column_dft: Tensor
     mel: Tensor
@@ -102,13 +103,13 @@ class Mfcc(nn.Module):
         self.weights = _weights(n_mfcc, lifter) if lifter else None
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
-        window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
         mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
+        mel = _mel_of_factorised_bins(mel, rows, columns)
+        self.bands = [_band(mel, filters) for filters in torch.arange(n_mels).split(BAND)]
         constants = {
-            "window": window.view(rows, columns, 1),
-            "row_dft": _row_dft(rows),
-            "column_dft": _column_dft(rows, columns),
-            "mel": _mel_of_factorised_bins(mel, rows, columns),
+            "row_dft": _row_dft(rows, columns),
+            "column_dft": _column_dft(columns),
+            "mel": mel,
             "dct": _dct(n_mfcc, n_mels),
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
         }
@@ -118,8 +119,7 @@ class Mfcc(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
         mel = self.mel_power(audio)
-        height, _ = self.above_floor(mel)
-        return pool(self.dct @ height, self.level(mel), self.silence_db)
+        return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
 
     def mfcc(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""
@@ -127,39 +127,37 @@ class Mfcc(nn.Module):
 
     def mel_power(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
-        n = audio.shape[0]
-        frames = 1 + audio.shape[1] // self.hop_length
+        n, samples = audio.shape
+        frames, overlap = 1 + samples // self.hop_length, self.n_fft // self.hop_length
+        columns, _, rows = self.row_dft.shape
         if self.preemphasis:
-            audio = torch.cat([audio[:, :1], audio[:, 1:] - self.preemphasis * audio[:, :-1]], 1)
-        rows, columns, _ = self.window.shape
-        overlap = self.n_fft // self.hop_length
-        padding = audio.new_zeros(n, self.n_fft // 2)
-        padded = torch.cat([padding, audio, padding], 1)[:, : (frames + overlap - 1) * self.hop_length]
-        # (N, hops, rows of a hop, columns) → time last; a frame is `overlap` hops, one after the other
-        hops = padded.reshape(n, frames + overlap - 1, self.hop_length // columns, columns).permute(0, 2, 3, 1)
-        framed = torch.cat([hops[..., i : i + frames] for i in range(overlap)], 1) * self.window
-        by_row = self.row_dft @ framed.reshape(n, rows, columns * frames)  # (N, 2 · (R/2 + 1), C · frames)
-        by_row = by_row.reshape(n, 2, rows // 2 + 1, columns, frames).transpose(1, 2)
-        spectrum = self.column_dft @ by_row.reshape(n, rows // 2 + 1, 2 * columns, frames)
-        squared = spectrum * spectrum
-        power = squared[:, :, :columns] + squared[:, :, columns:]  # real² + imaginary², (N, R/2 + 1, C, frames)
-        return self.mel @ power.reshape(n, (rows // 2 + 1) * columns, frames)
+            audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
+        n_hops = frames + overlap - 1
+        padded = nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))[:, : n_hops * self.hop_length]
+        # → (N, columns, rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
+        hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
+        hops = hops.reshape(n, self.hop_length // columns, columns, n_hops).transpose(1, 2)
+        framed = torch.cat([hops[..., i : i + frames] for i in range(overlap)], 2)  # (N, C, R, frames)
+        by_row = (self.row_dft @ framed).reshape(n, 2 * columns, (rows // 2 + 1) * frames)
+        spectrum = (self.column_dft @ by_row).reshape(n, -1, frames)  # (N, C · 2 · (R/2 + 1), frames)
+        squared = spectrum * spectrum  # the filters add real² and imaginary²
+        return torch.cat([self.mel[filters, bins] @ squared[:, bins] for filters, bins in self.bands], 1)
 
     def coefficients(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames).
+        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames), librosa's, which hear the level.
 
         The DCT sees the height above the floor, and coefficient 0 gets the floor's share afterwards: hundreds of
         equal negative decibels summed in float32 would cost it 1e-3.
         """
-        height, floor = self.above_floor(mel)
-        return self.dct @ height + self.dct_of_one * floor
-
-    def above_floor(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum,
-        (N, n_mels, frames), and the floor (N, 1, 1)."""
         decibels = _decibels(mel.clamp(min=AMIN))
         floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
-        return torch.relu(decibels - floor), floor
+        return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
+
+    def above_floor(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum, whatever
+        the clip's level; 0 where the power is below it."""
+        loudest = mel.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
 
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames)."""
@@ -240,30 +238,48 @@ def _weights(n_mfcc: int, lifter: float) -> Tensor:
     return (1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)).repeat(STATISTICS)
 
 
-def _row_dft(rows: int) -> Tensor:
-    """Real DFT of length R: real parts of bins 0 … R/2, then the imaginary parts. (2 (R/2 + 1), R)"""
-    angle = -2 * torch.pi * torch.outer(torch.arange(rows // 2 + 1), torch.arange(rows)).to(torch.float64) / rows
-    return torch.cat([angle.cos(), angle.sin()])
+def _row_dft(rows: int, columns: int) -> Tensor:
+    """For each column c the windowed first step with its twiddle factors: real parts of p = 0 … R/2, then the imaginary
+    parts. (C, 2 (R/2 + 1), R)"""
+    n_fft = rows * columns
+    c = torch.arange(columns).view(-1, 1, 1)
+    p = torch.arange(rows // 2 + 1).view(1, -1, 1)
+    n = columns * torch.arange(rows) + c
+    angle = -2 * torch.pi * (n * p % n_fft).to(torch.float64) / n_fft
+    window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)[n]
+    return torch.cat([window * angle.cos(), window * angle.sin()], 1)
 
 
-def _column_dft(rows: int, columns: int) -> Tensor:
-    """For each p = 0 … R/2 the second step with its twiddle factors, complex written as real. (R/2 + 1, 2 C, 2 C)"""
-    p = torch.arange(rows // 2 + 1).view(-1, 1, 1)
-    q = torch.arange(columns).view(1, -1, 1)
-    c = torch.arange(columns).view(1, 1, -1)
-    angle = -2 * torch.pi * (c * (p + rows * q)).to(torch.float64) / (rows * columns)
+def _column_dft(columns: int) -> Tensor:
+    """Complex DFT of length C, complex written as real, a column's or a bin's two parts side by side; the bins in the
+    order of `_places`. (2 C, 2 C)"""
+    q = torch.argsort(_places(columns)).view(-1, 1)
+    angle = -2 * torch.pi * (q * torch.arange(columns)).to(torch.float64) / columns
     real, imaginary = angle.cos(), angle.sin()
-    return torch.cat([torch.cat([real, -imaginary], 2), torch.cat([imaginary, real], 2)], 1)
+    return torch.stack([torch.stack([real, -imaginary], 2), torch.stack([imaginary, real], 2)], 1).view(2 * columns, -1)
+
+
+def _places(columns: int) -> Tensor:
+    """Where each q stands: 0, C - 1, 1, C - 2, …, so that bins follow nearly by frequency, mirrored ones too. (C,)"""
+    q = torch.arange(columns)
+    return torch.where(q < columns // 2, 2 * q, 2 * (columns - 1 - q) + 1)
 
 
 def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
-    """Mel filters (n_mels, n_fft/2 + 1) in the order (p, q) of the factorised bins. (n_mels, (R/2 + 1) C)"""
+    """Mel filters (n_mels, n_fft/2 + 1) for the squares of the factorised bins' parts. (n_mels, C · 2 · (R/2 + 1))"""
     n_fft = rows * columns
     bins = torch.arange(n_fft // 2 + 1)
     k = torch.where(bins % rows <= rows // 2, bins, n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
-    arranged = mel.new_zeros(mel.shape[0], rows // 2 + 1, columns)
-    arranged[:, k % rows, k // rows] = mel
+    arranged = mel.new_zeros(mel.shape[0], columns, 2, rows // 2 + 1)
+    arranged[:, _places(columns)[k // rows], :, k % rows] = mel.T.unsqueeze(2)
     return arranged.flatten(1)
+
+
+def _band(mel: Tensor, filters: Tensor) -> tuple[slice, slice]:
+    """Some neighbouring filters, and the columns of `mel` from the first to the last that any of them hears."""
+    heard = mel[filters].any(0).nonzero()
+    first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
+    return slice(int(filters[0]), int(filters[-1]) + 1), slice(first, last + 1)
 
 
 def _dct(n_mfcc: int, n_mels: int) -> Tensor:

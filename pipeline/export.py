@@ -27,6 +27,7 @@ FILE = "model.onnx"
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
 MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank: a tenth of the share of known samples that the threshold gives up
 MAX_MFCC_DIFFERENCE = 1e-3  # the graph against librosa.feature.mfcc, whose values reach some hundreds
+AMIN = 1e-30  # mel power so small that only the floor cuts it, at any level
 MFCC_CLIPS = 50  # clips of the test split that the latter is held on
 
 
@@ -174,7 +175,7 @@ def mfcc_difference(model: onnx.ModelProto, front: Mfcc, clips: Sequence[NDArray
             mel = librosa.feature.melspectrogram(
                 y=emphasised, sr=front.sample_rate, n_fft=front.n_fft, hop_length=front.hop_length, n_mels=front.n_mels
             )
-        decibels = librosa.power_to_db(mel, ref=np.max, top_db=TOP_DB) + TOP_DB
+        decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
         expected = librosa.feature.mfcc(S=decibels, n_mfcc=front.n_mfcc)
         worst = max(worst, float(np.abs(_run(session, clip, [mfcc])[0][0] - expected).max()))
     return worst

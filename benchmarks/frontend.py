@@ -1,0 +1,191 @@
+"""Time of the features of sound beside librosa: the exported graph, and the extraction of 1,200 notes.
+
+    python -m benchmarks.frontend [--notes PERCEPT_DATA/notes]
+
+The peer is librosa as its users write it: `librosa.feature.mfcc` of the pre-emphasised waveform, and the same
+statistics of it in NumPy. Clips are notes, repeated to their length. One thread each, except for the extraction, where
+percept has its threads and librosa has joblib's processes, as many as there are cores. The ways take turns, and the
+best turn of each counts.
+"""
+
+import argparse
+import os
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import joblib
+import librosa
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from models.classifier import Classifier, Standardize
+from models.frontend import LAGS, LOUD_DB, QUANTILES, TOP_DB, Mfcc, build
+from models.mlp import MLP
+from pipeline.export import AMIN, to_onnx
+from pipeline.extract import _extracted
+from pipeline.task import load
+from service.media import decode_audio
+from service.refusal import Limits
+
+SECONDS = (2, 0.1, 0.5, 1, 5, 10, 30, 60)
+BATCH = 16
+TIME = 1.0  # seconds that each way has, at least
+
+Clip = NDArray[np.float32]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--notes", type=Path, default=Path(os.environ.get("PERCEPT_DATA", ".")) / "notes")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)  # librosa's, of clips shorter than a frame
+    torch.set_num_threads(1)
+    threadpool_limits(1)  # of NumPy's products
+    front = build(load("instruments").features.model_dump())
+    assert isinstance(front, Mfcc)
+    peer = Librosa(front)
+    files = [file.read_bytes() for file in sorted(arguments.notes.glob("*/*")) if file.is_file()]
+    notes = [decode_audio(data, front.sample_rate, Limits()) for data in files]
+    if not notes:
+        print(f"no notes in {arguments.notes}: noise instead, and no extraction")
+        notes = [np.random.default_rng(0).standard_normal(60 * front.sample_rate, np.float32) / 10]
+    graphs(front, peer, np.concatenate(notes[:: max(1, len(notes) // 60)]))
+    if files:
+        extraction(front, peer, notes, files)
+
+
+class Librosa:
+    """The features of an Mfcc front end by librosa and NumPy."""
+
+    def __init__(self, front: Mfcc) -> None:
+        self.preemphasis, self.silence_db, self.n_mfcc = front.preemphasis, front.silence_db, front.n_mfcc
+        self.parameters = {
+            "sr": front.sample_rate, "n_fft": front.n_fft, "hop_length": front.hop_length, "n_mels": front.n_mels,
+        }  # fmt: skip
+
+    def mfcc(self, clip: Clip) -> NDArray[Any]:
+        """float32 (T,) → (n_mfcc, frames)."""
+        return librosa.feature.mfcc(y=self._emphasised(clip), n_mfcc=self.n_mfcc, **self.parameters)
+
+    def __call__(self, clip: Clip) -> NDArray[Any]:
+        """float32 (T,) → (n_features,): MFCC above the floor, and their statistics over what is not silence."""
+        mel = librosa.feature.melspectrogram(y=self._emphasised(clip), **self.parameters)
+        decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
+        values = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
+        level = librosa.power_to_db(mel.sum(axis=0), ref=np.max, amin=AMIN, top_db=None)
+        active = level >= -self.silence_db
+        heard, loud = values[:, active], level[active]
+        weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
+        mean = np.average(heard, axis=1, weights=weights)
+        deviation = np.sqrt(np.average((heard - mean[:, None]) ** 2, axis=1, weights=weights))
+        columns = [mean, deviation, values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
+        for lag in LAGS:
+            both = active[lag:] & active[:-lag]
+            steps = (values[:, lag:] - values[:, :-lag])[:, both] if both.any() else np.zeros((len(values), 1))
+            columns.append(np.sqrt((steps**2).mean(axis=1)))
+        third = max(1, heard.shape[1] // 3)
+        columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
+        return np.concatenate(columns)
+
+    def _emphasised(self, clip: Clip) -> Clip:
+        return np.append(clip[:1], clip[1:] - np.float32(self.preemphasis) * clip[:-1])
+
+
+def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
+    """Print the times of the exported graph, cut after the MFCC and after the pooling, and of librosa."""
+    standardize, mlp = Standardize(front.n_features), MLP(front.n_features, [1], 2, "relu")
+    model = to_onnx(Classifier(front, standardize, mlp, "multiclass"))
+    nodes = model.graph.node
+    [mfcc] = [node.output[0] for node in nodes if "frontend.dct" in node.input]
+    [features] = [node.input[0] for node in nodes if "standardize.mean" in node.input]
+    to_mfcc, to_features = session(model, mfcc), session(model, features)
+    clips = {f"{seconds:g} s": np.resize(sound, (1, round(seconds * front.sample_rate))) for seconds in SECONDS}
+    clips[f"{BATCH} of {SECONDS[0]} s"] = np.resize(sound, (BATCH, round(SECONDS[0] * front.sample_rate)))
+    print(f"one thread, ONNX Runtime {onnxruntime.__version__}, librosa {librosa.__version__}; ms")
+    print(f"{'':<12}{'MFCC':>8}{'librosa':>9}{'ratio':>7}{'features':>11}{'librosa':>9}{'ratio':>7}{'difference':>12}")
+    for name, batch in clips.items():
+        difference = max(
+            float(np.abs(found - peer(clip)).max()) for found, clip in zip(to_features(batch), batch, strict=True)
+        )
+        a, b, c, d = best_of(
+            lambda x=batch: to_mfcc(x), lambda x=batch: [peer.mfcc(clip) for clip in x],
+            lambda x=batch: to_features(x), lambda x=batch: [peer(clip) for clip in x],
+        )  # fmt: skip
+        print(
+            f"{name:<12}{1e3 * a:>8.2f}{1e3 * b:>9.2f}{a / b:>7.2f}"
+            f"{1e3 * c:>11.2f}{1e3 * d:>9.2f}{c / d:>7.2f}{difference:>12.1e}"
+        )
+
+
+def session(model: onnx.ModelProto, output: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What computes `output` of the graph from clips (N, T), with the options of the service."""
+    cut = onnx.utils.Extractor(model).extract_model(["audio"], [output])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_mem_pattern = False
+    running = onnxruntime.InferenceSession(cut.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        (result,) = running.run([output], {"audio": batch})
+        return result  # type: ignore[no-any-return]
+
+    return run
+
+
+def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]) -> None:
+    """Print the times of the features of all notes, decoded before and from their files."""
+    workers = joblib.Parallel(n_jobs=-1)
+    rate, limits = front.sample_rate, Limits()
+
+    def decoded(data: bytes) -> Clip:
+        return decode_audio(data, rate, limits)
+
+    @torch.inference_mode()
+    def features(clip: Clip) -> Clip:
+        row: Clip = front(torch.from_numpy(clip).unsqueeze(0))[0].numpy()
+        return row
+
+    def percept(work: Callable[[int], Any]) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(_extracted(pool, work, range(len(notes))))
+
+    def librosa_from_file(data: bytes) -> NDArray[Any]:
+        return peer(decode_audio(data, rate, Limits()))
+
+    ways: dict[str, Callable[[], Any]] = {
+        "decoding and resampling": lambda: percept(lambda i: decoded(files[i])),
+        "features, percept": lambda: percept(lambda i: features(notes[i])),
+        "features, librosa with joblib": lambda: workers(joblib.delayed(peer)(clip) for clip in notes),
+        "both, percept": lambda: percept(lambda i: features(decoded(files[i]))),
+        "both, librosa with joblib": lambda: workers(joblib.delayed(librosa_from_file)(data) for data in files),
+    }
+    times = best_of(*ways.values())
+    print(f"{len(notes)} notes, {sum(map(len, notes)) / rate:.0f} s of sound, {os.cpu_count()} cores")
+    for name, seconds in zip(ways, times, strict=True):
+        print(f"{name:<32}{seconds:>7.2f} s")
+    print(f"librosa / percept: features {times[2] / times[1]:.2f}, from files {times[4] / times[3]:.2f}")
+
+
+def best_of(*ways: Callable[[], Any]) -> list[float]:
+    """Shortest time in seconds of each way; they take turns until each has had TIME, and three turns at least."""
+    best, total, turns = [np.inf] * len(ways), [0.0] * len(ways), 0
+    while turns < 3 or min(total) < TIME:
+        for i, way in enumerate(ways):
+            started = time.perf_counter()
+            way()
+            seconds = time.perf_counter() - started
+            best[i], total[i] = min(best[i], seconds), total[i] + seconds
+        turns += 1
+    return best
+
+
+if __name__ == "__main__":
+    main()

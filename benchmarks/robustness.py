@@ -1,0 +1,176 @@
+"""How often an answer stays the same when a recording is louder, longer, noisier, or coded in another way.
+
+    python -m benchmarks.robustness [--run runs/instruments] [--data PERCEPT_DATA/notes]
+
+Every recording of the test split is decoded at its own rate, changed, written as a real file and given to the predictor
+of the service, bytes in, label out. Agreement is with the answer to the unchanged recording as 32-bit WAV; accuracy is
+by the label. A condition that moves few answers keeps the accuracy; one that moves many, and it too, is a defect.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from pipeline import extract
+from pipeline.extract import Features
+from service.predictor import Predictor
+from service.refusal import Limits, MediaError
+
+RATES = (8_000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000)  # Hz
+LEVELS = {  # libsndfile's compression level for kbit/s of a mono file
+    ("OGG", 128): 0.1, ("OGG", 64): 0.6, ("MP3", 128): 0.65, ("MP3", 64): 0.85,
+}  # fmt: skip
+CODECS = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
+BLOCK = 1 << 15  # samples written at a time: at once, libsndfile's Vorbis encoder overflows the stack
+
+Sound = NDArray[np.float32]  # (T,) or (T, channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    sound: NDArray[np.float32]  # (T,), mono
+    rate: int  # Hz
+    seed: int  # of noise
+
+
+Condition = Callable[[Recording], bytes]  # → a file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/instruments"), help="its model and its test split")
+    default = Path(os.environ.get("PERCEPT_DATA", ".")) / "notes"
+    parser.add_argument("--data", type=Path, default=default, help="the folder that the run was trained on")
+    arguments = parser.parse_args()
+    graph = arguments.run / "model.onnx"
+    if not graph.is_file():
+        sys.exit(f"{graph}: not there yet; run `percept run instruments --data {arguments.data}` first")
+    predictor = Predictor(graph)
+    features = Features.load(arguments.run / extract.FILE)
+    rows = np.flatnonzero(features.rows("test"))
+    recordings = [read(arguments.data / features.file[i], seed) for seed, i in enumerate(rows)]
+    truth = [features.labels[features.y[i]] for i in rows]
+
+    def labels(condition: Condition) -> list[str]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda recording: answer(predictor, condition(recording)), recordings))
+
+    clean = labels(lambda r: encoded(r.sound, r.rate))
+    print(f"{len(recordings)} recordings of the test split of {arguments.run}; accuracy {share(clean, truth):.4f}")
+    print(f"{'':<48}{'agreement':>10}{'accuracy':>10}")
+    for name, condition in conditions().items():
+        found = labels(condition)
+        print(f"{name:<48}{share(found, clean):>10.4f}{share(found, truth):>10.4f}")
+
+
+def conditions() -> dict[str, Condition]:
+    """Name → what makes a changed file of a recording."""
+    table: dict[str, Condition] = {
+        "WAV, 16 bit": lambda r: encoded(r.sound, r.rate, "WAV", "PCM_16"),
+        "WAV, 24 bit": lambda r: encoded(r.sound, r.rate, "WAV", "PCM_24"),
+        "WAV, 8 bit": lambda r: encoded(r.sound, r.rate, "WAV", "PCM_U8"),
+        "FLAC": lambda r: encoded(r.sound, r.rate, "FLAC", "PCM_16"),
+    }
+    for format, kilobits in LEVELS:
+        table[f"{format}, mono at {kilobits} kbit/s"] = lambda r, f=format, k=kilobits: compressed(r, f, k)
+    for rate in RATES:
+        table[f"{rate:,} Hz"] = lambda r, rate=rate: encoded(soxr.resample(r.sound, r.rate, rate), rate)
+    table |= {
+        "stereo, both channels alike": lambda r: encoded(np.stack([r.sound, r.sound], 1), r.rate),
+        "stereo, one channel silent": lambda r: encoded(np.stack([r.sound, 0 * r.sound], 1), r.rate),
+        "stereo, one channel 6 dB lower, 0.5 ms later": lambda r: encoded(apart(r), r.rate),
+        "six channels, five of them silent": lambda r: encoded(
+            r.sound[:, np.newaxis] * np.eye(1, 6, dtype="f"), r.rate
+        ),
+    }
+    for decibels in (-40, -20, 20):
+        table[f"{decibels:+d} dB"] = lambda r, gain=10 ** (decibels / 20): encoded(r.sound * np.float32(gain), r.rate)
+    table["-20 dB, 16 bit"] = lambda r: encoded(r.sound / 10, r.rate, "WAV", "PCM_16")
+    table["-40 dB, 16 bit"] = lambda r: encoded(r.sound / 100, r.rate, "WAV", "PCM_16")
+    for before, after in ((0.5, 0), (2, 0), (0, 0.5), (0, 2), (2, 2)):
+        table[f"silence, {before:g} s before, {after:g} s after"] = lambda r, b=before, a=after: padded(r, b, a, 0)
+    for decibels in (-80, -60):
+        name = f"noise at {decibels} dB for 1 s before and after"
+        table[name] = lambda r, level=10 ** (decibels / 20): padded(r, 1, 1, level)
+    for colour in (0, 1):
+        for decibels in (30, 20, 10):
+            name = f"{('white', 'pink')[colour]} noise {decibels} dB below the sound"
+            table[name] = lambda r, colour=colour, decibels=decibels: noisy(r, colour, decibels)
+    return table
+
+
+def read(path: Path, seed: int) -> Recording:
+    """A file as it is, the mean of its channels."""
+    sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return Recording(sound.mean(axis=1), rate, seed)
+
+
+def answer(predictor: Predictor, data: bytes) -> str:
+    """The label, or the reason why there is none."""
+    try:
+        return str(predictor.answer(data, Limits())["label"])
+    except MediaError as error:
+        return str(error)
+
+
+def share(found: list[str], expected: list[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
+
+
+def encoded(sound: Sound, rate: int, format: str = "WAV", subtype: str = "FLOAT", **options: Any) -> bytes:
+    """`sound` as a file; but in float, what is too loud is clipped."""
+    stream, channels = io.BytesIO(), 1 if sound.ndim == 1 else sound.shape[1]
+    with soundfile.SoundFile(stream, "w", rate, channels, subtype, format=format, **options) as file:
+        for start in range(0, len(sound), BLOCK):
+            file.write(sound[start : start + BLOCK])
+    return stream.getvalue()
+
+
+def compressed(recording: Recording, format: str, kilobits: int) -> bytes:
+    """The recording as OGG Vorbis or MP3 of that bit rate, of Vorbis on the average."""
+    options: dict[str, Any] = {"compression_level": LEVELS[format, kilobits]}
+    if format == "MP3":
+        options["bitrate_mode"] = "CONSTANT"
+    return encoded(recording.sound, recording.rate, format, CODECS[format], **options)
+
+
+def apart(recording: Recording) -> Sound:
+    """The sound as two microphones hear it, (T, 2): one of them 0.5 ms later, at half the amplitude."""
+    late = round(0.0005 * recording.rate)
+    return np.stack([recording.sound, np.pad(recording.sound, (late, 0))[: len(recording.sound)] / 2], 1)
+
+
+def padded(recording: Recording, before: float, after: float, amplitude: float) -> bytes:
+    """Seconds of silence around the sound; with an `amplitude`, relative to its peak, of white noise instead."""
+    rng, sound = np.random.default_rng(recording.seed), recording.sound
+    deviation = np.float32(amplitude * np.abs(sound).max())
+    ends = [deviation * rng.standard_normal(round(s * recording.rate), np.float32) for s in (before, after)]
+    return encoded(np.concatenate([ends[0], sound, ends[1]]), recording.rate)
+
+
+def noisy(recording: Recording, colour: int, decibels: float) -> bytes:
+    """With noise whose power falls with the frequency to the power of `colour`: 0 is white, 1 is pink. It lies that far
+    below the mean power of the sound, and reaches up to half the sampling rate."""
+    n = len(recording.sound)
+    size = scipy.fft.next_fast_len(n, real=True)
+    spectrum = scipy.fft.rfft(np.random.default_rng(recording.seed).standard_normal(size, np.float32))
+    spectrum *= np.maximum(np.arange(len(spectrum)), 20 * size / recording.rate) ** np.float32(-colour / 2)  # ≥ 20 Hz
+    noise = scipy.fft.irfft(spectrum, size)[:n]
+    power = np.mean(recording.sound**2) / np.mean(noise**2)
+    return encoded(recording.sound + noise * np.float32(np.sqrt(power * 10 ** (-decibels / 10))), recording.rate)
+
+
+if __name__ == "__main__":
+    main()
