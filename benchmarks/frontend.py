@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
-from models.frontend import LAGS, LOUD_DB, QUANTILES, TOP_DB, Mfcc, build
+from models.frontend import LAGS, LOUD_DB, QUANTILES, SHARES_DB, TOP_DB, Mfcc, build
 from models.mlp import MLP
 from pipeline.export import AMIN, to_onnx
 from pipeline.extract import _extracted
@@ -93,6 +93,7 @@ class Librosa:
             columns.append(np.sqrt((steps**2).mean(axis=1)))
         third = max(1, heard.shape[1] // 3)
         columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
+        columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
         return np.concatenate(columns)
 
     def _emphasised(self, clip: Clip) -> Clip:

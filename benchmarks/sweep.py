@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--epochs 150]
 
-3 learning rates × 4 penalties × 5 folds on the embedded notes of `instruments`: 60 networks 400-256-13, sigmoid, Adam,
+3 learning rates × 4 penalties × 5 folds on the embedded notes of `instruments`: 60 networks 485-256-13, sigmoid, Adam,
 batches of 50. Ours also evaluates every network on its held-out part after every epoch. The bound is what 60 networks'
 matrix products alone would take if every core did them at the speed of its largest ones.
 """
@@ -29,7 +29,7 @@ from pipeline.threads import threads
 
 # What scikit-learn's network does too: no noise, no schedule, no varied copies.
 PLAIN = (
-    "augment.copies=0", "model.activation=sigmoid", "model.init=default", "train.batch_size=50", "train.noise=0",
+    "augment.copies=0", "model.hidden=[256]", "model.activation=sigmoid", "model.init=default", "train.batch_size=50", "train.noise=0",
     "train.schedule=constant",
 )  # fmt: skip
 RATES, PENALTIES = (1e-4, 1e-3, 1e-2), (0.0, 1e-5, 1e-4, 1e-3)

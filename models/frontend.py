@@ -15,8 +15,10 @@ TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cu
 BAND = 16  # mel filters that are applied together, to the bins that they hear
 LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
 QUANTILES = (0.1, 0.5, 0.9)
-LAGS = (1, 2, 4)  # frames between those whose difference is taken
+LAGS = (1, 2, 4, 8, 16)  # frames between those whose difference is taken
+SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a feature
 STATISTICS = 4 + len(QUANTILES) + len(LAGS)  # of each coefficient
+LEVELS = 2 + len(SHARES_DB)  # features of the level alone
 IMAGE_SIZE = 28  # pixels
 
 
@@ -96,7 +98,7 @@ class Mfcc(nn.Module):
     ) -> None:
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
-        self.n_features = STATISTICS * n_mfcc
+        self.n_features = STATISTICS * n_mfcc + LEVELS
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis = preemphasis
@@ -181,16 +183,17 @@ def build(features: Mapping[str, Any]) -> FrontEnd:
 
 
 def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
-    """Statistics of each coefficient over the frames that are not silence.
+    """Statistics of each coefficient over the frames that are not silence, and of the course of their level.
 
     values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; frames at
-    -silence_db or above count. → float32 (N, STATISTICS · M):
+    -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS):
 
     - mean and standard deviation, in which frames count as their level lies above -LOUD_DB
     - value in the loudest frame
     - QUANTILES, between neighbouring values by linear interpolation
     - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
     - mean of the first third of the frames less that of the last
+    - of the level: mean, standard deviation, and the share of the frames that are above SHARES_DB
     """
     active = (level >= -silence_db).to(values.dtype)
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
@@ -201,7 +204,8 @@ def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
     statistics += _structure(values, active)
     rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)
     first, last = ((values * active * part).sum(-1) / third[..., 0] for part in (rank <= third, rank > n - third))
-    return torch.cat([*statistics, first - last], 1)
+    shares = [(active * (level > edge)).sum(-1) / n[..., 0] for edge in SHARES_DB]
+    return torch.cat([*statistics, first - last, *_moments(level, active), *shares], 1)
 
 
 def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,7 +239,8 @@ def _decibels(power: Tensor) -> Tensor:
 
 
 def _weights(n_mfcc: int, lifter: float) -> Tensor:
-    return (1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)).repeat(STATISTICS)
+    of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)
+    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS)])
 
 
 def _row_dft(rows: int, columns: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.classifier import Standardize
-from models.frontend import LAGS, LOUD_DB, QUANTILES, STATISTICS, Mfcc, Pixels, pool
+from models.frontend import LAGS, LEVELS, LOUD_DB, QUANTILES, SHARES_DB, STATISTICS, Mfcc, Pixels, pool
 from service.media import decode_audio
 from service.refusal import Limits
 
@@ -90,6 +90,7 @@ def pooled(values: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[n
         columns.append(np.sqrt((steps**2).mean(axis=1)))
     third = max(1, heard.shape[1] // 3)
     columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
+    columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
     return np.concatenate(columns)
 
 
@@ -101,7 +102,7 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
     level = rng.uniform(-90, 0, frames).astype(np.float32)
     level[rng.integers(frames)] = 0
     found = pool(torch.from_numpy(values)[None], torch.from_numpy(level)[None, None], 60)[0].numpy()
-    assert found.shape == (STATISTICS * 5,)
+    assert found.shape == (STATISTICS * 5 + LEVELS,)
     assert np.abs(found - pooled(values, level)).max() < 1e-3
 
 
@@ -124,11 +125,11 @@ def test_the_lifter_lets_high_coefficients_count_less() -> None:
     assert Mfcc().weights is None
     weights = Mfcc(n_mfcc=20, lifter=8).weights
     assert weights is not None
-    assert weights.shape == (STATISTICS * 20,)
+    assert weights.shape == (STATISTICS * 20 + LEVELS,)
     assert weights[20:40].tolist() == weights[:20].tolist()
     assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
-    x = torch.from_numpy(noise(50 * STATISTICS * 20)).view(50, -1)
-    standardised = Standardize(STATISTICS * 20).fit(x, Mfcc(n_mfcc=20, lifter=8))(x)
+    x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)
+    standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, lifter=8))(x)
     assert torch.allclose(standardised.std(0, correction=0), weights, atol=1e-4)
 
 
