@@ -30,7 +30,7 @@ from service.refusal import Limits, MediaError
 
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000)  # Hz
 LEVELS = {  # libsndfile's compression level for kbit/s of a mono file
-    ("OGG", 128): 0.1, ("OGG", 64): 0.6, ("MP3", 128): 0.65, ("MP3", 64): 0.85,
+    ("OGG", 128): 0.1, ("OGG", 64): 0.6, ("MP3", 128): 0.65, ("MP3", 64): 0.88,
 }  # fmt: skip
 CODECS = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
 BLOCK = 1 << 15  # samples written at a time: at once, libsndfile's Vorbis encoder overflows the stack

@@ -105,7 +105,7 @@ class Mfcc(nn.Module):
         rows = n_fft // columns
         mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
         mel = _mel_of_factorised_bins(mel, rows, columns)
-        self.bands = [_band(mel, filters) for filters in torch.arange(n_mels).split(BAND)]
+        self.bands = [_band(mel, filters) for filters in torch.split(torch.arange(n_mels), BAND)]
         constants = {
             "row_dft": _row_dft(rows, columns),
             "column_dft": _column_dft(columns),

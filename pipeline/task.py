@@ -127,7 +127,8 @@ class Variation(_Section):
     shift: float = Field(0.1, ge=0)  # seconds cut off the beginning, at most
     filter: float = Field(0.0, ge=0, le=20)  # decibels: standard deviation of each octave's gain
     noise: float = Field(0.0, ge=0, le=120)  # decibels of the clip above white noise, at least; 0 = no noise
-    share: float = Field(0.25, ge=0, le=1)  # of the copies that are filtered, and of those that are noisy
+    rate: float = Field(0.0, ge=0)  # Hz: lowest sampling rate that copies have gone through; 0 = off
+    share: float = Field(0.25, ge=0, le=1)  # of the copies that are filtered, of those resampled, and of those noisy
 
 
 class Train(_Section):

@@ -18,17 +18,21 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
 
     Pitch is shifted by resampling, as a faster tape would, so that the formants move with it (Salamon & Bello 2017
     compare such augmentations); then a part of the beginning is cut off. A share of the copies is filtered, by gains of
-    the octaves that are drawn from a normal distribution and interpolated, and a share gets white noise.
+    the octaves that are drawn from a normal distribution and interpolated; a share goes through a lower sampling rate,
+    which takes the high frequencies away; and a share gets white noise.
     """
     rng = np.random.default_rng([int(content[:16], 16), number])
     drawn = rng.uniform(-1, 1, 3)
-    filtered, noisy = rng.uniform(size=2) < variation.share
+    filtered, noisy, limited = rng.uniform(size=3) < variation.share
     speed = 2 ** (drawn[0] * variation.pitch / 12)
     varied: Waveform = soxr.resample(clip, sample_rate * speed, sample_rate) if speed != 1 else clip
     cut = int(abs(drawn[1]) * variation.shift * sample_rate)
     varied = varied[min(cut, len(varied) // 2) :]
     if variation.filter and filtered:
         varied = _equalise(varied, sample_rate, variation.filter, rng)
+    if variation.rate and limited:
+        rate = np.exp(rng.uniform(np.log(variation.rate), np.log(max(variation.rate, sample_rate))))
+        varied = soxr.resample(soxr.resample(varied, sample_rate, rate), rate, sample_rate)
     varied = varied * np.float32(10 ** (drawn[2] * variation.gain / 20))
     if variation.noise and noisy:
         decibels = rng.uniform(variation.noise, variation.noise + NOISE_RANGE)

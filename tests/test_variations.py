@@ -16,7 +16,7 @@ from pipeline.variations import vary
 
 RATE = 22_050
 CONTENT = "0123456789abcdef" * 4  # a SHA-256
-OFF = {"copies": 1, "pitch": 0, "gain": 0, "shift": 0, "filter": 0, "noise": 0}
+OFF = {"copies": 1, "pitch": 0, "gain": 0, "shift": 0, "filter": 0, "noise": 0, "rate": 0}
 
 
 def tone(frequency: float, seconds: float = 1.0) -> NDArray[np.float32]:
@@ -54,6 +54,15 @@ def test_a_part_of_the_beginning_is_cut_off() -> None:
     assert 0.9 <= min(lengths) < 0.92
     assert 0.98 < max(lengths) <= 1
     assert all(len(copy) >= 5 for copy in varied(tone(1000)[:10], shift=10))  # a short clip keeps its half
+
+
+def test_a_share_goes_through_a_lower_sampling_rate() -> None:
+    clip = tone(1000) + tone(7000)
+    spectra = np.abs([np.fft.rfft(copy, RATE) for copy in varied(clip, rate=8000, share=0.5)])
+    low, high = spectra[:, 1000], spectra[:, 7000]
+    assert low.min() > 0.99 * low.max()
+    assert 0.1 < np.mean(high < 0.01 * low) < 0.45  # half the copies; six tenths of the rates, by octaves, are too low
+    assert np.mean(high > 0.99 * low) > 0.5
 
 
 def test_noise_keeps_its_distance() -> None:
