@@ -25,12 +25,13 @@ serve: .venv/ready  ## serve the models of the store on port 3000
 bento: .venv/ready  ## build a Bento with the newest models of the store
 	$(BIN)/bentoml build
 
-bench: .venv/ready  ## measure training, sweeps, augmentation and growth beside their peers, and the service
+bench: .venv/ready  ## measure training, sweeps, augmentation, growth and the front end beside their peers, and the service
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.growth --out docs/performance
+	$(BIN)/python -m benchmarks.frontend
 	$(BIN)/python -m benchmarks.first_answer
 	$(BIN)/python -m benchmarks.timeline
 
