@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy instruments clips/
 
-Each fold is the test split of a run of its own, from extraction to report; what the run does with the others, with
-validation
-and varied copies, is its own affair. The baselines are those of the report, on the same features and splits.
+Each fold is the test split of a run of its own, from extraction to report; what the run does with the others,
+validation and varied copies included, is its own affair. The baselines are those of the report, on the same features
+and splits.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import csv
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
@@ -49,7 +50,7 @@ def main() -> None:
         print(f"{name:<20} {100 * sum(hits) / n:5.1f} %  ({100 * low:.1f}–{100 * high:.1f} %)")
 
 
-def _report(name: str, folder: Path, files: list[Path], held_out: set[int], overrides: list[str]) -> dict:  # type: ignore[type-arg]
+def _report(name: str, folder: Path, files: list[Path], held_out: set[int], overrides: list[str]) -> dict[str, Any]:
     manifest = folder / "files.csv"
     with manifest.open("w", newline="") as table:
         writer = csv.writer(table)

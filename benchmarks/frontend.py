@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
-from models.frontend import LAGS, LOUD_DB, QUANTILES, SHARES_DB, TOP_DB, Mfcc, build
+from models.frontend import LAGS, LOUD_DB, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
-from pipeline.export import AMIN, to_onnx
+from pipeline.export import AMIN, by_librosa, to_onnx
 from pipeline.extract import _extracted
 from pipeline.task import load
 from service.media import decode_audio
@@ -67,38 +67,41 @@ class Librosa:
     """The features of an Mfcc front end by librosa and NumPy."""
 
     def __init__(self, front: Mfcc) -> None:
-        self.preemphasis, self.silence_db, self.n_mfcc = front.preemphasis, front.silence_db, front.n_mfcc
+        self.front = front
         self.parameters = {
             "sr": front.sample_rate, "n_fft": front.n_fft, "hop_length": front.hop_length, "n_mels": front.n_mels,
         }  # fmt: skip
 
     def mfcc(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_mfcc, frames)."""
-        return librosa.feature.mfcc(y=self._emphasised(clip), n_mfcc=self.n_mfcc, **self.parameters)
+        return librosa.feature.mfcc(y=self._emphasised(clip), n_mfcc=self.front.n_mfcc, **self.parameters)
 
     def __call__(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_features,): MFCC above the floor, and their statistics over what is not silence."""
-        mel = librosa.feature.melspectrogram(y=self._emphasised(clip), **self.parameters)
-        decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
-        values = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
+        mel, values = by_librosa(self.front, clip)
         level = librosa.power_to_db(mel.sum(axis=0), ref=np.max, amin=AMIN, top_db=None)
-        active = level >= -self.silence_db
-        heard, loud = values[:, active], level[active]
-        weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
-        mean = np.average(heard, axis=1, weights=weights)
-        deviation = np.sqrt(np.average((heard - mean[:, None]) ** 2, axis=1, weights=weights))
-        columns = [mean, deviation, values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
-        for lag in LAGS:
-            both = active[lag:] & active[:-lag]
-            steps = (values[:, lag:] - values[:, :-lag])[:, both] if both.any() else np.zeros((len(values), 1))
-            columns.append(np.sqrt((steps**2).mean(axis=1)))
-        third = max(1, heard.shape[1] // 3)
-        columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
-        columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
-        return np.concatenate(columns)
+        return pooled(values, level, self.front.silence_db)
 
     def _emphasised(self, clip: Clip) -> Clip:
-        return np.append(clip[:1], clip[1:] - np.float32(self.preemphasis) * clip[:-1])
+        return np.append(clip[:1], clip[1:] - np.float32(self.front.preemphasis) * clip[:-1])
+
+
+def pooled(values: NDArray[Any], level: NDArray[Any], silence_db: float) -> NDArray[Any]:
+    """What `models.frontend.pool` says it computes, of values (M, frames) and levels (frames,), in plain NumPy."""
+    active = level >= -silence_db
+    heard, loud = values[:, active], level[active]
+    weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
+    mean = np.average(heard, axis=1, weights=weights)
+    deviation = np.sqrt(np.average((heard - mean[:, None]) ** 2, axis=1, weights=weights))
+    columns = [mean, deviation, values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
+    for lag in LAGS:
+        both = active[lag:] & active[:-lag]
+        steps = (values[:, lag:] - values[:, :-lag])[:, both] if both.any() else np.zeros((len(values), 1))
+        columns.append(np.sqrt((steps**2).mean(axis=1)))
+    third = max(1, heard.shape[1] // 3)
+    columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
+    columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
+    return np.concatenate(columns)
 
 
 def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:

@@ -129,8 +129,8 @@ def share(found: list[str], expected: list[str]) -> float:
     return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
 
 
-def encoded(sound: Sound, rate: int, format: str = "WAV", subtype: str = "FLOAT", **options: Any) -> bytes:
-    """`sound` as a file; but in float, what is too loud is clipped."""
+def encoded(sound: Sound, rate: int, format: str = "WAV", subtype: str | None = "FLOAT", **options: Any) -> bytes:
+    """`sound` as a file, of the usual subtype for None; but in float, what is too loud is clipped."""
     stream, channels = io.BytesIO(), 1 if sound.ndim == 1 else sound.shape[1]
     with soundfile.SoundFile(stream, "w", rate, channels, subtype, format=format, **options) as file:
         for start in range(0, len(sound), BLOCK):

@@ -8,7 +8,6 @@ service.
 """
 
 import argparse
-import io
 import os
 import sys
 import time
@@ -20,10 +19,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from benchmarks.robustness import encoded
 from pipeline.sources.notes import SAMPLE_RATE, notes
 from service.media import decode_audio
 from service.predictor import Predictor
@@ -55,7 +54,8 @@ def main() -> None:
         (worker,) = workers(server)
         before = resident_mb(worker)
         for format, channels in product(("WAV", "FLAC", "OGG", "MP3"), (1, 2)):
-            data = encoded(sound, format, channels)
+            # The second channel has half the amplitude of the first.
+            data = encoded(sound[:, np.newaxis] * np.array([1, 0.5], np.float32)[:channels], RATE, format, None)
             decode, decoded = best(decode_audio, data, RATE, limits)
             resample, waveform = best(soxr.resample, decoded, RATE, rate)
             inference, _ = best(predictor.predict, waveform, WINDOW)
@@ -74,15 +74,6 @@ def concert(seconds: float) -> NDArray[np.float32]:
     np.random.default_rng(0).shuffle(score)
     sound = np.concatenate([note.render() for note in score])
     return np.resize(soxr.resample(sound, SAMPLE_RATE, RATE), round(seconds * RATE))
-
-
-def encoded(sound: NDArray[np.float32], format: str, channels: int) -> bytes:
-    """`sound` as a file of that format; the second channel has half the amplitude of the first."""
-    stream = io.BytesIO()
-    with soundfile.SoundFile(stream, "w", RATE, channels, format=format) as file:
-        for start in range(0, len(sound), RATE):  # at once, libsndfile's Vorbis encoder overflows the stack
-            file.write(sound[start : start + RATE, np.newaxis] * np.array([1, 0.5], np.float32)[:channels])
-    return stream.getvalue()
 
 
 def best(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:

@@ -255,9 +255,11 @@ def leave_out(run: Path, pairs: int) -> None:
         kept = ~np.isin(features.y, pair)
         labels = tuple(label for i, label in enumerate(features.labels) if i not in pair)
         index = np.cumsum(~np.isin(np.arange(len(features.labels)), pair)) - 1
+        copied = kept[features.copy_of]
         rest = replace(
             features, x=features.x[kept], y=index[features.y[kept]], labels=labels, split=features.split[kept],
-            file=features.file[kept], digest=features.digest[kept],
+            file=features.file[kept], digest=features.digest[kept], copies=features.copies[copied],
+            copy_of=(np.cumsum(kept) - 1)[features.copy_of[copied]],
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             rest.save(Path(folder) / extract.FILE)

@@ -169,16 +169,22 @@ def mfcc_difference(model: onnx.ModelProto, front: Mfcc, clips: Sequence[NDArray
     session = _session(opened)
     worst = 0.0
     for clip in clips:
-        emphasised = np.append(clip[:1], clip[1:] - np.float32(front.preemphasis) * clip[:-1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # librosa warns of clips shorter than a frame
-            mel = librosa.feature.melspectrogram(
-                y=emphasised, sr=front.sample_rate, n_fft=front.n_fft, hop_length=front.hop_length, n_mels=front.n_mels
-            )
-        decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
-        expected = librosa.feature.mfcc(S=decibels, n_mfcc=front.n_mfcc)
+            _, expected = by_librosa(front, clip)
         worst = max(worst, float(np.abs(_run(session, clip, [mfcc])[0][0] - expected).max()))
     return worst
+
+
+def by_librosa(front: Mfcc, clip: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What librosa makes of a clip float32 (T,): mel power (n_mels, frames) of the pre-emphasised waveform, and MFCC
+    (n_mfcc, frames) of its decibels above a floor TOP_DB below the clip's maximum."""
+    emphasised = np.append(clip[:1], clip[1:] - np.float32(front.preemphasis) * clip[:-1])
+    mel = librosa.feature.melspectrogram(
+        y=emphasised, sr=front.sample_rate, n_fft=front.n_fft, hop_length=front.hop_length, n_mels=front.n_mels
+    )
+    decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
+    return mel, librosa.feature.mfcc(S=decibels, n_mfcc=front.n_mfcc)
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

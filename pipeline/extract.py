@@ -46,8 +46,8 @@ class Features:
     x float32 (N, D); y int64 (N,), index into labels, or float32 (N, K) for regression, of values that labels name;
     split, file and digest of the content, str (N,); copies float32 (M, D), features of varied copies, and copy_of
     int64 (M,), whose row each is a copy of, never of the test split; skipped:
-    (file, reason, digest, or nothing for a duplicate) of what was not usable; task: the sections `data` and `features`
-    that made it; key: see `_key`; copies_key: the same for the copies.
+    (file, reason, digest, or nothing for a duplicate) of what was not usable; task: the sections `data`, `features`
+    and `augment` that made it; key: see `_key`; copies_key: the same for the copies.
     """
 
     x: NDArray[np.float32]
@@ -275,17 +275,16 @@ def _features(module: FrontEnd, sample: Sample, variation: Variation, content: s
         row: Row = module(torch.from_numpy(media).unsqueeze(0))[0].numpy()
         return row
 
-    none = np.empty((0, module.n_features), np.float32)
+    copies = np.empty((n_copies, module.n_features), np.float32)
     try:
         decoded = sample.media.load()
     except MediaError as error:
-        return str(error), none
-    if not n_copies:
-        return features(decoded), none
-    clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
-    assert rate is not None
-    varied = (variations.vary(clip, rate, variation, content, number) for number in range(n_copies))
-    return features(decoded), np.stack([features(copy) for copy in varied])
+        return str(error), copies[:0]
+    for number in range(n_copies):
+        clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
+        assert rate is not None
+        copies[number] = features(variations.vary(clip, rate, variation, content, number))
+    return features(decoded), copies
 
 
 def origin(task: Task) -> dict[str, Any]:

@@ -244,8 +244,10 @@ def disturb(
     options: Train, standardize: Standardize, device: torch.device
 ) -> Callable[[Tensor, torch.Generator], Tensor] | None:
     """What the options ask to be done to standardised samples (N, D), in place, whenever they are trained on."""
-    empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation
-    distort = Distortion(options.augment, empty, device) if options.augment else None
+    distort = None
+    if options.augment:
+        empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation
+        distort = Distortion(options.augment, empty, device)
     if not options.noise:
         return distort
 

@@ -22,6 +22,14 @@ def percept(*arguments: str | Path, home: Path, **environment: str) -> subproces
     )  # fmt: skip
 
 
+def ran(home: Path, *tasks: str) -> Path:
+    """The folder, with a finished run of each of the built-in tasks."""
+    for name in tasks:
+        done = percept("run", name, home=home)
+        assert done.returncode == 0, done.stderr
+    return home
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a user's clips in class folders, in three formats, and a finished run of it."""

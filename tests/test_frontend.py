@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.frontend import pooled
 from models.classifier import Standardize
-from models.frontend import LAGS, LEVELS, LOUD_DB, QUANTILES, SHARES_DB, STATISTICS, Mfcc, Pixels, pool
+from models.frontend import LEVELS, STATISTICS, Mfcc, Pixels, pool
 from service.media import decode_audio
 from service.refusal import Limits
 
@@ -76,24 +77,6 @@ def test_more_silence_around_a_clip_does_not_change_its_features() -> None:
     assert torch.isfinite(front(torch.zeros(1, 5000))).all()
 
 
-def pooled(values: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What `pool` says it computes, of values (M, frames) and levels (frames,), in plain NumPy."""
-    active = level >= -60
-    heard, loud = values[:, active], level[active]
-    weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
-    mean = np.average(heard, axis=1, weights=weights)
-    deviation = np.sqrt(np.average((heard - mean[:, None]) ** 2, axis=1, weights=weights))
-    columns = [mean, deviation, values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
-    for lag in LAGS:
-        both = active[lag:] & active[:-lag] if lag < len(active) else active[:0]
-        steps = (values[:, lag:] - values[:, :-lag])[:, both] if both.any() else np.zeros((len(values), 1))
-        columns.append(np.sqrt((steps**2).mean(axis=1)))
-    third = max(1, heard.shape[1] // 3)
-    columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
-    columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
-    return np.concatenate(columns)
-
-
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 17, 100])
 @pytest.mark.parametrize("seed", range(4))
 def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) -> None:
@@ -103,7 +86,7 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
     level[rng.integers(frames)] = 0
     found = pool(torch.from_numpy(values)[None], torch.from_numpy(level)[None, None], 60)[0].numpy()
     assert found.shape == (STATISTICS * 5 + LEVELS,)
-    assert np.abs(found - pooled(values, level)).max() < 1e-3
+    assert np.abs(found - pooled(values, level, 60)).max() < 1e-3
 
 
 def test_features_do_not_hear_the_level() -> None:

@@ -257,7 +257,9 @@ class TestBand:
         paths = os.pathsep.join([str(tmp_path), str(ROOT)])
         done = percept("predict", "instruments", "violin.wav", "--timeline", "0.5", home=band, PYTHONPATH=paths)
         assert done.returncode == 0
-        assert done.stdout.splitlines()[1].startswith("  0:00.00–0:0")
+        span, label, *_ = done.stdout.splitlines()[1].split()
+        assert span.startswith("0:00.00–0:0")
+        assert label.rstrip(",") == "violin"
         assert done.stderr == "percept: no picture is drawn: matplotlib is not installed\n"
 
     @pytest.mark.parametrize(

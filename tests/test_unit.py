@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 
 from tests.serving import serving
-from tests.test_cli import percept
+from tests.test_cli import percept, ran
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    for task in ("regions", "sine"):
-        done = percept("run", task, home=folder)
-        assert done.returncode == 0, done.stderr
-    return folder
+    return ran(tmp_path_factory.mktemp("home"), "regions", "sine")
 
 
 def read(home: Path, task: str, file: str) -> dict[str, dict[str, float]]:

@@ -19,17 +19,13 @@ from pipeline import extract, familiar, foreign, validate
 from pipeline.extract import Features
 from pipeline.timeline import lines
 from service.predictor import Predictor
-from tests.test_cli import percept
+from tests.test_cli import percept, ran
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded tasks, run; they have no better data than that, so that the floors below are theirs."""
-    folder = tmp_path_factory.mktemp("home")
-    for name in ("digits", "instruments"):
-        done = percept("run", name, home=folder)
-        assert done.returncode == 0, done.stderr
-    return folder
+    return ran(tmp_path_factory.mktemp("home"), "digits", "instruments")
 
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
