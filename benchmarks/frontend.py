@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from models.classifier import Classifier, Standardize
 from models.frontend import LAGS, LOUD_DB, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
-from pipeline.export import AMIN, by_librosa, to_onnx
+from pipeline.export import AMIN, Graph, by_librosa, to_onnx
 from pipeline.extract import _extracted
 from pipeline.task import load
 from service.media import decode_audio
@@ -107,7 +107,7 @@ def pooled(values: NDArray[Any], level: NDArray[Any], silence_db: float) -> NDAr
 def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
     """Print the times of the exported graph, cut after the MFCC and after the pooling, and of librosa."""
     standardize, mlp = Standardize(front.n_features), MLP(front.n_features, [1], 2, "relu")
-    model = to_onnx(Classifier(front, standardize, mlp, "multiclass"))
+    model = to_onnx(Graph(Classifier(front, standardize, mlp, "multiclass")))
     nodes = model.graph.node
     [mfcc] = [node.output[0] for node in nodes if "frontend.dct" in node.input]
     [features] = [node.input[0] for node in nodes if "standardize.mean" in node.input]

@@ -4,6 +4,7 @@ The same JSON stands in `card.json` and in the ONNX file's `metadata_props` unde
 alone is enough to serve or to audit a model. No torch here: the service imports this module.
 """
 
+import hashlib
 from datetime import datetime
 from typing import Any, Literal
 
@@ -11,7 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 CARD_KEY = "card"  # key of the card's JSON in the ONNX metadata_props
 STORE_LABEL = "percept"  # key of the label that marks our models in BentoML's model store
+CARD_FILE = "card.json"  # name of the card beside the ONNX file
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
+WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false where that is not wanted
+FEATURES = "features"  # name of its last output, the standardised features (N, D), unless the input is an image
 
 Kind = Literal["multiclass", "binary", "regression"]
 
@@ -32,6 +36,24 @@ class Input(BaseModel):
     sample_rate: int | None = None  # Hz; audio only
 
 
+class FeatureGroup(BaseModel):
+    """How some neighbouring features were distributed over the training samples, for a service to notice drift by.
+
+    The group's score of a sample is the root mean square of features `start` to `stop` - 1, of a single one its value.
+    Features are the graph's output `features`; for images the pixels, 0 … 255. `edges` part the scores of the training
+    samples into len(edges) + 1 bins, where there are so many values into ten of the same size; a score that equals an
+    edge lies above it. `shares` are the proportions of the training samples in the bins.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    start: int
+    stop: int
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
 class ModelCard(BaseModel):
     """Everything that a server or an auditor needs to know of a model."""
 
@@ -46,6 +68,7 @@ class ModelCard(BaseModel):
     features: dict[str, Any]  # kind and parameters of the front end
     temperature: float = 1.0  # that the network's logits are divided by, inside the graph; 1 if none was fitted
     known_threshold: float | None = None  # least of the graph's second output, familiarity (N,), that counts as known
+    groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not watched
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
     samples: dict[str, int]  # number of samples of each split
@@ -58,3 +81,36 @@ class ModelCard(BaseModel):
     training_device: str
     libraries: dict[str, str]  # versions of what built it
     created: datetime  # UTC
+    sha256: str | None = None  # of the ONNX file up to the card, which is its end; see `seal`
+
+
+def seal(graph: bytes, card: ModelCard) -> tuple[bytes, bytes]:
+    """A serialised ONNX model without a card → the file with the card at its end, and the card's JSON.
+
+    The card carries the SHA-256 of what stands before it, so the file and the JSON beside it vouch for each other.
+    """
+    sealed = card.model_copy(update={"sha256": hashlib.sha256(graph).hexdigest()})
+    text = sealed.model_dump_json(indent=1).encode()
+    return graph + _metadata_property(text), text
+
+
+def check_seal(file: bytes, text: bytes) -> None:
+    """Raises ValueError unless `file` and the card's JSON are the two that `seal` returned together."""
+    tail = _metadata_property(text.strip())
+    digest = hashlib.sha256(file[: -len(tail)]).hexdigest()
+    if not file.endswith(tail) or digest != ModelCard.model_validate_json(text).sha256:
+        raise ValueError("the file is not the one whose SHA-256 stands in the card beside it; export it again")
+
+
+def _metadata_property(text: bytes) -> bytes:
+    """An entry of the ONNX ModelProto's metadata_props (field 14) as Protocol Buffers encode it."""
+    entry = _field(1, CARD_KEY.encode()) + _field(2, text)
+    return _field(14, entry)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    length, size = len(value), bytearray()
+    while length >= 128:
+        size.append(length % 128 + 128)
+        length //= 128
+    return bytes([number * 8 + 2, *size, length]) + value

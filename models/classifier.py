@@ -93,7 +93,10 @@ class Classifier(nn.Module):
 
     def from_features(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Features float32 (N, D) → probabilities or values, float32 (N, K), and the familiarity if there is one."""
-        x = self.standardize(x)
+        return self.from_standardised(self.standardize(x))
+
+    def from_standardised(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """As `from_features`, of standardised features."""
         logits, hidden = self.last_layer(x)
         answers = self.answers(logits)
         return answers if self.familiarity is None else (answers, self.familiarity(x, hidden, answers))

@@ -1,5 +1,6 @@
 """Front ends: decoded media → feature vector, as modules that are used for training and exported for serving."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +18,13 @@ LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and de
 QUANTILES = (0.1, 0.5, 0.9)
 LAGS = (1, 2, 4, 8, 16)  # frames between those whose difference is taken
 SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a feature
-STATISTICS = 4 + len(QUANTILES) + len(LAGS)  # of each coefficient
+NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
+STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level alone
 IMAGE_SIZE = 28  # pixels
+GROUPS = 32  # of a vector's features, at most
+
+Span = tuple[str, int, int]  # name, start and stop of neighbouring features that are watched together for drift
 
 
 class Pixels(nn.Module):
@@ -33,6 +38,11 @@ class Pixels(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (N, 28, 28) → float32 (N, 784)."""
         return image.flatten(1).to(torch.float32) / 255
+
+    def groups(self) -> list[Span]:
+        """Bands of four rows."""
+        band = 4 * IMAGE_SIZE
+        return [(f"rows {i}–{i + 3}", i * IMAGE_SIZE, i * IMAGE_SIZE + band) for i in range(0, IMAGE_SIZE, 4)]
 
 
 class Vector(nn.Module):
@@ -49,6 +59,13 @@ class Vector(nn.Module):
     def forward(self, vector: Tensor) -> Tensor:
         """float32 (N, size) → float32 (N, size)."""
         return vector
+
+    def groups(self) -> list[Span]:
+        """Each feature, or GROUPS runs of neighbours where there are more."""
+        edges = [round(i * self.n_features / GROUPS) for i in range(GROUPS + 1)]
+        if self.n_features <= GROUPS:
+            edges = list(range(self.n_features + 1))
+        return [(f"{a}" if b == a + 1 else f"{a}–{b - 1}", a, b) for a, b in itertools.pairwise(edges)]
 
 
 class Mfcc(nn.Module):
@@ -122,6 +139,11 @@ class Mfcc(nn.Module):
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
         mel = self.mel_power(audio)
         return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
+
+    def groups(self) -> list[Span]:
+        """The coefficients by their statistics, and the levels."""
+        spans = [(name, i * self.n_mfcc, (i + 1) * self.n_mfcc) for i, name in enumerate(NAMES)]
+        return [*spans, ("level", STATISTICS * self.n_mfcc, self.n_features)]
 
     def mfcc(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, ModelCard
+from models.card import CARD_FILE, FAMILIARITY, FEATURES, STORE_LABEL, WITH_FAMILIARITY, FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
-from models.frontend import TOP_DB, Mfcc
+from models.frontend import TOP_DB, Mfcc, Pixels
 from pipeline import extract, validate, weights
 from pipeline.artifacts import read_json, replacing
 from pipeline.extract import Features
 from pipeline.libraries import versions
 from pipeline.task import Task, UserError, digest
+from service.drift import Scores
 
 FILE = "model.onnx"
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
 MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank: a tenth of the share of known samples that the threshold gives up
 MAX_MFCC_DIFFERENCE = 1e-3  # the graph against librosa.feature.mfcc, whose values reach some hundreds
 AMIN = 1e-30  # mel power so small that only the floor cuts it, at any level
+BINS = 10  # of a feature group's scores, in the card
 MFCC_CLIPS = 50  # clips of the test split that the latter is held on
 
 
@@ -55,7 +59,8 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
         ]
         raise UserError("\n".join([*lines, "not exported; --force overrides the gate"]))
     features = Features.load(run / extract.FILE)
-    model = to_onnx(classifier)
+    graph = Graph(classifier)
+    model = to_onnx(graph)
     tag = bentoml.Tag(task.name, None).make_new_version()
     assert tag.version is not None
     card = ModelCard(
@@ -64,14 +69,15 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
         kind=facts.kind,
         labels=facts.labels,
         input=classifier.frontend.input,
-        output=output_names(classifier)[0],
+        output=graph.outputs[0],
         features=facts.features,
         temperature=classifier.temperature.item(),
         known_threshold=facts.known,
+        groups=feature_groups(classifier, features),
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},
-        checks=check(model, classifier, features),
+        checks=check(model, graph, features),
         gate_passed=passed,
         gate_forced=not passed,
         data_digest=facts.data_digest,
@@ -81,28 +87,83 @@ def export(task: Task, run: Path, force: bool = False) -> ModelCard:
         libraries=versions(),
         created=datetime.now(UTC),
     )
-    text = card.model_dump_json(indent=1)
-    onnx.helper.set_model_props(model, {CARD_KEY: text})
+    file, text = seal(model.SerializeToString(), card)
     with replacing(run / FILE) as temporary:
-        onnx.save(model, temporary)
-    with replacing(run / "card.json") as temporary:
-        temporary.write_text(text + "\n", "utf-8")
+        temporary.write_bytes(file)
+    with replacing(run / CARD_FILE) as temporary:
+        temporary.write_bytes(text + b"\n")
     with bentoml.models.create(tag, labels={STORE_LABEL: facts.kind}) as stored:
-        for name in (FILE, "card.json", validate.FILE):
+        for name in (FILE, CARD_FILE, validate.FILE):
             Path(stored.path_of(name)).write_bytes((run / name).read_bytes())
     checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
     print(f"{task.name}: {tag} → {run / FILE} and the model store; largest differences: {checks}")
-    return card
+    return ModelCard.model_validate_json(text)
 
 
-def output_names(classifier: Classifier) -> list[str]:
-    """Names of the graph's outputs."""
-    answer = "value" if classifier.kind == "regression" else "probabilities"
-    return [answer] if classifier.familiarity is None else [answer, FAMILIARITY]
+class Graph(nn.Module):
+    """What is exported of a classifier: it, and for a service to watch the standardised features, which for images are
+    the pixels that came in.
+
+    Pixels are standardised by the weights of the first layers: (x / 255 - mean) / deviation before a product is as much
+    work again as a tenth of it.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.judge = classifier
+        self.classifier = _folded(classifier) if isinstance(classifier.frontend, Pixels) else classifier
+        answer = "value" if classifier.kind == "regression" else "probabilities"
+        watched = [] if isinstance(classifier.frontend, Pixels) else [FEATURES]
+        self.answers = [answer] if classifier.familiarity is None else [answer, FAMILIARITY]
+        self.outputs = [*self.answers, *watched]  # names of the graph's outputs
+
+    def forward(self, media: Tensor) -> tuple[Tensor, ...]:
+        """Media as the front end takes it → the outputs."""
+        front = self.classifier.frontend
+        if isinstance(front, Pixels):
+            return _tuple(self.classifier.from_standardised(media.flatten(1).to(torch.float32)))
+        x = self.classifier.standardize(front(media))
+        return *_tuple(self.classifier.from_standardised(x)), x
 
 
-def to_onnx(classifier: Classifier) -> onnx.ModelProto:
+def _tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _folded(classifier: Classifier) -> Classifier:
+    """A classifier of pixels that takes them as they are, 0 … 255, for standardised features."""
+    folded = deepcopy(classifier)
+    scale = 1 / (255 * classifier.standardize.deviation.double())
+    shift = -classifier.standardize.mean.double() / classifier.standardize.deviation.double()
+    contrast = folded.familiarity.contrast if folded.familiarity is not None else None
+    for mlp in (folded.mlp, *([] if contrast is None else [contrast])):
+        first = mlp.linear()[0]
+        weight = first.weight.data.double()
+        first.bias.data.copy_(first.bias.data.double() + weight @ shift)
+        first.weight.data.copy_(weight * scale)
+    return folded
+
+
+def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureGroup, ...]:
+    """The training split's features in groups, as the card describes them; none of fewer than ten samples."""
+    x = torch.from_numpy(features.x[features.rows("train")])
+    if len(x) < BINS:
+        return ()
+    pixels = isinstance(classifier.frontend, Pixels)
+    watched = (x * 255 if pixels else classifier.standardize(x)).numpy()
+    spans = classifier.frontend.groups()
+    groups = []
+    for (name, start, stop), score in zip(spans, Scores([span[1:] for span in spans])(watched).T, strict=True):
+        edges = np.unique(np.quantile(score, np.linspace(0, 1, BINS + 1)[1:-1]))
+        counts = np.bincount(np.searchsorted(edges, score, side="right"), minlength=len(edges) + 1)
+        shares = tuple((counts / len(score)).tolist())
+        groups.append(FeatureGroup(name=name, start=start, stop=stop, edges=tuple(edges.tolist()), shares=shares))
+    return tuple(groups)
+
+
+def to_onnx(graph: Graph) -> onnx.ModelProto:
     """The whole classifier as one graph: any batch size, any clip length ≥ 1, weights inside."""
+    classifier = graph.classifier
     front = classifier.frontend
     sizes = [2 if size is None else size for size in front.input.shape]
     if isinstance(front, Mfcc):
@@ -112,18 +173,59 @@ def to_onnx(classifier: Classifier) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
         program = torch.onnx.export(
-            classifier, (example,), dynamo=True, verbose=False,
-            input_names=[front.input.name], output_names=output_names(classifier), dynamic_shapes=(dynamic,),
+            graph, (example,), dynamo=True, verbose=False,
+            input_names=[front.input.name], output_names=graph.outputs, dynamic_shapes=(dynamic,),
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
     for part in [*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info]:
         del part.metadata_props[:]  # the exporter's notes, with source lines and paths of this machine
+    if FAMILIARITY in graph.outputs:
+        _make_optional(model.graph, FAMILIARITY, WITH_FAMILIARITY)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def check(model: onnx.ModelProto, classifier: Classifier, features: Features) -> dict[str, float]:
+def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
+    """Move what computes nothing but one output, float32 (N,), into a branch of an If, whose condition is an input that
+    is true unless it is given: ONNX Runtime computes every output, whether it is asked for or not, and of a picture's
+    answer familiarity is half the work."""
+    others = [o.name for o in graph.output if o.name != output]
+    shared = _ancestors(graph, others)
+    own = [node for i, node in enumerate(graph.node) if i in _ancestors(graph, [output]) - shared]
+    inside = f"{output}_if_wanted"
+    moved = [onnx.NodeProto.FromString(node.SerializeToString()) for node in own]
+    for node in moved:
+        node.output[:] = [inside if name == output else name for name in node.output]
+    nothing = onnx.helper.make_node("ReduceMin", [graph.output[0].name, "columns"], ["nothing"], keepdims=0)
+    branches = {
+        f"{name}_branch": onnx.helper.make_graph(
+            nodes, name, [], [onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, ["N"])]
+        )
+        for name, nodes in (("then", moved), ("else", [nothing]))
+    }
+    kept = [node for node in graph.node if node not in own]
+    del graph.node[:]
+    graph.node.extend([*kept, onnx.helper.make_node("If", [condition], [output], **branches)])
+    graph.input.append(onnx.helper.make_tensor_value_info(condition, onnx.TensorProto.BOOL, []))
+    graph.initializer.append(onnx.helper.make_tensor(condition, onnx.TensorProto.BOOL, [], [True]))
+    graph.initializer.append(onnx.helper.make_tensor("columns", onnx.TensorProto.INT64, [1], [1]))
+
+
+def _ancestors(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[int]:
+    """The indices of the nodes that outputs are made of."""
+    producers = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    found: set[int] = set()
+    names = list(outputs)
+    while names:
+        i = producers.get(names.pop())
+        if i is not None and i not in found:
+            found.add(i)
+            names += graph.node[i].input
+    return found
+
+
+def check(model: onnx.ModelProto, graph: Graph, features: Features) -> dict[str, float]:
     """Largest differences between the graph and its judges on the test split.
 
     Probabilities and familiarity, from decoded media, against torch's from the extracted features; MFCC against
@@ -137,10 +239,9 @@ def check(model: onnx.ModelProto, classifier: Classifier, features: Features) ->
     files = features.file[rows].tolist()
     media = validate.load_media(features, files)
     with torch.inference_mode():
-        judged = classifier.from_features(torch.from_numpy(features.x[rows]))
+        expected = _tuple(graph.judge.from_features(torch.from_numpy(features.x[rows])))
     session = _session(model)
-    names = output_names(classifier)
-    expected = judged if isinstance(judged, tuple) else (judged,)
+    names = graph.answers
     found = [
         np.concatenate(outputs) for outputs in zip(*(_run(session, media[file], names) for file in files), strict=True)
     ]
@@ -149,9 +250,10 @@ def check(model: onnx.ModelProto, classifier: Classifier, features: Features) ->
         name: (float(np.abs(f - e.numpy()).max()), limit)
         for name, limit, f, e in zip(names, limits, found, expected, strict=True)
     }
-    if isinstance(classifier.frontend, Mfcc):
+    front = graph.judge.frontend
+    if isinstance(front, Mfcc):
         clips = [media[file] for file in files[:: max(1, len(files) // MFCC_CLIPS)]]
-        differences["mfcc"] = (mfcc_difference(model, classifier.frontend, clips), MAX_MFCC_DIFFERENCE)
+        differences["mfcc"] = (mfcc_difference(model, front, clips), MAX_MFCC_DIFFERENCE)
     for name, (difference, limit) in differences.items():
         if not difference <= limit:
             raise UserError(f"export: {name} of the graph differ by {difference:.1e}, more than {limit:.0e}")
@@ -161,7 +263,7 @@ def check(model: onnx.ModelProto, classifier: Classifier, features: Features) ->
 def mfcc_difference(model: onnx.ModelProto, front: Mfcc, clips: Sequence[NDArray[Any]]) -> float:
     """Largest |graph - librosa.feature.mfcc| over clips float32 (T,), read inside the exported graph itself, whose
     decibels are counted from TOP_DB below the clip's maximum."""
-    [product] = [n for n in model.graph.node if "frontend.dct" in n.input]
+    [product] = [n for n in model.graph.node if any(name.endswith("frontend.dct") for name in n.input)]
     mfcc = product.output[0]
     opened = onnx.ModelProto()
     opened.CopyFrom(model)

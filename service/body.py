@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
 
+from service.exchange import Request
 from service.refusal import MediaError
 
 if TYPE_CHECKING:
@@ -16,44 +16,56 @@ if TYPE_CHECKING:
 
 SECONDS = 30  # for a body to arrive, and one more for each SLOWEST bytes that have; a slower client is turned away
 SLOWEST = 256 * 2**10  # bytes a second
+FIELDS = 8  # of a form that are kept
+FIELD = 256  # bytes of a field that is no file, at most: it names a model or the seconds of a window
 
 
-async def read_file(request: Request, max_bytes: int) -> tuple[bytes, str]:
-    """The file that the request carries, as its body or as a field of a form, and the content type it declares.
+async def read_file(request: Request, max_bytes: int) -> tuple[bytes, str, dict[str, str]]:
+    """The file that the request carries, as its body or as a field of a form; the content type it declares; and the
+    other fields of the form.
 
     The bytes are in memory once: they are kept as they arrive, and BytesIO gives them without a copy.
 
     Raises MediaError: 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if
-    the form holds no file.
+    the form holds no file, 415 if it is compressed.
     """
-    content_type, options = parse_options_header(request.headers.get("content-type"))
-    if content_type == b"multipart/form-data":
-        return await _first_file(request, max_bytes, options.get(b"boundary", b""))
+    declared = request.header(b"content-type")
+    if declared.startswith(b"multipart/form-data"):
+        return await _first_file(request, max_bytes, parse_options_header(declared)[1].get(b"boundary", b""))
+    return await read(request, max_bytes), declared.partition(b";")[0].strip().lower().decode("latin-1"), {}
+
+
+async def read(request: Request, max_bytes: int) -> bytes:
+    """The whole body. Raises MediaError as `read_file` does."""
     body = io.BytesIO()
     await _read(request, max_bytes, body.write)
-    return body.getvalue(), content_type.decode("latin-1")
+    return body.getvalue()
 
 
 async def _read(request: Request, max_bytes: int, write: Callable[[bytes], object]) -> None:
     """Hand the body to `write`, chunk by chunk."""
-    too_large = MediaError(413, f"the body is larger than the {max_bytes} bytes allowed")
-    if int(request.headers.get("content-length", 0)) > max_bytes:
-        raise too_large
+    too_large = f"the body is larger than the {max_bytes} bytes allowed"
+    if (request.content_length() or 0) > max_bytes:
+        raise MediaError(413, too_large)
+    if request.header(b"content-encoding") not in (b"", b"identity"):
+        raise MediaError(415, "a compressed body is not read; send it as it is")
     size, start = 0, asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(SECONDS) as deadline:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > max_bytes:
-                    raise too_large
+                    raise MediaError(413, too_large)
                 write(chunk)
-                deadline.reschedule(start + SECONDS + size / SLOWEST)
+                if size > SLOWEST:
+                    deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
-        raise MediaError(408, "the body arrives too slowly") from error
+        raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
 
 
-async def _first_file(request: Request, max_bytes: int, boundary: bytes) -> tuple[bytes, str]:
-    """The first field of a multipart/form-data body that is a file, whatever its name, and its content type."""
+async def _first_file(request: Request, max_bytes: int, boundary: bytes) -> tuple[bytes, str, dict[str, str]]:
+    """The first field of a multipart/form-data body that is a file, whatever its name, its content type, and the
+    fields that are none."""
     form = _Form()
     try:
         parser = MultipartParser(boundary, form.callbacks())
@@ -63,16 +75,18 @@ async def _first_file(request: Request, max_bytes: int, boundary: bytes) -> tupl
         raise MediaError(400, f"the form cannot be read: {error}") from error
     if not form.complete:
         raise MediaError(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
-    return form.data.getvalue(), form.content_type
+    return form.data.getvalue(), form.content_type, form.fields
 
 
 class _Form:
-    """Keeps the first file of the parts that a MultipartParser announces."""
+    """Keeps the first file of the parts that a MultipartParser announces, and what stands in short other fields."""
 
     def __init__(self) -> None:
         self.data = io.BytesIO()
         self.content_type = ""
         self.complete = False
+        self.fields: dict[str, str] = {}
+        self._field = ""
         self._name = self._value = b""
         self._headers: dict[bytes, bytes] = {}
         self._is_file = False
@@ -100,6 +114,7 @@ class _Form:
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        self._field = "" if b"filename" in options else options.get(b"name", b"").decode("latin-1")
         self._is_file = b"filename" in options and not self.complete
         if self._is_file:
             self.content_type = self._headers.get(b"content-type", b"").decode("latin-1")
@@ -107,6 +122,9 @@ class _Form:
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
             self.data.write(data[start:end])
+        elif self._field and len(self.fields) < FIELDS:
+            text = self.fields.get(self._field, "") + data[start:end].decode("latin-1")
+            self.fields[self._field] = text[:FIELD]
 
     def _part_end(self) -> None:
         self.complete = self.complete or self._is_file

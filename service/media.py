@@ -34,8 +34,8 @@ MAX_SAMPLES = 1 << 28  # over all channels, 11 minutes of 192 kHz in stereo: sil
 
 # The raster formats that Pillow decodes in this process. Not EPS, which starts Ghostscript, nor ICO and ICNS, whose
 # header does not tell the size of the pictures inside.
-IMAGE_FORMATS = (
-    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+IMAGE_FORMATS = (  # in the order in which they are tried: usual ones first, TGA, which has no signature, last
+    "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
 )  # fmt: skip
 AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
 MAX_SCANS = 100  # of a progressive JPEG; usual are 10, and each takes the time of a whole picture
@@ -82,22 +82,26 @@ def to_mnist_form(gray: NDArray[Any]) -> NDArray[np.uint8]:
     """
     gray = gray.astype(np.float32, copy=False)
     border = _border(gray)
-    background = _median(border)
-    noise = 3 * _median(np.abs(border - background))
-    ink: Gray = gray - background
-    if (ink * np.abs(ink)).sum() < 0:  # dark on light
-        ink = -ink
-    ink = np.where(ink > noise, ink, 0)
-    if not ink.any():
+    ink: Gray
+    if border.any() or gray.min() < 0:
+        background = _median(border)
+        noise = 3 * _median(np.abs(border - background))
+        ink = gray - background
+        if (ink * np.abs(ink)).sum() < 0:  # dark on light
+            ink = -ink
+        ink = np.where(ink > noise, ink, 0)
+    else:
+        ink = gray  # as it stands: light on black
+    peak = ink.max()
+    if not peak > 0:
         raise MediaError(422, "the image is blank: there is no ink that differs from the background")
 
-    mask = ink > INK_THRESHOLD * ink.max()
+    mask = ink > INK_THRESHOLD * peak
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     if not _in_form(ink, max(bottom - top, right - left)):
         ink = _centred(_fit(ink[top:bottom, left:right]))
-
-    peak = ink.max()
+        peak = ink.max()
     if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
         ink = ink * (WHITE / peak)
     picture: NDArray[np.uint8] = np.rint(ink).astype(np.uint8)
@@ -153,11 +157,14 @@ def _gray(image: Image.Image, limits: Limits) -> Gray:
     image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # lets a large JPEG be decoded at a fraction of its size
     image.load()
     _check_pixels(image, limits)  # some formats learn their true size only now
-    ImageOps.exif_transpose(image, in_place=True)
+    if image.info or image.format != "PNG":  # a bare PNG has no place for an orientation
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         wide = Image.fromarray(np.asarray(image, np.float32))
         white = 65535 if image.mode.startswith("I;16") else None
         return _eight_bit(np.asarray(_shrink(wide)), white)
+    if image.mode == "L" and max(image.size) < 2 * WORKING_SIZE and not image.has_transparency_data:
+        return np.asarray(image, np.float32)
     if image.has_transparency_data:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
@@ -200,10 +207,9 @@ def _median(values: Gray) -> float:
 
 
 def _centre_of_mass(ink: Gray) -> tuple[float, float]:
-    mass = ink.sum()
-    row = ink.sum(axis=1) @ np.arange(ink.shape[0]) / mass
-    column = ink.sum(axis=0) @ np.arange(ink.shape[1]) / mass
-    return float(row), float(column)
+    rows, columns = ink.sum(axis=1), ink.sum(axis=0)
+    mass = rows.sum()
+    return float(rows @ np.arange(len(rows)) / mass), float(columns @ np.arange(len(columns)) / mass)
 
 
 def _in_form(ink: Gray, side: int) -> bool:

@@ -2,25 +2,23 @@
 
 import io
 import json
-import logging
 import math
 import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bentoml
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.card import CARD_KEY, FAMILIARITY, ModelCard
+from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
+from service.drift import Drift
 from service.media import SILENCE, decode_audio, decode_image, peak
 from service.refusal import EXPECTED, Limits, MediaError, unreadable
 
-logger = logging.getLogger("bentoml.percept")
-
+FALSE = np.array(False)
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording that go through the graph at once, at most: they take it 75 MB
 BATCH = 4  # seconds of windows that do: one by one takes longer, and so do more, out of the cache
@@ -30,21 +28,29 @@ MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 class Predictor:
     """An ONNX Runtime session, trusted to take and give what the card inside the file says."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Opens the ONNX file at `path`.
+    def __init__(self, path: str | Path, card_file: str | Path | None = None) -> None:
+        """Opens the ONNX file at `path`; with the card that lies beside it, only if it is the very file that was
+        exported with it.
 
-        Raises ValueError if the file carries no card, and what ONNX Runtime raises if it cannot read the file.
+        Raises ValueError if the file carries no card or not the one beside it, OSError if a file cannot be read, and
+        what ONNX Runtime raises if it cannot.
         """
+        model = Path(path).read_bytes()
+        if card_file is not None:
+            check_seal(model, Path(card_file).read_bytes())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the graphs are small: a pool of threads costs more than it gains
         options.log_severity_level = 3  # errors
         options.enable_mem_pattern = False  # one is kept for each length of recording, and takes half as much again
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
         if card is None:
             raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
         self.card = ModelCard.model_validate_json(card)
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
+        self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
+        self.drift = Drift(self.card.groups)
+        self._watched = [FEATURES] if self.card.groups and self.card.input.kind != "image" else []
 
     def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28), float32 (T,) or
@@ -84,25 +90,42 @@ class Predictor:
 
         Raises MediaError if the answer is not a finite number, as for a vector far outside of what was trained on.
         """
-        rows = [self._run(piece[np.newaxis])[0] for piece in self._pieces(sample)]
-        outputs = np.stack(rows).mean(axis=0, dtype=np.float64)  # of one row that row, to the last bit
-        answer = {"model": self.card.name, "version": self.card.version} | self._named(outputs)
+        answer = {"model": self.card.name, "version": self.card.version} | self._named(self.outputs_of(sample))
         return answer if window is None else answer | {"timeline": list(self._timeline(sample, window))}
+
+    def outputs_of(self, sample: NDArray[Any]) -> NDArray[Any]:
+        """One row of `run`'s outputs for a sample as `decode` returns it: of a long recording the mean over its
+        pieces. Raises MediaError."""
+        rows = [self.run(piece[np.newaxis])[0] for piece in self._pieces(sample)]
+        if not rows:
+            raise MediaError(422, "the audio is silent")
+        outputs: NDArray[Any] = rows[0] if len(rows) == 1 else np.stack(rows).mean(axis=0, dtype=np.float64)
+        return outputs
 
     def answer(self, data: bytes, limits: Limits, window: float | None = None) -> dict[str, Any]:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
         return self.predict(self.decode(data, limits), window)
 
-    def _run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[Any], watch: bool = True, familiarity: bool = True) -> NDArray[np.float32]:
         """The graph's outputs for a batch of samples (N, …): probabilities or values (N, K), or (N, K + 1) with the
-        familiarity last."""
-        answers, *familiarity = self.session.run(self.outputs, {self.card.input.name: batch})
+        familiarity last, if the model tells it and it is wanted. What a client sent is watched for drift.
+
+        Raises MediaError if an answer is not a finite number.
+        """
+        inputs = {self.card.input.name: batch}
+        names = self.outputs
+        if not familiarity and self._optional:
+            names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
+        outputs = self.session.run([*names, *self._watched] if watch else names, inputs)
+        answers = outputs[0]
         if not np.isfinite(answers).all():
             raise MediaError(422, "the model has no answer to this input: it overflows")
-        return np.column_stack([answers, *familiarity])
+        if watch and self.card.groups:
+            self.drift.add(outputs[-1] if self._watched else batch.reshape(len(batch), -1))
+        return np.concatenate([answers, outputs[1][:, np.newaxis]], axis=1) if len(names) > 1 else answers
 
     def _named(self, outputs: NDArray[Any] | None) -> dict[str, Any]:
-        """One row of `_run`'s outputs in words; None is the row of silence. Whether an input is `known` stays None
+        """One row of `run`'s outputs in words; None is the row of silence. Whether an input is `known` stays None
         where the model cannot tell."""
         names = ("value",) if self.card.kind == "regression" else ("label", "confidence", "known", "probabilities")
         if outputs is None:
@@ -138,7 +161,7 @@ class Predictor:
         step = max(1, BATCH * rate // size)
         for batch in [*(full[i : i + step] for i in range(0, n - 1, step)), last]:
             heard = peak(batch) >= SILENCE
-            outputs = iter(self._run(batch[heard]) if heard.any() else ())
+            outputs = iter(self.run(batch[heard], watch=False) if heard.any() else ())
             rows += [next(outputs) if is_heard else None for is_heard in heard]
         edges = [*range(0, n * size, size), len(waveform)]
         for i, row in enumerate(rows):
@@ -148,7 +171,7 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Answers one small file, so that no request pays for first uses, and a broken model is found at once."""
-        self.answer(_sample(self.card), Limits())
+        self.run(self.decode(_sample(self.card), Limits())[np.newaxis], watch=False)
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
@@ -169,24 +192,6 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     if not np.isfinite(vector).all():
         raise MediaError(422, "a number is too large or not finite")
     return vector
-
-
-def open_models(models: list[bentoml.Model]) -> tuple[dict[str, Predictor], dict[str, str]]:
-    """A warm predictor for each model by its name, and for those that fail what a client may know of it; the reason
-    stands in the log, in one line."""
-    predictors, failures = {}, {}
-    for model in models:
-        name = model.tag.name
-        try:
-            predictor = Predictor(model.path_of(MODEL_FILE))
-            predictor.warm_up()
-        except Exception as error:  # one broken file must not take the others down
-            failures[name] = f"{model.tag} could not be loaded; the log of the service says why"
-            logger.error("%s cannot be served: %s", model.tag, " ".join(str(error).split()))
-        else:
-            predictors[name] = predictor
-            logger.info("serving %s", model.tag)
-    return predictors, failures
 
 
 def _sample(card: ModelCard) -> bytes:

@@ -7,7 +7,10 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-CODES = {400: "unreadable", 408: "timeout", 413: "too_large", 415: "unsupported_media_type", 422: "unusable"}
+CODES = {
+    400: "unreadable", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+    408: "timeout", 413: "too_large", 415: "unsupported_media_type", 422: "unusable", 503: "busy",
+}  # fmt: skip
 EXPECTED = {
     "image": "an image (PNG, JPEG, GIF, WebP, TIFF, BMP, …)",
     "audio": "audio (WAV, FLAC, OGG, MP3, AIFF)",
@@ -38,6 +41,7 @@ class Limits:
     bytes: int | None = None  # of the file, None: what BYTES allows its kind; PERCEPT_MAX_BYTES
     pixels: int = 16 * 2**20  # width × height of an image, 4096 × 4096; PERCEPT_MAX_PIXELS
     seconds: int = 600  # length of a recording; PERCEPT_MAX_SECONDS
+    batch: int = 2**15  # samples of one request of the Open Inference Protocol; PERCEPT_MAX_BATCH
 
     @classmethod
     def from_environment(cls, seconds: int = seconds) -> "Limits":
@@ -49,6 +53,7 @@ class Limits:
             bytes=positive("PERCEPT_MAX_BYTES", 0) or None,
             pixels=positive("PERCEPT_MAX_PIXELS", cls.pixels),
             seconds=positive("PERCEPT_MAX_SECONDS", seconds),
+            batch=positive("PERCEPT_MAX_BATCH", cls.batch),
         )
 
     def bytes_of(self, kind: Kind) -> int:
@@ -66,17 +71,22 @@ def positive(variable: str, default: int) -> int:
     return int(text)
 
 
-class MediaError(ValueError):
-    """Bytes that cannot become a model's input; the message is one line for the person who sent them.
+class Refusal(ValueError):
+    """A request that is not answered; the message is one line for the person who sent it.
 
-    `status` is the HTTP status: 400 unreadable, 408 not sent in time, 413 too large or too long, 415 another kind of
-    media, 422 readable but unusable. `code` is its name in the error form.
+    `status` is the HTTP status, `code` its name in the error form, `headers` what goes with the answer.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
         self.status = status
         self.code = CODES[status]
+        self.headers = headers
+
+
+class MediaError(Refusal):
+    """Bytes that cannot become a model's input: 400 unreadable, 408 not sent in time, 413 too large or too long, 415
+    another kind of media, 422 readable but unusable."""
 
 
 def unreadable(data: bytes, wanted: str) -> MediaError:

@@ -1,181 +1,121 @@
 """The BentoML service: a file's bytes in, probabilities out.
 
-The routes are a plain ASGI application mounted on the service: BentoML's typed endpoints spool a form into temporary
-files and cost several times as much. BentoML itself answers /livez, /readyz, /healthz, /metrics and /docs.json.
+BentoML starts the workers, packs the Bento and describes the typed methods to its clients (/schema.json); what arrives
+over HTTP is answered by `service.app`, in front of it.
 """
 
+import asyncio
+import contextlib
 import gc
-import math
-import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated, Any
 
-import anyio
 import bentoml
 from bentoml.models import BentoModel
-from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
-from starlette.endpoints import HTTPEndpoint
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from bentoml.validators import ContentType
 
-from service.body import read_file
-from service.refusal import Limits, MediaError, blame, positive
+from service import connections, log
+from service.app import App
+from service.exchange import ASGIApp
+from service.refusal import positive
 from service.store import newest_models
 
-if TYPE_CHECKING:
-    from service.predictor import Predictor
-
 try:
-    LIMITS = Limits.from_environment()
-    MAX_CONCURRENCY = positive("PERCEPT_MAX_CONCURRENCY", 64)  # requests in flight; more are turned away
+    app = App()
+    POLL = positive("PERCEPT_POLL_SECONDS", 2)  # between two looks at the model store
 except ValueError as error:
     sys.exit(f"percept: {error}")
-INLINE_BYTES = 8192  # a smaller file, if no recording, is answered sooner than a thread takes it up
-PLACE = 32 * 2**20  # bytes of a body that count as a request in flight: few long recordings fill the memory too
 
 
-class Predict(HTTPEndpoint):
-    """Answers the file in the body with the model that the last segment of the path names; a recording with a
-    timeline too, where the query asks for windows of so many seconds."""
+class Service(bentoml.Service[Any]):  # type: ignore[misc]
+    """BentoML's service with our application in front."""
 
-    async def post(self, request: Request) -> Response:
-        state = request.app.state
-        name = request.scope["path"].rpartition("/")[2]
-        predictor = state.predictors.get(name)
-        if predictor is None:
-            raise HTTPException(404, state.failures.get(name) or f"there is no model {name!r}; see /models")
-        most = LIMITS.bytes_of(predictor.card.input.kind)
-        length = min(int(request.headers.get("content-length", most)), most)
-        places = min(max(1, math.ceil(length / PLACE)), MAX_CONCURRENCY)
-        if state.in_flight + places > MAX_CONCURRENCY:
-            raise HTTPException(503, "too many requests are in flight; try again", {"Retry-After": "1"})
-        state.in_flight += places
-        try:
-            return await self._answer(request, predictor, most)
-        finally:
-            state.in_flight -= places
+    __slots__ = ()
 
-    async def _answer(self, request: Request, predictor: "Predictor", max_bytes: int) -> Response:
-        window = predictor.window(request.query_params.get("timeline"))
-        data, content_type = await read_file(request, max_bytes)
-        kind = predictor.card.input.kind
-
-        def answer() -> Response:
-            return JSONResponse(predictor.answer(data, LIMITS, window))  # a long timeline takes a while to write
-
-        try:
-            if kind != "audio" and len(data) < INLINE_BYTES:
-                return answer()
-            return await anyio.to_thread.run_sync(answer, limiter=request.app.state.threads)
-        except MediaError as error:
-            raise blame(error, kind, content_type) from error
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """The application of a worker. It is traced where BentoML's configuration names an exporter."""
+        app.bentoml = super().to_asgi(is_main)
+        connections.watch()
+        return _traced(app) if is_main else app.bentoml
 
 
-class Models(HTTPEndpoint):
-    """The cards of the models that are served, and those that could not be loaded."""
+def _traced(application: ASGIApp) -> ASGIApp:
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
-    async def get(self, request: Request) -> Response:
-        state = request.app.state
-        cards = [predictor.card.model_dump(mode="json") for predictor in state.predictors.values()]
-        return JSONResponse({"models": cards, "failed": state.failures})
-
-
-class Index(HTTPEndpoint):
-    """What there is, for whoever opens the address in a browser."""
-
-    async def get(self, request: Request) -> Response:
-        models = {name: f"POST /predict/{name}" for name in request.app.state.predictors}
-        return JSONResponse({"name": "percept", "models": models, "cards": "/models", "ready": "/readyz"})
+    if BentoMLContainer.config.tracing.exporter_type.get() is None:
+        return application
+    provider = BentoMLContainer.tracer_provider.get()
+    return OpenTelemetryMiddleware(application, tracer_provider=provider)  # type: ignore[return-value]
 
 
-class NotFound(HTTPEndpoint):
-    """Every path that neither we nor BentoML know."""
-
-    async def dispatch(self) -> None:
-        raise HTTPException(404, f"there is nothing at {self.scope['path']}")
-
-
-class Unclaimed(Convertor[str]):
-    """Any path but those that BentoML answers after the mounted application."""
-
-    regex = r"(?!docs\.json$|static_content/).*"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-async def refused(request: Request, error: Exception) -> Response:
-    """The error form of a file that cannot be used."""
-    assert isinstance(error, MediaError)
-    headers = {"Connection": "close"} if error.status == 408 else None
-    return _error(error.status, error.code, str(error), headers)
-
-
-async def failed(request: Request, error: Exception) -> Response:
-    """The error form of everything else that has an HTTP status."""
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, ERRORS.get(error.status_code, "error"), error.detail, error.headers)
-
-
-async def disconnected(request: Request, error: Exception) -> Response:
-    """The client has gone; nobody reads this."""
-    return _error(400, "disconnected", "the body is incomplete")
-
-
-def _error(status: int, code: str, message: str, headers: Any = None) -> Response:
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
-
-
-ERRORS = {404: "not_found", 405: "method_not_allowed", 503: "busy"}
-
-register_url_convertor("unclaimed", Unclaimed())
-app = Starlette(
-    routes=[
-        Route("/digits", Predict),
-        Route("/instruments", Predict),
-        Route("/predict/{model}", Predict),
-        Route("/models", Models),
-        Route("/", Index),
-        Route("/{path:unclaimed}", NotFound),
-    ],
-    exception_handlers={MediaError: refused, HTTPException: failed, ClientDisconnect: disconnected},
-)
-
-
-# Options that BentoML's configuration (BENTOML_CONFIG) overrides. A body has its own, shorter time limit; the log of
-# requests and the middleware of tracing take longer than a digit does. To trace, set services.percept.tracing with an
-# exporter and without excluded_urls.
+# BentoML's own metrics have the path that was asked for as a label: whoever asks for random ones fills the memory. Its
+# middleware is passed by but for what it answers itself.
 @bentoml.service(
     name="percept",
     workers=1,
-    traffic={"timeout": 600},
+    metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )
-@bentoml.asgi_app(app)
 class Percept:
-    """Serves every model of the store that carries our label; in a built Bento, the models inside it."""
+    """Classifiers of pixels and sound. Serves every model of the store that carries our label; in a built Bento, the
+    models inside it."""
 
     def __init__(self) -> None:
         # Imported here, since BentoML's supervisor imports this module too and needs no ONNX Runtime.
-        from service.predictor import open_models
+        from service.metrics import Metrics
+        from service.repository import Repository
 
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class
-        models = [bentoml.models.get(model.tag) for model in bento.info.all_models] if bento else newest_models()
-        app.state.predictors, app.state.failures = open_models(models)
-        app.state.threads = anyio.CapacityLimiter(len(os.sched_getaffinity(0)))
-        app.state.in_flight = 0
+        fixed = [bentoml.models.get(model.tag) for model in bento.info.all_models] if bento else None
+        metrics = Metrics()
+        self.repository = Repository(fixed, metrics.changed)
+        app.open(self.repository, metrics)
+        if app.logs:
+            log.set_up()
         gc.freeze()  # a collection would walk all that was imported: 30 ms during which nobody is answered
 
-    async def __is_ready__(self) -> bool:
-        return bool(app.state.predictors)
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def start(self) -> None:
+        """Begin what a worker does beside answering."""
+        self.tasks = [asyncio.create_task(connections.close_late())]
+        if self.repository.fixed is None:
+            self.tasks.append(asyncio.create_task(app.follow(POLL)))
 
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def stop(self) -> None:
+        """End it."""
+        for task in self.tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    @bentoml.api(route="/digits")  # type: ignore[untyped-decorator]
+    def digits(self, file: Annotated[Path, ContentType("image/*")]) -> dict[str, Any]:
+        """What digit an image shows."""
+        return self._answer("digits", file)
+
+    @bentoml.api(route="/instruments")  # type: ignore[untyped-decorator]
+    def instruments(
+        self, file: Annotated[Path, ContentType("audio/*")], timeline: float | None = None
+    ) -> dict[str, Any]:
+        """What instrument a recording is of; with a timeline, what is heard in each window of so many seconds."""
+        return self._answer("instruments", file, timeline)
+
+    @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]
+    def predict(self, model: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
+        """What any model of the store answers to a file."""
+        return self._answer(model, file, timeline)
+
+    def _answer(self, name: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
+        predictor = self.repository.get(name)
+        window = predictor.window(None if timeline is None else str(timeline))
+        return predictor.answer(file.read_bytes(), app.limits, window)
+
+
+Percept.__class__ = Service  # type: ignore[method-assign]
 
 # What `bentoml build` puts into a Bento.
 Percept.models.extend(BentoModel(model.tag) for model in newest_models())  # type: ignore[attr-defined]

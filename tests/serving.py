@@ -21,7 +21,7 @@ from bentoml._internal.models import ModelStore
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
-from models.card import CARD_KEY, STORE_LABEL, Input, ModelCard
+from models.card import CARD_KEY, STORE_LABEL, Input, ModelCard, seal
 from service.media import to_mnist_form
 
 ROOT = Path(__file__).parent.parent
@@ -113,8 +113,12 @@ def put(home: Path, model: onnx.ModelProto) -> None:
     with bentoml.models.create(
         f"{card.name}:{card.version}", labels={STORE_LABEL: card.kind}, _model_store=store
     ) as stored:
-        onnx.save(model, stored.path_of("model.onnx"))
-        Path(stored.path_of("card.json")).write_text(text)
+        bare = onnx.ModelProto()
+        bare.CopyFrom(model)
+        del bare.metadata_props[:]
+        file, text = seal(bare.SerializeToString(), card)
+        Path(stored.path_of("model.onnx")).write_bytes(file)
+        Path(stored.path_of("card.json")).write_bytes(text)
         Path(stored.path_of("report.json")).write_text("{}")
 
 

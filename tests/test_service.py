@@ -22,10 +22,10 @@ import pytest
 from bentoml._internal.models import ModelStore
 from PIL import Image
 from sklearn.datasets import load_digits
-from starlette.requests import Request
 
 from models.card import STORE_LABEL, ModelCard
 from service import body
+from service.exchange import Request
 from service.predictor import Predictor
 from service.refusal import Limits, MediaError
 from tests.serving import NEWEST, ROOT, instruments_model, put, resident_mb, serving, workers
@@ -127,9 +127,6 @@ class TestAnswers:
         assert {card["version"] for card in answer["models"]} == {NEWEST}
         assert answer["failed"] == {}
 
-    def test_index(self, client):
-        assert client.get("/").json()["models"]["digits"] == "POST /predict/digits"
-
 
 class TestRequests:
     @pytest.mark.parametrize(
@@ -190,14 +187,14 @@ class TestRequests:
             return {"type": "http.request", "body": b"x", "more_body": len(sent) < 100}
 
         monkeypatch.setattr(body, "SECONDS", 0.05)
-        request = Request({"type": "http", "headers": [], "method": "POST"}, receive)
+        request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
         with pytest.raises(MediaError) as raised:
             asyncio.run(body.read_file(request, 10**6))
         assert raised.value.status == 408
         sent.clear()
         monkeypatch.setattr(body, "SLOWEST", 20)  # bytes a second
-        request = Request({"type": "http", "headers": [], "method": "POST"}, receive)
-        assert asyncio.run(body.read_file(request, 10**6)) == (b"x" * 100, "")
+        request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
+        assert asyncio.run(body.read_file(request, 10**6)) == (b"x" * 100, "", {})
 
 
 class TestRefusals:

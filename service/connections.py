@@ -1,0 +1,57 @@
+"""Connections that say nothing: uvicorn waits for a request's header for ever, which few clients need in order to hold
+many connections ("slow loris")."""
+
+import asyncio
+import time
+from typing import Any, ClassVar
+
+import uvicorn.protocols.http.auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+SECONDS = 20.0  # for the header of a request to arrive
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that knows since when it has been waiting for a header."""
+
+    waiting: ClassVar[dict["Connection", float]] = {}  # since when, by time.monotonic()
+
+    def connection_made(self, transport: Any) -> None:
+        """It waits for its first request."""
+        super().connection_made(transport)
+        self.waiting[self] = time.monotonic()
+
+    def on_headers_complete(self) -> None:
+        """It has a request."""
+        self.waiting.pop(self, None)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """It waits for its next request."""
+        self.waiting[self] = time.monotonic()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It waits no more."""
+        self.waiting.pop(self, None)
+        super().connection_lost(exc)
+
+
+def watch() -> None:
+    """Let uvicorn's workers speak through `Connection`, where they choose a protocol by themselves."""
+    uvicorn.protocols.http.auto.AutoHTTPProtocol = Connection
+
+
+def close_waiting(seconds: float = SECONDS) -> None:
+    """Close the connections that have waited for longer."""
+    late = time.monotonic() - seconds
+    for connection in [c for c, since in Connection.waiting.items() if since < late]:
+        Connection.waiting.pop(connection, None)
+        connection.transport.abort()
+
+
+async def close_late(every: float = 1.0) -> None:
+    """Go on doing so."""
+    while True:
+        await asyncio.sleep(every)
+        close_waiting()

@@ -1,0 +1,135 @@
+"""What Prometheus is told: requests, predictions, models and drift. No label is made of what a client sends."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.drift import ROWS
+from service.predictor import Predictor
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+TENTHS = tuple(i / 10 for i in range(1, 11))
+CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+WORKERS = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it: the folder in which its workers share what they count
+
+
+class Metrics:
+    """The series of one worker; `render` gives those of all workers together."""
+
+    def __init__(self) -> None:
+        _forget_dead_workers()
+        self._requests = Counter("percept_requests_total", "Requests answered.", ["route", "code"])
+        self._seconds = Histogram("percept_request_seconds", "Time to an answer.", ["route"], buckets=SECONDS)
+        self._in_flight = Gauge(
+            "percept_in_flight", "Places taken by requests being answered.", multiprocess_mode="livesum"
+        )
+        self._predictions = Counter("percept_predictions_total", "Samples answered.", ["model", "version", "label"])
+        self._unknown = Counter("percept_unknown_total", "Samples unlike the training data.", ["model", "version"])
+        self._confidence = Histogram(
+            "percept_confidence", "Confidence of the answers.", ["model", "version"], buckets=TENTHS
+        )
+        self._info = Gauge(
+            "percept_model_info", "1 for the version that is served.", ["model", "version"], multiprocess_mode="livemax"
+        )
+        self._drift = Gauge(
+            "percept_drift_psi",
+            "Population stability index of the last samples against the training data.",
+            ["model", "version", "group"],
+            multiprocess_mode="livemax",
+        )
+        # A series is looked up once: finding it by its labels takes longer than to count.
+        self._request = lru_cache(None)(self._series_of_request)
+        self._answer = lru_cache(1000)(self._series_of_answer)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count one request. `route` is a template of ours, not the path that was asked for."""
+        count, observe = self._request(route, status)
+        count()
+        observe(seconds)
+
+    def answer(self, answer: Mapping[str, Any]) -> None:
+        """Count an answer as Predictor.predict gives it."""
+        count, observe, unknown = self._answer(answer["model"], answer["version"], answer.get("label", "value"))
+        count()
+        if "label" in answer:
+            observe(answer["confidence"])
+            if answer["known"] is False:
+                unknown()
+
+    def answers(self, predictor: Predictor, answers: NDArray[np.float32]) -> None:
+        """Count the answers (N, …) to a batch as Predictor.run gives them; the confidence of its first ROWS."""
+        card = predictor.card
+        if card.kind == "regression":
+            self._answer(card.name, card.version, "value")[0](len(answers))
+            return
+        probabilities = answers[:, : len(card.labels)]
+        counts = np.bincount(probabilities.argmax(axis=1), minlength=len(card.labels)).tolist()
+        for label, n in zip(card.labels, counts, strict=True):
+            if n:
+                self._answer(card.name, card.version, label)[0](n)
+        _, observe, unknown = self._answer(card.name, card.version, card.labels[0])
+        for confidence in probabilities[:ROWS].max(axis=1).tolist():
+            observe(confidence)
+        if card.known_threshold is not None and answers.shape[1] > len(card.labels):
+            unknown(int((answers[:, -1] < card.known_threshold).sum()))
+
+    def in_flight(self, places: int) -> None:
+        """Tell how many places requests take."""
+        self._in_flight.set(places)
+
+    def changed(self, new: Predictor | None, old: Predictor | None) -> None:
+        """Tell that a model was opened, replaced or closed."""
+        if old is not None:
+            self._info.labels(old.card.name, old.card.version).set(0)
+            for group in old.card.groups:
+                self._drift.labels(old.card.name, old.card.version, group.name).set(0)
+        if new is not None:
+            self._info.labels(new.card.name, new.card.version).set(1)
+
+    def render(self, predictors: Iterable[Predictor]) -> bytes:
+        """Every series in Prometheus' text format, drift and the worker's own process as they are now."""
+        for predictor in predictors:
+            for group, index in predictor.drift.indices().items():
+                self._drift.labels(predictor.card.name, predictor.card.version, group).set(index)
+        if WORKERS not in os.environ:
+            return generate_latest(REGISTRY)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        ProcessCollector(registry=registry)
+        return generate_latest(registry)
+
+    def _series_of_request(self, route: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
+        return self._requests.labels(route, str(status)).inc, self._seconds.labels(route).observe
+
+    def _series_of_answer(
+        self, model: str, version: str, label: str
+    ) -> tuple[Callable[..., None], Callable[[float], None], Callable[..., None]]:
+        return (
+            self._predictions.labels(model, version, label).inc,
+            self._confidence.labels(model, version).observe,
+            self._unknown.labels(model, version).inc,
+        )
+
+
+def _forget_dead_workers() -> None:
+    """Take away what killed workers were doing: their gauges would stay for ever."""
+    for file in Path(os.environ.get(WORKERS, "/nonexistent")).glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").exists():
+            file.unlink(missing_ok=True)

@@ -1,0 +1,368 @@
+"""The Open Inference Protocol, version 2, over REST, with the binary tensor data, classification and model repository
+extensions (https://github.com/kserve/open-inference-protocol; the extensions are described with Triton).
+"""
+
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from models.card import FAMILIARITY, ModelCard
+from service.body import read
+from service.exchange import Request, Response
+from service.places import Places
+from service.predictor import PIECE, Predictor
+from service.refusal import Limits, MediaError, Refusal
+from service.repository import Repository
+
+HEADER_LENGTH = b"inference-header-content-length"
+BINARY = b"application/octet-stream"
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+INLINE_BYTES = 2**18  # of inputs that are answered sooner than a thread takes them up: 300 digits take a millisecond
+CHUNK_BYTES = 2**20  # of inputs that go through a graph at once: more of them leave the cache
+DTYPES: dict[str, Any] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # dtype of a card → datatype of the protocol
+MAX_RANK = 8
+
+Array = NDArray[Any]
+Parameters = dict[str, Any]
+
+
+@dataclass
+class _Output:
+    """What a request wants to have of one output."""
+
+    name: str
+    binary: bool
+    classes: int = 0  # that it wants to have named, most probable first; 0: the numbers
+
+
+@dataclass
+class _Inference:
+    """A request, read and checked."""
+
+    batch: Array  # as the model takes it
+    id: str | None
+    outputs: list[_Output] = field(default_factory=list)
+
+
+class Protocol:
+    """Answers what lies below /v2.
+
+    Parameters
+    ----------
+    count : told the answers (N, …) of a model
+    reload : looks for changes in the model store, and opens a model again if it had failed; None: nobody may ask for it
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        places: Places,
+        threads: anyio.CapacityLimiter,
+        count: Callable[[Predictor, Array], None],
+        reload: Callable[[str], Awaitable[None]] | None,
+    ) -> None:
+        self.repository, self.limits, self.places, self.threads = repository, limits, places, threads
+        self._count, self._reload = count, reload
+
+    async def server(self, request: Request) -> Response:
+        """Metadata of the server."""
+        return _json({"name": "percept", "version": "2", "extensions": EXTENSIONS})
+
+    async def live(self, request: Request) -> Response:
+        """200 while the process answers."""
+        return _json({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """200 if any model can be asked, else 503; what failed is told."""
+        ready = bool(self.repository.served)
+        return _json({"ready": ready, **self.repository.state()}, 200 if ready else 503)
+
+    async def model(self, request: Request, name: str, version: str | None = None) -> Response:
+        """Metadata of a model."""
+        card = (await self._predictor(name, version)).card
+        versions = await anyio.to_thread.run_sync(self.repository.versions, name)
+        return _json(
+            {
+                "name": card.name,
+                "versions": [model.tag.version for model in versions] or [card.version],
+                "platform": "onnxruntime_onnx",
+                "inputs": [_tensor(card.input.name, DATATYPES[card.input.dtype], card.input.shape)],
+                "outputs": [_tensor(card.output, "FP32", (None, len(card.labels)))]
+                + ([] if card.known_threshold is None else [_tensor(FAMILIARITY, "FP32", (None,))]),
+                "parameters": {"labels": card.labels},
+            }
+        )
+
+    async def model_ready(self, request: Request, name: str, version: str | None = None) -> Response:
+        """200 if the model can be asked, 503 if it could not be opened, 404 if there is none."""
+        if name not in self.repository.served and name in self.repository.failures:
+            return _json({"name": name, "ready": False, "error": self.repository.failures[name]}, 503)
+        await self._predictor(name, version)
+        return _json({"name": name, "ready": True})
+
+    async def index(self, request: Request) -> Response:
+        """Every model and version of the store, and whether it can be asked."""
+        body = _object(await read(request, 2**16) or b"{}")
+        names = [*self.repository.served, *(set(self.repository.failures) - set(self.repository.served))]
+        rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
+        return _json([row for row in rows if row["state"] == "READY" or not body.get("ready")])
+
+    async def load(self, request: Request, name: str) -> Response:
+        """Serve the model's present version of the store, now rather than when the store is looked at next."""
+        if self._reload is None:
+            raise Refusal(
+                403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
+            )
+        await read(request, 2**16)
+        await self._reload(name)
+        self.repository.get(name)
+        if name in self.repository.failures:
+            raise Refusal(503, f"{self.repository.failures[name]}; the version before it is still served")
+        return _json({})
+
+    async def infer(self, request: Request, name: str, version: str | None = None) -> Response:
+        """The model's answers to a batch."""
+        predictor = await self._predictor(name, version)
+        most = self.limits.bytes_of(predictor.card.input.kind)
+        length = request.content_length()
+        places = await self.places.take(most if length is None else min(length, most))
+        try:
+            data = await read(request, most)
+            header_length = request.header(HEADER_LENGTH)
+
+            def answer() -> Response:
+                inference = _parse(data, header_length, predictor.card, self.limits)
+                answers = self._answers(predictor, inference)
+                self._count(predictor, answers)
+                return _response(predictor.card, inference, answers)
+
+            if len(data) <= INLINE_BYTES:
+                return answer()
+            return await anyio.to_thread.run_sync(answer, limiter=self.threads)
+        except MediaError as error:
+            raise Refusal({422: 400}.get(error.status, error.status), str(error), *error.headers) from error
+        finally:
+            self.places.give_back(places)
+
+    async def _predictor(self, name: str, version: str | None) -> Predictor:
+        if version is None:
+            return self.repository.get(name)
+        return await anyio.to_thread.run_sync(self.repository.pin, name, version)
+
+    def _answers(self, predictor: Predictor, inference: _Inference) -> Array:
+        """The graph's outputs for a batch, part by part, so that memory stays bounded; a long recording's are the mean
+        over its pieces, as they are everywhere."""
+        rate, batch = predictor.card.input.sample_rate, inference.batch
+        if rate is not None and batch.shape[1] > PIECE * rate:
+            return np.stack([predictor.outputs_of(sample) for sample in batch])
+        familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
+        rows = max(1, CHUNK_BYTES // max(1, batch[:1].nbytes))
+        parts = [predictor.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _rows(self, name: str) -> Iterator[dict[str, str]]:
+        served, failed = self.repository.served.get(name), self.repository.failures.get(name)
+        present = served.card.version if served else None
+        for model in self.repository.versions(name):
+            version = str(model.tag.version)
+            if version == present:
+                yield {"name": name, "version": version, "state": "READY", "reason": ""}
+            elif failed and f"{name}:{version}" in failed:
+                yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": failed}
+            else:
+                reason = f"opened when /v2/models/{name}/versions/{version} is asked"
+                yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}
+
+
+def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -> _Inference:
+    """The request's one input as the model takes it, and which outputs are wanted. Raises Refusal 400 or 413."""
+    length = len(data)
+    if header_length:
+        if not header_length.isdigit() or int(header_length) > length:
+            raise Refusal(400, "Inference-Header-Content-Length is not the length of a header in this body")
+        length = int(header_length)
+    body = _object(data[:length] if header_length else data)
+    binary = memoryview(data)[length:]
+    match body.get("inputs"):
+        case [{"name": card.input.name} as tensor]:
+            pass
+        case [{"name": name}]:
+            raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
+        case _:
+            raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
+    batch = _array(tensor, binary, card, limits)
+    id_ = body.get("id")
+    if id_ is not None and not isinstance(id_, str):
+        raise Refusal(400, "id: expected a string")
+    return _Inference(batch, id_, _outputs(body, card))
+
+
+def _array(tensor: Parameters, binary: memoryview, card: ModelCard, limits: Limits) -> Array:
+    shape, datatype = tensor.get("shape"), tensor.get("datatype")
+    wanted = card.input.shape
+    if datatype not in DTYPES:
+        raise Refusal(400, f"datatype {str(datatype)[:20]!r} is not read; expected {DATATYPES[card.input.dtype]}")
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+        raise Refusal(400, "shape: expected a list of sizes")
+    if len(shape) != len(wanted) or any(w not in (None, s) for s, w in zip(shape, wanted, strict=True)):
+        raise Refusal(400, f"shape {shape[:MAX_RANK]} does not fit {_sizes(wanted)}")
+    if 0 in shape:
+        raise Refusal(400, "the batch is empty")
+    if shape[0] > limits.batch:
+        raise Refusal(413, f"the batch has {shape[0]} samples; at most {limits.batch} are allowed")
+    rate = card.input.sample_rate
+    if rate is not None and shape[1] > limits.seconds * rate:
+        raise Refusal(413, f"the audio is longer than the {limits.seconds:g} seconds allowed")
+    n = math.prod(shape)
+    size = _parameters(tensor).get("binary_data_size")
+    if size is None:
+        if binary:
+            raise Refusal(400, "there are bytes after the header that no input's binary_data_size accounts for")
+        values = _from_json(tensor.get("data"), datatype, n, len(shape))
+    else:
+        dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+        if "data" in tensor or type(size) is not int or size != len(binary) or size != n * dtype.itemsize:
+            raise Refusal(
+                400, f"binary_data_size: {n * dtype.itemsize} bytes expected, {len(binary)} follow the header"
+            )
+        values = np.frombuffer(binary, dtype)
+    return _as(values, card.input.dtype).reshape(shape)
+
+
+def _from_json(data: Any, datatype: str, n: int, rank: int) -> Array:
+    """Numbers in row-major order, flat or nested, as an array (n,)."""
+    for _ in range(rank - 1):
+        if not isinstance(data, list) or not data or not isinstance(data[0], list):
+            break
+        try:
+            data = list(itertools.chain.from_iterable(data))
+        except TypeError:
+            raise Refusal(400, "data: lists and numbers are mixed") from None
+    if not isinstance(data, list) or len(data) != n:
+        found = f"{len(data)} of them" if isinstance(data, list) else "none"
+        raise Refusal(400, f"data: expected a list of {n} numbers, got {found}")
+    try:
+        if datatype == "UINT8":
+            return np.frombuffer(bytes(data), np.uint8)  # many times as fast as the general way
+        values = np.array(data)
+        if values.ndim != 1 or values.dtype.kind not in ("b" if datatype == "BOOL" else "iuf"):
+            raise ValueError
+        return _as(values, DTYPES[datatype])
+    except (ValueError, TypeError, OverflowError):
+        raise Refusal(400, f"data: expected numbers of datatype {datatype}") from None
+
+
+def _as(values: Array, dtype: Any) -> Array:
+    """Numbers as another type; refused where it cannot hold them."""
+    dtype = np.dtype(dtype)
+    if values.dtype == dtype:
+        return values
+    with np.errstate(all="ignore"):
+        converted = values.astype(dtype)
+        exact = dtype.kind == "f" or bool((converted == values).all())
+    if not exact or (dtype.kind == "f" and not np.isfinite(converted).all()):
+        raise Refusal(400, f"data: there are values that {dtype.name} cannot hold")
+    return converted
+
+
+def _outputs(body: Parameters, card: ModelCard) -> list[_Output]:
+    known = [card.output, *([] if card.known_threshold is None else [FAMILIARITY])]
+    binary = _parameters(body).get("binary_data_output", False)
+    asked = body.get("outputs")
+    if not asked:
+        return [_Output(name, bool(binary)) for name in known]
+    if not isinstance(asked, list):
+        raise Refusal(400, "outputs: expected a list of outputs")
+    outputs = []
+    for output in asked:
+        name = output.get("name") if isinstance(output, dict) else None
+        if name not in known:
+            raise Refusal(400, f"unknown output {str(name)[:80]!r}; {card.name} gives {', '.join(known)}")
+        parameters = _parameters(output)
+        classes = parameters.get("classification", 0)
+        if type(classes) is not int or classes < 0 or (classes and name != "probabilities"):
+            raise Refusal(400, "classification: expected a number of classes, of probabilities")
+        outputs.append(_Output(name, bool(parameters.get("binary_data", binary)), min(classes, len(card.labels))))
+    return outputs
+
+
+def _response(card: ModelCard, inference: _Inference, answers: Array) -> Response:
+    width, tensors, tail = len(card.labels), [], []
+    data: Any
+    for output in inference.outputs:
+        values = answers[:, width] if output.name == FAMILIARITY else answers[:, :width]
+        if output.classes:
+            named = _classified(values, card.labels, output.classes)
+            shape, datatype, data, raw = [len(values), output.classes], "BYTES", named, _length_prefixed(named)
+        else:
+            shape, datatype = list(values.shape), "FP32"
+            contiguous = np.ascontiguousarray(values)
+            data, raw = contiguous.reshape(-1), contiguous.tobytes() if output.binary else b""
+        tensor: dict[str, Any] = {"name": output.name, "shape": shape, "datatype": datatype}
+        if output.binary:
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+            tail.append(raw)
+        else:
+            tensor["data"] = data
+        tensors.append(tensor)
+    body: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
+    if inference.id is not None:
+        body["id"] = inference.id
+    head = orjson.dumps(body | {"outputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not tail:
+        return Response(head)
+    return Response(b"".join([head, *tail]), content_type=BINARY, headers=((HEADER_LENGTH, b"%d" % len(head)),))
+
+
+def _classified(values: Array, labels: tuple[str, ...], n: int) -> list[str]:
+    """For each sample its n most probable labels as "probability:index:label"."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :n]
+    return [f"{row[i]:f}:{i}:{labels[i]}" for row, best in zip(values, order, strict=True) for i in best]
+
+
+def _length_prefixed(texts: list[str]) -> bytes:
+    """BYTES elements in binary: each its length in four bytes, least significant first, and itself."""
+    encoded = [text.encode() for text in texts]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
+
+
+def _parameters(holder: Parameters) -> Parameters:
+    parameters = holder.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise Refusal(400, "parameters: expected an object")
+    return parameters
+
+
+def _object(text: bytes) -> Parameters:
+    try:
+        body = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Refusal(400, f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise Refusal(400, "expected a JSON object")
+    return body
+
+
+def _tensor(name: str, datatype: str, shape: tuple[int | None, ...]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": _sizes(shape)}
+
+
+def _sizes(shape: tuple[int | None, ...]) -> list[int]:
+    return [-1 if size is None else size for size in shape]
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status)
