@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def environment(peer: str, cache: Path) -> Path:
         print(f"installing {peer} into {folder}", flush=True)
         try:
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
             subprocess.run([*install, "--no-deps", "--requirement", pins], check=True)
         except subprocess.CalledProcessError as error:
             raise NotMeasured(f"its environment could not be made: {error}") from error
@@ -134,7 +134,7 @@ def running(
     try:
         while not _answers(url + path, body):
             if process.poll() is not None or time.perf_counter() > start + PATIENCE:
-                raise NotMeasured(f"it gives no answer; {log} may say why")
+                raise NotMeasured(f"no answer; {log} may say why")
             time.sleep(0.02)
         yield url, time.perf_counter() - start
     finally:
@@ -142,9 +142,14 @@ def running(
 
 
 def _answers(url: str, body: dict[str, Any]) -> bool:
-    with suppress(httpx.TransportError):
-        return httpx.post(url, timeout=PATIENCE, **body).is_success
-    return False
+    """Raises NotMeasured at an answer that waiting will not mend."""
+    try:
+        answer = httpx.post(url, timeout=PATIENCE, **body)
+    except httpx.TransportError:
+        return False
+    if not answer.is_success and answer.status_code not in (404, 503):  # while MLServer loads its model
+        raise NotMeasured(f"{answer.status_code} {answer.text[:200]}")
+    return answer.is_success
 
 
 def _free_ports(n: int) -> list[int]:

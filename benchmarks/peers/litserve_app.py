@@ -7,6 +7,7 @@ from typing import Any
 import litserve
 import numpy as np
 import onnxruntime
+from fastapi import Request
 from PIL import Image
 
 
@@ -14,7 +15,7 @@ class Digits(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self.session = onnxruntime.InferenceSession(os.environ["DIGITS_ONNX"])
 
-    def decode_request(self, request: Any) -> Any:
+    def decode_request(self, request: Request) -> Any:
         image = Image.open(request["image"].file).convert("L").resize((28, 28))
         return np.asarray(image, dtype=np.uint8)[np.newaxis]
 
