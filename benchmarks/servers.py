@@ -28,18 +28,13 @@ class NotMeasured(Exception):
     """A server that could not be installed or started."""
 
 
-def train(home: Path) -> None:
-    """Puts both models into the store of `home`, and their runs into `home/runs`, unless they are there."""
-    environment = os.environ | {"BENTOML_HOME": str(home)}
-    for name, *options in (
-        ("digits",),
-        ("instruments", "--set", "augment.copies=0", "--set", "validate.baselines=false"),
-    ):
-        if not (home / "runs" / name / "model.onnx").exists():
-            percept = Path(sys.executable).with_name("percept")
-            subprocess.run([percept, "run", name, "--runs", home / "runs", *options], env=environment, check=True)
-    if not (home / SOUNDS).exists():
-        onnx.save(mlp(), home / SOUNDS)
+def train(name: str, home: Path) -> None:
+    """Puts the model of this name into the store of `home`, and its run into `home/runs`, unless it is there."""
+    runs = home / "runs"
+    if not (runs / name / "model.onnx").exists():
+        options = ("--set", "augment.copies=0", "--set", "validate.baselines=false") if name == "instruments" else ()
+        command = [Path(sys.executable).with_name("percept"), "run", name, "--runs", runs, *options]
+        subprocess.run(command, env=os.environ | {"BENTOML_HOME": str(home)}, check=True)
 
 
 def mlp() -> onnx.ModelProto:
@@ -107,6 +102,7 @@ def running(
     Raises NotMeasured if it gives none.
     """
     python = environment(server, cache)
+    onnx.save(mlp(), home / SOUNDS)
     port, other, third = _free_ports(3)
     variables = {
         "BENTOML_HOME": str(home if server == "percept" else home / "peers"),

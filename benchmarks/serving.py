@@ -97,19 +97,20 @@ def main() -> None:
         print("not measured: wrk is not there (Debian: apt-get install wrk)")
         return
     home, repository = arguments.home.resolve(), arguments.repository.resolve()
-    servers.train(home)
     cases = {case: path for case, path in CASES.items() if any(name in case for name in arguments.only)}
+    for name in ("digits", *(["instruments"] if "percept wav" in cases or "fastapi wav" in cases else [])):
+        servers.train(name, home)
     cores = sorted(os.sched_getaffinity(0))
     first, last = (set(cores), set(cores)) if arguments.no_pin else ({cores[0]}, {cores[-1]})
 
-    bodies = {case.split()[1]: body(case.split()[1], home / "runs") for case in CASES}
+    runs = home / "runs"
     urls = {}
     with ExitStack() as stack:
         print("seconds to the first answer")
         for server in dict.fromkeys(case.split()[0] for case in cases):
             case = next(case for case in CASES if case.startswith(server))
             options = {"repository": repository, "home": home, "cache": CACHE / "peers", "cores": first}
-            running = servers.running(server, CASES[case], bodies[case.split()[1]], **options)
+            running = servers.running(server, CASES[case], body(case.split()[1], runs), **options)
             try:
                 urls[server], seconds = stack.enter_context(running)
                 print(f"  {server:20} {seconds:8.1f}", flush=True)
@@ -119,7 +120,7 @@ def main() -> None:
         for case, path in cases.items():
             server, kind = case.split()
             if server in urls:
-                request = httpx.Request("POST", urls[server] + path, **bodies[kind])
+                request = httpx.Request("POST", urls[server] + path, **body(kind, runs))
                 if served(case, request):
                     posts[case] = request
         results = measured(posts, arguments.seconds, arguments.rounds, last)
