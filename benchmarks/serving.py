@@ -3,10 +3,12 @@
     python -m benchmarks.serving [--only NAME …] [--seconds 4] [--rounds 2] [--repository DIR]
 
 Each peer of `benchmarks/peers/` is written as its users would write it, has one worker, ONNX Runtime and an environment
-of its own, which the first run makes in `~/.cache/percept/peers`; plain BentoML has ours. Access logs are as each has
-them by default, which is on for FastAPI, BentoML and MLServer. Servers have the first core, the load generator has the
-last: wrk, one thread (`apt-get install wrk`). The cases take turns, each after a second of warming up, and the best
-round of each counts: other work on the machine only ever takes requests away.
+of its own, which the first run makes in `~/.cache/percept/peers`; plain BentoML has ours. Each logs requests as it does
+by default. MLServer works in its main process, without the process for each worker that it has by default.
+
+Servers have the first core, the load generator has the last: wrk, one thread (`apt-get install wrk`). The cases take
+turns, each after a second of warming up, and the best round of each counts: other work on the machine only ever takes
+requests away. Before that every answer is checked once.
 
     raw          a PNG of a digit, 28 × 28, as the body
     form         the same in a field of multipart/form-data
@@ -27,6 +29,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -98,34 +101,42 @@ def main() -> None:
         return
     home, repository = arguments.home.resolve(), arguments.repository.resolve()
     cases = {case: path for case, path in CASES.items() if any(name in case for name in arguments.only)}
-    for name in ("digits", *(["instruments"] if "percept wav" in cases or "fastapi wav" in cases else [])):
+    if not cases:
+        parser.error(f"--only: the cases are {', '.join(CASES)}")
+    for name in ("digits", *(["instruments"] if any("wav" in case for case in cases) else [])):
         servers.train(name, home)
     cores = sorted(os.sched_getaffinity(0))
     first, last = (set(cores), set(cores)) if arguments.no_pin else ({cores[0]}, {cores[-1]})
-
-    runs = home / "runs"
-    urls = {}
     with ExitStack() as stack:
-        print("seconds to the first answer")
-        for server in dict.fromkeys(case.split()[0] for case in cases):
-            case = next(case for case in CASES if case.startswith(server))
-            options = {"repository": repository, "home": home, "cache": CACHE / "peers", "cores": first}
-            running = servers.running(server, CASES[case], body(case.split()[1], runs), **options)
-            try:
-                urls[server], seconds = stack.enter_context(running)
-                print(f"  {server:20} {seconds:8.1f}", flush=True)
-            except servers.NotMeasured as error:
-                print(f"  {server:20} not measured: {error}", flush=True)
+        options = {"repository": repository, "home": home, "cache": CACHE / "peers", "cores": first}
+        urls = started(stack, {case.split()[0] for case in cases}, options)
         posts = {}
         for case, path in cases.items():
             server, kind = case.split()
             if server in urls:
-                request = httpx.Request("POST", urls[server] + path, **body(kind, runs))
+                request = httpx.Request("POST", urls[server] + path, **body(kind, home / "runs"))
                 if served(case, request):
                     posts[case] = request
         results = measured(posts, arguments.seconds, arguments.rounds, last)
     table(results)
     compare(results)
+
+
+def started(stack: ExitStack, names: set[str], options: dict[str, Any]) -> dict[str, str]:
+    """Starts the servers of these names one after the other, and says how soon each answers; their addresses."""
+    urls = {}
+    print("seconds to the first answer")
+    for case, path in CASES.items():
+        server, kind = case.split()
+        if server in names:
+            names = names - {server}
+            running = servers.running(server, path, body(kind, options["home"] / "runs"), **options)
+            try:
+                urls[server], seconds = stack.enter_context(running)
+                print(f"  {server:20} {seconds:8.1f}", flush=True)
+            except servers.NotMeasured as error:
+                print(f"  {server:20} not measured: {error}", flush=True)
+    return urls
 
 
 def served(case: str, request: httpx.Request) -> bool:
@@ -198,13 +209,11 @@ def compare(results: Results) -> None:
         rates = [results[FASTEST, n].rate * samples(FASTEST) for n in CONNECTIONS]
         figures = "".join(f"{rate:10,.0f}" for rate in rates)
         print(f"{f'{FASTEST}, pictures/s':44}{figures}{verdict(max(rates), PICTURES)}")
-    most = CONNECTIONS[-1]
     for (case, connections), result in results.items():
-        if connections == most and case.startswith("percept"):
+        if connections == CONNECTIONS[-1] and case.startswith("percept"):
             spread = result.p99 / result.p50
-            print(
-                f"{f'{case}, p99 / p50':54}{spread:9.2f}×   {'met' if spread <= SPREAD else 'MISSED'}: at most {SPREAD}"
-            )
+            said = "met" if spread <= SPREAD else "MISSED"
+            print(f"{f'{case}, p99 / p50':54}{spread:9.2f}×   {said}: at most {SPREAD}")
 
 
 def verdict(value: float, target: float) -> str:
