@@ -59,10 +59,7 @@ def environment(peer: str, cache: Path) -> Path:
 
     Raises NotMeasured if it cannot be made.
     """
-    pins = PEERS / f"{peer}.txt"
-    if not pins.exists():
-        return Path(sys.executable)  # what it needs is here
-    folder = cache / peer
+    pins, folder = PEERS / f"{peer}.txt", cache / peer
     python, installed = folder / "bin/python", folder / "installed.txt"
     if not installed.exists() or installed.read_text() != pins.read_text():
         print(f"installing {peer} into {folder}", flush=True)
@@ -101,7 +98,7 @@ def running(
 
     Raises NotMeasured if it gives none.
     """
-    python = environment(server, cache)
+    python = Path(sys.executable) if server == "percept" else environment(server, cache)
     onnx.save(mlp(), home / SOUNDS)
     port, other, third = _free_ports(3)
     variables = {

@@ -3,8 +3,8 @@
     python -m benchmarks.serving [--only NAME …] [--seconds 4] [--rounds 2] [--repository DIR]
 
 Each peer of `benchmarks/peers/` is written as its users would write it, has one worker, ONNX Runtime and an environment
-of its own, which the first run makes in `~/.cache/percept/peers`; plain BentoML has ours. Each logs requests as it does
-by default. MLServer works in its main process, without the process for each worker that it has by default.
+of its own, which the first run makes in `~/.cache/percept/peers`. Each logs requests as it does by default.
+MLServer works in its main process, without the process for each worker that it has by default.
 
 Servers have the first core, the load generator has the last: wrk, one thread (`apt-get install wrk`). The cases take
 turns, each after a second of warming up, and the best round of each counts: other work on the machine only ever takes
