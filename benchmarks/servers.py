@@ -140,7 +140,7 @@ def _answers(url: str, body: dict[str, Any]) -> bool:
         answer = httpx.post(url, timeout=PATIENCE, **body)
     except httpx.TransportError:
         return False
-    if not answer.is_success and answer.status_code not in (404, 503):  # while MLServer loads its model
+    if not answer.is_success and answer.status_code not in (400, 404, 503):  # while MLServer loads its model
         raise NotMeasured(f"{answer.status_code} {answer.text[:200]}")
     return answer.is_success
 
