@@ -25,7 +25,7 @@ serve: .venv/ready  ## serve the models of the store on port 3000
 bento: .venv/ready  ## build a Bento with the newest models of the store
 	$(BIN)/bentoml build
 
-bench: .venv/ready  ## measure training, sweeps, augmentation, growth and the front end beside their peers, and the service
+bench: .venv/ready  ## measure training, sweeps, augmentation, growth, the front end and the service beside their peers
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.augmentation
@@ -34,6 +34,7 @@ bench: .venv/ready  ## measure training, sweeps, augmentation, growth and the fr
 	$(BIN)/python -m benchmarks.frontend
 	$(BIN)/python -m benchmarks.first_answer
 	$(BIN)/python -m benchmarks.timeline
+	$(BIN)/python -m benchmarks.serving
 
 figures: .venv/ready  ## train what docs/unit.md speaks of and draw its pictures again
 	docs/figures.sh

@@ -69,7 +69,7 @@ def serving(
         _wait(url + wait_for, process, log)
         yield Server(url, process, log, time.perf_counter() - start)
     finally:
-        _stop(process)
+        stop(process)
 
 
 def workers(server: Server) -> list[int]:
@@ -232,7 +232,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"the server did not become ready:\n{log.read_text()}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Ends the process group that `serving` started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

@@ -1,12 +1,19 @@
 """Programs of benchmarks/ run, and what they draw is there; their figures are for people to read."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from service.media import to_mnist_form
+from tests.serving import NEWEST, digits_model, put
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,3 +42,17 @@ def test_a_search_is_timed_beside_scikit_learn() -> None:
     printed = run("sweep", "--epochs", "1")
     assert "60 networks, 1 epochs" in printed
     assert "GridSearchCV" in printed
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk, which sends the requests, is not installed")
+def test_the_service_answers_every_request_of_its_benchmark(tmp_path: Path) -> None:
+    model = digits_model(NEWEST)
+    put(tmp_path, model)
+    samples = tmp_path / "runs/digits/samples"
+    samples.mkdir(parents=True)
+    onnx.save(model, tmp_path / "runs/digits/model.onnx")
+    for digit, image in enumerate(load_digits().images[:10]):
+        Image.fromarray(to_mnist_form(image)).save(samples / f"{digit}.png")
+    printed = run("serving", "--only", "percept raw", "--seconds", "1", "--rounds", "1", "--home", str(tmp_path))
+    rows = [line.split() for line in printed.splitlines() if line.startswith("percept raw   ")]
+    assert [(row[2], row[-1]) for row in rows] == [("1", "0"), ("32", "0")]  # connections, failed
