@@ -30,7 +30,7 @@ from models.classifier import Classifier, Standardize
 from models.frontend import LAGS, LOUD_DB, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
 from pipeline.export import AMIN, Graph, by_librosa, to_onnx
-from pipeline.extract import _extracted
+from pipeline.extract import _extracted, row_of
 from pipeline.task import load
 from service.media import decode_audio
 from service.refusal import Limits
@@ -153,10 +153,7 @@ def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]
     def decoded(data: bytes) -> Clip:
         return decode_audio(data, rate, limits)
 
-    @torch.inference_mode()
-    def features(clip: Clip) -> Clip:
-        row: Clip = front(torch.from_numpy(clip).unsqueeze(0))[0].numpy()
-        return row
+    features = row_of(front)
 
     def percept(work: Callable[[int], Any]) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -5,6 +5,7 @@ Clips of sound that may be trained on can have copies that were varied a little,
 
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from models import frontend
 from models.card import Kind
-from models.frontend import FrontEnd
+from models.frontend import FrontEnd, Mfcc
 from pipeline import sources, variations
 from pipeline.artifacts import require, write_npz
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
@@ -138,22 +139,23 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
         missing = [i for i in kept if not _complete(known.get(digests[i]), n_copies[i])]
 
         def work(i: int) -> Extracted:
-            return _features(module, samples[i], task.augment, digests[i], n_copies[i])
+            return _features(module, row, samples[i], task.augment, digests[i], n_copies[i])
 
         module = frontend.build(parameters)
+        row = row_of(module)
         for i, result in _extracted(pool, work, missing):
             known[digests[i]] = result
     rows: list[Row] = []
     usable, copies, copy_of = [], [np.empty((0, module.n_features), np.float32)], []
     for i in kept:
-        row, varied = known[digests[i]]
-        if isinstance(row, str):
-            skipped.append((samples[i].file, row, digests[i]))
+        found, varied = known[digests[i]]
+        if isinstance(found, str):
+            skipped.append((samples[i].file, found, digests[i]))
         else:
             copies.append(varied[: n_copies[i]])
             copy_of += [len(rows)] * n_copies[i]
             usable.append(i)
-            rows.append(row)
+            rows.append(found)
     if strict and skipped:
         raise UserError("\n".join(f"{file}: {reason}" for file, reason, _ in skipped))
     if not rows:
@@ -268,13 +270,36 @@ def _extracted(
             bar.update(len(chunk))
 
 
-@torch.inference_mode()
-def _features(module: FrontEnd, sample: Sample, variation: Variation, content: str, n_copies: int) -> Extracted:
-    # One sample at a time: its features must not depend, not even by rounding, on what stands beside it in a batch.
-    def features(media: NDArray[np.generic]) -> Row:
-        row: Row = module(torch.from_numpy(media).unsqueeze(0))[0].numpy()
-        return row
+def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:
+    """What makes decoded media into their features (D,), `module`'s bit for bit, in several threads at once.
 
+    One sample at a time: its features must not depend, not even by rounding, on what stands beside it in a batch.
+    Those of sound take many small operators, before and after each of which threads wait for Python's lock; traced,
+    the same operators follow one another without Python.
+    """
+    computed: Callable[[torch.Tensor], torch.Tensor] = module
+    if isinstance(module, Mfcc):
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, for what runs in Python or has to be compiled
+            example = torch.zeros(1, module.sample_rate)  # a second; clips may have any length
+            computed = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+
+    @torch.inference_mode()
+    def row(media: NDArray[np.generic]) -> Row:
+        features: Row = computed(torch.from_numpy(media).unsqueeze(0))[0].numpy()
+        return features
+
+    return row
+
+
+def _features(
+    module: FrontEnd,
+    features: Callable[[NDArray[np.generic]], Row],
+    sample: Sample,
+    variation: Variation,
+    content: str,
+    n_copies: int,
+) -> Extracted:
     copies = np.empty((n_copies, module.n_features), np.float32)
     try:
         decoded = sample.media.load()

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests import command
+
 PERCEPT = str(Path(sys.executable).with_name("percept"))
 
 
@@ -20,14 +22,6 @@ def percept(*arguments: str | Path, home: Path, **environment: str) -> subproces
         [PERCEPT, *map(str, arguments)], cwd=home, text=True, capture_output=True,
         env=os.environ | {"BENTOML_HOME": str(home), "COLUMNS": "100"} | environment,
     )  # fmt: skip
-
-
-def ran(home: Path, *tasks: str) -> Path:
-    """The folder, with a finished run of each of the built-in tasks."""
-    for name in tasks:
-        done = percept("run", name, home=home)
-        assert done.returncode == 0, done.stderr
-    return home
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +38,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
             soundfile.write(root / "clips" / label / f"{i}.{('wav', 'flac', 'mp3')[i % 3]}", stereo, 44_100)
     (root / "clips" / "buzz" / "broken.wav").write_bytes(b"RIFF")
     done = percept("run", "instruments", "--data", root / "clips", "--set", "name=shop", "--set", "train.epochs=40",
-                   home=root)  # fmt: skip
+                   "--set", "augment.copies=3", home=root)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return root
@@ -96,14 +90,14 @@ def test_predictions_as_json_and_as_a_table(shop: Path) -> None:
 
 
 def test_later_stages_keep_to_what_was_extracted_and_trained(shop: Path) -> None:
-    done = percept("train", "instruments", "--set", "name=shop", "--set", "features.n_mfcc=13", home=shop)
+    done = command.percept("train", "instruments", "--set", "name=shop", "--set", "features.n_mfcc=13", home=shop)
     assert done.returncode == 1
     assert done.stderr.strip() == (
         "percept: runs/shop was made with another [features]; run `percept extract` with these options first"
     )
-    done = percept("export", "instruments", "--set", "name=shop", "--set", "model.hidden=[3]", home=shop)
+    done = command.percept("export", "instruments", "--set", "name=shop", "--set", "model.hidden=[3]", home=shop)
     assert "run `percept train` with these options first" in done.stderr
-    done = percept("validate", "instruments", "--set", "name=shop", "--data", shop / "clips", home=shop)
+    done = command.percept("validate", "instruments", "--set", "name=shop", "--data", shop / "clips", home=shop)
     assert done.returncode == 0
 
 
@@ -125,10 +119,16 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], line: str) 
 
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    done = percept(*arguments, home=tmp_path)
+    done = command.percept(*arguments, home=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(f"percept: {line}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_nor_do_the_libraries_of_a_stage_add_a_line(tmp_path: Path) -> None:
+    done = percept("validate", "digits", home=tmp_path)
+    line = "percept: runs/digits/features.npz: not there yet; run `percept extract` first\n"
+    assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_a_nonsense_limit_is_one_line(tmp_path: Path) -> None:

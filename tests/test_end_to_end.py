@@ -9,8 +9,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.command import percept, ran
 from tests.serving import serving
-from tests.test_cli import percept
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,7 @@ def home(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both senses, trained on MNIST and on real notes, in `home/runs` and in its model store."""
     folder = tmp_path_factory.mktemp("home")
     for task, data in (("digits", f"mnist:{real_data}"), ("instruments", str(real_data / "notes"))):
-        done = percept("run", task, "--data", data, "--set", "validate.baselines=false", home=folder)
-        assert done.returncode == 0, done.stderr
+        ran(folder, task, options=("--data", data, "--set", "validate.baselines=false"))
     return folder
 
 

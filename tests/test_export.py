@@ -1,11 +1,9 @@
 """The exported graph: equal to torch and to librosa, any batch and length, with its card; the gate; the store."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import bentoml
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,6 +18,7 @@ from models.mlp import MLP
 from pipeline import export, extract, task, train, validate
 from pipeline.task import UserError
 from service.predictor import Predictor
+from tests.command import model_store
 
 
 def classifier(front: FrontEnd, labels: int, kind: str = "multiclass") -> Classifier:
@@ -105,30 +104,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> str:
-    """Export in a process of its own, so that BENTOML_HOME is of this test; returns the store's listing."""
-    home.mkdir(exist_ok=True)
-    program = (
-        "from pathlib import Path; from pipeline import export, task, validate; import bentoml;"
-        f"t = task.load('digits', overrides={['validate.baselines=false', *overrides]!r}); run = Path({str(run)!r});"
-        f"validate.validate(t, run); export.export(t, run, {force});"
-        "m = bentoml.models.get('digits'); print('STORED', m.tag, m.path, dict(m.info.labels))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"BENTOML_HOME": str(home)}, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.splitlines()[-1])
-    return next(line for line in done.stdout.splitlines() if line.startswith("STORED"))
+def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> bentoml.Model:
+    """Validate, and export into a model store in `home`; what the store then has."""
+    resolved = task.load("digits", overrides=["validate.baselines=false", *overrides])
+    validate.validate(resolved, run)
+    with model_store(home):
+        export.export(resolved, run, force)
+        return bentoml.models.get("digits")
 
 
 def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
-    _, tag, path, *labels = exported(run, tmp_path / "home", "validate.min_accuracy=0.5").split(" ")
-    stored = Path(path)
-    assert STORE_LABEL in " ".join(labels)
+    model_in_store = exported(run, tmp_path, "validate.min_accuracy=0.5")
+    stored = Path(model_in_store.path)
+    assert stored.is_relative_to(tmp_path)
+    assert model_in_store.info.labels == {STORE_LABEL: "multiclass"}
     assert {f.name for f in stored.iterdir()} >= {"model.onnx", "card.json", "report.json"}
     card = ModelCard.model_validate_json((stored / "card.json").read_text())
-    assert tag == f"{card.name}:{card.version}"
+    assert str(model_in_store.tag) == f"{card.name}:{card.version}"
     assert card.labels == tuple("0123456789")
     assert (card.input.kind, card.input.dtype, card.input.shape) == ("image", "uint8", (None, 28, 28))
     assert card.checks["probabilities"] <= 1e-5
@@ -142,9 +134,9 @@ def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="not exported; --force overrides the gate"):
-        exported(run, tmp_path / "home", "validate.min_accuracy=1.0")
-    exported(run, tmp_path / "home", "validate.min_accuracy=1.0", force=True)
+    with pytest.raises(UserError, match="not exported; --force overrides the gate"):
+        exported(run, tmp_path, "validate.min_accuracy=1.0")
+    exported(run, tmp_path, "validate.min_accuracy=1.0", force=True)
     card = ModelCard.model_validate_json((run / "card.json").read_text())
     assert card.gate_forced
     assert not card.gate_passed

@@ -23,6 +23,7 @@ from pipeline.sources.notes import SAMPLE_RATE, notes
 from pipeline.timeline import draw, lines
 from service.predictor import BATCH, PIECE, Predictor
 from service.refusal import MediaError
+from tests import command
 from tests.serving import NEWEST, ROOT, build, instruments_model, peak_mb, resident_mb, serving, workers
 from tests.test_cli import percept
 from tests.test_media import SOUND_FILES, mutated, sound_bytes, tone
@@ -62,9 +63,8 @@ def band(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if note.instrument in INSTRUMENTS:
             (root / "clips" / note.instrument).mkdir(parents=True, exist_ok=True)
             soundfile.write(root / "clips" / note.instrument / f"{note.name}.wav", note.render(), SAMPLE_RATE)
-    done = percept("run", "instruments", "--data", root / "clips", home=root)
-    assert done.returncode == 0, done.stderr
-    return root
+    options = ("--data", str(root / "clips"), "--set", "validate.baselines=false")
+    return command.ran(root, "instruments", options=options)
 
 
 def played(instrument: str, seconds: float) -> NDArray[np.float32]:

@@ -7,8 +7,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.command import percept, ran
 from tests.serving import serving
-from tests.test_cli import percept, ran
 
 
 @pytest.fixture(scope="module")
