@@ -148,6 +148,13 @@ app = Starlette(
 )
 
 
+# The container's image. A distro that BentoML does not know spares it the compiler, git and gnupg of BentoML's own: all
+# that is installed comes in wheels, libsndfile with soundfile. What pins their versions is there before they are.
+IMAGE = bentoml.images.Image(
+    base_image="python:3.11-slim", python_version="3.11", distro="slim", build_include_paths=["constraints.txt"]
+)
+
+
 # Options that BentoML's configuration (BENTOML_CONFIG) overrides. A body has its own, shorter time limit; the log of
 # requests and the middleware of tracing take longer than a digit does. To trace, set services.percept.tracing with an
 # exporter and without excluded_urls.
@@ -157,6 +164,7 @@ app = Starlette(
     traffic={"timeout": 600},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
+    image=IMAGE,
 )
 @bentoml.asgi_app(app)
 class Percept:
