@@ -18,7 +18,6 @@ from tests.serving import FIRST, NEWEST, ROOT, digits_model, fill_store, put, re
 from tests.test_media import sound_bytes, tone
 from tests.test_service import digit_file
 
-
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is
 
 DEPLOYMENT = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "deployment.yaml").read_text())["spec"]["template"][
