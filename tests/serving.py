@@ -44,9 +44,11 @@ def serving(
     directory: Path = ROOT,
     python: str | Path = sys.executable,
     wait_for: str = "/readyz",
+    command: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[Server]:
-    """`bentoml serve target` in `directory` on a free port with `home` as BENTOML_HOME, until the block ends."""
+    """`bentoml serve target` in `directory` on a free port with `home` as BENTOML_HOME, until the block ends; or
+    instead `command`, which finds the port in BENTOML_PORT."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,13 +56,14 @@ def serving(
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"serve-{port}.log"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PERCEPT_")}
-    command = [str(python), "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+    serve = [str(python), "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+    settings = {"BENTOML_HOME": str(home), "BENTOML_PORT": str(port), "BENTOML_DO_NOT_TRACK": "True"}
     start = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            command or serve,
             cwd=directory,
-            env=inherited | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | environment,
+            env=inherited | settings | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -1,11 +1,13 @@
 """The Bento: what `bentoml build` packs, and that it runs where nothing but its own requirements is installed."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import time
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
@@ -15,6 +17,20 @@ import yaml
 from tests.serving import FIRST, NEWEST, ROOT, digits_model, fill_store, put, resident_mb, serving, workers
 from tests.test_media import sound_bytes, tone
 from tests.test_service import digit_file
+
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is
+
+DEPLOYMENT = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "deployment.yaml").read_text())["spec"]["template"][
+    "spec"
+]
+# The Bento $1 and the environment $2 stay where they are when /tmp becomes a new one, and all else is read-only.
+CONTAINED = """
+mount --bind "$1" /mnt; mount --bind "$2" /media; mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p "$1" "$2"; mount --bind /mnt "$1"; mount --bind /media "$2"
+mount -o remount,bind,ro "$1"; mount -o remount,bind,ro "$2"; mount -o remount,bind,ro /
+cd "$1"; shift 2
+exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all env -i "BENTOML_PORT=${BENTOML_PORT:-}" "$@"
+"""
 
 
 def bentoml(home, *arguments):
@@ -43,16 +59,34 @@ def unpacked(built, tmp_path_factory):
     return folder / "bento"
 
 
+class Dockerfile:
+    """The Dockerfile of a Bento, its paths turned into those of the unpacked Bento and of an environment."""
+
+    def __init__(self, bento, environment):
+        self.text = (bento / "env" / "docker" / "Dockerfile").read_text()
+        self.here = (
+            self.text.replace("/home/bentoml/bento", str(bento))
+            .replace("/app/.venv", str(environment))
+            .replace("${PATH}", os.defpath)
+        )
+
+    def variables(self):
+        """What ENV sets, the values of ARG filled in."""
+        arguments = dict(re.findall(r"^ARG (\w+)=(.*)$", self.here, re.MULTILINE))
+        found = re.findall(r"^ENV (\w+)=(.*)$", self.here, re.MULTILINE)
+        return {key: arguments[value[1:]] if value.startswith("$") else value for key, value in found}
+
+
 @pytest.fixture(scope="module")
 def environment(unpacked, tmp_path_factory):
-    """The Python of a new virtual environment with nothing but the Bento's requirements."""
+    """The Python of a new virtual environment, into which the Bento's requirements were installed as in its image."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    requirements = unpacked / "env" / "python" / "requirements.txt"
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", str(requirements)]
-    subprocess.run([str(python), *install, "--constraint", str(ROOT / "constraints.txt")], check=True)
-    return python
+    venv = ["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)]
+    subprocess.run(venv, env=os.environ | {"PATH": PATH}, check=True)
+    requirements = str(unpacked / "env" / "python" / "requirements.txt")
+    install = ["uv", "--directory", str(unpacked / "src"), "pip", "install", "--quiet", "-r", requirements]
+    subprocess.run(install, env=os.environ | Dockerfile(unpacked, folder).variables() | {"PATH": PATH}, check=True)
+    return folder / "bin" / "python"
 
 
 def test_requirements_are_those_of_serving():
@@ -65,7 +99,7 @@ def test_contents(unpacked):
     source = {str(path.relative_to(unpacked / "src")) for path in (unpacked / "src").rglob("*") if path.is_file()}
     service = {str(path.relative_to(ROOT)) for path in (ROOT / "service").rglob("*") if path.suffix != ".pyc"}
     files = {path for path in service if (ROOT / path).is_file()}
-    assert source == files | {"models/__init__.py", "models/card.py", "bentofile.yaml"}
+    assert source == files | {"models/__init__.py", "models/card.py", "bentofile.yaml", "constraints.txt"}
     models = {f"{path.parent.name}:{path.name}" for path in (unpacked / "models").glob("*/*") if path.is_dir()}
     assert models == {f"digits:{NEWEST}", f"instruments:{NEWEST}", f"sums:{NEWEST}"}
 
@@ -114,3 +148,47 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
     assert sizes[0] < 250
     assert server.seconds < 4
     assert first < 0.15
+
+
+def test_the_image_is_slim_pinned_and_not_roots(unpacked, environment):
+    dockerfile = Dockerfile(unpacked, environment.parent.parent)
+    instructions = re.findall(r"^(FROM|ARG|ENV|RUN|USER|EXPOSE|ENTRYPOINT|CMD) +(.*)$", dockerfile.text, re.MULTILINE)
+    assert [rest for kind, rest in instructions if kind == "FROM"] == ["python:3.11-slim AS base-container"]
+    assert instructions[-2:] == [
+        ("USER", "bentoml"),
+        ("ENTRYPOINT", '[ "/home/bentoml/bento/env/docker/entrypoint.sh" ]'),
+    ]
+    assert ("ARG", f"BENTO_USER_UID={DEPLOYMENT['securityContext']['runAsUser']}") in instructions
+    assert ("EXPOSE", "3000") in instructions
+    assert not re.search(r"apt|build-essential|--mount|secret", dockerfile.text)
+    variables = dockerfile.variables()
+    assert variables["UV_NO_CACHE"] == variables["PIP_NO_CACHE_DIR"] == "1"
+    assert not [name for name in variables if re.search("KEY|TOKEN|SECRET|PASSWORD|INDEX", name)]
+
+    (packages,) = environment.parent.parent.glob("lib/python*/site-packages")
+    installed = {f"{found.name}=={found.version}".lower() for found in distributions(path=[str(packages)])}
+    assert any(name.startswith("onnxruntime==") for name in installed)
+    assert installed <= set((ROOT / "constraints.txt").read_text().lower().split())
+
+
+def test_starts_as_the_deployment_starts_the_image(unpacked, environment, tmp_path):
+    """ENTRYPOINT with the variables of the Dockerfile and of the Deployment, on a file system where only /tmp can be
+    written, without any capability."""
+    folder = environment.parent.parent
+    dockerfile = Dockerfile(unpacked, folder)
+    (entrypoint,) = re.findall(r'^ENTRYPOINT \[ "(.*)" \]$', dockerfile.here, re.MULTILINE)
+    (container,) = DEPLOYMENT["containers"]
+    variables = dockerfile.variables() | {item["name"]: item["value"] for item in container["env"] if "value" in item}
+    contained = ["unshare", "--map-root-user", "--mount", "sh", "-euc", CONTAINED, "sh", str(unpacked), str(folder)]
+    if subprocess.run([*contained, "true"], capture_output=True).returncode:
+        pytest.skip("this machine allows no mount namespaces")
+    command = [*contained, *(f"{name}={value}" for name, value in variables.items()), entrypoint]
+    with serving(tmp_path, command=command) as server:
+        answer = httpx.post(f"{server.url}/digits", content=digit_file(3)).json()
+        assert (answer["label"], answer["version"]) == ("3", NEWEST)
+        (worker,) = workers(server)
+        status = Path(f"/proc/{worker}/status").read_text()
+        assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
+        mounts = Path(f"/proc/{worker}/mountinfo").read_text()
+        assert re.search(r" / / ro,", mounts)
+        assert "telemetry" not in server.log.read_text()
