@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from service.body import read_file
 from service.refusal import Limits, MediaError, blame, positive
+from service.static import HEADERS, page
 from service.store import newest_models
 
 if TYPE_CHECKING:
@@ -83,12 +84,19 @@ class Models(HTTPEndpoint):
         return JSONResponse({"models": cards, "failed": state.failures})
 
 
-class Index(HTTPEndpoint):
-    """What there is, for whoever opens the address in a browser."""
+class Page(HTTPEndpoint):
+    """The browser page and its files."""
 
     async def get(self, request: Request) -> Response:
-        models = {name: f"POST /predict/{name}" for name in request.app.state.predictors}
-        return JSONResponse({"name": "percept", "models": models, "cards": "/models", "ready": "/readyz"})
+        path = request.scope["path"]
+        file = page(path)
+        if file is None:
+            raise HTTPException(404, f"there is nothing at {path}")
+        content, content_type, etag = file
+        headers = HEADERS | {"ETag": etag}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers | {"Content-Type": content_type})
 
 
 class NotFound(HTTPEndpoint):
@@ -141,7 +149,8 @@ app = Starlette(
         Route("/instruments", Predict),
         Route("/predict/{model}", Predict),
         Route("/models", Models),
-        Route("/", Index),
+        Route("/", Page),
+        Route("/page/{name}", Page),
         Route("/{path:unclaimed}", NotFound),
     ],
     exception_handlers={MediaError: refused, HTTPException: failed, ClientDisconnect: disconnected},

@@ -127,9 +127,6 @@ class TestAnswers:
         assert {card["version"] for card in answer["models"]} == {NEWEST}
         assert answer["failed"] == {}
 
-    def test_index(self, client):
-        assert client.get("/").json()["models"]["digits"] == "POST /predict/digits"
-
 
 class TestRequests:
     @pytest.mark.parametrize(
