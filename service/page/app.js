@@ -101,7 +101,7 @@ function listen(make) {
 
 function layFields(size) {
   const single = size === null || size > FIELDS;
-  const fields = single ? [numberField("textarea", `${size ?? "Any number of"} numbers, with commas, spaces or new lines between them`)] : [];
+  const fields = single ? [numberField("textarea", `${size ?? "Any number of"} numbers, separated by commas or spaces`)] : [];
   for (let i = 1; !single && i <= size; i++) fields.push(numberField("input", size === 1 ? "Number" : `Number ${i}`));
   $("fields").replaceChildren(...fields);
 }
