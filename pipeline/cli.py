@@ -340,8 +340,8 @@ def serve(
 
 
 def main() -> None:
-    for variable in ("BENTOML_DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # a command of ours reports to nobody
-        os.environ.setdefault(variable, "1")
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # a command of ours reports to nobody
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         _check_environment()
         app()

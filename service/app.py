@@ -150,8 +150,8 @@ class App:
             "/v2/health/ready": v2.ready,
         }
         fixed: dict[str, Match] = {path: (path, {"GET": handler}, ()) for path, handler in get.items()}
-        for path in static.PATHS:
-            fixed[path] = (path, {"GET": self.page}, ())
+        for path in static.FILES:
+            fixed[path] = (path, {"GET": static.page}, ())
         for name in ALIASES:
             fixed[f"/{name}"] = (f"/{name}", {"POST": self.predict}, (name,))
         fixed["/predict"] = ("/predict", {"POST": self.predict}, ())
@@ -259,14 +259,6 @@ class App:
 
         cards = [predictor.card for predictor in self.repository.served.values()]
         return Response(orjson.dumps(document(cards, self.limits, self.guard.has_keys)))
-
-    async def page(self, request: Request) -> Response:
-        """A file of the browser page."""
-        body, content_type, headers = static.PATHS[request.path]
-        tag = dict(headers)[b"etag"]
-        if request.header(b"if-none-match") == tag:
-            return Response(b"", 304, content_type, headers)
-        return Response(body, 200, content_type, headers)
 
 
 BY_BENTOML: dict[str, Handler] = {"BentoML": App.live}  # marks a route that is passed on

@@ -1,0 +1,91 @@
+// What a model says, as words and bars.
+
+const $ = (id) => document.getElementById(id);
+const MOST = 16; // labels; of more only the likeliest are shown
+const PAUSE = 500; // milliseconds without another answer, after which one is read out
+
+export const percent = (p) => `${(100 * p).toFixed(1)} %`;
+
+/** The hue, in degrees, of a model's label: neighbours far apart. */
+export const hue = (labels, label) => (265 + 137.5 * labels.indexOf(label)) % 360;
+
+let rows = new Map(); // label → {item, fill, value}
+let speech;
+
+/** Makes the bars of a model by its card; `blank` empties them. */
+export function prepare(card) {
+  const answer = $("answer");
+  const columns = card.labels.length <= 12 && card.labels.every((label) => label.length <= 2);
+  answer.dataset.form = card.kind === "regression" ? "values" : columns ? "columns" : "rows";
+  answer.classList.toggle("hued", card.input.kind === "audio");
+  $("bars").ariaLabel = card.kind === "regression" ? "Values" : "Probabilities";
+  rows = new Map();
+  for (const label of card.labels) {
+    const [item, name, track, fill, value] = ["li", "span", "span", "span", "span"].map((tag) => document.createElement(tag));
+    name.className = "name";
+    track.className = "track";
+    value.className = "value";
+    name.textContent = label;
+    item.style.setProperty("--hue", hue(card.labels, label));
+    track.append(fill);
+    item.append(name, track, value);
+    rows.set(label, { item, fill, value });
+  }
+  $("bars").replaceChildren(...[...rows.values()].slice(0, MOST).map((row) => row.item));
+}
+
+/** Shows `invitation` in place of an answer. */
+export function blank(invitation) {
+  $("answer").dataset.state = "blank";
+  headline("", invitation, "");
+  for (const { item, fill, value } of rows.values()) {
+    item.classList.remove("top");
+    fill.style.transform = "";
+    value.textContent = "";
+  }
+  say("");
+}
+
+/** Shows an answer of the service. */
+export function show(answer) {
+  if (answer.value) return showValues(answer.value);
+  const { label, confidence, known, probabilities } = answer;
+  $("answer").dataset.state = known === false ? "unknown" : "known";
+  const judgement =
+    known === false ? "Unlike anything it was trained on."
+    : known ? "Like what it was trained on."
+    : "It cannot tell whether this is like what it was trained on.";
+  headline(label, `${percent(confidence)} confident`, judgement);
+  for (const [name, { item, fill, value }] of rows) {
+    const p = probabilities[name];
+    const columns = $("answer").dataset.form === "columns";
+    fill.style.transform = columns ? `translateY(${100 - 100 * p}%)` : `translateX(${100 * p - 100}%)`;
+    value.textContent = !columns ? percent(p) : p < 0.005 ? "" : `${Math.round(100 * p)}%`;
+    item.classList.toggle("top", name === label);
+  }
+  if (rows.size > MOST) {
+    const likeliest = [...rows.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, MOST);
+    $("bars").replaceChildren(...likeliest.map((name) => rows.get(name).item));
+  }
+  say(`${label}, ${percent(confidence)} confident. ${known === false ? judgement : ""}`);
+}
+
+function showValues(values) {
+  $("answer").dataset.state = "known";
+  headline("", "", "");
+  for (const [name, { value }] of rows) value.textContent = Number(values[name].toPrecision(6)).toString();
+  say(Object.entries(values).map(([name, value]) => `${name} ${Number(value.toPrecision(6))}`).join(", "));
+}
+
+function headline(label, confidence, known) {
+  $("label").textContent = label;
+  $("label").className = label.length <= 2 ? "short" : "";
+  $("confidence").textContent = confidence;
+  $("known").textContent = known;
+}
+
+/** Has a screen reader read `text` out, once it has been quiet for a while. */
+function say(text) {
+  clearTimeout(speech);
+  speech = setTimeout(() => ($("status").textContent = text), PAUSE);
+}

@@ -1,0 +1,230 @@
+// The page: which model is chosen, and what is sent to it.
+
+import { blank, percent, prepare, show } from "./answer.js";
+import { ask, newest } from "./ask.js";
+import { drawingPad } from "./pad.js";
+import { resetSound, showClip, showTimeline, soundPanel } from "./sound.js";
+
+const $ = (id) => document.getElementById(id);
+const WINDOW = 0.5; // seconds; of the timeline, longer in a clip of more than a minute
+const FIELDS = 16; // numbers; a longer vector is typed into one field
+const INVITATION = { image: "Draw something.", audio: "Let it hear something.", vector: "Give it numbers." };
+
+let models = []; // their cards
+let card = null; // of the chosen one
+let turn = newTurn(0); // changes with what is shown; an answer to what was shown before comes too late
+let pad;
+let pictureFile = null; // what the pad shows, where it is no drawing
+let clip = null; // file and name of the last one
+
+/** Sends what `make()` gives to the chosen model and hands the answer on, unless it comes too late; for a Refusal that
+ * `excuse` accepts, nothing happens. */
+async function send(mine, make, { query = "", then = () => {}, excuse = () => false } = {}) {
+  if (mine !== turn.count) return;
+  try {
+    const body = await make();
+    const builtIn = ["digits", "instruments"].includes(card.name);
+    $("answer").ariaBusy = "true";
+    const answer = await ask((builtIn ? "" : "predict/") + encodeURIComponent(card.name) + query, body, turn.signal);
+    if (mine !== turn.count) return;
+    complain("");
+    show(answer);
+    then(answer);
+  } catch (error) {
+    if (mine !== turn.count || excuse(error)) return;
+    blank(INVITATION[card.input.kind]);
+    complain(error.message);
+  } finally {
+    if (mine === turn.count) $("answer").ariaBusy = "false";
+  }
+}
+const queue = newest((call) => send(...call));
+const request = (...call) => queue([turn.count, ...call]);
+
+/** Something else is to be answered from now on: what is under way is given up. */
+function restart() {
+  turn.abort.abort();
+  turn = newTurn(turn.count + 1);
+  complain("");
+  $("answer").ariaBusy = "false";
+  blank(INVITATION[card.input.kind]);
+}
+
+function newTurn(count) {
+  const abort = new AbortController();
+  return { count, abort, signal: abort.signal };
+}
+
+function complain(message) {
+  $("error").textContent = message;
+}
+
+// Pictures
+
+function drawingChanged() {
+  if (pictureFile || pad.empty) restart();
+  pictureFile = null;
+  $("pad-hint").hidden = !pad.empty;
+  if (!pad.empty) request(() => pad.png());
+}
+
+async function takePicture(file) {
+  restart();
+  pictureFile = file;
+  $("pad-hint").textContent = file.name;
+  $("pad-hint").hidden = false;
+  pad.show(null);
+  request(() => file);
+  const bitmap = await createImageBitmap(file).catch(() => null); // the service reads more formats than a browser
+  if (file !== pictureFile) return bitmap?.close();
+  $("pad-hint").hidden = bitmap !== null;
+  pad.show(bitmap);
+}
+
+// Sounds
+
+async function takeClip(file, name = file.name) {
+  restart();
+  clip = [file, name];
+  const mine = turn.count;
+  const duration = await showClip(file, name);
+  if (mine !== turn.count) return;
+  const window = Math.min(60, Math.max(WINDOW, Math.ceil((duration ?? 0) / 60) / 2)); // at most 120 spans
+  request(() => file, { query: `?timeline=${window}`, then: (answer) => showTimeline(answer.timeline) });
+}
+
+function listen(make) {
+  request(make, { excuse: (error) => error.status === 422 }); // silence, while it goes on
+}
+
+// Numbers
+
+function layFields(size) {
+  const single = size === null || size > FIELDS;
+  const fields = single ? [numberField("textarea", `${size ?? "Any number of"} numbers, separated by commas or spaces`)] : [];
+  for (let i = 1; !single && i <= size; i++) fields.push(numberField("input", size === 1 ? "Number" : `Number ${i}`));
+  $("fields").replaceChildren(...fields);
+}
+
+function numberField(tag, text) {
+  const label = Object.assign(document.createElement("label"), { textContent: text });
+  const field = Object.assign(document.createElement(tag), { name: "number", autocomplete: "off" });
+  field.spellcheck = false;
+  label.append(field);
+  return label;
+}
+
+function sendNumbers(final) {
+  const fields = [...$("fields").querySelectorAll("[name=number]")];
+  const words = fields.flatMap((field) => field.value.split(/[\s,;[\]]+/)).filter(Boolean);
+  const wrong = words.find((word) => !Number.isFinite(Number(word)));
+  const missing = fields.find((field) => !field.value.trim());
+  if (wrong === undefined && !missing) return request(() => new Blob([`[${words.map(Number)}]`], { type: "application/json" }));
+  restart();
+  if (!final) return;
+  complain(missing ? "A number is missing." : `“${wrong}” is not a number.`);
+  (missing ?? fields.find((field) => field.value.includes(wrong))).focus();
+}
+
+// Models
+
+function choose() {
+  card = models.find(({ name }) => `#${encodeURIComponent(name)}` === location.hash) ?? models.find((model) => model.name === "digits") ?? models[0];
+  for (const link of $("models").querySelectorAll("a")) {
+    link.removeAttribute("aria-current");
+    if (link.dataset.name !== card.name) continue;
+    link.setAttribute("aria-current", "page");
+    $("models").scrollLeft = link.offsetLeft - 16; // not scrollIntoView: it would move where Tab begins
+  }
+  document.title = `${card.name} · percept`;
+  $("desk").dataset.kind = card.input.kind;
+  for (const kind of ["image", "audio", "vector"]) $(kind).hidden = kind !== card.input.kind;
+  prepare(card);
+  restart();
+  resetSound(card.labels);
+  layFields(card.input.shape.at(-1));
+  describe();
+  // What does this model say to the same picture, or the same clip?
+  if (card.input.kind === "image" && pictureFile) request(() => pictureFile);
+  else if (card.input.kind === "image" && !pad.empty) request(() => pad.png());
+  else if (card.input.kind === "audio" && clip) takeClip(...clip);
+}
+
+function describe() {
+  const { metrics, samples } = card;
+  const facts = [["Version", card.version]];
+  if ("accuracy" in metrics) facts.push(["Test accuracy", `${percent(metrics.accuracy)} of ${samples.test.toLocaleString("en")} samples`]);
+  else for (const [name, value] of Object.entries(metrics)) facts.push([`Test ${name}`, Number(value.toPrecision(3))]);
+  facts.push(["Trained", new Date(card.created).toLocaleDateString("en", { dateStyle: "long" })]);
+  if (!card.gate_passed) facts.push(["Gate", "not passed"]);
+  $("card").replaceChildren(
+    ...facts.flatMap(([term, fact]) => [
+      Object.assign(document.createElement("dt"), { textContent: term }),
+      Object.assign(document.createElement("dd"), { textContent: fact }),
+    ]),
+  );
+}
+
+async function open() {
+  let failed;
+  try {
+    ({ models, failed } = await ask("models"));
+  } catch (error) {
+    return complain(error.message);
+  }
+  const KINDS = { image: "image", audio: "sound", vector: "numbers" };
+  $("models").replaceChildren(
+    ...models.map(({ name, input }) => {
+      const [item, link, kind] = ["li", "a", "small"].map((tag) => document.createElement(tag));
+      link.href = `#${encodeURIComponent(name)}`;
+      link.dataset.name = name;
+      kind.textContent = KINDS[input.kind];
+      link.append(name, " ", kind);
+      item.append(link);
+      return item;
+    }),
+  );
+  $("failed").replaceChildren(
+    ...Object.entries(failed).map(([name, reason]) =>
+      Object.assign(document.createElement("li"), { textContent: `${name} is unavailable: ${reason}` }),
+    ),
+  );
+  if (!models.length) return complain("No model is served yet. Export one, and start the service again.");
+  $("desk").hidden = false;
+  pad = drawingPad($("pad"), drawingChanged);
+  $("undo").addEventListener("click", () => pad.undo());
+  $("clear").addEventListener("click", () => pad.clear());
+  soundPanel({ begin: restart, live: listen, clip: takeClip, error: complain });
+  $("numbers").addEventListener("input", () => sendNumbers(false));
+  $("numbers").addEventListener("submit", (event) => {
+    event.preventDefault();
+    sendNumbers(true);
+  });
+  const take = { image: takePicture, audio: takeClip };
+  for (const kind of Object.keys(take)) {
+    $(`${kind}-file`).addEventListener("change", ({ target }) => {
+      if (target.files[0]) take[kind](target.files[0]);
+      target.value = ""; // the same file can be chosen again
+    });
+  }
+  const dropped = ([file]) => {
+    if (file) (take[card.input.kind] ?? (() => complain("This model takes numbers, not files.")))(file);
+  };
+  addEventListener("dragover", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    $("desk").classList.add("drop");
+  });
+  addEventListener("dragleave", (event) => event.relatedTarget ?? $("desk").classList.remove("drop"));
+  addEventListener("drop", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    $("desk").classList.remove("drop");
+    dropped(event.dataTransfer.files);
+  });
+  addEventListener("paste", (event) => dropped(event.clipboardData.files));
+  addEventListener("hashchange", choose);
+  choose();
+}
+
+open();

@@ -1,0 +1,154 @@
+// A drawing pad: strokes by mouse, finger, pen or keyboard, or a picture.
+
+const WIDTH = 0.075; // of the pad; near the stroke of MNIST's digits, once the ink is scaled to its box
+const SIDE = 224; // pixels; of the PNG that is sent, eight times the 28 that the model sees
+const STEP = 0.04; // of the pad; one press of an arrow key
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Calls `changed()` whenever the drawing is another one. */
+export function drawingPad(canvas, changed) {
+  const strokes = []; // lists of [x, y], from 0 to 1
+  let picture = null; // an ImageBitmap shown in place of strokes
+  let pointer = null; // id of the pointer that draws
+  let pen = null; // of the keyboard: {x, y, down}
+
+  function repaint() {
+    const side = Math.round(canvas.clientWidth * devicePixelRatio);
+    if (!side) return;
+    if (canvas.width !== side) canvas.width = canvas.height = side;
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, side, side);
+    if (picture) {
+      const scale = side / Math.max(picture.width, picture.height);
+      const [width, height] = [picture.width * scale, picture.height * scale];
+      context.drawImage(picture, (side - width) / 2, (side - height) / 2, width, height);
+    }
+    const style = getComputedStyle(canvas);
+    trace(context, side, style.color);
+    if (pen && document.activeElement === canvas) {
+      context.strokeStyle = context.fillStyle = style.caretColor;
+      context.lineWidth = 2 * devicePixelRatio;
+      context.beginPath();
+      context.arc(pen.x * side, pen.y * side, (WIDTH / 2) * side, 0, 2 * Math.PI);
+      if (pen.down) context.fill();
+      else context.stroke();
+    }
+  }
+
+  function trace(context, side, ink) {
+    context.strokeStyle = ink;
+    context.lineWidth = WIDTH * side;
+    context.lineCap = context.lineJoin = "round";
+    for (const points of strokes) {
+      const at = (i) => [points[i][0] * side, points[i][1] * side];
+      context.beginPath();
+      context.moveTo(...at(0));
+      for (let i = 1; i < points.length - 1; i++) {
+        const [[x, y], [nextX, nextY]] = [at(i), at(i + 1)];
+        context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
+      }
+      context.lineTo(...at(points.length - 1));
+      context.stroke();
+    }
+  }
+
+  function begin(point) {
+    picture?.close();
+    picture = null;
+    strokes.push([point]);
+  }
+
+  function update() {
+    repaint();
+    changed();
+  }
+
+  const place = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (pointer !== null || event.button !== 0) return;
+    pointer = event.pointerId;
+    canvas.setPointerCapture(pointer);
+    pen = null;
+    begin(place(event));
+    update();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== pointer) return;
+    const moves = event.getCoalescedEvents?.() ?? [];
+    strokes.at(-1)?.push(...(moves.length ? moves : [event]).map(place));
+    update();
+  });
+  for (const end of ["pointerup", "pointercancel"])
+    canvas.addEventListener(end, (event) => {
+      if (event.pointerId === pointer) pointer = null;
+    });
+
+  canvas.addEventListener("keydown", (event) => {
+    if (event.altKey || (event.ctrlKey || event.metaKey) !== (event.key === "z")) return;
+    if (event.key in ARROWS) {
+      pen ??= { x: 0.5, y: 0.5, down: false };
+      const [dx, dy] = ARROWS[event.key];
+      pen.x = Math.min(1, Math.max(0, pen.x + dx * STEP));
+      pen.y = Math.min(1, Math.max(0, pen.y + dy * STEP));
+      if (pen.down) strokes.at(-1).push([pen.x, pen.y]);
+    } else if (event.key === " ") {
+      pen ??= { x: 0.5, y: 0.5, down: false };
+      pen.down = !pen.down;
+      if (pen.down) begin([pen.x, pen.y]);
+    } else if (event.key === "Backspace" || event.key === "z") self.undo();
+    else if (event.key === "Escape") self.clear();
+    else return;
+    event.preventDefault();
+    if (pen?.down) update();
+    else repaint();
+  });
+  canvas.addEventListener("focus", () => {
+    if (canvas.matches(":focus-visible")) pen ??= { x: 0.5, y: 0.5, down: false };
+    repaint();
+  });
+  canvas.addEventListener("blur", () => {
+    if (pen) pen.down = false;
+    repaint();
+  });
+  new ResizeObserver(repaint).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
+
+  const self = {
+    /** Whether there are no strokes. */
+    get empty() {
+      return strokes.length === 0;
+    },
+    /** Takes the last stroke back, or the picture. */
+    undo() {
+      if (pen) pen.down = false;
+      pointer = null;
+      if (!strokes.pop()) self.show(null);
+      update();
+    },
+    clear() {
+      self.show(null);
+      update();
+    },
+    /** Shows a picture, an ImageBitmap or null, in place of all strokes. */
+    show(bitmap) {
+      if (pen) pen.down = false;
+      pointer = null;
+      strokes.length = 0;
+      picture?.close();
+      picture = bitmap;
+      repaint();
+    },
+    /** The strokes as a PNG, white on black. */
+    png() {
+      const copy = Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE });
+      const context = copy.getContext("2d");
+      context.fillRect(0, 0, SIDE, SIDE);
+      trace(context, SIDE, "#fff");
+      return new Promise((resolve) => copy.toBlob(resolve, "image/png"));
+    },
+  };
+  return self;
+}
