@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.percept")
 
+MAX_CONCURRENCY = 64  # requests in flight, if PERCEPT_MAX_CONCURRENCY sets no other number; more are turned away
 INLINE_BYTES = 8192  # a smaller file, if no recording, is answered sooner than a thread takes it up
 ALIASES = ("digits", "instruments")  # models that have a path of their own
 BENTOML = ("schema.json", "static_content")  # first segments of what BentoML answers
@@ -55,7 +56,7 @@ class App:
     def __init__(self) -> None:
         """Raises ValueError for a variable of the environment that makes no sense."""
         self.limits = Limits.from_environment()
-        self.places = Places(positive("PERCEPT_MAX_CONCURRENCY", 64))
+        self.places = Places(positive("PERCEPT_MAX_CONCURRENCY", MAX_CONCURRENCY))
         self.guard = Guard.from_environment()
         self.logs = log.wanted()
         self.bentoml: ASGIApp | None = None

@@ -57,8 +57,7 @@ async def _read(request: Request, max_bytes: int, write: Callable[[bytes], objec
                 if size > max_bytes:
                     raise MediaError(413, too_large)
                 write(chunk)
-                if size > SLOWEST:
-                    deadline.reschedule(start + SECONDS + size / SLOWEST)
+                deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
         raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
 

@@ -71,16 +71,9 @@ class Response:
 
     async def send(self, send: Send, headers: Headers, without_body: bool = False) -> None:
         """Send it, `headers` added; `without_body` answers a HEAD."""
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status,
-                "headers": [
-                    (b"content-type", self.content_type),
-                    (b"content-length", b"%d" % len(self.body)),
-                    *self.headers,
-                    *headers,
-                ],
-            }
-        )
+        content = [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
+        if self.status == 304:
+            content = []
+        start = {"type": "http.response.start", "status": self.status, "headers": [*content, *self.headers, *headers]}
+        await send(start)
         await send({"type": "http.response.body", "body": b"" if without_body else self.body})

@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from benchmarks import growth
 from service.media import to_mnist_form
 from tests.serving import NEWEST, digits_model, put
-
-from benchmarks import growth
 
 ROOT = Path(__file__).parent.parent
 

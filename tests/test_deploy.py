@@ -13,7 +13,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from service.service import MAX_CONCURRENCY
+from service.app import MAX_CONCURRENCY
 from tests.serving import ROOT
 
 DEPLOY = ROOT / "deploy"

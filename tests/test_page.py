@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, ModelCard
-from service.static import CONTENT_TYPES, HEADERS
+from service.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
 from tests.serving import NEWEST, ROOT, digits_model, fill_store, put, serving
 from tests.test_media import seven, sound_bytes, to_bytes, tone
 
@@ -162,16 +162,19 @@ def painted(page, canvas):
 class TestFiles:
     def test_the_page_and_its_headers(self, service):
         answer = httpx.get(f"{service.url}/")
-        assert answer.headers["content-type"] == CONTENT_TYPES[".html"]
+        assert answer.headers["content-type"] == CONTENT_TYPES[".html"].decode()
         assert "<title>percept</title>" in answer.text
-        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+        assert answer.headers["content-security-policy"] == PAGE.decode()
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert {name: answer.headers[name.decode()].encode() for name, _ in HEADERS} == dict(HEADERS)
 
     def test_all_it_asks_for_is_there_and_kept(self, service):
         files = list((ROOT / "service" / "page").iterdir())
         assert sum(file.stat().st_size for file in files) < 50_000
         for file in files:
-            answer = httpx.get(f"{service.url}{'/' if file.name == 'index.html' else f'/page/{file.name}'}")
-            assert (answer.content, answer.headers["content-type"]) == (file.read_bytes(), CONTENT_TYPES[file.suffix])
+            answer = httpx.get(service.url + PATHS.get(file.name, f"/page/{file.name}"))
+            assert answer.content == file.read_bytes()
+            assert answer.headers["content-type"] == CONTENT_TYPES[file.suffix].decode()
             again = httpx.get(answer.url, headers={"If-None-Match": answer.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
 

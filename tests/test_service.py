@@ -411,7 +411,7 @@ class TestOperation:
         assert client.get("/readyz").is_success
         client.post("/digits", content=digit_file(3))
         assert re.search(
-            r'request_total\{endpoint="/digits",http_response_code="200".*} \d', client.get("/metrics").text
+            r'^percept_requests_total\{code="200",route="/digits"\} [1-9]', client.get("/metrics").text, re.MULTILINE
         )
         assert "/livez" in client.get("/docs.json").json()["paths"]
 
