@@ -355,11 +355,10 @@ class TestLimits:
             waiting = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2)]
             for connection in waiting:
                 connection.sendall(head + file[:50])
-            answer = strict.post("/digits", content=file)
-            for _ in range(50):
-                if answer.status_code == 503:
+            for _ in range(500):  # until the two have been taken up
+                if "percept_in_flight 2.0" in strict.get("/metrics").text:
                     break
-                answer = strict.post("/digits", content=file)  # the two may not have been taken up yet
+            answer = strict.post("/digits", content=file)
             assert refusal(answer) == 503
             assert int(answer.headers["retry-after"]) >= 1
             assert strict.get("/livez").is_success
