@@ -76,13 +76,13 @@ class Percept:
         from service.metrics import Metrics
         from service.repository import Repository
 
+        if app.logs:
+            log.set_up()
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class
         fixed = [bentoml.models.get(model.tag) for model in bento.info.all_models] if bento else None
         metrics = Metrics()
         self.repository = Repository(fixed, metrics.changed)
         app.open(self.repository, metrics)
-        if app.logs:
-            log.set_up()
         gc.freeze()  # a collection would walk all that was imported: 30 ms during which nobody is answered
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
