@@ -11,11 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.card import CARD_KEY, STORE_LABEL, ModelCard
+from models.card import CARD_KEY, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
 from models.classifier import Classifier, Standardize, n_outputs
 from models.frontend import FrontEnd, Mfcc, Pixels, Vector
 from models.mlp import MLP
 from pipeline import export, extract, task, train, validate
+from pipeline.extract import Features
 from pipeline.task import UserError
 from service.predictor import Predictor
 from tests.command import model_store
@@ -131,6 +132,46 @@ def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
     inside = next(p.value for p in model.metadata_props if p.key == CARD_KEY)
     assert json.loads(inside) == json.loads((stored / "card.json").read_text())
     assert Predictor(run / "model.onnx").card == card  # the .onnx file alone is enough
+    file, text = (stored / "model.onnx").read_bytes(), (stored / "card.json").read_bytes()
+    check_seal(file, text)
+    for other in (file + b"\0", file[1:], file.replace(b"probabilities", b"probabilitieS", 1), b""):
+        with pytest.raises(ValueError, match="not the one whose SHA-256 stands in the card beside it"):
+            check_seal(other, text)
+    for other in (text.replace(b'"0",', b'"O",', 1), text.replace(card.sha256.encode(), b"0" * 64)):
+        with pytest.raises(ValueError, match="not the one whose SHA-256 stands in the card beside it"):
+            check_seal(file, other)
+
+
+def test_pictures_are_told_familiar_only_where_that_is_wanted(run: Path, tmp_path: Path) -> None:
+    exported(run, tmp_path / "home", "validate.min_accuracy=0.5")
+    predictor = Predictor(run / "model.onnx")
+    pictures = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
+    whole, bare = predictor.run(pictures), predictor.run(pictures, familiarity=False)
+    assert (whole.shape, bare.shape) == ((5, 11), (5, 10))
+    assert (whole[:, :10] == bare).all()
+    session = predictor.session
+    assert [i.name for i in session.get_inputs()] == ["image"]
+    [none] = session.run(["familiarity"], {"image": pictures, WITH_FAMILIARITY: np.array(False)})
+    assert (none == bare.min(axis=1)).all()  # it was not computed
+
+
+def test_the_card_tells_how_the_training_features_were_distributed(run: Path) -> None:
+    features = Features.load(run / extract.FILE)
+    x = features.x[features.rows("train")].astype(np.float64) * 255
+    groups = ModelCard.model_validate_json((run / "card.json").read_text()).groups
+    assert [(group.start, group.stop) for group in groups] == [(i, i + 112) for i in range(0, 784, 112)]
+    for group in groups:
+        score = np.sqrt((x[:, group.start : group.stop] ** 2).mean(1))
+        bins = np.searchsorted(group.edges, score, side="right")
+        assert np.bincount(bins, minlength=len(group.shares)) / len(x) == pytest.approx(group.shares, abs=0.002)
+        assert len(group.shares) == len(group.edges) + 1
+
+
+@pytest.mark.parametrize(("front", "n"), [(Vector(3), 3), (Vector(32), 32), (Vector(1000), 32), (Mfcc(), 13)])
+def test_groups_cover_every_feature_once(front: FrontEnd, n: int) -> None:
+    groups = front.groups()
+    assert len(groups) == len({name for name, _, _ in groups}) == n
+    assert [i for _, start, stop in groups for i in range(start, stop)] == list(range(front.n_features))
 
 
 def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) -> None:
