@@ -6,8 +6,12 @@ import time
 from typing import Any, ClassVar
 
 import uvicorn.protocols.http.auto
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+AHEAD = (
+    2**19
+)  # bytes of a body that are taken in before they are asked for: uvicorn's 64 KiB halt every short recording
 SECONDS = 20.0  # for the header of a request to arrive
 
 
@@ -40,6 +44,7 @@ class Connection(HttpToolsProtocol):
 def watch() -> None:
     """Let uvicorn's workers speak through `Connection`, where they choose a protocol by themselves."""
     uvicorn.protocols.http.auto.AutoHTTPProtocol = Connection
+    httptools_impl.HIGH_WATER_LIMIT = AHEAD
 
 
 def close_waiting(seconds: float = SECONDS) -> None:
