@@ -22,12 +22,13 @@ import librosa
 import numpy as np
 import onnx
 import onnxruntime
+import scipy.signal
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
-from models.frontend import LAGS, LOUD_DB, QUANTILES, SHARES_DB, Mfcc, build
+from models.frontend import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
 from pipeline.export import AMIN, Graph, by_librosa, to_onnx
 from pipeline.extract import _extracted, row_of
@@ -71,6 +72,9 @@ class Librosa:
         self.parameters = {
             "sr": front.sample_rate, "n_fft": front.n_fft, "hop_length": front.hop_length, "n_mels": front.n_mels,
         }  # fmt: skip
+        centres = librosa.mel_frequencies(front.n_mels + 2, fmin=0, fmax=front.sample_rate / 2)[1:-1]
+        _, response = scipy.signal.freqz([1, -front.preemphasis], worN=centres, fs=front.sample_rate)
+        self.deemphasis = (centres >= LOWEST) / np.abs(response) ** 2
 
     def mfcc(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_mfcc, frames)."""
@@ -79,7 +83,7 @@ class Librosa:
     def __call__(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_features,): MFCC above the floor, and their statistics over what is not silence."""
         mel, values = by_librosa(self.front, clip)
-        level = librosa.power_to_db(mel.sum(axis=0), ref=np.max, amin=AMIN, top_db=None)
+        level = librosa.power_to_db(self.deemphasis @ mel, ref=np.max, amin=AMIN, top_db=None)
         return pooled(values, level, self.front.silence_db)
 
     def _emphasised(self, clip: Clip) -> Clip:

@@ -30,7 +30,7 @@ from pipeline.threads import threads
 # What scikit-learn's network does too: no noise, no schedule, no varied copies.
 PLAIN = (
     "augment.copies=0", "model.hidden=[256]", "model.activation=sigmoid", "model.init=default",
-    "train.batch_size=50", "train.noise=0", "train.schedule=constant",
+    "train.batch_size=50", "train.noise=0", "train.mix=0", "train.schedule=constant",
 )  # fmt: skip
 RATES, PENALTIES = (1e-4, 1e-3, 1e-2), (0.0, 1e-5, 1e-4, 1e-3)
 

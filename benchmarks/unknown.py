@@ -71,7 +71,7 @@ def main() -> None:
         sys.exit(f"{arguments.runs}: no exported model; run `percept run digits` or `percept run instruments` first")
     for run in found:
         measure(run)
-    if arguments.runs / "instruments" in found:
+    if arguments.pairs and arguments.runs / "instruments" in found:
         leave_out(arguments.runs / "instruments", arguments.pairs)
 
 

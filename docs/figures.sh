@@ -15,7 +15,7 @@ percept run regions
 percept run regions --set name=linear --set 'model.hidden=[]' --force
 percept run sine
 percept run digits
-early="--set train.epochs=150 --set train.early_stopping=40 --set train.schedule=constant"
+early="--set train.epochs=150 --set train.early_stopping=40 --set train.schedule=constant --set train.mix=0"
 percept run instruments $early
 .venv/bin/percept exercises --out "$work/exercises"
 

@@ -123,11 +123,11 @@ def outputs(logits: Tensor, kind: Kind) -> Tensor:
 def loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
     """Mean over the samples of the cross entropy, in nats, on the logits so that it is stable; or of the squared error.
 
-    logits float32 (N, n_outputs); target int64 (N,), index of the label, or float32 (N, n_outputs) for regression,
-    where the mean is over the outputs too.
+    logits float32 (N, n_outputs); target int64 (N,), index of the label, or float32 (N, n_outputs): probabilities, or
+    for regression values, where the mean is over the outputs too.
     """
     if kind == "regression":
         return nn.functional.mse_loss(logits, target)
     if kind == "binary":
-        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.to(logits.dtype))
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.to(logits.dtype).view(-1))
     return nn.functional.cross_entropy(logits, target)

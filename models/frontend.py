@@ -14,6 +14,7 @@ from models.card import Input
 AMIN = 1e-10  # smallest mel power that the logarithm of librosa.power_to_db sees
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
 BAND = 16  # mel filters that are applied together, to the bins that they hear
+LOWEST = 30.0  # Hz: filters centred below are no part of the level; a constant offset reaches the first
 LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
 QUANTILES = (0.1, 0.5, 0.9)
 LAGS = (1, 2, 4, 8, 16)  # frames between those whose difference is taken
@@ -89,8 +90,9 @@ class Mfcc(nn.Module):
     sample_rate : Hz
     n_fft, hop_length : samples; n_fft a power of two that hop_length divides
     n_mels, n_mfcc : number of mel bands and of coefficients
-    silence_db : frames whose mel power is this far below the loudest frame's do not count
-    preemphasis : α of the filter x[t] - α x[t - 1], which lifts the faint high frequencies above the floor; 0 = off
+    silence_db : frames whose level is this far below the loudest frame's do not count
+    preemphasis : α of the filter x[t] - α x[t - 1], which lifts the faint high frequencies above the floor; 0 = off.
+        Levels are those before it: noise that surrounds a sound is lifted more than the sound
     lifter : coefficient k counts 1 / (1 + (k / lifter)²) as much as the first, a prior of smooth spectral envelopes
         for the network, which learns from few clips what it may use of the fine structure; 0 = all alike
     """
@@ -101,6 +103,7 @@ class Mfcc(nn.Module):
     mel: Tensor
     dct: Tensor
     dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
+    deemphasis: Tensor  # (1, n_mels), what each filter's power counts in the level
 
     def __init__(
         self,
@@ -131,6 +134,7 @@ class Mfcc(nn.Module):
             "mel": mel,
             "dct": _dct(n_mfcc, n_mels),
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
+            "deemphasis": _deemphasis(sample_rate, n_mels, preemphasis),
         }
         for name, constant in constants.items():  # computed in float64, used in float32; not learned, so not saved
             self.register_buffer(name, constant.to(torch.float32), persistent=False)
@@ -184,8 +188,9 @@ class Mfcc(nn.Module):
         return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
 
     def level(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames)."""
-        power = mel.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames): that
+        of the waveform before pre-emphasis."""
+        power = (self.deemphasis @ mel).clamp(min=torch.finfo(torch.float32).tiny)
         return _decibels(power / power.amax(2, keepdim=True))
 
 
@@ -263,6 +268,14 @@ def _decibels(power: Tensor) -> Tensor:
 def _weights(n_mfcc: int, lifter: float) -> Tensor:
     of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)
     return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS)])
+
+
+def _deemphasis(sample_rate: int, n_mels: int, preemphasis: float) -> Tensor:
+    """1 / |1 - α e^(-iω)|² at the centre of each filter, 0 below LOWEST. (1, n_mels)"""
+    centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
+    hertz = torch.from_numpy(centres).view(1, -1)
+    gain = 1 + preemphasis**2 - 2 * preemphasis * torch.cos(2 * torch.pi * hertz / sample_rate)
+    return torch.where(hertz >= LOWEST, 1 / gain, 0)
 
 
 def _row_dft(rows: int, columns: int) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,8 @@ class Feed:
     data, seeds : one for each network; the same object and seed twice mean the same batches
     batch_size : B, or the number of samples if that is less
     transform : what is done to samples (N, D) as they are fed, in place, with a generator of its own randomness
+    mix : α of mixup (Zhang et al. 2018), for networks that share their batches: each sample is fed as a mixture with
+        the one before it in its batch, and so is its target; the larger share, drawn from Beta(α, α), is its own
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Feed:
         seeds: Sequence[int],
         batch_size: int,
         transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        mix: float = 0.0,
     ) -> None:
         sets = list({id(batch): batch for batch in data}.values())
         starts = accumulate((len(batch.y) for batch in sets), initial=0)
@@ -57,7 +61,7 @@ class Feed:
         columns = [(offsets[id(batch)], len(batch.y), seed) for batch, seed in zip(data, seeds, strict=True)]
         self.shared = len(set(columns)) == 1
         self.columns = columns[:1] if self.shared else columns
-        self.transform = transform
+        self.transform, self.mix = transform, mix
         self.x, self.y = (sets[0].x, sets[0].y) if len(sets) == 1 else _joined(sets)
         self.device = self.x.device
         counts = [n for _, n, _ in columns]
@@ -67,6 +71,7 @@ class Feed:
         self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
         self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
         self.counts = torch.tensor(counts, device=self.device)
+        self.partners: Tensor | None = None
 
     def order(self, epoch: int) -> Tensor:
         """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""
@@ -79,8 +84,21 @@ class Feed:
             rows.append(torch.nn.functional.pad(shuffled[n, seed], (0, filling)) + offset)
         return self._shaped(rows)
 
-    def targets(self, y: Tensor, n_outputs: int) -> Tensor:
-        """Targets of batches (steps, ..., B) as columns, float32 (steps, ..., K, B): one-hot; for K = 1 as they are."""
+    def partner_shares(self, epoch: int) -> Tensor | None:
+        """How much of each sample of an epoch is its partner, 0 … ½, float32 (steps, B); None if nothing is mixed."""
+        if not self.mix:
+            return None
+        rng = np.random.default_rng(self.randomness(epoch).initial_seed())  # torch draws no Beta from a generator
+        drawn = rng.beta(self.mix, self.mix, (self.n_steps, self.batch_size)).astype(np.float32)
+        return torch.from_numpy(np.minimum(drawn, 1 - drawn)).to(self.device)
+
+    def targets(self, y: Tensor, n_outputs: int, shares: Tensor | None = None) -> Tensor:
+        """Targets of batches (steps, ..., B) as columns, float32 (steps, ..., K, B): one-hot; for K = 1 as they are;
+        mixed where there are `partner_shares`."""
+        columns = self._columns(y, n_outputs)
+        return columns if shares is None else columns.lerp(columns.roll(1, -1), shares.unsqueeze(-2))
+
+    def _columns(self, y: Tensor, n_outputs: int) -> Tensor:
         if y.is_floating_point():
             return y.mT.contiguous()
         if n_outputs == 1:
@@ -88,10 +106,16 @@ class Feed:
         steps, *lead, size = y.shape
         return torch.zeros(steps, *lead, n_outputs, size, device=y.device).scatter_(-2, y.unsqueeze(-2), 1.0)
 
-    def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator) -> None:
-        """The samples of indices (..., B) into float32 (..., B, D)."""
+    def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator, shares: Tensor | None = None) -> None:
+        """The samples of indices (..., B) into float32 (..., B, D), mixed where there are `partner_shares` (..., B)."""
         flat = out.view(-1, out.shape[-1])
         torch.index_select(self.x, 0, rows.flatten(), out=flat)
+        if shares is not None:
+            if self.partners is None:  # as many as the first, which is the largest
+                self.partners = torch.empty_like(flat)
+            partners = self.partners[: len(flat)]
+            torch.index_select(self.x, 0, rows.roll(1, -1).flatten(), out=partners)
+            flat.lerp_(partners, shares.flatten().unsqueeze(1))
         if self.transform:
             self.transform(flat, generator)
 
@@ -162,15 +186,16 @@ class ClosedForm:
         self.backprop.set_rate(factor)
         order = feed.order(number)
         with threads(1):
-            y = feed.y[order]
-            targets = feed.targets(y, self.n_outputs)
+            y, shares = feed.y[order], feed.partner_shares(number)
+            targets = feed.targets(y, self.n_outputs, shares)
         self.t = targets if self.t is None or feed.device.type == "cpu" else self.t.copy_(targets)
         randomness = feed.randomness(number)
         for start in range(0, feed.n_steps, self.chunk):
-            rows = order[start : start + self.chunk]
+            stop = min(start + self.chunk, feed.n_steps)
             with self.pace.piece() as self.backprop.threads:
-                feed.fill(rows, self.x[: len(rows)], randomness)
-                self._run(start, start + len(rows))
+                mixed = None if shares is None else shares[start:stop]
+                feed.fill(order[start:stop], self.x[: stop - start], randomness, mixed)
+                self._run(start, stop)
         with threads(1):
             return measure(self.z, y, feed, self.kind)
 
@@ -232,15 +257,18 @@ class Autograd:
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
         order, randomness = feed.order(number), feed.randomness(number)
-        z = torch.empty(feed.n_steps, feed.batch_size, self.mlp.linear()[-1].out_features, device=feed.device)
+        n_outputs, shares = self.mlp.linear()[-1].out_features, feed.partner_shares(number)
+        soft = None if shares is None else feed.targets(feed.y[order], n_outputs, shares).mT
+        z = torch.empty(feed.n_steps, feed.batch_size, n_outputs, device=feed.device)
         x = torch.empty(feed.chunk(), feed.batch_size, feed.x.shape[1], device=feed.device)
         for start in range(0, feed.n_steps, len(x)):
             rows = order[start : start + len(x)]
-            feed.fill(rows, x[: len(rows)], randomness)
+            feed.fill(rows, x[: len(rows)], randomness, None if shares is None else shares[start : start + len(rows)])
             for s, (batch, indices) in enumerate(zip(x, rows, strict=False), start):
                 n = min(feed.batch_size, len(feed.y) - s * feed.batch_size)  # the last batch may be smaller
                 logits, activations = self.mlp.with_activations(batch[:n])
-                objective = loss(logits, feed.y[indices[:n]], kind) + penalty(self.mlp, activations, self.options)
+                target = feed.y[indices[:n]] if soft is None else soft[s, :n]
+                objective = loss(logits, target, kind) + penalty(self.mlp, activations, self.options)
                 self.optimizer.zero_grad()
                 objective.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()

@@ -47,7 +47,8 @@ def shape(training: Training) -> tuple[object, ...]:
     """What networks must have in common to be trained together."""
     o = training.options
     sizes = [tuple(w.shape) for w in training.mlp.weights()]
-    seen = (o.seed, o.augment, o.noise, id(training.fold)) if o.augment or o.noise else None
+    changed = o.augment or o.noise or o.mix
+    seen = (o.seed, o.augment, o.noise, o.mix, id(training.fold)) if changed else None
     alone = id(training) if o.engine != "closed-form" else None
     return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, seen, alone
 
@@ -91,7 +92,8 @@ def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list
     networks = [t.mlp for t in trainings]
     first = trainings[0]
     change = disturb(first.options, first.fold.standardize, first.fold.training.x.device)
-    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], first.options.batch_size, change)
+    batches, mix = first.options.batch_size, first.options.mix
+    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], batches, change, mix)
     engine = ENGINES[first.options.engine](networks, feed, kind, options)
     started = time.perf_counter()
     states = [State() for _ in trainings]

@@ -144,6 +144,7 @@ class Train(_Section):
     activity_l1: float = Field(0.0, ge=0)  # times the sum of |a| over the hidden units, averaged over the batch
     activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
     noise: float = Field(0.0, ge=0)  # standard deviation of what is added to standardised features, anew each time
+    mix: float = Field(0.0, ge=0)  # α of mixup: samples and targets mixed by twos in shares of Beta(α, α); 0 = off
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
     refit: bool = False  # once validation has decided what it decides, train anew on its samples too
     seed: int = 0
@@ -154,8 +155,10 @@ class Train(_Section):
 
     @model_validator(mode="after")
     def _augmented_by_torch(self) -> "Train":
-        if (self.augment or self.noise) and self.framework != "torch":
-            raise ValueError(f"train.augment and train.noise need framework = 'torch', not {self.framework!r}")
+        if (self.augment or self.noise or self.mix) and self.framework != "torch":
+            raise ValueError(
+                f"train.augment, train.noise and train.mix need framework = 'torch', not {self.framework!r}"
+            )
         return self
 
 

@@ -170,7 +170,7 @@ def fit(
     change: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> State:
     """Train `mlp` in place; continue from `checkpoint` if it carries the same fingerprint."""
-    feed = Feed([training], [options.seed], options.batch_size, change)
+    feed = Feed([training], [options.seed], options.batch_size, change, options.mix)
     engine = ENGINES[options.engine]([mlp], feed, kind, [options])
     state = _restore(checkpoint, fingerprint, engine, training.x.device)
     started = time.perf_counter() - (state.history["seconds"][-1] if state.epoch else 0.0)

@@ -43,7 +43,7 @@ def trained(
     engine: Any, networks: list[MLP], data: list[Batch], kind: Any, options: list[Train], epochs: int = 3
 ) -> list[torch.Tensor]:
     """Losses and accuracies (2, M) of every epoch; the networks are trained in place."""
-    feed = Feed(data, [o.seed for o in options], options[0].batch_size)
+    feed = Feed(data, [o.seed for o in options], options[0].batch_size, mix=options[0].mix)
     running = engine(networks, feed, kind, options)
     return [torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(epochs)]
 
@@ -91,6 +91,39 @@ def test_training_is_that_of_autograd(kind: Any, penalties: dict[str, float]) ->
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_training_is_that_of_autograd(kind: Any) -> None:
+    data, losses = problem(kind), []
+    for mix in (0.0, 0.5):
+        options = Train(batch_size=16, learning_rate=0.01, mix=mix)
+        ours = network(data, kind)
+        theirs = copy.deepcopy(ours)
+        found = trained(ClosedForm, [ours], [data], kind, [options])
+        expected = trained(Autograd, [theirs], [data], kind, [options])
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+        losses.append(found[-1][0].item())
+    assert losses[0] != losses[1]
+
+
+def test_samples_and_targets_are_mixed_alike() -> None:
+    data = problem("multiclass")
+    feed = Feed([Batch(torch.nn.functional.one_hot(data.y, 3).to(torch.float32), data.y)], [0], 16, mix=0.5)
+    order, shares = feed.order(2), feed.partner_shares(2)
+    assert shares is not None
+    assert 0 <= shares.min() < 0.1
+    assert 0.4 < shares.max() <= 0.5
+    x = torch.empty(feed.n_steps, 16, 3)
+    for start in (0, 2, 4):  # two batches at a time, and one at last
+        some = slice(start, start + 2)
+        feed.fill(order[some], x[some], feed.randomness(2), shares[some])
+    torch.testing.assert_close(x.mT, feed.targets(data.y[order], 3, shares))
+    torch.testing.assert_close(x.sum(-1), torch.ones(feed.n_steps, 16))
+    assert not torch.equal(shares, feed.partner_shares(3))
+    assert torch.equal(shares, feed.partner_shares(2))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from benchmarks.frontend import pooled
 from models.classifier import Standardize
-from models.frontend import LEVELS, STATISTICS, Mfcc, Pixels, pool
+from models.frontend import LEVELS, STATISTICS, Mfcc, Pixels, build, pool
+from pipeline import task
 from service.media import decode_audio
 from service.refusal import Limits
 
@@ -95,6 +96,25 @@ def test_features_do_not_hear_the_level() -> None:
     clip = torch.from_numpy(tone + 1e-3 * noise(30_000))[None]
     for gain in (2**-13, 2**-3, 2):  # by powers of two, so that nothing is rounded; the first is -78 dB
         assert torch.allclose(front(clip), front(clip * gain), atol=1e-4)
+
+
+def test_levels_are_those_before_preemphasis() -> None:
+    rng, samples = np.random.default_rng(0), np.arange(44_032)
+    decaying = sum(np.sin(0.05 * k * samples) / k for k in (1, 2, 5, 12)) * np.exp(-samples / 8000)
+    clip = torch.from_numpy((decaying + 1e-3 * rng.standard_normal(len(samples))).astype(np.float32))[None]
+    fronts = Mfcc(), Mfcc(preemphasis=0.97)
+    plain, emphasised = (front.level(front.mel_power(clip)) for front in fronts)
+    assert plain.min() < -40
+    assert (plain - emphasised).abs().max() < 1
+
+
+def test_quiet_noise_and_an_offset_around_a_sound_are_silence() -> None:
+    front = build(task.load("instruments").features.model_dump())
+    assert isinstance(front, Mfcc)
+    tone = np.sin(np.arange(40 * 512) * 0.1).astype(np.float32) / 2
+    clip = np.pad(tone, 44_032) + noise(len(tone) + 2 * 44_032) / 200 + np.float32(0.01)  # noise at -60 dB
+    level = front.level(front.mel_power(torch.from_numpy(clip)[None]))[0, 0]
+    assert int((level >= -front.silence_db).sum()) in range(40, 46)  # those that the tone reaches into
 
 
 def test_preemphasis_is_that_of_the_waveform() -> None:

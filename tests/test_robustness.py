@@ -26,6 +26,7 @@ HARMLESS = [
     "44,100 Hz", "48,000 Hz", "96,000 Hz", "192,000 Hz", "stereo, both channels alike", "stereo, one channel silent",
     "six channels, five of them silent", "-40 dB", "-20 dB", "+20 dB", "-20 dB, 16 bit",
     "silence, 0.5 s before, 0 s after", "silence, 2 s before, 2 s after",
+    "noise at -80 dB for 1 s before and after", "noise at -60 dB for 1 s before and after",
 ]  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def test_a_changed_note_has_the_same_label(labels: Labels, recordings: list[Reco
     changed = labels([conditions()[name](r) for r in recordings])
     expected = [note.instrument for note in notes(per_class=2)]
     different = [pair for pair in zip(changed, expected, strict=True) if pair[0] != pair[1]]
-    assert len(different) <= 1, different  # of 26, told apart by a line between two examples of each
+    assert not different
 
 
 @pytest.mark.parametrize(("format", "kilobits"), LEVELS)

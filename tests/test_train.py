@@ -82,7 +82,7 @@ def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path
     "how",
     [
         "train.optimizer=adam", "train.optimizer=momentum", "train.optimizer=sgd", "train.engine=autograd",
-        "train.augment.elastic=1",
+        "train.augment.elastic=1", "train.mix=0.5",
     ],
 )  # fmt: skip
 def test_a_killed_run_continues_and_ends_with_the_same_weights(digits: Path, tmp_path: Path, how: str) -> None:
@@ -228,8 +228,8 @@ def test_augmentation_makes_fitting_harder_and_leaves_the_validation_images_alon
     assert tensors["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
-def test_engines_agree_on_distorted_images(digits: Path, tmp_path: Path) -> None:
-    options = ("train.epochs=3", "train.augment.elastic=1", "train.augment.shift=2", "train.l2=1e-4")
+def test_engines_agree_on_distorted_and_mixed_images(digits: Path, tmp_path: Path) -> None:
+    options = ("train.epochs=3", "train.augment.elastic=1", "train.augment.shift=2", "train.l2=1e-4", "train.mix=0.5")
     for engine in ("closed-form", "autograd"):
         trained(digits, tmp_path / engine, *options, f"train.engine={engine}")
     found, expected = (history(tmp_path / engine) for engine in ("closed-form", "autograd"))
