@@ -44,7 +44,7 @@ class Connection(HttpToolsProtocol):
 def watch() -> None:
     """Let uvicorn's workers speak through `Connection`, where they choose a protocol by themselves."""
     uvicorn.protocols.http.auto.AutoHTTPProtocol = Connection
-    httptools_impl.HIGH_WATER_LIMIT = AHEAD
+    httptools_impl.HIGH_WATER_LIMIT = AHEAD  # type: ignore[attr-defined]
 
 
 def close_waiting(seconds: float = SECONDS) -> None:
