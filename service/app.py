@@ -205,7 +205,8 @@ class App:
             data, content_type, fields = await read_file(request, most)
             if predictor is None:
                 predictor = self.repository.get(_text(fields.get("model")) or request.query("model") or "")
-            window = predictor.window(request.query("timeline") or _text(fields.get("timeline")))
+            asked = request.query("timeline")
+            window = predictor.window(_text(fields.get("timeline")) if asked is None else asked)
             return await self._answer(request, predictor, data, content_type, window)
         finally:
             self.places.give_back(places)

@@ -40,9 +40,9 @@ class Request:
         return b""
 
     def query(self, name: str) -> str | None:
-        """The first value of a query parameter, None where there is none."""
+        """The last value of a query parameter, None where there is none."""
         text = self.scope["query_string"]
-        return parse_qs(text.decode("latin-1"), keep_blank_values=True).get(name, [None])[0] if text else None
+        return parse_qs(text.decode("latin-1"), keep_blank_values=True).get(name, [None])[-1] if text else None
 
     def content_length(self) -> int | None:
         """What Content-Length announces, None where it does not."""
