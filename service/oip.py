@@ -118,9 +118,12 @@ class Protocol:
     async def index(self, request: Request) -> Response:
         """Every model and version of the store, and whether it can be asked."""
         body = _object(await read(request, 2**16) or b"{}")
+        only_ready = body.get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise Refusal(400, "ready: expected true or false")
         names = [*self.repository.served, *(set(self.repository.failures) - set(self.repository.served))]
         rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
-        return _json([row for row in rows if row["state"] == "READY" or not body.get("ready")])
+        return _json([row for row in rows if row["state"] == "READY" or not only_ready])
 
     async def load(self, request: Request, name: str) -> Response:
         """Serve the model's present version of the store, now rather than when the store is looked at next."""
@@ -290,7 +293,7 @@ def _outputs(body: Parameters, card: ModelCard) -> list[_Output]:
     known = [card.output, *([] if card.known_threshold is None else [FAMILIARITY])]
     binary = _parameters(body).get("binary_data_output", False)
     asked = body.get("outputs")
-    if not asked:
+    if asked is None or asked == []:
         return [_Output(name, bool(binary)) for name in known]
     if not isinstance(asked, list):
         raise Refusal(400, "outputs: expected a list of outputs")
@@ -350,7 +353,9 @@ def _length_prefixed(texts: list[str]) -> bytes:
 
 
 def _parameters(holder: Parameters) -> Parameters:
-    parameters = holder.get("parameters") or {}
+    parameters = holder.get("parameters")
+    if parameters is None:  # or null, as clients send it that have none
+        return {}
     if not isinstance(parameters, dict):
         raise Refusal(400, "parameters: expected an object")
     return parameters

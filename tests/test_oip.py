@@ -135,6 +135,7 @@ class TestMetadata:
         ready = client.post("/v2/repository/index", json={"ready": True}).json()
         assert {row["state"] for row in ready} == {"READY"}
         assert client.get("/v2/repository/index").json() == rows
+        told(client.post("/v2/repository/index", json={"ready": 1}), 400)
 
 
 class TestLoad:
@@ -203,6 +204,8 @@ class TestInference:
         answer = client_of_triton.infer("digits", [tensor(PICTURES[:2], "image")])  # asks for binary_data_output
         assert answer.as_numpy("probabilities").shape == (2, 10)
         body = {"name": "vector", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2]]}
+        nothing = {"id": None, "parameters": None}
+        assert client.post(SUMS, json={"inputs": [body | {"parameters": None}], "outputs": None} | nothing).is_success
         plain = client.post(SUMS, json={"inputs": [body], "outputs": []})
         assert plain.headers["content-type"] == "application/json"
         assert plain.json() == {
@@ -405,7 +408,7 @@ class TestRefusals:
             changed() | {"outputs": [{"name": "value", "parameters": 1}]},
             *(changed() | {"outputs": [{"name": "value", "parameters": {"classification": c}}]} for c in (1, -1, "1")),
             *(changed() | {"id": i} for i in (1, [], {}, True)),
-            changed() | {"parameters": 1},
+            *(changed() | {key: value} for key in ("parameters", "outputs") for value in (1, 0, "", False)),
         ],
     )  # fmt: skip
     def test_bodies(self, client, body):
