@@ -39,7 +39,7 @@ OPEN = frozenset(("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/healt
 TOLD = ("model", "version", "label", "confidence", "known")  # of an answer, to the log of requests
 
 ALWAYS: Headers = ((b"x-content-type-options", b"nosniff"),)
-ANSWERED = b'{"error":{"code":"failed","message":"the service has failed; its log says why"}}'
+FAILED = "the service has failed; its log says why"
 
 Handler = Callable[..., Awaitable[Response]]
 Match = tuple[str, dict[str, Handler], tuple[str, ...]]  # the route's template, its handlers by method, their arguments
@@ -122,10 +122,10 @@ class App:
             status = 499  # what nginx calls it; nobody reads it but the log
             return
         except Refusal as error:
-            response = _refused(error, route)
+            response = _error(error.status, error.code, str(error), route, error.headers)
         except Exception:
             logger.exception("request %s to %s failed", request_id.decode(), route)
-            response = Response(ANSWERED, 500)
+            response = _error(500, "failed", FAILED, route)
         finally:
             if status:
                 self._told(request, request_id, route, status, start)
@@ -229,9 +229,7 @@ class App:
             raise blame(error, kind, content_type) from error
         self.metrics.answer(found)
         if self.logs:
-            request.told = {
-                key: found[key] for key in ("model", "version", "label", "confidence", "known") if key in found
-            }
+            request.told = {key: found[key] for key in TOLD if key in found}
             request.told["bytes"] = len(data)
         return response
 
@@ -277,11 +275,10 @@ def _handler(handlers: dict[str, Handler], method: str) -> Handler:
     raise Refusal(404, "there is nothing at this path; see /docs")
 
 
-def _refused(error: Refusal, route: str) -> Response:
+def _error(status: int, code: str, message: str, route: str, headers: Headers = ()) -> Response:
     """The error form; below /v2 that of the protocol."""
-    message = str(error)
-    body = {"error": message} if route.startswith("/v2") else {"error": {"code": error.code, "message": message}}
-    return Response(orjson.dumps(body), error.status, headers=error.headers)
+    body = {"error": message} if route.startswith("/v2") else {"error": {"code": code, "message": message}}
+    return Response(orjson.dumps(body), status, headers=headers)
 
 
 def _inline(data: bytes, kind: str) -> int:
@@ -299,7 +296,7 @@ def _text(field: str | None) -> str | None:
         value = orjson.loads(field)
     except orjson.JSONDecodeError:
         return field
-    return None if value is None else str(value)
+    return value if value is None or isinstance(value, str) else field
 
 
 async def _pass_on(app: ASGIApp, scope: Scope, receive: Receive, send: Send, headers: Headers) -> int:

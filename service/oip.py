@@ -2,6 +2,7 @@
 extensions (https://github.com/kserve/open-inference-protocol; the extensions are described with Triton).
 """
 
+import array
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,7 +33,8 @@ DTYPES: dict[str, Any] = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # dtype of a card → datatype of the protocol
-MAX_RANK = 8
+MAX_RANK = 8  # sizes of a shape that a refusal repeats
+MAX_DIGITS = 18  # of a length; int() takes time for more, and none for more than thousands
 
 Array = NDArray[Any]
 Parameters = dict[str, Any]
@@ -116,9 +118,12 @@ class Protocol:
     async def index(self, request: Request) -> Response:
         """Every model and version of the store, and whether it can be asked."""
         body = _object(await read(request, 2**16) or b"{}")
+        only_ready = body.get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise Refusal(400, "ready: expected true or false")
         names = [*self.repository.served, *(set(self.repository.failures) - set(self.repository.served))]
         rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
-        return _json([row for row in rows if row["state"] == "READY" or not body.get("ready")])
+        return _json([row for row in rows if row["state"] == "READY" or not only_ready])
 
     async def load(self, request: Request, name: str) -> Response:
         """Serve the model's present version of the store, now rather than when the store is looked at next."""
@@ -126,7 +131,8 @@ class Protocol:
             raise Refusal(
                 403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
             )
-        await read(request, 2**16)
+        if _parameters(_object(await read(request, 2**16) or b"{}")):
+            raise Refusal(400, "parameters: a model is served as the store holds it; none are read")
         await self._reload(name)
         self.repository.get(name)
         if name in self.repository.failures:
@@ -167,7 +173,7 @@ class Protocol:
         over its pieces, as they are everywhere."""
         rate, batch = predictor.card.input.sample_rate, inference.batch
         if rate is not None and batch.shape[1] > PIECE * rate:
-            return np.stack([predictor.outputs_of(sample) for sample in batch])
+            return np.stack([predictor.outputs_of(sample) for sample in batch]).astype(np.float32)
         familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
         rows = max(1, CHUNK_BYTES // max(1, batch[:1].nbytes))
         parts = [predictor.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
@@ -191,7 +197,7 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
     """The request's one input as the model takes it, and which outputs are wanted. Raises Refusal 400 or 413."""
     length = len(data)
     if header_length:
-        if not header_length.isdigit() or int(header_length) > length:
+        if not header_length.isdigit() or len(header_length) > MAX_DIGITS or int(header_length) > length:
             raise Refusal(400, "Inference-Header-Content-Length is not the length of a header in this body")
         length = int(header_length)
     body = _object(data[:length] if header_length else data)
@@ -213,7 +219,7 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
 def _array(tensor: Parameters, binary: memoryview, card: ModelCard, limits: Limits) -> Array:
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     wanted = card.input.shape
-    if datatype not in DTYPES:
+    if not isinstance(datatype, str) or datatype not in DTYPES:
         raise Refusal(400, f"datatype {str(datatype)[:20]!r} is not read; expected {DATATYPES[card.input.dtype]}")
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
         raise Refusal(400, "shape: expected a list of sizes")
@@ -231,49 +237,54 @@ def _array(tensor: Parameters, binary: memoryview, card: ModelCard, limits: Limi
     if size is None:
         if binary:
             raise Refusal(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor.get("data"), datatype, n, len(shape))
+        values = _from_json(tensor.get("data"), datatype, shape)
     else:
         dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
-        if "data" in tensor or type(size) is not int or size != len(binary) or size != n * dtype.itemsize:
-            raise Refusal(
-                400, f"binary_data_size: {n * dtype.itemsize} bytes expected, {len(binary)} follow the header"
-            )
+        if "data" in tensor:
+            raise Refusal(400, "the input has data and a binary_data_size; expected one of them")
+        expected = n * dtype.itemsize
+        if type(size) is not int or size != expected or len(binary) != expected:
+            told = f"{len(binary)} bytes follow the header"
+            raise Refusal(400, f"binary_data_size {str(size)[:20]}: expected {expected} for this shape, and {told}")
         values = np.frombuffer(binary, dtype)
     return _as(values, card.input.dtype).reshape(shape)
 
 
-def _from_json(data: Any, datatype: str, n: int, rank: int) -> Array:
-    """Numbers in row-major order, flat or nested, as an array (n,)."""
-    for _ in range(rank - 1):
+def _from_json(data: Any, datatype: str, shape: list[int]) -> Array:
+    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension."""
+    n = math.prod(shape)
+    for size in shape[1:]:
         if not isinstance(data, list) or not data or not isinstance(data[0], list):
             break
-        try:
-            data = list(itertools.chain.from_iterable(data))
-        except TypeError:
-            raise Refusal(400, "data: lists and numbers are mixed") from None
+        if not all(type(row) is list and len(row) == size for row in data):
+            raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
+        data = list(itertools.chain.from_iterable(data))
     if not isinstance(data, list) or len(data) != n:
         found = f"{len(data)} of them" if isinstance(data, list) else "none"
         raise Refusal(400, f"data: expected a list of {n} numbers, got {found}")
-    try:
-        if datatype == "UINT8":
-            return np.frombuffer(bytes(data), np.uint8)  # many times as fast as the general way
-        values = np.array(data)
-        if values.ndim != 1 or values.dtype.kind not in ("b" if datatype == "BOOL" else "iuf"):
-            raise ValueError
-        return _as(values, DTYPES[datatype])
-    except (ValueError, TypeError, OverflowError):
-        raise Refusal(400, f"data: expected numbers of datatype {datatype}") from None
+    # NumPy would make texts of all numbers, each as long as the longest, if there were one text among them.
+    types, dtype = set(map(type, data)), np.dtype(DTYPES[datatype])
+    if not types <= ({bool} if datatype == "BOOL" else {int, float}):
+        raise Refusal(400, f"data: expected numbers of datatype {datatype}")
+    if dtype.kind in "iu" and types == {int}:
+        try:
+            if datatype == "UINT8":
+                return np.frombuffer(bytes(data), dtype)  # many times as fast as the general way
+            return np.frombuffer(array.array(dtype.char, data), dtype)
+        except (ValueError, OverflowError):
+            raise Refusal(400, f"data: there are values that {dtype.name} cannot hold") from None
+    return _as(np.array(data, bool if datatype == "BOOL" else np.float64), dtype)
 
 
 def _as(values: Array, dtype: Any) -> Array:
-    """Numbers as another type; refused where it cannot hold them."""
+    """Numbers as another type; refused where it cannot hold them, or they are not finite."""
     dtype = np.dtype(dtype)
-    if values.dtype == dtype:
+    if values.dtype == dtype and dtype.kind != "f":
         return values
     with np.errstate(all="ignore"):
-        converted = values.astype(dtype)
-        exact = dtype.kind == "f" or bool((converted == values).all())
-    if not exact or (dtype.kind == "f" and not np.isfinite(converted).all()):
+        converted = values.astype(dtype, copy=False)
+        fits = np.isfinite(converted) if dtype.kind == "f" else converted == values
+    if not fits.all():
         raise Refusal(400, f"data: there are values that {dtype.name} cannot hold")
     return converted
 
@@ -282,15 +293,17 @@ def _outputs(body: Parameters, card: ModelCard) -> list[_Output]:
     known = [card.output, *([] if card.known_threshold is None else [FAMILIARITY])]
     binary = _parameters(body).get("binary_data_output", False)
     asked = body.get("outputs")
-    if not asked:
+    if asked is None or asked == []:
         return [_Output(name, bool(binary)) for name in known]
     if not isinstance(asked, list):
         raise Refusal(400, "outputs: expected a list of outputs")
-    outputs = []
+    outputs: list[_Output] = []
     for output in asked:
         name = output.get("name") if isinstance(output, dict) else None
         if name not in known:
             raise Refusal(400, f"unknown output {str(name)[:80]!r}; {card.name} gives {', '.join(known)}")
+        if any(name == other.name for other in outputs):  # or a small request would have an answer of any size
+            raise Refusal(400, f"output {name!r} is asked for twice")
         parameters = _parameters(output)
         classes = parameters.get("classification", 0)
         if type(classes) is not int or classes < 0 or (classes and name != "probabilities"):
@@ -340,7 +353,9 @@ def _length_prefixed(texts: list[str]) -> bytes:
 
 
 def _parameters(holder: Parameters) -> Parameters:
-    parameters = holder.get("parameters") or {}
+    parameters = holder.get("parameters")
+    if parameters is None:  # or null, as clients send it that have none
+        return {}
     if not isinstance(parameters, dict):
         raise Refusal(400, "parameters: expected an object")
     return parameters

@@ -106,6 +106,8 @@ def _protocol(cards: Sequence[ModelCard], model: Object) -> Object:
             "get": _operation("Readiness", {200: _ok("Ready"), 503: _ok("Ready")}, (), tag=tag)
         },
         "/v2/repository/index": {
+            "get": _operation("Models and versions of the store", {200: _ok("Index")}, (400, 408, 413, 415), tag=tag,
+                              error="ProtocolError"),
             "post": _operation(
                 "Models and versions of the store", {200: _ok("Index")}, (400, 408, 413, 415), [],
                 {"application/json": {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}}, tag,
@@ -114,8 +116,8 @@ def _protocol(cards: Sequence[ModelCard], model: Object) -> Object:
         },
         "/v2/repository/models/{model}/load": {
             "post": _operation(
-                "Serve the newest version now", {200: _ok("Empty")}, (403, 404, 408, 413, 415, 503), [model], None, tag,
-                error="ProtocolError",
+                "Serve the newest version now", {200: _ok("Empty")}, (400, 403, 404, 408, 413, 415, 503), [model], None,
+                tag, error="ProtocolError",
             )
         },
     }  # fmt: skip
@@ -260,10 +262,14 @@ def _schemas(limits: Limits) -> Object:
         "timeline": {"type": "array", "items": _object(window, ("start", "end"))},
     }
     sizes = {"type": "array", "items": {"type": "integer"}, "maxItems": 8}
-    asked = _object({"name": TEXT, "shape": sizes, "datatype": TEXT, "data": {}, "parameters": anything}, ("name",))
+    parameters = anything | maybe
+    asked = _object(
+        {"name": TEXT, "shape": sizes, "datatype": TEXT, "data": {}, "parameters": parameters},
+        ("name", "shape", "datatype"),
+    )
     given = _object({"name": TEXT, "shape": sizes, "datatype": TEXT, "data": {}}, ("name", "shape", "datatype"))
     told = _object({"name": TEXT, "datatype": TEXT, "shape": sizes})
-    output = _object({"name": TEXT, "parameters": anything}, ("name",))
+    output = _object({"name": TEXT, "parameters": parameters}, ("name",))
     row = _object({"name": TEXT, "version": TEXT, "state": TEXT | {"enum": ["READY", "UNAVAILABLE"]}, "reason": TEXT})
     return {
         "Answer": _object(answer, ("model", "version")),
@@ -287,13 +293,13 @@ def _schemas(limits: Limits) -> Object:
         "Empty": _object({}),
         "Inference": _object(
             {
-                "id": TEXT,
+                "id": TEXT | maybe,
                 "inputs": {
                     "type": "array", "items": asked, "minItems": 1, "maxItems": 1,
                     "description": f"one tensor of at most {limits.batch} samples",
                 },
-                "outputs": {"type": "array", "items": output},
-                "parameters": anything,
+                "outputs": {"type": "array", "items": output} | maybe,
+                "parameters": parameters,
             },
             ("inputs",),
         ),

@@ -15,7 +15,7 @@ from PIL import Image
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
 from service.drift import Drift
-from service.media import SILENCE, decode_audio, decode_image, peak
+from service.media import SILENCE, check_bytes, decode_audio, decode_image, peak
 from service.refusal import EXPECTED, Limits, MediaError, unreadable
 
 FALSE = np.array(False)
@@ -62,6 +62,7 @@ class Predictor:
                 assert self.card.input.sample_rate is not None
                 return decode_audio(data, self.card.input.sample_rate, limits)
             case "vector":
+                check_bytes(len(data), "vector", limits)
                 return decode_vector(data, self.card.input.shape[-1])
 
     def window(self, text: str | None) -> float | None:

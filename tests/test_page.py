@@ -424,6 +424,30 @@ class TestAccess:
         assert [link.get_attribute("href") for link in links.all()] == ["docs", "models", "metrics"]
 
 
+class TestDocs:
+    def test_swagger_ui(self, service, chromium):
+        page = chromium.new_page()
+        page.set_default_timeout(10_000)
+        wrong = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "request", lambda asked: None if asked.url.startswith((service.url, "data:")) else wrong.append(asked.url)
+        )
+        page.goto(f"{service.url}/docs")
+        document = httpx.get(f"{service.url}/docs.json").json()
+        expect(page.locator(".opblock")).to_have_count(sum(len(item) for item in document["paths"].values()))
+        expect(page.locator(".errors-wrapper")).to_have_count(0)
+        ready = page.locator("#operations-Operation-get_readyz")
+        ready.locator(".opblock-summary-control").click()
+        ready.get_by_role("button", name="Try it out").click()
+        ready.get_by_role("button", name="Execute").click()
+        expect(ready.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+        expect(ready.locator(".live-responses-table")).to_contain_text('"ready"')
+        page.close()
+        assert wrong == []
+
+
 def check(page):
     """Fails with what axe finds against the page's accessibility."""
     found = Axe().run(page)
