@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.load import Outcome, closed_loop, get, open_loop, post
-from tests.serving import FIRST, ROOT, Server, digits_model, fill_store, resident_mb, serving, workers
+from tests.serving import ROOT, Server, fill_store, resident_mb, serving, workers
 from tests.test_media import sound_bytes, tone
 from tests.test_service import FLUTE, digit_file
 
@@ -26,7 +26,6 @@ SOUND = post("/instruments", FLUTE)
 
 # The service with short times, in place of the 20 and 30 seconds that clients have.
 IMPATIENT = """
-import functools, os, sys
 from service import body, connections, service
 body.SECONDS = connections.SECONDS = 2
 connections.close_waiting.__defaults__ = (2,)
@@ -95,36 +94,30 @@ def test_four_times_what_it_can_do(server: Server, request_: bytes, record_prope
 
 def test_a_killed_worker_comes_back(server: Server, record_property: Any) -> None:
     (worker,) = workers(server)
-    held = 5
-    with ExitStack() as stack, httpx.Client(base_url=server.url, timeout=60) as client:
-        for _ in range(held):  # that the gauge tells of when the worker is gone
-            stack.enter_context(connected(server)).sendall(DIGIT[:-100])
-        until(lambda: in_flight(client) == held)
-        killed: list[float] = []
-
-        def kill() -> None:
-            os.kill(worker, signal.SIGKILL)
-            killed.append(time.perf_counter())
-            client.get("/livez")  # waits in the backlog
-            killed.append(time.perf_counter())
-
-        client.close()
-    client = httpx.Client(base_url=server.url, timeout=60)
     outcomes: list[Outcome] = []
-    loading = threading.Thread(target=lambda: outcomes.append(closed_loop(server.url, [DIGIT], 16, seconds=4)))
-    loading.start()
-    time.sleep(1)
-    kill()
-    loading.join()
-    record_property("seconds", round(killed[1] - killed[0], 1))
+    load = threading.Thread(target=lambda: outcomes.append(closed_loop(server.url, [DIGIT], 16, seconds=4)))
+    with ExitStack() as stack:
+        held = [stack.enter_context(connected(server)) for _ in range(5)]  # that the gauge counts when it dies
+        for connection in held:
+            connection.sendall(DIGIT[:-100])
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            until(lambda: in_flight(client) >= len(held))
+        load.start()
+        time.sleep(1)
+        os.kill(worker, signal.SIGKILL)
+        start = time.perf_counter()
+        for connection in held:
+            assert ended(connection) == b""
+        assert httpx.get(f"{server.url}/livez", timeout=60).is_success  # it waited in the backlog
+        record_property("seconds", round(time.perf_counter() - start, 1))
+        load.join()
     (outcome,) = outcomes
     assert set(outcome.statuses) == {200}
     assert 0 < outcome.lost <= 16
     assert len(outcome.bodies) == 1  # the same answer every time
-    assert max(outcome.waited[200]) > 0.5  # a connection that waited for the new worker
     assert workers(server) != [worker]
-    assert in_flight(client) == 0
-    client.close()
+    with httpx.Client(base_url=server.url) as client:
+        until(lambda: in_flight(client) == 0, 5)
 
 
 def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
@@ -187,11 +180,11 @@ def test_memory_is_flat_over_100_000_requests(server: Server, record_property: A
             unheard = [get(f"/{random.bytes(8).hex()}") for _ in range(200)]
             mixture = [r for i in range(200) for r in (digit, vector, tensor, vector, unheard[i], tensor, vector)]
             outcome = closed_loop(server.url, [*rare, *mixture], 16, n=5000)
-            assert set(outcome.statuses) <= {200, 400, 404}
+            assert set(outcome.statuses) <= {200, 404, 415}
             answers += sum(outcome.statuses.values())
             hang_up()
 
-    some(20_000)
+    some(10_000)
     before = resident_mb(worker)
     some(100_000)
     after = resident_mb(worker)
@@ -210,9 +203,10 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         httpx.Client(base_url=server.url, timeout=30) as client,
     ):
         says = {"nothing": b"", "half a header": b"POST /digits HTTP/1.1\r\nHost", "half a body": DIGIT[:-500]}
-        silent = {key: [stack.enter_context(connected(server)) for _ in range(150)] for key in says}
+        many = {"nothing": 220, "half a header": 220, "half a body": PLACES // 2}
+        silent = {key: [stack.enter_context(connected(server)) for _ in range(n)] for key, n in many.items()}
         for key, text in says.items():
-            for connection in silent[key][: PLACES // 2 if key == "half a body" else None]:
+            for connection in silent[key]:
                 connection.sendall(text)
         idle = [stack.enter_context(connected(server)) for _ in range(20)]
         for connection in idle:
@@ -237,7 +231,7 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         assert set(closed_loop(server.url, [DIGIT], 4, seconds=1).statuses) == {200}
         for connection in [*silent["nothing"], *silent["half a header"]]:
             assert ended(connection) == b""
-        for connection in silent["half a body"][: PLACES // 2]:
+        for connection in silent["half a body"]:
             assert ended(connection).startswith(b"HTTP/1.1 408 ")
         for connection in idle:
             assert ended(connection).startswith(b"HTTP/1.1 200 ")
