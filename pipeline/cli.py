@@ -319,6 +319,22 @@ def predict(
 
 
 @app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the model store.")],
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="The one before the present if not given.")
+    ] = None,
+) -> None:
+    """Serve an older version of a model; a running service follows within seconds. The next export is served again."""
+    from service import store
+
+    try:
+        print(f"{model}: serving {store.roll_back(model, version)}")
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+
+
+@app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,

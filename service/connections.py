@@ -31,8 +31,9 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """It waits for its next request."""
-        self.waiting[self] = time.monotonic()
+        """It waits for its next request, unless that has come already."""
+        if self.cycle.response_complete:
+            self.waiting[self] = time.monotonic()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

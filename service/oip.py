@@ -182,11 +182,12 @@ class Protocol:
     def _rows(self, name: str) -> Iterator[dict[str, str]]:
         served, failed = self.repository.served.get(name), self.repository.failures.get(name)
         present = served.card.version if served else None
+        broken = self.repository.failed.get(name)
         for model in self.repository.versions(name):
             version = str(model.tag.version)
             if version == present:
                 yield {"name": name, "version": version, "state": "READY", "reason": ""}
-            elif failed and f"{name}:{version}" in failed:
+            elif failed and version == broken:
                 yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": failed}
             else:
                 reason = f"opened when /v2/models/{name}/versions/{version} is asked"

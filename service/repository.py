@@ -36,7 +36,8 @@ class Repository:
         self.served: dict[str, Predictor] = {}
         self.failures: dict[str, str] = {}  # name → what a client may know of it; the reason stands in the log
         self.fixed, self._changed = fixed, changed
-        self._failed: dict[str, str] = {}  # name → version
+        self.failed: dict[str, str] = {}  # name → version
+        self._stamps: dict[str, store.Stamp] = {}  # of the store, when it was looked at last
         self._pinned: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
         self._lock = threading.Lock()
         self.follow()
@@ -44,20 +45,21 @@ class Repository:
     def follow(self, name: str | None = None) -> None:
         """Open what the store holds anew, close what it has no more; with a `name`, that model again if it failed."""
         with self._lock:
-            if name is not None:
-                self._failed.pop(name, None)
-            if self.fixed is None:
-                if self.served and store.current() == self._known():
-                    return
-                models = store.newest_models()
-            else:
-                models = self.fixed
+            stamps = store.stamps() if self.fixed is None else {}
+            if name is None and stamps and stamps == self._stamps:
+                return
+            # Other files in the same version: a copy into the store that was half done when it was looked at.
+            changed = {model for model, stamp in stamps.items() if stamp != self._stamps.get(model)}
+            if name in self.failed:
+                changed.add(name)
+            models = store.newest_models() if self.fixed is None else self.fixed
+            self._stamps = stamps
             for model in models:
-                if self._known().get(model.tag.name) != model.tag.version:
+                if model.tag.name in changed or self._known().get(model.tag.name) != model.tag.version:
                     self._open(model)
             for gone in set(self._known()) - {model.tag.name for model in models}:
                 self.failures.pop(gone, None)
-                self._failed.pop(gone, None)
+                self.failed.pop(gone, None)
                 if old := self.served.pop(gone, None):
                     logger.info("no longer serving %s:%s", gone, old.card.version)
                     self._changed(None, old)
@@ -75,15 +77,18 @@ class Repository:
             return self.get(name)
         with self._lock:
             predictor = self._pinned.get((name, version))
+            if predictor is not None and self.fixed is None and not store.holds(name, version):
+                del self._pinned[name, version]
+                predictor = None
             if predictor is None:
-                models = [model for model in self.versions(name) if model.tag.version == version]
-                if not models:
-                    raise Refusal(404, f"model {name!r} has no version {version!r}")
+                model = self._version(name, version)
+                if model is None:
+                    raise Refusal(404, f"model {name!r} has no version {version[:80]!r}")
                 try:
-                    predictor = _opened(models[0])
+                    predictor = _opened(model)
                 except Exception as error:
-                    logger.error("%s cannot be served: %s", models[0].tag, _line(error))
-                    raise Refusal(404, _told(models[0])) from error
+                    logger.error("%s cannot be served: %s", model.tag, _line(error))
+                    raise Refusal(404, _told(model)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
                     self._pinned.popitem(last=False)
@@ -100,20 +105,25 @@ class Repository:
         """Name → version of what is served, and name → reason of what is not."""
         return {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures}
 
+    def _version(self, name: str, version: str) -> bentoml.Model | None:
+        if self.fixed is None:
+            return store.version(name, version)
+        return next((model for model in self.versions(name) if model.tag.version == version), None)
+
     def _known(self) -> dict[str, str]:
         """Name → version that is served, or, where a newer one failed, that one."""
-        return {name: predictor.card.version for name, predictor in self.served.items()} | self._failed
+        return {name: predictor.card.version for name, predictor in self.served.items()} | self.failed
 
     def _open(self, model: bentoml.Model) -> None:
         name, version = model.tag.name, str(model.tag.version)
         try:
             predictor = _opened(model)
         except Exception as error:  # one broken file must not take the others down, nor the version before it
-            self._failed[name] = version
+            self.failed[name] = version
             self.failures[name] = _told(model)
             logger.error("%s cannot be served: %s", model.tag, _line(error))
             return
-        self._failed.pop(name, None)
+        self.failed.pop(name, None)
         self.failures.pop(name, None)
         old, self.served[name] = self.served.get(name), predictor
         self._changed(predictor, old)

@@ -46,7 +46,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_reads_as_a_manual(tmp_path: Path) -> None:
     text = percept("--help", home=tmp_path).stdout
-    for verb in ("tasks", "run", "extract", "train", "validate", "export", "predict", "serve"):
+    for verb in ("tasks", "run", "extract", "train", "validate", "export", "predict", "rollback", "serve"):
         assert f" {verb} " in text
     assert "runs/TASK" in text
     assert "--data" in percept("run", "--help", home=tmp_path).stdout
