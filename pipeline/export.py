@@ -290,7 +290,9 @@ def by_librosa(front: Mfcc, clip: NDArray[np.float32]) -> tuple[NDArray[np.float
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of the optional input
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _run(session: onnxruntime.InferenceSession, media: NDArray[Any], outputs: list[str]) -> list[NDArray[np.float32]]:
