@@ -1,5 +1,6 @@
 """Where a stage runs: on this machine, or on the nodes of a Ray cluster. The work itself is the same."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Engine:
             self._check_answers()
         dashboard = False if self.address == "local" else None  # a cluster has its own, or none
         try:
-            ray.init(self.address, include_dashboard=dashboard, logging_level="error", log_to_driver=False)
+            ray.init(self.address, include_dashboard=dashboard, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"--engine ray:{self.address}: {str(error).splitlines()[0]}") from None
         try:
