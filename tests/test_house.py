@@ -51,5 +51,5 @@ def test_what_is_pinned_is_what_is_asked_for() -> None:
         d for group in project["optional-dependencies"].values() for d in group if not d.startswith("percept")
     ]
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
-    assert {re.split("[[>]", d)[0].lower() for d in asked} <= pinned
+    assert {re.split(r"[\[>]", d)[0].lower() for d in asked} <= pinned
     assert "://" not in (ROOT / "constraints.txt").read_text()
