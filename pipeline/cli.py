@@ -207,20 +207,21 @@ def tune(
     export: Annotated[
         bool, typer.Option("--export", help="Then train the best on all training data, validate and export it.")
     ] = False,
+    engine: EngineOption = "local",
 ) -> None:
     """Search over the task's [tune] space by cross-validation.
 
     An interrupted search continues, and the same command in two terminals shares the work. The space, sampler, number
     of trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved = _load(task, data, set_, device)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export as exporting
     from pipeline import tune as searching
     from pipeline import validate as validating
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     folder = runs / resolved.name
-    searching.tune(resolved, folder, storage)
+    searching.tune(resolved, folder, storage, where)
     if export:
         best = searching.train_best(resolved, folder)
         validating.validate(best, folder)
