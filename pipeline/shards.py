@@ -46,6 +46,7 @@ class _Plan:
     have: dict[str, int]
     folder: Path
     attempt: str  # name of this run of the command
+    tries: int
     origin: dict[str, str]
 
 
@@ -72,7 +73,7 @@ def extract(
     folder = run.resolve() / FOLDER / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     have = {content: ALL if isinstance(row, str) else len(copies) for content, (row, copies) in known.items()}
-    plan = ray.put(_Plan(recipe, have, folder, uuid.uuid4().hex[:8], _origin()))
+    plan = ray.put(_Plan(recipe, have, folder, uuid.uuid4().hex[:8], TRIES, _origin()))
     parts = [samples[i : i + SHARD] for i in range(0, len(samples), SHARD)]
     manifest = [{"shard": k, "samples": pickle.dumps(part)} for k, part in enumerate(parts)]
     digests = [""] * len(samples)
@@ -116,9 +117,9 @@ def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
     try:
         with tries.open("ab") as f:
             f.write(b".")
-            if f.tell() > TRIES:
+            if f.tell() > known.tries:
                 names = f"{samples[0].file} … {samples[-1].file}"
-                return answer | {"problem": f"{names}: the process that decoded these files died {TRIES} times"}
+                return answer | {"problem": f"{names}: the process that decoded these files died {known.tries} times"}
         answer["kept"] = _do(path, samples, known, extractor)
         tries.unlink()
     except OSError as error:
