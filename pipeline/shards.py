@@ -130,7 +130,8 @@ def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
 def _do(path: Path, samples: Sequence[Sample], plan: _Plan, extractor: Any) -> int:
     from pipeline.extract import complete, digest_of
 
-    before = {content: result for content, result in _read(path) if result} if path.exists() else {}
+    held = _read(path) if path.exists() else []
+    before = {content: result for content, result in held if result}
     after: list[tuple[str, Extracted | None]] = []
     kept = 0
     with threads(1):  # as the local engine has it: no sum's order depends on their number
@@ -144,7 +145,8 @@ def _do(path: Path, samples: Sequence[Sample], plan: _Plan, extractor: Any) -> i
                 after.append((content, before[content]))
             else:
                 after.append((content, extractor(sample, content)))
-    _write(path, after)
+    if kept < len(samples) or [content for content, _ in held] != [content for content, _ in after]:
+        _write(path, after)
     return kept
 
 

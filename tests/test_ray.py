@@ -25,9 +25,9 @@ from tests.test_tune import without_seconds
 
 RATE = 22_050
 PERCEPT = "from pipeline.cli import main; main()"
-COPIES = "augment.copies=40"
+COPIES = "augment.copies=24"
 RATES = 'tune.space={"train.learning_rate"=[0.003, 0.01, 0.02, 0.03, 0.1, 0.2]}'
-SEARCH = (RATES, "tune.folds=3", "train.epochs=400")
+SEARCH = (RATES, "tune.folds=3", "train.epochs=250")
 
 
 class Cluster:
