@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
+from pipeline.engine import Engine
 from pipeline.task import Task, UserError
 from service.refusal import Limits, MediaError
 
@@ -71,6 +72,14 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="A file that cannot
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Export although the gate has not passed; recorded in the card.")
 ]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray[:ADDRESS]",
+        help="Where the work is done: on this machine; by Ray, started here; or by the cluster at HOST:PORT or auto.",
+    ),
+]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that extraction obeys
 WINDOW = 0.5  # seconds; of a timeline that names none
@@ -92,14 +101,16 @@ def run(
     runs: RunsOption = RUNS,
     strict: StrictOption = False,
     force: ForceOption = False,
+    engine: EngineOption = "local",
 ) -> None:
     """Extract, train, validate and export: the whole way, in one go."""
-    resolved = _load(task, data, set_, device)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export, extract, train, validate
 
     folder = runs / resolved.name
-    extract.extract(resolved, folder, strict)
-    train.train(resolved, folder)
+    with where.running():
+        extract.extract(resolved, folder, strict, where)
+        train.train(resolved, folder)
     validate.validate(resolved, folder)
     export.export(resolved, folder, force)
 
@@ -112,12 +123,13 @@ def extract(
     device: DeviceOption = None,
     runs: RunsOption = RUNS,
     strict: StrictOption = False,
+    engine: EngineOption = "local",
 ) -> None:
     """Stage 1: decode the samples into features (features.npz). What is known already is not decoded again."""
-    resolved = _load(task, data, set_, device)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import extract
 
-    extract.extract(resolved, runs / resolved.name, strict)
+    extract.extract(resolved, runs / resolved.name, strict, where)
 
 
 @app.command()
@@ -195,20 +207,21 @@ def tune(
     export: Annotated[
         bool, typer.Option("--export", help="Then train the best on all training data, validate and export it.")
     ] = False,
+    engine: EngineOption = "local",
 ) -> None:
     """Search over the task's [tune] space by cross-validation.
 
     An interrupted search continues, and the same command in two terminals shares the work. The space, sampler, number
     of trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved = _load(task, data, set_, device)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export as exporting
     from pipeline import tune as searching
     from pipeline import validate as validating
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     folder = runs / resolved.name
-    searching.tune(resolved, folder, storage)
+    searching.tune(resolved, folder, storage, where)
     if export:
         best = searching.train_best(resolved, folder)
         validating.validate(best, folder)

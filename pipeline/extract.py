@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -24,8 +24,9 @@ from tqdm import tqdm
 from models import frontend
 from models.card import Kind
 from models.frontend import FrontEnd, Mfcc
-from pipeline import sources, variations
+from pipeline import shards, sources, variations
 from pipeline.artifacts import require, write_npz
+from pipeline.engine import LOCAL, Engine
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
 from pipeline.task import Data, Task, UserError, Variation, digest
 from pipeline.threads import threads
@@ -114,12 +115,51 @@ class Features:
             raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None
 
 
-def extract(task: Task, run: Path, strict: bool = False) -> Features:
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to a sample, wherever that is.
+
+    parameters: of the front end; named: the splits that the data names
+    """
+
+    parameters: dict[str, Any]
+    data: Data
+    variation: Variation
+    named: frozenset[Split | None]
+
+    def split(self, sample: Sample, content: str) -> Split:
+        return assign_split(sample.split, self.named, content, self.data)
+
+    def n_copies(self, sample: Sample, content: str) -> int:
+        return self.variation.copies if self.split(sample, content) != "test" else 0
+
+    def extractor(self) -> Callable[[Sample, str], Extracted]:
+        """What makes a sample and the digest of its content into features, in several threads at once."""
+        module = frontend.build(self.parameters)
+        row = row_of(module)
+
+        def extracted(sample: Sample, content: str) -> Extracted:
+            copies = np.empty((self.n_copies(sample, content), module.n_features), np.float32)
+            try:
+                decoded = sample.media.load()
+            except MediaError as error:
+                return str(error), copies[:0]
+            for number in range(len(copies)):
+                clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
+                assert rate is not None
+                copies[number] = row(variations.vary(clip, rate, self.variation, content, number))
+            return row(decoded), copies
+
+        return extracted
+
+
+def extract(task: Task, run: Path, strict: bool = False, engine: Engine = LOCAL) -> Features:
     """Extract the features of every sample of the task's source into `run/features.npz`.
 
     Parameters
     ----------
     strict : a file that cannot be used is an error instead of a line in the report
+    engine : where the samples are decoded; the file is the same, bit for bit, on processors of one kind
 
     Raises
     ------
@@ -130,32 +170,27 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
     key = _key(parameters)
     copies_key = digest([key, task.augment.model_dump(exclude={"copies"}), getsource(variations)])
     known = _known(run / FILE, key, copies_key)
-    named = {s.split for s in samples}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(pool.map(_digest, samples, chunksize=CHUNK))
-        kept, skipped = _without_duplicates(samples, digests)
-        split = {i: assign_split(samples[i].split, named, digests[i], task.data) for i in kept}
-        n_copies = {i: task.augment.copies if split[i] != "test" else 0 for i in kept}
-        missing = [i for i in kept if not _complete(known.get(digests[i]), n_copies[i])]
-
-        def work(i: int) -> Extracted:
-            return _features(module, row, samples[i], task.augment, digests[i], n_copies[i])
-
-        module = frontend.build(parameters)
-        row = row_of(module)
-        for i, result in _extracted(pool, work, missing):
-            known[digests[i]] = result
+    recipe = Recipe(parameters, task.data, task.augment, frozenset(s.split for s in samples))
+    if engine.is_ray:
+        with engine.running():
+            digests, found = shards.extract(samples, recipe, known, run, digest([key, copies_key]))
+    else:
+        digests, found = _extract(samples, recipe, known)
+    kept, skipped = _without_duplicates(samples, digests)
+    decoded = sum(i in found for i in kept)
+    known.update((digests[i], found[i]) for i in kept if i in found)
     rows: list[Row] = []
-    usable, copies, copy_of = [], [np.empty((0, module.n_features), np.float32)], []
+    usable, copies, copy_of = [], [np.empty((0, frontend.build(parameters).n_features), np.float32)], []
     for i in kept:
-        found, varied = known[digests[i]]
-        if isinstance(found, str):
-            skipped.append((samples[i].file, found, digests[i]))
+        row, varied = known[digests[i]]
+        if isinstance(row, str):
+            skipped.append((samples[i].file, row, digests[i]))
         else:
-            copies.append(varied[: n_copies[i]])
-            copy_of += [len(rows)] * n_copies[i]
+            n_copies = recipe.n_copies(samples[i], digests[i])
+            copies.append(varied[:n_copies])
+            copy_of += [len(rows)] * n_copies
             usable.append(i)
-            rows.append(found)
+            rows.append(row)
     if strict and skipped:
         raise UserError("\n".join(f"{file}: {reason}" for file, reason, _ in skipped))
     if not rows:
@@ -166,7 +201,7 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
         x=np.stack(rows),
         y=y,
         labels=labels,
-        split=np.array([split[i] for i in usable]),
+        split=np.array([recipe.split(samples[i], digests[i]) for i in usable]),
         file=np.array([samples[i].file for i in usable]),
         digest=np.array([digests[i] for i in usable]),
         copies=np.concatenate(copies),
@@ -179,13 +214,13 @@ def extract(task: Task, run: Path, strict: bool = False) -> Features:
     if features.kind != "regression":
         _check_classes(features)
     features.save(run / FILE)
-    decoded = len(missing)
+    shards.discard(run)
     also = f" and {len(copy_of)} copies" if copy_of else ""
     print(f"{task.name}: {len(rows)} samples{also}, {decoded} newly extracted, {len(skipped)} skipped → {run / FILE}")
     return features
 
 
-def assign_split(named: Split | None, named_by_data: set[Split | None], content: str, data: Data) -> Split:
+def assign_split(named: Split | None, named_by_data: Set[Split | None], content: str, data: Data) -> Split:
     """Split of a sample: a pure function of its content's digest and the seed, unless the data names one.
 
     A split that the data never names is taken out of the training samples, in its share.
@@ -202,7 +237,8 @@ def assign_split(named: Split | None, named_by_data: set[Split | None], content:
     return candidates[-1]
 
 
-def _digest(sample: Sample) -> str:
+def digest_of(sample: Sample) -> str:
+    """Digest of the content."""
     try:
         return sample.media.digest()
     except MediaError as error:
@@ -227,9 +263,24 @@ def _known(path: Path, key: str, copies_key: str) -> dict[str, Extracted]:
     return known
 
 
-def _complete(found: Extracted | None, n_copies: int) -> bool:
+def complete(found: Extracted | None, n_copies: int) -> bool:
     """Whether nothing needs to be decoded for a sample and its copies."""
     return found is not None and (isinstance(found[0], str) or len(found[1]) >= n_copies)
+
+
+def _extract(
+    samples: Sequence[Sample], recipe: Recipe, known: Mapping[str, Extracted]
+) -> tuple[list[str], dict[int, Extracted]]:
+    """Digests of all samples, and by index what is found in those that are not known yet, in threads of this process.
+
+    Of identical samples one alone is looked at.
+    """
+    work = recipe.extractor()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = list(pool.map(digest_of, samples))
+        kept, _ = _without_duplicates(samples, digests)
+        missing = [i for i in kept if not complete(known.get(digests[i]), recipe.n_copies(samples[i], digests[i]))]
+        return digests, dict(_extracted(pool, lambda i: work(samples[i], digests[i]), missing))
 
 
 def _without_duplicates(
@@ -290,26 +341,6 @@ def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:
         return features
 
     return row
-
-
-def _features(
-    module: FrontEnd,
-    features: Callable[[NDArray[np.generic]], Row],
-    sample: Sample,
-    variation: Variation,
-    content: str,
-    n_copies: int,
-) -> Extracted:
-    copies = np.empty((n_copies, module.n_features), np.float32)
-    try:
-        decoded = sample.media.load()
-    except MediaError as error:
-        return str(error), copies[:0]
-    for number in range(n_copies):
-        clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
-        assert rate is not None
-        copies[number] = features(variations.vary(clip, rate, variation, content, number))
-    return features(decoded), copies
 
 
 def origin(task: Task) -> dict[str, Any]:

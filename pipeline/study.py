@@ -11,7 +11,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
@@ -105,53 +107,95 @@ def combinations(task: Task) -> list[dict[str, str]]:
 
 
 Outcome = tuple[dict[str, Any], str] | UserError  # a result with a score, and its words; or why there is none
-Judge = Callable[[Sequence[dict[str, Any]]], list[Outcome]]  # hyperparameters of trials → what became of each
+Judge = Callable[[Sequence[dict[str, Any]]], Future[list[Outcome]]]  # hyperparameters of trials → what became of each
 
 
-def work(task: Task, study: optuna.Study, judge: Judge) -> None:
-    """Do trials until all are done, whoever does them; several at a time, whose networks are trained together."""
+@dataclass(frozen=True)
+class Group:
+    """Trials begun together, whose networks are trained together; alive: their heartbeats."""
+
+    trials: list[tuple[Trial, dict[str, Any]]]
+    alive: ExitStack
+
+
+def work(task: Task, study: optuna.Study, judge: Judge, at_once: int, noted: Callable[[], Any]) -> None:
+    """Do trials until all are done, whoever does them; several at a time, whose networks are trained together.
+
+    Parameters
+    ----------
+    judge : what trains a group of trials; it may return before they are done
+    at_once : groups that it may train at a time
+    noted : called when the storage has the results of a group
+    """
     wanted = n_trials(task)
     # What `tpe` tries next depends on the results so far.
-    most = 1 if task.tune.sampler == "tpe" else TOGETHER
+    most = 1 if task.tune.sampler == "tpe" else max(1, min(TOGETHER, math.ceil(wanted / at_once)))
+    running: dict[Future[list[Outcome]], Group] = {}
     waiting = False
     with tqdm(total=wanted, desc="tune", unit="trial", disable=None) as bar:
-        while True:
-            fail_stale_trials(study)
-            _fail_stillborn(study)
-            trials = study.get_trials(deepcopy=False)
-            begun = slots(trials)[:wanted]
-            bar.n = sum(slot[-1].state.is_finished() for slot in begun)
-            bar.refresh()
-            if len(begun) < wanted or any(t.state == TrialState.WAITING for t in trials):
-                _do(task, study, judge, most, bar)
-            elif any(t.state == TrialState.RUNNING for slot in begun for t in slot):
-                if not waiting:
-                    bar.write("  waiting for the trials of other processes", file=sys.stdout)
-                waiting = True
-                time.sleep(0.5)
-            else:
-                return
-
-
-def _do(task: Task, study: optuna.Study, judge: Judge, most: int, bar: tqdm) -> None:
-    """Begin up to `most` trials and end them."""
-    chosen: list[tuple[Trial, dict[str, Any]]] = []
-    with ExitStack() as alive:
         try:
-            while len(chosen) < most and (trial := _begin(task, study)):
-                alive.enter_context(get_heartbeat_thread(trial._trial_id, study._storage))  # type: ignore[arg-type]
-                parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
-                trial.set_user_attr("parameters", parameters)
-                chosen.append((trial, parameters))
-            outcomes = judge([parameters for _, parameters in chosen]) if chosen else []
+            while True:
+                fail_stale_trials(study)
+                _fail_stillborn(study)
+                while len(running) < at_once and (group := _begin_group(task, study, most)):
+                    running[_judged(study, judge, group)] = group
+                trials = study.get_trials(deepcopy=False)
+                begun = slots(trials)[:wanted]
+                bar.n = sum(slot[-1].state.is_finished() for slot in begun)
+                bar.refresh()
+                if running:
+                    for future in wait(running, timeout=HEARTBEAT, return_when=FIRST_COMPLETED).done:
+                        _end_group(study, running[future], future.result(), bar, wanted)
+                        del running[future]
+                        noted()
+                elif any(t.state == TrialState.RUNNING for slot in begun for t in slot):
+                    if not waiting:
+                        bar.write("  waiting for the trials of other processes", file=sys.stdout)
+                    waiting = True
+                    time.sleep(0.5)
+                elif len(begun) == wanted and not any(t.state == TrialState.WAITING for t in trials):
+                    return
         except BaseException:  # Ctrl-C: the trials are to be done when the search goes on
-            for trial, _ in chosen:
-                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-                _again(study, trial.number)
+            for group in running.values():
+                _give_up(study, group)
             raise
-        for (trial, parameters), outcome in zip(chosen, outcomes, strict=True):
+
+
+def _begin_group(task: Task, study: optuna.Study, most: int) -> Group | None:
+    """Begin up to `most` trials, if there are any to be done."""
+    group = Group([], ExitStack())
+    try:
+        while len(group.trials) < most and (trial := _begin(task, study)):
+            group.alive.enter_context(get_heartbeat_thread(trial._trial_id, study._storage))  # type: ignore[arg-type]
+            parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
+            trial.set_user_attr("parameters", parameters)
+            group.trials.append((trial, parameters))
+    except BaseException:
+        _give_up(study, group)
+        raise
+    return group if group.trials else None
+
+
+def _judged(study: optuna.Study, judge: Judge, group: Group) -> Future[list[Outcome]]:
+    try:
+        return judge([parameters for _, parameters in group.trials])
+    except BaseException:
+        _give_up(study, group)
+        raise
+
+
+def _end_group(study: optuna.Study, group: Group, outcomes: Sequence[Outcome], bar: tqdm, wanted: int) -> None:
+    with group.alive:
+        for (trial, parameters), outcome in zip(group.trials, outcomes, strict=True):
             with suppress(UpdateFinishedTrialError):  # so long asleep that others took it for dead and did it again
-                _end(study, trial, parameters, outcome, bar, n_trials(task))
+                _end(study, trial, parameters, outcome, bar, wanted)
+
+
+def _give_up(study: optuna.Study, group: Group) -> None:
+    with group.alive:
+        for trial, _ in group.trials:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            _again(study, trial.number)
 
 
 def _begin(task: Task, study: optuna.Study) -> Trial | None:

@@ -4,6 +4,8 @@ import difflib
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,22 @@ from models.frontend import build
 from models.mlp import MLP
 from pipeline import extract, search_plots, sweep, train
 from pipeline.artifacts import read_json, write_json
+from pipeline.engine import LOCAL, Engine
 from pipeline.engines import Batch
 from pipeline.extract import Features
-from pipeline.study import SECTIONS, decode, n_trials, number_type, open_study, shown, slots, work
+from pipeline.study import (
+    MAX_RETRY,
+    SECTIONS,
+    Judge,
+    Outcome,
+    decode,
+    n_trials,
+    number_type,
+    open_study,
+    shown,
+    slots,
+    work,
+)
 from pipeline.sweep import Fold, Training
 from pipeline.task import Range, Task, UserError, digest, parse
 from pipeline.train import State
@@ -31,19 +46,21 @@ DATABASE = "search.db"
 FIXED = ("train.device", "train.framework", "train.engine")  # say where and with what, and change no result
 
 
-def tune(task: Task, run: Path, storage: str | None = None) -> dict[str, Any]:
+def tune(task: Task, run: Path, storage: str | None = None, engine: Engine = LOCAL) -> dict[str, Any]:
     """Search `task.tune.space` on `run/features.npz`; write `run/search.json` and its figures, print the table.
 
     Each trial trains the network once for every fold of the train and validation samples and is judged by the parts
     held out: by accuracy, or by the squared error of a regression. The test split is never read. If
     `train.early_stopping` is on, the part held out also says when to stop; then the score is as optimistic as the
     validation accuracy of a training run, and else it is that of the last epoch. The networks are trained by PyTorch,
-    whatever `train.framework` says: the mathematics is the same.
+    whatever `train.framework` says: the mathematics is the same. `search.json` holds the best so far all the while.
 
     Parameters
     ----------
     storage : Optuna's storage as a URL; `run/search.db` (SQLite) by default. The same search started again takes up
         what is there, and several processes may search at once. A trial whose process died is taken again.
+    engine : where the networks are trained; with Ray a group of trials on each core, or GPU, of the cluster. This
+        process alone uses the storage.
 
     Returns
     -------
@@ -55,20 +72,70 @@ def tune(task: Task, run: Path, storage: str | None = None) -> dict[str, Any]:
     """
     check_space(task)
     features = Features.load(run / extract.FILE)
-    folds = make_folds(task, features, train.choose_device(task.train.device))
-
-    def judge(chosen: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], str] | UserError]:
-        results = evaluate([_with(task, parameters) for parameters in chosen], features, folds)
-        return [r if isinstance(r, UserError) else (r, _judged(r)) for r in results]
-
     study = open_study(task, _name(task, features), storage or f"sqlite:///{(run / DATABASE).resolve()}")
-    work(task, study, judge)
+    with engine.running():
+        judge, at_once = (_on_ray if engine.is_ray else _here)(task, features)
+        work(task, study, judge, at_once, lambda: write_json(run / FILE, _result(task, features, study)))
     result = _result(task, features, study)
     write_json(run / FILE, result)
     print_table(result)
     n = len(search_plots.draw(run))
     print(f"{task.name}: {len(result['trials'])} trials → {run / FILE}, {n} figures → {run / search_plots.FOLDER}")
     return result
+
+
+def _here(task: Task, features: Features) -> tuple[Judge, int]:
+    """What trains a group of trials in this process, one after the other."""
+    folds = make_folds(task, features, train.choose_device(task.train.device))
+
+    def judge(chosen: Sequence[dict[str, Any]]) -> Future[list[Outcome]]:
+        done: Future[list[Outcome]] = Future()
+        done.set_result(_outcomes(task, chosen, features, folds))
+        return done
+
+    return judge, 1
+
+
+def _on_ray(task: Task, features: Features) -> tuple[Judge, int]:
+    """What trains a group of trials on a core or a GPU of the cluster, and how many there are.
+
+    A group whose worker or node died is trained again elsewhere.
+    """
+    import ray
+
+    assign_folds(task, features)
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = int(resources.get("GPU", 0)) if task.train.device != "cpu" else 0
+    if task.train.device == "cuda" and not gpus:
+        raise UserError("device cuda: no node of the cluster has a GPU")
+    device = "cuda" if gpus else "cpu"
+    shared = ray.put((task, features, device))
+    remote: Any = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=MAX_RETRY)(_in_worker)
+
+    def judge(chosen: Sequence[dict[str, Any]]) -> Future[list[Outcome]]:
+        outcomes: Future[list[Outcome]] = remote.remote([shared], list(chosen)).future()
+        return outcomes
+
+    return judge, gpus or max(1, int(resources["CPU"]))
+
+
+def _in_worker(shared: list[Any], chosen: Sequence[dict[str, Any]]) -> list[Outcome]:
+    task, features, folds = _prepared(shared[0])
+    return _outcomes(task, chosen, features, folds)
+
+
+@lru_cache(maxsize=1)
+def _prepared(shared: Any) -> tuple[Task, Features, list[Fold]]:
+    """Task, features and folds, once in every process."""
+    import ray
+
+    task, features, device = ray.get(shared)
+    return task, features, make_folds(task, features, train.choose_device(device))
+
+
+def _outcomes(task: Task, chosen: Sequence[dict[str, Any]], features: Features, folds: Sequence[Fold]) -> list[Outcome]:
+    results = evaluate([_with(task, parameters) for parameters in chosen], features, folds)
+    return [r if isinstance(r, UserError) else (r, _judged(r)) for r in results]
 
 
 def best(task: Task, run: Path) -> Task:
@@ -177,6 +244,25 @@ def _name(task: Task, features: Features) -> str:
 def make_folds(task: Task, features: Features, device: torch.device) -> list[Fold]:
     """The train and validation samples in `task.tune.folds` folds; none of the test split.
 
+    Raises
+    ------
+    UserError : a fold is empty
+    """
+    rows, fold = assign_folds(task, features)
+    front = build(features.task["features"])
+    folds = []
+    for k in range(task.tune.folds):
+        inside, outside = rows[fold == k], rows[fold != k]
+        splits = features.with_copies(outside), (features.x[inside], features.y[inside])
+        standardize = Standardize(front.n_features).fit(torch.from_numpy(splits[0][0]), front)
+        training, held_out = (_batch(x, y, standardize, device) for x, y in splits)
+        folds.append(Fold(training, held_out, standardize))
+    return folds
+
+
+def assign_folds(task: Task, features: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that are not of the test split, int64 (N,), and the fold of each.
+
     A sample's fold is a pure function of its content's digest and the seed of the data, like its split.
 
     Raises
@@ -185,18 +271,10 @@ def make_folds(task: Task, features: Features, device: torch.device) -> list[Fol
     """
     n = task.tune.folds
     rows = np.flatnonzero(~features.rows("test"))
-    fold = np.array([assign_fold(features.digest[row], n, task.data.seed) for row in rows])
-    front = build(features.task["features"])
-    folds = []
-    for k in range(n):
-        inside, outside = rows[fold == k], rows[fold != k]
-        if not len(inside) or not len(outside):
-            raise UserError(f"tune.folds = {n}: {len(rows)} samples do not fill them; use fewer folds")
-        splits = features.with_copies(outside), (features.x[inside], features.y[inside])
-        standardize = Standardize(front.n_features).fit(torch.from_numpy(splits[0][0]), front)
-        training, held_out = (_batch(x, y, standardize, device) for x, y in splits)
-        folds.append(Fold(training, held_out, standardize))
-    return folds
+    fold = np.array([assign_fold(features.digest[row], n, task.data.seed) for row in rows], np.int64)
+    if not np.bincount(fold, minlength=n).all():
+        raise UserError(f"tune.folds = {n}: {len(rows)} samples do not fill them; use fewer folds")
+    return rows, fold
 
 
 def assign_fold(content: str, folds: int, seed: int) -> int:
@@ -296,9 +374,11 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
 
 
 def _result(task: Task, features: Features, study: optuna.Study) -> dict[str, Any]:
-    """All that the search found, the best trial first, those that failed last."""
+    """All that the search has found, the best trial first, those that failed last."""
     trials = []
     for number, slot in enumerate(slots(study.get_trials(deepcopy=False))[: n_trials(task)], start=1):
+        if not slot[-1].state.is_finished():
+            continue
         attributes = slot[-1].user_attrs
         result = attributes.get("result", {"score": None})
         reason = {} if "result" in attributes else {"reason": attributes.get("reason", "its process died each time")}
