@@ -1,0 +1,89 @@
+"""Where a stage runs: on this machine, or on the nodes of a Ray cluster. The work itself is the same."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from pipeline.task import UserError
+
+SECONDS = 5  # that a cluster's address has to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """`local`; `ray`, which starts Ray on this machine; or `ray:ADDRESS`, a running cluster.
+
+    address : HOST:PORT of the cluster's head; "auto", the cluster that this machine is a node of; or "local", Ray
+        started for the time of the work
+    """
+
+    address: str | None = None
+
+    @property
+    def is_ray(self) -> bool:
+        return self.address is not None
+
+    @staticmethod
+    def parse(text: str) -> "Engine":
+        """The engine that a text names.
+
+        Raises
+        ------
+        UserError : it names none, or Ray is not installed
+        """
+        kind, colon, address = text.partition(":")
+        if text == "local":
+            return Engine()
+        host, _, port = address.rpartition(":")
+        if kind != "ray" or (colon and address != "auto" and not (host and "/" not in host and port.isdecimal())):
+            raise UserError(f"--engine {text}: expected local, ray, ray:auto or ray:HOST:PORT")
+        if find_spec("ray") is None:
+            raise UserError(f"--engine {text}: Ray is not installed: pip install '.[ray]' -c constraints.txt")
+        return Engine(address or "local")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let Ray run inside the block, unless the engine is local; what was not running before is shut down after.
+
+        Raises
+        ------
+        UserError : there is no cluster at the address
+        """
+        if self.address is None:
+            yield
+            return
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # a command of ours reports to nobody
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that this is to come
+        import ray
+
+        if ray.is_initialized():
+            yield
+            return
+        if ":" in self.address:
+            self._check_answers()
+        dashboard = False if self.address == "local" else None  # a cluster has its own, or none
+        try:
+            ray.init(self.address, include_dashboard=dashboard, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--engine ray:{self.address}: {str(error).splitlines()[0]}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    def _check_answers(self) -> None:
+        """Ray itself would try for a minute, and end the process."""
+        assert self.address is not None
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=SECONDS).close()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--engine ray:{self.address}: no cluster answers there: {reason}") from None
+
+
+LOCAL = Engine()
