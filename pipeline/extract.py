@@ -113,7 +113,8 @@ class Features:
             with np.load(require(path, "extract"), allow_pickle=False) as f:
                 return Features(
                     mapped(path, "x"), f["y"], tuple(f["labels"].tolist()), f["split"], f["files"], f["digest"],
-        """Read `features.npz`, x and copies once they are used; UserError where there is none or it is not ours."""
+                    mapped(path, "copies"), f["copy_of"],
+                    tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))),
                     json.loads(str(f["task"])), str(f["key"]), str(f["copies_key"]),
                 )  # fmt: skip
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
