@@ -31,7 +31,7 @@ from pipeline.extract import Features
 from pipeline.stored import PIECE, Table, fits
 from pipeline.task import Train, UserError
 
-FAILURES = 10  # losses of workers that a training survives
+FAILURES = 3  # losses of workers that a training survives
 AHEAD = 2  # messages of features that are on their way to a worker
 POLL = 0.5  # seconds between two looks at how far the training is
 
@@ -137,7 +137,8 @@ class Nodes:
                 train_loop_config=config,
                 torch_config=TorchConfig(backend="nccl" if self.device == "cuda" else "gloo"),
                 scaling_config=ray_train.ScalingConfig(
-                    num_workers=(1, self.n_workers),  # type: ignore[arg-type]  # its comment lags behind use_gpu=self.device == "cuda",
+                    num_workers=(1, self.n_workers),  # type: ignore[arg-type]  # a pair lets it shrink and grow
+                    use_gpu=self.device == "cuda",
                     resources_per_worker=self.resources, placement_strategy="SPREAD",
                 ),
                 run_config=ray_train.RunConfig(

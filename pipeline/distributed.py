@@ -132,6 +132,7 @@ def standardise(classifier: Classifier, data: Split, deal: Deal) -> None:
     classifier.standardize.take(Moments.joined(parts), front)
 
 
+@torch.inference_mode()
 def evaluate(mlp: MLP, data: Split, n: int, kind: Kind) -> tuple[float, float]:
     """As `pipeline.train.evaluate`, of the n samples of all workers."""
     if not n:

@@ -122,7 +122,7 @@ def _train(task: Task, run: Path, features: Features, with_validation: bool, eng
         options = task.train.model_copy(update={"epochs": state.best_epoch, "early_stopping": 0})
         judged, classifier = classifier, weights.network(replace(facts, known=None))
         if nodes:
-            nodes.take(facts, True)
+            nodes.take(replace(facts, known=None), True)
         anew = digest([*made_of, "again"])
         last, training, _ = _fit(classifier, again, facts.kind, options, device, run / CHECKPOINT, anew, nodes)
         with threads(1):
