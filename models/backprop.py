@@ -16,7 +16,7 @@ CUDA graphs need it, and networks with different numbers of samples can step tog
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -115,6 +115,8 @@ class Backprop:
 
     Attributes
     ----------
+    combine : what makes the gradients of this process's samples, in place, those of the whole batch, where others hold
+        the rest of it; nothing if None
     threads : of PyTorch's, for the large products and the optimiser; softmax and all that is small has one, so that the
         number changes no bit of the result. A step sets PyTorch's number and leaves it so
     """
@@ -163,6 +165,8 @@ class Backprop:
         self._prepare_penalties(lead, like)
         self._rates = torch.zeros(len(networks), **like)
         self.threads = torch.get_num_threads()
+        self.combine: Callable[[Tensor], object] | None = None
+        self._narrow = {batch_size: (self._hidden, self._d_output, self._scratch)}
         self._n_weights = n_weights
         self._moves: dict[tuple[bool, ...], tuple[Tensor, list[_Move]]] = {}
         self.prepare((True,) * len(networks))
@@ -203,6 +207,19 @@ class Backprop:
     def set_rate(self, factor: float) -> None:
         """Learning rate of the steps to come, as a factor of each network's own."""
         self._rates.copy_(torch.tensor([rate * factor for rate in self.learning_rates]))
+
+    def narrow(self, n: int) -> None:
+        """Let the batches to come have n samples, 0 … B, of one network: the first rows of the same memory."""
+        if n not in self._narrow:
+            hidden, d_output, scratch = next(iter(self._narrow.values()))
+            views = [(h.a[:n], h.d[:n]) for h in hidden]
+            self._narrow[n] = (
+                [replace(h, a=a, d=d, d_t=d.mT, a_seen=a, d_seen=d) for h, (a, d) in zip(hidden, views, strict=True)],
+                d_output.view(-1)[: len(d_output) * n].view(len(d_output), n),
+                [s[:n] for s in scratch],
+            )
+        self._hidden, self._d_output, self._scratch = self._narrow[n]
+        self._d_output_t = self._d_output.mT
 
     def prepare(self, active: tuple[bool, ...]) -> None:
         """Make ready to move those networks alone."""
@@ -257,6 +274,8 @@ class Backprop:
             torch.sum(h.d, -2, out=h.layer.b_gradient)
             if i:
                 h.product(h.d, h.layer.w, out=self._hidden[i - 1].d_seen)
+        if self.combine is not None:
+            self.combine(self.gradients)
         if self._l1 is not None:
             for layer, sign in zip(self.layers, self._sign_w, strict=True):
                 layer.w_gradient.addcmul_(torch.sign(layer.w, out=sign), self._l1)

@@ -1,7 +1,5 @@
 """The module that is exported: front end ∘ standardisation ∘ MLP ∘ temperature ∘ output activation, and familiarity."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +7,9 @@ from models.card import Kind
 from models.familiarity import Familiarity
 from models.frontend import FrontEnd, Pixels
 from models.mlp import MLP
+from models.moments import Moments
 
-ROWS = 8192  # that are taken to float64 at a time
+PART = 512 << 10  # bytes of features whose statistics are taken at once
 
 
 class Standardize(nn.Module):
@@ -29,19 +28,14 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(n_features))
 
     def fit(self, x: Tensor, front: FrontEnd) -> "Standardize":
-        """Take the statistics of x, float32 (N, D), the features of `front`: sums in float64, part by part, so that no
-        copy of x is made."""
-        one_unit = front.one_unit
-        parts, n = torch.split(x, ROWS), x.numel() if one_unit else len(x)
+        """Take the statistics of x, float32 (N, D), the features of `front`, part by part: no copy of x is made."""
+        parts = torch.split(x, part_rows(x.shape[1]))
+        return self.take(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
 
-        def mean(values: Iterable[Tensor]) -> Tensor:
-            total = sum(v.sum(None if one_unit else 0) for v in values)
-            assert isinstance(total, Tensor)
-            return total / n
-
-        centre = mean(part.double() for part in parts)
-        deviation = mean((part.double() - centre) ** 2 for part in parts).sqrt()
-        self.mean.copy_(centre.expand_as(self.mean))
+    def take(self, moments: Moments, front: FrontEnd) -> "Standardize":
+        """Take the statistics of features of `front`: of all parts of `part_rows`, joined in their order."""
+        deviation = moments.deviation
+        self.mean.copy_(moments.mean.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
         if front.weights is not None:
             self.deviation.div_(front.weights)
@@ -104,6 +98,11 @@ class Classifier(nn.Module):
     def answers(self, logits: Tensor) -> Tensor:
         """Logits of the network float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""
         return outputs(logits if self.kind == "regression" else logits / self.temperature, self.kind)
+
+
+def part_rows(n_features: int) -> int:
+    """How many samples make a part: by their width alone, so that the parts of a data set are the same everywhere."""
+    return max(1, PART // (4 * n_features))
 
 
 def n_outputs(kind: Kind, n_labels: int) -> int:

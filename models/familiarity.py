@@ -1,5 +1,8 @@
 """How familiar an input is: whether it is like what the classifier was trained on, or something it does not know."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,17 +46,35 @@ class Density(nn.Module):
 
     def fit(self, x: Tensor, y: Tensor) -> "Density":
         """Take means and covariances of x float32 (N, H), of classes y int64 (N,), each of which has samples."""
-        (k, rank), n_features = self.gain.shape, x.shape[1]
-        centre = x.double().mean(0)
-        least = LEAST * (x.double() - centre).square().mean().clamp(min=1e-12)
-        bases = torch.zeros(k, n_features, rank, dtype=torch.float64, device=x.device)
-        for i in range(k):
-            own = x[y == i].double() - centre
-            mean = own.mean(0)
-            spread = (own - mean).T @ (own - mean) / len(own)
-            values, vectors = torch.linalg.eigh(spread)
+        return self.fit_parts([(x, y)])
+
+    def fit_parts(self, parts: Iterable[tuple[Tensor, Tensor]]) -> "Density":
+        """As `fit`, of parts of x and y.
+
+        The covariances are joined part by part, as `models.moments` joins variances.
+        """
+        (k, rank), n_features = self.gain.shape, len(self.centre)
+        like: dict[str, Any] = {"dtype": torch.float64, "device": self.centre.device}
+        counts, means = [0] * k, torch.zeros(k, n_features, **like)
+        products = torch.zeros(k, n_features, n_features, **like)  # Σ (x - mean)(x - mean)ᵀ of each class
+        for x, y in parts:
+            for i in set(y.tolist()):
+                own = x[y == i].double()
+                mean, n = own.mean(0), counts[i] + len(own)
+                delta = mean - means[i]
+                products[i] += (own - mean).T @ (own - mean) + torch.outer(delta, delta) * (counts[i] / n * len(own))
+                means[i] += delta * (len(own) / n)
+                counts[i] = n
+        sizes = torch.tensor(counts, **like)
+        centre = sizes @ means / sum(counts)
+        total = products.diagonal(dim1=1, dim2=2).sum() + sizes @ (means - centre).square().sum(1)
+        least = LEAST * (total / (sum(counts) * n_features)).clamp(min=1e-12)
+        bases = torch.zeros(k, n_features, rank, **like)
+        for i, n in enumerate(counts):
+            mean = means[i] - centre
+            values, vectors = torch.linalg.eigh(products[i] / n)
             values, vectors = values.flip(0), vectors.flip(1)
-            r = min(rank, n_features - 1, len(own) // 3)  # few samples do not tell many directions
+            r = min(rank, n_features - 1, n // 3)  # few samples do not tell many directions
             residual = (values[r:].clamp(min=0).mean()).clamp(min=least)
             variance = values[:r].clamp(min=residual)
             bases[i, :, :r] = vectors[:, :r]

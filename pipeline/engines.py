@@ -18,6 +18,7 @@ from models.card import Kind
 from models.classifier import loss
 from models.mlp import MLP
 from models.reference import Penalties
+from pipeline.stored import Table
 from pipeline.task import Train
 from pipeline.threads import Pace, threads
 
@@ -30,6 +31,14 @@ class Batch:
     """A split on the device: features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
 
     x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A split whose features stay in their file, float32 (N, D), and only their targets lie on the device."""
+
+    x: Table
     y: Tensor
 
 
@@ -49,7 +58,7 @@ class Feed:
 
     def __init__(
         self,
-        data: Sequence[Batch],
+        data: Sequence[Batch | Stored],
         seeds: Sequence[int],
         batch_size: int,
         transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
@@ -63,7 +72,7 @@ class Feed:
         self.columns = columns[:1] if self.shared else columns
         self.transform, self.mix = transform, mix
         self.x, self.y = (sets[0].x, sets[0].y) if len(sets) == 1 else _joined(sets)
-        self.device = self.x.device
+        self.device = self.y.device
         counts = [n for _, n, _ in columns]
         self.batch_size = min(batch_size, max(counts))
         self.n_steps = -(-max(counts) // self.batch_size)
@@ -106,15 +115,21 @@ class Feed:
         steps, *lead, size = y.shape
         return torch.zeros(steps, *lead, n_outputs, size, device=y.device).scatter_(-2, y.unsqueeze(-2), 1.0)
 
+    def _take(self, rows: Tensor, out: Tensor) -> None:
+        if isinstance(self.x, Tensor):
+            torch.index_select(self.x, 0, rows.flatten(), out=out)
+        else:
+            self.x.take(rows.flatten(), out)
+
     def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator, shares: Tensor | None = None) -> None:
         """The samples of indices (..., B) into float32 (..., B, D), mixed where there are `partner_shares` (..., B)."""
         flat = out.view(-1, out.shape[-1])
-        torch.index_select(self.x, 0, rows.flatten(), out=flat)
+        self._take(rows, flat)
         if shares is not None:
             if self.partners is None:  # as many as the first, which is the largest
                 self.partners = torch.empty_like(flat)
             partners = self.partners[: len(flat)]
-            torch.index_select(self.x, 0, rows.roll(1, -1).flatten(), out=partners)
+            self._take(rows.roll(1, -1), partners)
             flat.lerp_(partners, shares.flatten().unsqueeze(1))
         if self.transform:
             self.transform(flat, generator)
@@ -146,8 +161,10 @@ class Feed:
         return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
 
 
-def _joined(sets: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-    return torch.cat([s.x for s in sets]), torch.cat([s.y for s in sets])
+def _joined(sets: Sequence[Batch | Stored]) -> tuple[Tensor, Tensor]:
+    in_memory = [s for s in sets if isinstance(s, Batch)]
+    assert len(in_memory) == len(sets), "only one data set may be trained on from its file"
+    return torch.cat([s.x for s in in_memory]), torch.cat([s.y for s in in_memory])
 
 
 class ClosedForm:
@@ -313,7 +330,12 @@ def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tenso
     Logits z float32 (steps, ..., K, B) and targets y (steps, ..., B) or (steps, ..., B, K) → float64 (M,) each; the
     accuracy of a regression is NaN.
     """
-    counted = feed.weights.squeeze(-2) > 0
+    total, correct = totals(z, y, feed.weights.squeeze(-2) > 0, kind)
+    return total / feed.counts, correct / feed.counts
+
+
+def totals(z: Tensor, y: Tensor, counted: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+    """As `measure`, the sums over the samples that are `counted`, bool (steps, ..., B)."""
     if z.ndim - 1 > counted.ndim:  # networks that share their batches
         counted, y = counted.unsqueeze(1), y.unsqueeze(1)
     if kind == "regression":
@@ -329,6 +351,7 @@ def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tenso
         losses = -torch.log_softmax(z, -2).gather(-2, index).squeeze(-2)
         hits = z.max(-2).indices == y  # several times as fast as argmax
     # Batch by batch first, which no number of threads divides otherwise.
-    sums = [torch.where(counted, values, 0).sum(-1, dtype=torch.float64).sum(0) for values in (losses, hits)]
-    total, correct = (s.view(-1) / feed.counts for s in sums)
+    total, correct = (
+        torch.where(counted, values, 0).sum(-1, dtype=torch.float64).sum(0).view(-1) for values in (losses, hits)
+    )
     return total, correct

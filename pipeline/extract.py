@@ -28,6 +28,7 @@ from pipeline import shards, sources, variations
 from pipeline.artifacts import require, write_npz
 from pipeline.engine import LOCAL, Engine
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
+from pipeline.stored import mapped
 from pipeline.task import Data, Task, UserError, Variation, digest
 from pipeline.threads import threads
 from service import media
@@ -64,6 +65,11 @@ class Features:
     task: dict[str, Any]
     key: str
     copies_key: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the features, copies and all."""
+        return self.x.nbytes + self.copies.nbytes
 
     def rows(self, split: Split) -> NDArray[np.bool_]:
         """Which rows are of that split."""
@@ -103,12 +109,13 @@ class Features:
 
     @staticmethod
     def load(path: Path) -> "Features":
-        """Read `features.npz`; UserError where there is none or it is not one of ours."""
+        """Read `features.npz`, x and copies once they are used; UserError where there is none or it is not ours."""
         try:
             with np.load(require(path, "extract"), allow_pickle=False) as f:
                 return Features(
-                    f["x"], f["y"], tuple(f["labels"].tolist()), f["split"], f["files"], f["digest"],
-                    f["copies"], f["copy_of"], tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))),
+                    mapped(path, "x"), f["y"], tuple(f["labels"].tolist()), f["split"], f["files"], f["digest"],
+                    mapped(path, "copies"), f["copy_of"],
+                    tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))),
                     json.loads(str(f["task"])), str(f["key"]), str(f["copies_key"]),
                 )  # fmt: skip
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:

@@ -9,8 +9,9 @@ from torch import Tensor
 from models.classifier import Classifier
 from models.familiarity import Familiarity
 from models.mlp import MLP
-from pipeline.engines import Batch, ClosedForm, Feed
+from pipeline.engines import Batch, ClosedForm, Feed, Stored
 from pipeline.foreign import foreign
+from pipeline.stored import Table, piece_rows, pieces, take
 from pipeline.task import Train
 
 KEPT = 0.98  # share of the validation samples that count as known, at least
@@ -20,18 +21,21 @@ RATE = 3e-3
 
 
 @torch.no_grad()
-def teach(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float:
+def teach(classifier: Classifier, training: Batch | Stored, validation: Batch | Stored, seed: int) -> float:
     """Give the classifier, whose temperature is set, a `Familiarity`: fitted to the training samples, its scale to the
     validation samples, both with standardised features; the least familiarity that counts as known."""
     familiarity = _fitted(classifier, training, seed)
-    logits, hidden = classifier.last_layer(validation.x)
-    known = validation.x, hidden, classifier.answers(logits)
-    familiarity.fit_scale(familiarity.log_likelihood(*known))
-    return threshold(familiarity(*known))
+
+    def judged(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, hidden = classifier.last_layer(x)
+        return x, hidden, classifier.answers(logits)
+
+    familiarity.fit_scale(torch.cat([familiarity.log_likelihood(*judged(x)) for x in pieces(validation.x)]))
+    return threshold(torch.cat([familiarity(*judged(x)) for x in pieces(validation.x)]))
 
 
 @torch.no_grad()
-def inherit(classifier: Classifier, judged: Classifier, training: Batch, seed: int) -> None:
+def inherit(classifier: Classifier, judged: Classifier, training: Batch | Stored, seed: int) -> None:
     """Give the classifier, trained anew on more samples, the temperature of the `judged` one and, if that has it, a
     `Familiarity` with its scale: no samples are left that could judge again."""
     classifier.temperature.copy_(judged.temperature)
@@ -39,12 +43,13 @@ def inherit(classifier: Classifier, judged: Classifier, training: Batch, seed: i
         _fitted(classifier, training, seed).scale.copy_(judged.familiarity.scale)
 
 
-def _fitted(classifier: Classifier, training: Batch, seed: int) -> Familiarity:
-    familiarity = classifier.add_familiarity().to(training.x.device)
+def _fitted(classifier: Classifier, training: Batch | Stored, seed: int) -> Familiarity:
+    familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
         _contrast(familiarity.contrast, classifier, training.x, seed)
     if familiarity.density is not None:
-        familiarity.density.fit(classifier.last_layer(training.x)[1], training.y)
+        hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
+        familiarity.density.fit_parts(zip(hidden, pieces(training.y, piece_rows(training.x)), strict=True))
     return familiarity
 
 
@@ -56,13 +61,12 @@ def threshold(familiarity: Tensor) -> float:
     return float((ranked[i] + (ranked[i - 1] if i else 0.0)) / 2)
 
 
-def _contrast(network: MLP, classifier: Classifier, known: Tensor, seed: int) -> None:
+def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, seed: int) -> None:
     """Train the network on standardised pictures (N, 784): 1 = known, 0 = foreign, as many of either."""
     standardize = classifier.standardize
     generator = torch.Generator().manual_seed(seed)
-    n = min(max(PICTURES[0], len(known)), PICTURES[1])
-    rows = torch.randint(len(known), (n,), generator=generator)
-    known = known[rows.to(known.device)]
+    n = min(max(PICTURES[0], len(samples)), PICTURES[1])
+    known = take(samples, torch.randint(len(samples), (n,), generator=generator))
     pictures = (known * standardize.deviation + standardize.mean).clamp(0, 1).cpu()
     strange = standardize.apply_(foreign(pictures, n, generator).to(known.device))
     data = Batch(torch.cat([known, strange]), (torch.arange(2 * n, device=known.device) < n).long())

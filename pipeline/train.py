@@ -1,34 +1,50 @@
-"""Stage 2: features → weights and history. The features lie on the device; mini-batches are reshuffled every epoch."""
+"""Stage 2: features → weights and history; mini-batches are reshuffled every epoch.
+
+The features lie on the device. Where they would take more than their share of its free memory they stay in their file,
+and each batch is read from there, the same one; on a Ray cluster its workers hold them (`pipeline.distributed`).
+"""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from models.calibration import fit_temperature
 from models.card import Kind
-from models.classifier import Classifier, Standardize, loss
+from models.classifier import Classifier, Standardize, loss, part_rows
 from models.mlp import MLP
+from models.moments import Moments
 from pipeline import extract, familiar, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.augment import Distortion
-from pipeline.engines import Autograd, Batch, ClosedForm, Feed, threads_for
+from pipeline.engine import LOCAL
+from pipeline.engine import Engine as Place
+from pipeline.engines import Autograd, Batch, ClosedForm, Feed, Stored, threads_for
 from pipeline.extract import Features
+from pipeline.stored import Table, fits, piece_rows, pieces
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import threads
 
+if TYPE_CHECKING:
+    from pipeline.cluster import Nodes
+
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
-ROWS = 16_384  # samples that are evaluated at a time, whose hidden layers take memory
+ROWS = 16_384  # samples that are evaluated at a time, at most, since their hidden layers take memory
 MIN_CALIBRATION = 10  # validation samples; fewer say nothing about confidence
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 ENGINES: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
 Engine = ClosedForm | Autograd
+Split = Batch | Stored
+Splits = tuple[Split, Split]  # to train on, to validate on
 HISTORY = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
 
 
@@ -43,7 +59,7 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
-def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts:
+def train(task: Task, run: Path, with_validation: bool = False, engine: Place = LOCAL) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
     At last the validation samples say what its confidence is worth, and what counts as known (`calibrate`). The history
@@ -56,24 +72,42 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
     ----------
     with_validation : train on the validation samples too, once everything that they decide has been decided; none are
         left to calibrate with
+    engine : where the network is trained, here or on the nodes of a Ray cluster; the history is the same but for
+        rounding
 
     Raises
     ------
-    UserError : no features, no such device, no Keras where it is asked for, the loss is no longer a number
+    UserError : no features, no such device, no Keras where it is asked for, the loss is no longer a number, the engine
+        is not there or cannot do what the task asks
     """
     features = Features.load(run / extract.FILE)
-    device = choose_device(task.train.device)
-    facts = weights.begin(task, features, device_name(device))
+    with engine.running():
+        return _train(task, run, features, with_validation, engine)
+
+
+def _train(task: Task, run: Path, features: Features, with_validation: bool, engine: Place) -> weights.Facts:
+    nodes: Nodes | None = None
+    if engine.is_ray:
+        from pipeline import cluster  # an optional extra, and seconds to import
+
+        nodes = cluster.Nodes(run / extract.FILE, task.train)
+    device = torch.device("cpu") if nodes else choose_device(task.train.device)
+    facts = weights.begin(task, features, nodes.device if nodes else device_name(device))
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
     data = [facts.data_digest, features.copies_key, len(features.copies), with_validation]
     made_of = [*data, facts.features, facts.model, facts.train, facts.device]
-    splits = _splits(features, with_validation)
-    refit = task.train.refit and not with_validation and bool(len(splits[1].y))
-    again = _splits(features, True) if refit else None
+    refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
+    in_memory = task.train.framework == "keras" or fits((1 + refit) * features.n_bytes, device)
+    stored = bool(nodes) or not in_memory
+    splits = splits_of(features, with_validation, stored)
+    again = splits_of(features, True, stored) if refit else None
     del features  # from here on the splits are the only copy
+    if nodes:
+        nodes.take(facts, with_validation)
     first = digest([*made_of, "first"])
-    state, training, validation = _fit(classifier, splits, facts.kind, task.train, device, run / CHECKPOINT, first)
+    fitted = _fit(classifier, splits, facts.kind, task.train, device, run / CHECKPOINT, first, nodes)
+    state, training, validation = fitted
     facts = replace(
         facts,
         known=calibrate(classifier, training, validation, task.train.seed),
@@ -87,8 +121,10 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
         print(f"{task.name}: anew on training and validation samples, {state.best_epoch} epochs")
         options = task.train.model_copy(update={"epochs": state.best_epoch, "early_stopping": 0})
         judged, classifier = classifier, weights.network(replace(facts, known=None))
+        if nodes:
+            nodes.take(replace(facts, known=None), True)
         anew = digest([*made_of, "again"])
-        last, training, _ = _fit(classifier, again, facts.kind, options, device, run / CHECKPOINT, anew)
+        last, training, _ = _fit(classifier, again, facts.kind, options, device, run / CHECKPOINT, anew, nodes)
         with threads(1):
             familiar.inherit(classifier, judged, training, task.train.seed)
         facts = replace(facts, seconds=facts.seconds + last.history["seconds"][-1])
@@ -100,22 +136,31 @@ def train(task: Task, run: Path, with_validation: bool = False) -> weights.Facts
 
 def _fit(
     classifier: Classifier,
-    splits: tuple[Batch, Batch],
+    splits: Splits,
     kind: Kind,
     options: Train,
     device: torch.device,
     checkpoint: Path,
     fingerprint: str,
-) -> tuple[State, Batch, Batch]:
+    nodes: "Nodes | None",
+) -> tuple[State, Split, Split]:
     """Train the classifier's standardisation and network on the first split; where training stands, and the
-    splits standardised, on the device. They are changed where they lie."""
+    splits standardised, on the device. Those in memory are changed where they lie."""
     training, validation = splits
     if options.early_stopping and not len(validation.y):
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
-    standardize = classifier.standardize.fit(training.x, classifier.frontend)
-    training, validation = (Batch(standardize.apply_(s.x).to(device), s.y.to(device)) for s in splits)
+    if nodes:
+        state = nodes.fit(classifier, options, checkpoint, fingerprint)
+        training, validation = (standardised(s, classifier.standardize, device) for s in splits)
+        return state, training, validation
+    front, standardize = classifier.frontend, classifier.standardize
+    rows = part_rows(front.n_features)
+    standardize.take(Moments.joined(Moments.of(x, front.one_unit) for x in pieces(training.x, rows)), front)
+    training, validation = (standardised(s, standardize, device) for s in splits)
     mlp = classifier.mlp.to(device)
     if options.framework == "keras":
+        assert isinstance(training, Batch)
+        assert isinstance(validation, Batch)
         from pipeline import keras_engine  # an optional extra, and seconds to import
 
         state = keras_engine.fit(mlp, training, validation, kind, options)
@@ -127,7 +172,7 @@ def _fit(
 
 
 @torch.no_grad()
-def calibrate(classifier: Classifier, training: Batch, validation: Batch, seed: int) -> float | None:
+def calibrate(classifier: Classifier, training: Split, validation: Split, seed: int) -> float | None:
     """Fit the classifier's temperature and give it its familiarity, by samples with standardised features.
 
     Returns
@@ -142,7 +187,7 @@ def calibrate(classifier: Classifier, training: Batch, validation: Batch, seed: 
         print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
         return None
     with threads(1):  # no sum's order depends on their number
-        logits = torch.cat([classifier.mlp(x) for x in torch.split(validation.x, ROWS)])
+        logits = torch.cat([classifier.mlp(x) for x in pieces(validation.x)])
         temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
         classifier.temperature.fill_(temperature)
         known = familiar.teach(classifier, training, validation, seed)
@@ -150,19 +195,35 @@ def calibrate(classifier: Classifier, training: Batch, validation: Batch, seed: 
     return known
 
 
-def _splits(features: Features, with_validation: bool) -> tuple[Batch, Batch]:
-    """What to train on and what to validate on, each a copy that may be changed where it lies."""
+def splits_of(features: Features, with_validation: bool, stored: bool) -> Splits:
+    """What to train on and what to validate on: rows that stay in their file, or copies that may be changed."""
     of_train = ~features.rows("test") if with_validation else features.rows("train")
     of_validation = features.rows("validation") & ~of_train
+    if stored:
+        return _stored(features, of_train, of_train[features.copy_of]), _stored(features, of_validation)
     splits = features.with_copies(of_train), (features.x[of_validation], features.y[of_validation])
     training, validation = (Batch(torch.from_numpy(x), torch.from_numpy(y)) for x, y in splits)
     return training, validation
 
 
+def _stored(features: Features, rows: NDArray[np.bool_], copies: NDArray[np.bool_] | None = None) -> Stored:
+    """Those rows, and those of the copies below them."""
+    taken = np.flatnonzero(rows)
+    copied = np.empty(0, np.int64) if copies is None else np.flatnonzero(copies)
+    table = Table([features.x, features.copies], np.concatenate([taken, len(features.x) + copied]))
+    return Stored(table, torch.from_numpy(features.y[np.concatenate([taken, features.copy_of[copied]])]))
+
+
+def standardised(split: Split, standardize: Standardize, device: torch.device) -> Split:
+    if isinstance(split, Batch):
+        return Batch(standardize.apply_(split.x).to(device), split.y.to(device))
+    return Stored(split.x.standardised(standardize, device), split.y.to(device))
+
+
 def fit(
     mlp: MLP,
-    training: Batch,
-    validation: Batch,
+    training: Split,
+    validation: Split,
     kind: Kind,
     options: Train,
     checkpoint: Path,
@@ -172,7 +233,7 @@ def fit(
     """Train `mlp` in place; continue from `checkpoint` if it carries the same fingerprint."""
     feed = Feed([training], [options.seed], options.batch_size, change, options.mix)
     engine = ENGINES[options.engine]([mlp], feed, kind, [options])
-    state = _restore(checkpoint, fingerprint, engine, training.x.device)
+    state = resume(checkpoint, fingerprint, engine, feed.device)
     started = time.perf_counter() - (state.history["seconds"][-1] if state.epoch else 0.0)
     saved = time.perf_counter()
     factor = SCHEDULES[options.schedule]
@@ -181,7 +242,8 @@ def fit(
             loss, accuracy = engine.epoch(state.epoch, factor(state.epoch, options.epochs))
             record(state, (loss.item(), accuracy.item()), mlp, validation, kind, options, started, bar)
             if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                _save(checkpoint, fingerprint, engine, state)
+                with replacing(checkpoint) as temporary:
+                    torch.save(checkpoint_of(fingerprint, engine, state), temporary)
                 saved = time.perf_counter()
     if state.best:
         mlp.load_state_dict(state.best)
@@ -192,20 +254,28 @@ def record(
     state: State,
     measured: tuple[float, float],
     mlp: MLP,
-    validation: Batch,
+    validation: Split,
     kind: Kind,
     options: Train,
     started: float,
     bar: tqdm,
 ) -> None:
     """After an epoch, whose mean loss and accuracy were measured: a row of the history, the best weights, the bar."""
-    row = note(state, measured, evaluate(mlp, validation, kind), mlp, options, time.perf_counter() - started)
+    show(
+        note(state, measured, evaluate(mlp, validation, kind), mlp, options, time.perf_counter() - started),
+        options,
+        bar,
+    )
+
+
+def show(row: Sequence[float], options: Train, bar: tqdm) -> None:
+    """A row of the history, on the bar; or a line now and then, in a log."""
     bar.update()
     bar.set_postfix(loss=f"{row[1]:.4f}", validation=f"{row[3]:.4f}")
-    if bar.disable and state.epoch % max(1, options.epochs // 10) == 0:
+    if bar.disable and row[0] % max(1, options.epochs // 10) == 0:
         values = zip(("loss", "validation loss", "validation accuracy"), (row[1], row[3], row[4]), strict=True)
         known = ", ".join(f"{name} {value:.4f}" for name, value in values if not math.isnan(value))
-        print(f"  epoch {state.epoch}/{options.epochs}: {known}", flush=True)
+        print(f"  epoch {row[0]}/{options.epochs}: {known}", flush=True)
 
 
 def note(
@@ -292,19 +362,25 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 }
 
 
-@torch.inference_mode()
-def evaluate(mlp: MLP, data: Batch, kind: Kind) -> tuple[float, float]:
+def evaluate(mlp: MLP, data: Split, kind: Kind) -> tuple[float, float]:
     """Mean loss, without the penalty, and accuracy; NaN where there is none."""
     n = len(data.y)
     if not n:
         return math.nan, math.nan
-    total = torch.zeros(2, dtype=torch.float64, device=data.x.device)
-    with threads(threads_for(min(n, ROWS), mlp)):
-        for x, y in zip(torch.split(data.x, ROWS), torch.split(data.y, ROWS), strict=True):
+    mean_loss, accuracy = (totals(mlp, data, kind) / n).tolist()
+    return mean_loss, accuracy
+
+
+@torch.inference_mode()
+def totals(mlp: MLP, data: Split, kind: Kind) -> Tensor:
+    """Sum of the samples' losses, without the penalty, and number of right answers, float64 (2,); NaN for none."""
+    total = torch.zeros(2, dtype=torch.float64, device=data.y.device)
+    rows = min(ROWS, piece_rows(data.x))
+    with threads(threads_for(min(max(1, len(data.y)), rows), mlp)):
+        for x, y in zip(pieces(data.x, rows), pieces(data.y, rows), strict=True):
             logits = mlp(x)
             total += torch.stack([loss(logits, y, kind) * len(y), _correct(logits, y, kind)])
-    mean_loss, accuracy = (total / n).tolist()
-    return mean_loss, accuracy
+    return total
 
 
 def print_summary(mlp: MLP) -> None:
@@ -327,22 +403,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _save(path: Path, fingerprint: str, engine: Engine, state: State) -> None:
-    with replacing(path) as temporary:
-        torch.save(
-            {
-                "fingerprint": fingerprint,
-                "engine": engine.state(),
-                "state": {name: getattr(state, name) for name in state.__slots__},
-            },
-            temporary,
-        )
+def checkpoint_of(fingerprint: str, engine: Any, state: State) -> dict[str, Any]:
+    """What a training continues from; `resume` takes it."""
+    values = {name: getattr(state, name) for name in state.__slots__}
+    return {"fingerprint": fingerprint, "engine": engine.state(), "state": values}
 
 
-def _restore(path: Path, fingerprint: str, engine: Engine, device: torch.device) -> State:
+def resume(file: Path | BinaryIO, fingerprint: str, engine: Any, device: torch.device) -> State:
     """The state of a killed run of the very same training, or a new one."""
     try:
-        saved = torch.load(path, weights_only=True, map_location=device)
+        saved = torch.load(file, weights_only=True, map_location=device)
         if saved["fingerprint"] != fingerprint:
             return State()
     except Exception:  # none there, or of another version: torch's loader raises many kinds

@@ -1,0 +1,47 @@
+"""Mean and variance of data that are seen part by part, on one machine or many, as exact as from all at once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of n values for each feature: mean, and sum of the squared deviations from it, float64 (D,); or () over all.
+
+    Parts are joined by the formula of Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance"),
+    which takes no difference of large sums, so that a small variance beside a large mean keeps its digits. Whoever
+    joins the same parts in the same order gets the same bits, wherever they were counted.
+    """
+
+    n: int
+    mean: Tensor
+    squares: Tensor
+
+    @staticmethod
+    def of(x: Tensor, one_unit: bool) -> "Moments":
+        """Of one part, float32 (N, D), N ≥ 1, small enough for two copies in float64."""
+        values = x.double().flatten() if one_unit else x.double()
+        mean = values.mean(0)
+        deviations = values.sub_(mean)
+        # The second term is 0 but for the rounding of the mean, which it takes back (ibid., eq. 1.7).
+        squares = deviations.square().sum(0) - deviations.sum(0).square() / len(values)
+        return Moments(len(values), mean, squares)
+
+    def join(self, other: "Moments") -> "Moments":
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.n / n)
+        return Moments(n, mean, self.squares + other.squares + delta.square() * (self.n / n * other.n))
+
+    @staticmethod
+    def joined(parts: Iterable["Moments"]) -> "Moments":
+        return reduce(Moments.join, parts)
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation, of the values as a whole population."""
+        return torch.sqrt(self.squares / self.n)
