@@ -101,6 +101,7 @@ class Nodes:
             "train.engine = 'autograd'": options.engine == "autograd",
             "train.augment": bool(options.augment),
             "train.noise": options.noise > 0,
+            "train.mix": options.mix > 0,
         }
         if any(refused.values()):
             what = next(name for name, asked in refused.items() if asked)
