@@ -2,9 +2,9 @@
 
     python -m benchmarks.scale_training
 
-60,000 × 784 random features and 10 classes, 100 hidden units, Adam, as `percept train` trains them; one in a
-hundred is a validation sample. The best of all epochs but the first. Workers are nodes of one CPU, which the machine should have
-as many of.
+60,000 × 784 random features and 10 classes, 100 hidden units, Adam, as `percept train` trains them; one in a hundred
+is a validation sample. The best of all epochs but the first. A worker is a node of one CPU; the machine should have as
+many.
 """
 
 import io
