@@ -6,6 +6,7 @@ that all machines share. What a worker has been dealt lies in its memory, or in 
 """
 
 import io
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# For workers to be placed: after a node was lost Ray still counts on it for a moment, waits, and only then looks again.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+
 import ray
 import torch
 import torch.distributed as dist
