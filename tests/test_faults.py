@@ -128,11 +128,14 @@ def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
     with serving(home) as server, ExitStack() as stack:
         long, slow, idle = (stack.enter_context(connected(server)) for _ in range(3))
         idle.sendall(get("/livez"))
-        assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
+        told = b""
+        while not told.endswith(b"\r\n\r\n\n"):
+            told += idle.recv(1000)
+        assert told.startswith(b"HTTP/1.1 200 ")
         slow.sendall(DIGIT[:-3])
         long.sendall(recording)
         with httpx.Client(base_url=server.url) as client:
-            until(lambda: in_flight(client) >= 1)
+            until(lambda: in_flight(client) >= 2)
         server.process.send_signal(signal.SIGTERM)
         assert idle.recv(1) == b""
         for i in (3, 2, 1):
