@@ -191,10 +191,9 @@ def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
     is true unless it is given: ONNX Runtime computes every output, whether it is asked for or not, and of a picture's
     answer familiarity is half the work."""
     others = [o.name for o in graph.output if o.name != output]
-    shared = _ancestors(graph, others)
-    own = [node for i, node in enumerate(graph.node) if i in _ancestors(graph, [output]) - shared]
+    own = _ancestors(graph, [output]) - _ancestors(graph, others)
     inside = f"{output}_if_wanted"
-    moved = [onnx.NodeProto.FromString(node.SerializeToString()) for node in own]
+    moved = [onnx.NodeProto.FromString(node.SerializeToString()) for i, node in enumerate(graph.node) if i in own]
     for node in moved:
         node.output[:] = [inside if name == output else name for name in node.output]
     nothing = onnx.helper.make_node("ReduceMin", [graph.output[0].name, "columns"], ["nothing"], keepdims=0)
@@ -204,7 +203,7 @@ def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
         )
         for name, nodes in (("then", moved), ("else", [nothing]))
     }
-    kept = [node for node in graph.node if node not in own]
+    kept = [node for i, node in enumerate(graph.node) if i not in own]
     del graph.node[:]
     graph.node.extend([*kept, onnx.helper.make_node("If", [condition], [output], **branches)])
     graph.input.append(onnx.helper.make_tensor_value_info(condition, onnx.TensorProto.BOOL, []))

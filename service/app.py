@@ -61,7 +61,6 @@ class App:
         self.guard = Guard.from_environment()
         self.logs = log.wanted()
         self.bentoml: ASGIApp | None = None
-        self._reloading: asyncio.Lock | None = None
 
     def open(self, repository: "Repository", metrics: "Metrics") -> None:
         """Answer with these from now on."""
@@ -77,14 +76,11 @@ class App:
             metrics.answers,
             self.reload if self.guard.has_keys else None,
         )
-        self._reloading = asyncio.Lock()
         self._fixed = self._fixed_routes()
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; open the model of that name again if it had failed."""
-        assert self._reloading is not None
-        async with self._reloading:
-            await anyio.to_thread.run_sync(self.repository.follow, name)
+        await anyio.to_thread.run_sync(self.repository.follow, name)
 
     async def follow(self, seconds: float) -> None:
         """Go on looking for changes in the model store, and telling how busy this worker is."""
@@ -144,7 +140,7 @@ class App:
             "/models": self.models,
             "/livez": self.live,
             "/healthz": self.live,
-            "/readyz": self.ready,
+            "/readyz": v2.ready,
             "/metrics": self.render_metrics,
             "/docs.json": self.openapi,
             "/v2": v2.server,
@@ -195,12 +191,9 @@ class App:
     async def predict(self, request: Request, name: str | None = None, version: str | None = None) -> Response:
         """Answers the file that the request carries with the model that its path, its form or its query names; a
         recording with a timeline too, where the query or the form asks for windows of so many seconds."""
-        predictor = None if name is None else self.repository.get(name)
-        if name is not None and version is not None:
-            predictor = await anyio.to_thread.run_sync(self.repository.pin, name, version)
+        predictor = None if name is None else await self.repository.find(name, version)
         most = self.limits.bytes_of(predictor.card.input.kind if predictor else "audio")
-        length = request.content_length()
-        places = await self.places.take(most if length is None else min(length, most))
+        places = await self.places.take(request.content_length(), most)
         try:
             data, content_type, fields = await read_file(request, most)
             if predictor is None:
@@ -241,10 +234,6 @@ class App:
     async def live(self, request: Request) -> Response:
         """200 while the process answers."""
         return Response(b"\n", content_type=b"text/plain; charset=utf-8")
-
-    async def ready(self, request: Request) -> Response:
-        """200 if any model can be asked, else 503, and what failed."""
-        return await self.protocol.ready(request)
 
     async def render_metrics(self, request: Request) -> Response:
         """Prometheus' text format."""

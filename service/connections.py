@@ -9,9 +9,7 @@ import uvicorn.protocols.http.auto
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-AHEAD = (
-    2**19
-)  # bytes of a body that are taken in before they are asked for: uvicorn's 64 KiB halt every short recording
+AHEAD = 2**19  # bytes of a body that are taken in unasked: uvicorn's 64 KiB halt every short recording
 SECONDS = 20.0  # for the header of a request to arrive
 
 

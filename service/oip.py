@@ -94,7 +94,7 @@ class Protocol:
 
     async def model(self, request: Request, name: str, version: str | None = None) -> Response:
         """Metadata of a model."""
-        card = (await self._predictor(name, version)).card
+        card = (await self.repository.find(name, version)).card
         versions = await anyio.to_thread.run_sync(self.repository.versions, name)
         return _json(
             {
@@ -112,7 +112,7 @@ class Protocol:
         """200 if the model can be asked, 503 if it could not be opened, 404 if there is none."""
         if name not in self.repository.served and name in self.repository.failures:
             return _json({"name": name, "ready": False, "error": self.repository.failures[name]}, 503)
-        await self._predictor(name, version)
+        await self.repository.find(name, version)
         return _json({"name": name, "ready": True})
 
     async def index(self, request: Request) -> Response:
@@ -141,10 +141,9 @@ class Protocol:
 
     async def infer(self, request: Request, name: str, version: str | None = None) -> Response:
         """The model's answers to a batch."""
-        predictor = await self._predictor(name, version)
+        predictor = await self.repository.find(name, version)
         most = self.limits.bytes_of(predictor.card.input.kind)
-        length = request.content_length()
-        places = await self.places.take(most if length is None else min(length, most))
+        places = await self.places.take(request.content_length(), most)
         try:
             data = await read(request, most)
             header_length = request.header(HEADER_LENGTH)
@@ -162,11 +161,6 @@ class Protocol:
             raise Refusal({422: 400}.get(error.status, error.status), str(error), *error.headers) from error
         finally:
             self.places.give_back(places)
-
-    async def _predictor(self, name: str, version: str | None) -> Predictor:
-        if version is None:
-            return self.repository.get(name)
-        return await anyio.to_thread.run_sync(self.repository.pin, name, version)
 
     def _answers(self, predictor: Predictor, inference: _Inference) -> Array:
         """The graph's outputs for a batch, part by part, so that memory stays bounded; a long recording's are the mean

@@ -15,9 +15,10 @@ class Places:
     def __init__(self, most: int) -> None:
         self.most, self.taken = most, 0
 
-    async def take(self, length: int) -> int:
-        """Places for a request with a body of `length` bytes; how many, to be given back. Raises Refusal 503 if too few
-        are left."""
+    async def take(self, length: int | None, max_bytes: int) -> int:
+        """Places for a request with a body of `length` bytes (None: it does not tell), of which at most `max_bytes` are
+        read; how many, to be given back. Raises Refusal 503 if too few are left."""
+        length = max_bytes if length is None else min(length, max_bytes)
         places = 1 if length <= PLACE else min(math.ceil(length / PLACE), self.most)
         if self.taken + places > self.most:
             raise Refusal(503, "too many requests are in flight; try again", BUSY)

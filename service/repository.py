@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
+import anyio
 import bentoml
 
 from models.card import CARD_FILE
@@ -70,6 +71,10 @@ class Repository:
         if predictor is None:
             raise Refusal(404, self.failures.get(name) or f"there is no model {name!r}; see /models")
         return predictor
+
+    async def find(self, name: str, version: str | None) -> Predictor:
+        """A version, None: the present one. Raises Refusal 404 if there is none or it cannot be opened."""
+        return self.get(name) if version is None else await anyio.to_thread.run_sync(self.pin, name, version)
 
     def pin(self, name: str, version: str) -> Predictor:
         """A version, opened if it is not yet. Raises Refusal 404 if there is none or it cannot be opened."""

@@ -5,13 +5,18 @@ over HTTP is answered by `service.app`, in front of it.
 """
 
 import asyncio
+import atexit
 import contextlib
 import gc
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 
@@ -28,6 +33,14 @@ except ValueError as error:
     sys.exit(f"percept: {error}")
 
 
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    # The supervisor, before it starts workers: BentoML's own folder for what they count is that of all services with
+    # one BENTOML_HOME, and whichever starts empties it.
+    counted = tempfile.mkdtemp(prefix="percept-metrics-")
+    BentoMLContainer.prometheus_multiproc_dir.set(counted)
+    atexit.register(shutil.rmtree, counted, ignore_errors=True)
+
+
 class Service(bentoml.Service[Any]):  # type: ignore[misc]
     """BentoML's service with our application in front."""
 
@@ -41,7 +54,6 @@ class Service(bentoml.Service[Any]):  # type: ignore[misc]
 
 
 def _traced(application: ASGIApp) -> ASGIApp:
-    from bentoml._internal.configuration.containers import BentoMLContainer
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
     if BentoMLContainer.config.tracing.exporter_type.get() is None:

@@ -102,6 +102,14 @@ class TestKeys:
 
 
 class TestMetrics:
+    def test_services_of_one_home_are_apart(self, server: Server, client: httpx.Client, home: Path) -> None:
+        client.post("/digits", content=digit_file(3))
+        before = total(series(server.url), "percept_requests_total", route="/digits", code="200")
+        with serving(home) as other:
+            client.post("/digits", content=digit_file(3))
+            assert total(series(other.url), "percept_requests_total", route="/digits") == 0
+        assert total(series(server.url), "percept_requests_total", route="/digits", code="200") == before + 1
+
     def test_requests_predictions_and_confidence(self, server: Server, client: httpx.Client) -> None:
         before = series(server.url)
         client.post("/digits", content=digit_file(3))
