@@ -25,7 +25,7 @@ PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
 from pipeline import extract, task
-from pipeline.engine import Engine
+from pipeline.runner import Runner
 workers, run, clips, copies = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 chosen = task.load("instruments", clips, [f"augment.copies={copies}"])
 began = time.perf_counter()
@@ -34,7 +34,7 @@ if workers:
     import logging, ray
     ray.init("local", num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
 started = time.perf_counter()
-extract.extract(chosen, run, engine=Engine("local") if workers else Engine())
+extract.extract(chosen, run, engine=Runner("local") if workers else Runner())
 ended = time.perf_counter()
 print(json.dumps({"start": started - began, "extract": ended - started}))
 """

@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.growth import random_features
 from pipeline import extract, stored, task, train
-from pipeline.engine import Engine
+from pipeline.runner import Runner
 
 SAMPLES, EPOCHS = 60_000, 9
 
@@ -31,13 +31,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         random_features(SAMPLES).save(run / extract.FILE)
-        show("in memory", run, Engine())
+        show("in memory", run, Runner())
         before, stored.SHARE = stored.SHARE, 0.0
-        show("from the file", run, Engine())
+        show("from the file", run, Runner())
         stored.SHARE = before
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:
-            engine = Engine.parse(f"ray:{cluster.address}")
+            engine = Runner.parse(f"ray:{cluster.address}")
             with engine.running():
                 show("Ray, 1 worker", run, engine)
                 cluster.add_node(num_cpus=1)
@@ -48,11 +48,11 @@ def main() -> None:
             cluster.shutdown()
 
 
-def show(name: str, run: Path, engine: Engine) -> None:
+def show(name: str, run: Path, engine: Runner) -> None:
     print(f"{name:<28}{epoch(run, engine, 100):>8.3f}{epoch(run, engine, 1000):>8.3f}", flush=True)
 
 
-def epoch(run: Path, engine: Engine, batch_size: int) -> float:
+def epoch(run: Path, engine: Runner, batch_size: int) -> float:
     overrides = [f"train.epochs={EPOCHS}", f"train.batch_size={batch_size}"]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         train.train(task.load("digits", overrides=overrides), run, engine=engine)

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
-from pipeline.engine import Engine
+from pipeline.runner import Runner
 from pipeline.task import Task, UserError
 from service.refusal import Limits, MediaError
 
@@ -104,13 +104,13 @@ def run(
     engine: EngineOption = "local",
 ) -> None:
     """Extract, train, validate and export: the whole way, in one go."""
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
+    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
     from pipeline import export, extract, train, validate
 
     folder = runs / resolved.name
     with where.running():
         extract.extract(resolved, folder, strict, where)
-        train.train(resolved, folder)
+        train.train(resolved, folder, engine=where)
     validate.validate(resolved, folder)
     export.export(resolved, folder, force)
 
@@ -126,7 +126,7 @@ def extract(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 1: decode the samples into features (features.npz). What is known already is not decoded again."""
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
+    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
     from pipeline import extract
 
     extract.extract(resolved, runs / resolved.name, strict, where)
@@ -139,13 +139,14 @@ def train(
     set_: SetOption = None,
     device: DeviceOption = None,
     runs: RunsOption = RUNS,
+    engine: EngineOption = "local",
 ) -> None:
     """Stage 2: fit the network (weights.pt, history.json). A killed run continues where it was."""
-    resolved = _load(task, data, set_, device)
+    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
     from pipeline import train
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
-    train.train(resolved, runs / resolved.name)
+    train.train(resolved, runs / resolved.name, engine=where)
 
 
 @app.command()
@@ -214,7 +215,7 @@ def tune(
     An interrupted search continues, and the same command in two terminals shares the work. The space, sampler, number
     of trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
+    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
     from pipeline import export as exporting
     from pipeline import tune as searching
     from pipeline import validate as validating

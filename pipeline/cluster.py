@@ -104,9 +104,6 @@ class Nodes:
         refused = {
             "train.framework = 'keras'": options.framework == "keras",
             "train.engine = 'autograd'": options.engine == "autograd",
-            "train.augment": bool(options.augment),
-            "train.noise": options.noise > 0,
-            "train.mix": options.mix > 0,
         }
         if any(refused.values()):
             what = next(name for name, asked in refused.items() if asked)
@@ -210,7 +207,8 @@ def work(config: dict[str, Any]) -> None:
         training, validation = (train.standardised(s, classifier.standardize, device) for s in own)
         del own
         mlp = classifier.mlp.to(device)
-        engine = distributed.Share(mlp, training, deals[0], facts.kind, options)
+        change = train.disturb(options, classifier.standardize, device)
+        engine = distributed.Share(mlp, training, deals[0], facts.kind, options, change)
         state = train.resume(io.BytesIO(_shared(keeper, first)), config["fingerprint"], engine, device)
         after = _Reports(keeper, engine, config["fingerprint"], config["seconds"]) if first else _ignore
         try:
@@ -254,7 +252,7 @@ def _messages(
     keeper: Any, split: str, deal: distributed.Deal, width: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
     """A worker's parts, several in a message, and a few messages under way at a time."""
-    ranges = [(p * deal.rows, p * deal.rows + n) for p, n in zip(deal.parts, deal.counts, strict=True)]
+    ranges = deal.ranges()
     some = max(1, PIECE // (4 * width * deal.rows))
     asked = [ranges[i : i + some] for i in range(0, len(ranges), some)]
     under_way = [keeper.samples.remote(split, r) for r in asked[:AHEAD]]

@@ -1,15 +1,15 @@
 """Training that several processes share, each of which holds a part of the samples: the same steps as one would take.
 
-Samples do not move: they are dealt to the workers once, in parts, and every batch, which the seed draws from all of
-them as ever (`pipeline.engines.Feed`), is worked on by those that hold its samples. The gradients of a worker's share
-are a term of the sum that the batch's are, and lie in one buffer: one all-reduce a step makes each worker's the whole.
-So the number of workers changes nothing but the order of that sum. Every worker then takes the same step, and
-knows the same history.
+Samples are dealt to the workers once, in parts, and every batch, which the seed draws from all of them as ever
+(`pipeline.engines.Feed`), is worked on by those that hold its samples. The gradients of a worker's share are a term of
+the sum that the batch's are, and lie in one buffer: one all-reduce a step makes each worker's the whole. So the number
+of workers changes nothing but the order of that sum. Every worker then takes the same step, and knows the same history.
 """
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from models.classifier import Classifier, part_rows
 from models.mlp import MLP
 from models.moments import Moments
 from models.reference import Penalties
-from pipeline.engines import CHUNK, Batch, totals
-from pipeline.stored import pieces
+from pipeline.engines import Change, Feed, totals
+from pipeline.stored import Table, pieces, take
 from pipeline.task import Train
 from pipeline.train import SCHEDULES, Split, State, note, out_of_patience
 from pipeline.train import totals as evaluated
@@ -38,6 +38,10 @@ class Deal:
         self.parts = range(rank, self.n_parts, size)
         self.counts = [min(rows, n - p * rows) for p in self.parts]  # samples of each of the parts
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """From which to which sample the parts of this worker go."""
+        return [(p * self.rows, p * self.rows + n) for p, n in zip(self.parts, self.counts, strict=True)]
+
     def own(self, samples: Tensor) -> Tensor:
         """Which of them lie here; bool."""
         return torch.div(samples, self.rows, rounding_mode="floor") % self.size == self.rank
@@ -48,67 +52,96 @@ class Deal:
         return torch.div(part, self.size, rounding_mode="floor") * self.rows + samples % self.rows
 
 
-class Share:
-    """`ClosedForm` for one network, of whose samples this worker holds those of `deal`."""
+class Everyone:
+    """The features of all workers' samples, float32 (n, D), as a `Feed` reads them: every worker asks for the same rows
+    at the same time, gives those that it holds, and gets all."""
 
-    def __init__(self, mlp: MLP, data: Split, deal: Deal, kind: Kind, options: Train) -> None:
-        self.data, self.deal, self.kind, self.seed = data, deal, kind, options.seed
-        self.device = data.y.device
-        self.batch_size = min(options.batch_size, deal.n)
-        self.n_steps = -(-deal.n // self.batch_size)
+    def __init__(self, x: Tensor | Table, deal: Deal) -> None:
+        self.x, self.deal = x, deal
+        self.shape = deal.n, x.shape[1]
+
+    def element_size(self) -> int:
+        return 4
+
+    def take(self, rows: Tensor, out: Tensor) -> Tensor:
+        here = self.deal.own(rows)
+        out.zero_()
+        out[here] = take(self.x, self.deal.place(rows[here]))
+        dist.all_reduce(out)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The samples of all workers; y: their targets, which every worker has."""
+
+    x: Everyone
+    y: Tensor
+
+
+class Share:
+    """`ClosedForm` for one network, of whose samples this worker holds those of `deal`.
+
+    Parameters
+    ----------
+    change : as of a `Feed`. Samples that it changes, or that are mixed, are first given to all workers, batch by batch,
+        since the randomness is that of whole batches, and a sample's partner may lie elsewhere
+    """
+
+    def __init__(self, mlp: MLP, data: Split, deal: Deal, kind: Kind, options: Train, change: Change | None) -> None:
+        self.x, self.deal, self.kind = data.x, deal, kind
+        y = torch.zeros(deal.n, *data.y.shape[1:], dtype=data.y.dtype, device=data.y.device)
+        at = 0
+        for start, stop in deal.ranges():
+            y[start:stop] = data.y[at : at + stop - start]
+            at += stop - start
+        dist.all_reduce(y)
+        samples = Gathered(Everyone(data.x, deal), y)
+        self.feed = Feed([samples], [options.seed], options.batch_size, change, options.mix)
+        self.changed = change is not None or options.mix > 0
+        chunk = torch.tensor([self.feed.chunk()], device=y.device)
+        dist.all_reduce(chunk, dist.ReduceOp.MIN)  # of GPUs with more and less free memory
+        self.chunk = int(chunk)
         self.n_outputs = mlp.linear()[-1].out_features
         penalties = Penalties(options.l1, options.l2, options.activity_l1, options.activity_l2)
         self.backprop = Backprop(
-            [mlp], kind, self.batch_size, options.optimizer, [options.learning_rate], [penalties]
+            [mlp], kind, self.feed.batch_size, options.optimizer, [options.learning_rate], [penalties]
         )  # fmt: skip
         self.backprop.combine = dist.all_reduce
 
     @torch.inference_mode()
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
         """As `ClosedForm.epoch`."""
+        feed, device = self.feed, self.feed.device
         self.backprop.set_rate(factor)
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)  # as `Feed` does
-        order = torch.randperm(self.deal.n, generator=generator, device=self.device)
-        at = self.deal.own(order).nonzero()[:, 0]
-        rows = self.deal.place(order[at])
-        counts = torch.bincount(at // self.batch_size, minlength=self.n_steps).tolist()
-        del order, at
-        y = self.data.y[rows]
-        z = torch.empty(self.n_outputs, len(rows), device=self.device)
-        width = self.data.x.shape[1]
-        room = max(self.batch_size, CHUNK // (4 * width))  # samples that are gathered at a time, at least a batch's
-        x, start, filled = torch.empty(room, width, device=self.device), 0, 0
-        t = torch.empty(self.n_outputs, 0)
-        for step, n in enumerate(counts):
-            if start + n > filled:
-                begin, filled = start, min(len(rows), start + room)
-                self._gather(rows[begin:filled], x[: filled - begin])
-                t = self._targets(y[begin:filled])
-            here = slice(start - begin, start - begin + n) if n else slice(0, 0)
-            size = min(self.batch_size, self.deal.n - step * self.batch_size)
-            w = torch.full((1, n), 1 / size, device=self.device)
-            self.backprop.narrow(n)
-            self.backprop.step(x[here], t[:, here], w, z[:, start : start + n], (True,))
-            start += n
-        counted = torch.ones(1, len(rows), dtype=torch.bool, device=self.device)
+        order, shares, randomness = feed.order(number), feed.partner_shares(number), feed.randomness(number)
+        own = self.deal.own(order) & (feed.weights[:, 0] > 0)
+        y = feed.y[order[own]]
+        z = torch.empty(self.n_outputs, len(y), device=device)
+        whole = torch.empty(self.chunk if self.changed else 0, feed.batch_size, feed.x.shape[1], device=device)
+        done = 0
+        for start in range(0, feed.n_steps, self.chunk):
+            some = slice(start, min(start + self.chunk, feed.n_steps))
+            rows, here, mixed = order[some], own[some], None if shares is None else shares[some]
+            counts = here.sum(1).tolist()
+            if self.changed:
+                feed.fill(rows, whole[: len(rows)], randomness, mixed)
+                x = whole[: len(rows)][here]
+            else:
+                x = take(self.x, self.deal.place(rows[here]))
+            t, w = feed.targets(feed.y[rows], self.n_outputs, mixed), feed.weights[some]
+            at = 0
+            for i, n in enumerate(counts):
+                self.backprop.narrow(n)
+                mine, place = here[i], slice(done + at, done + at + n)
+                self.backprop.step(x[at : at + n], t[i][:, mine], w[i][:, mine], z[:, place], (True,))
+                at += n
+            done += at
+        counted = torch.ones(1, len(y), dtype=torch.bool, device=device)
         sums = torch.cat(totals(z.unsqueeze(0), y.unsqueeze(0), counted, self.kind))
         dist.all_reduce(sums)
         loss, accuracy = sums / self.deal.n
         return loss, accuracy
-
-    def _gather(self, rows: Tensor, out: Tensor) -> None:
-        if isinstance(self.data, Batch):
-            torch.index_select(self.data.x, 0, rows, out=out)
-        else:
-            self.data.x.take(rows, out)
-
-    def _targets(self, y: Tensor) -> Tensor:
-        """Targets of samples as columns, float32 (K, n)."""
-        if y.is_floating_point():
-            return y.T.contiguous()
-        if self.n_outputs == 1:
-            return y.unsqueeze(0).to(torch.float32)
-        return torch.zeros(self.n_outputs, len(y), device=self.device).scatter_(0, y.unsqueeze(0), 1.0)
 
     def state(self) -> dict[str, Any]:
         return self.backprop.state()

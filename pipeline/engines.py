@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,29 @@ class Stored:
     y: Tensor
 
 
+class Rows(Protocol):
+    """Features float32 (N, D) that are read row by row: a `Table`, or what several machines hold."""
+
+    shape: tuple[int, int]
+
+    def element_size(self) -> int: ...
+
+    def take(self, rows: Tensor, out: Tensor, /) -> Tensor: ...
+
+
+class Samples(Protocol):
+    """What a `Feed` takes samples from: a `Batch`, or features that are not in memory."""
+
+    @property
+    def x(self) -> Tensor | Rows: ...
+
+    @property
+    def y(self) -> Tensor: ...
+
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+
+
 class Feed:
     """The mini-batches of every epoch: the seed and the number of the epoch alone decide them.
 
@@ -58,10 +81,10 @@ class Feed:
 
     def __init__(
         self,
-        data: Sequence[Batch | Stored],
+        data: Sequence[Samples],
         seeds: Sequence[int],
         batch_size: int,
-        transform: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+        transform: Change | None = None,
         mix: float = 0.0,
     ) -> None:
         sets = list({id(batch): batch for batch in data}.values())
@@ -161,7 +184,7 @@ class Feed:
         return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
 
 
-def _joined(sets: Sequence[Batch | Stored]) -> tuple[Tensor, Tensor]:
+def _joined(sets: Sequence[Samples]) -> tuple[Tensor, Tensor]:
     in_memory = [s for s in sets if isinstance(s, Batch)]
     assert len(in_memory) == len(sets), "only one data set may be trained on from its file"
     return torch.cat([s.x for s in in_memory]), torch.cat([s.y for s in in_memory])

@@ -26,7 +26,7 @@ from models.card import Kind
 from models.frontend import FrontEnd, Mfcc
 from pipeline import shards, sources, variations
 from pipeline.artifacts import require, write_npz
-from pipeline.engine import LOCAL, Engine
+from pipeline.runner import LOCAL, Runner
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
 from pipeline.stored import mapped
 from pipeline.task import Data, Task, UserError, Variation, digest
@@ -160,7 +160,7 @@ class Recipe:
         return extracted
 
 
-def extract(task: Task, run: Path, strict: bool = False, engine: Engine = LOCAL) -> Features:
+def extract(task: Task, run: Path, strict: bool = False, engine: Runner = LOCAL) -> Features:
     """Extract the features of every sample of the task's source into `run/features.npz`.
 
     Parameters

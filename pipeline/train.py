@@ -25,10 +25,9 @@ from models.moments import Moments
 from pipeline import extract, familiar, weights
 from pipeline.artifacts import replacing, write_json
 from pipeline.augment import Distortion
-from pipeline.engine import LOCAL
-from pipeline.engine import Engine as Place
-from pipeline.engines import Autograd, Batch, ClosedForm, Feed, Stored, threads_for
+from pipeline.engines import Autograd, Batch, Change, ClosedForm, Feed, Stored, threads_for
 from pipeline.extract import Features
+from pipeline.runner import LOCAL, Runner
 from pipeline.stored import Table, fits, piece_rows, pieces
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import threads
@@ -59,7 +58,7 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
-def train(task: Task, run: Path, with_validation: bool = False, engine: Place = LOCAL) -> weights.Facts:
+def train(task: Task, run: Path, with_validation: bool = False, engine: Runner = LOCAL) -> weights.Facts:
     """Train the task's network on `run/features.npz`; write `run/weights.pt` and `run/history.json`.
 
     At last the validation samples say what its confidence is worth, and what counts as known (`calibrate`). The history
@@ -85,7 +84,7 @@ def train(task: Task, run: Path, with_validation: bool = False, engine: Place = 
         return _train(task, run, features, with_validation, engine)
 
 
-def _train(task: Task, run: Path, features: Features, with_validation: bool, engine: Place) -> weights.Facts:
+def _train(task: Task, run: Path, features: Features, with_validation: bool, engine: Runner) -> weights.Facts:
     nodes: Nodes | None = None
     if engine.is_ray:
         from pipeline import cluster  # an optional extra, and seconds to import
@@ -228,7 +227,7 @@ def fit(
     options: Train,
     checkpoint: Path,
     fingerprint: str,
-    change: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    change: Change | None = None,
 ) -> State:
     """Train `mlp` in place; continue from `checkpoint` if it carries the same fingerprint."""
     feed = Feed([training], [options.seed], options.batch_size, change, options.mix)
@@ -310,9 +309,7 @@ def note(
     return row
 
 
-def disturb(
-    options: Train, standardize: Standardize, device: torch.device
-) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+def disturb(options: Train, standardize: Standardize, device: torch.device) -> Change | None:
     """What the options ask to be done to standardised samples (N, D), in place, whenever they are trained on."""
     distort = None
     if options.augment:

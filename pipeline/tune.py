@@ -21,9 +21,9 @@ from models.frontend import build
 from models.mlp import MLP
 from pipeline import extract, search_plots, sweep, train
 from pipeline.artifacts import read_json, write_json
-from pipeline.engine import LOCAL, Engine
 from pipeline.engines import Batch
 from pipeline.extract import Features
+from pipeline.runner import LOCAL, Runner
 from pipeline.study import (
     MAX_RETRY,
     SECTIONS,
@@ -46,7 +46,7 @@ DATABASE = "search.db"
 FIXED = ("train.device", "train.framework", "train.engine")  # say where and with what, and change no result
 
 
-def tune(task: Task, run: Path, storage: str | None = None, engine: Engine = LOCAL) -> dict[str, Any]:
+def tune(task: Task, run: Path, storage: str | None = None, engine: Runner = LOCAL) -> dict[str, Any]:
     """Search `task.tune.space` on `run/features.npz`; write `run/search.json` and its figures, print the table.
 
     Each trial trains the network once for every fold of the train and validation samples and is judged by the parts

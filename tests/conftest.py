@@ -9,6 +9,7 @@ import pytest
 
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which the next line does
 
+from tests import nodes
 from tests.serving import Server, fill_store, serving
 
 
@@ -39,3 +40,15 @@ def server(home: Path) -> Iterator[Server]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=30) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def all_nodes() -> Iterator[nodes.Cluster]:
+    yield from nodes.started()
+
+
+@pytest.fixture
+def cluster(all_nodes: nodes.Cluster) -> nodes.Cluster:
+    """Three nodes of a Ray cluster, whatever a test before has killed."""
+    all_nodes.fill()
+    return all_nodes

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ from models.classifier import Standardize
 from models.frontend import Pixels, Vector
 from models.moments import Moments
 from pipeline import extract, stored, task, train, validate, weights
-from pipeline.engine import Engine
 from pipeline.extract import Features
+from pipeline.runner import Runner
 from pipeline.stored import Table
 from pipeline.task import Task, UserError
+from tests.nodes import Cluster
 
 MB = 1 << 20
 
@@ -148,50 +148,6 @@ def test_four_times_the_memory_is_trained_on_with_the_same_losses(tmp_path: Path
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
-class Cluster:
-    """A Ray cluster of nodes with one CPU each, on this machine; the first is the head, and this process is with it."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster as Nodes
-
-        self.nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        self.engine = Engine.parse(f"ray:{self.nodes.address}")
-        self.added: list[Any] = []
-
-    def grow(self, n: int) -> None:
-        while 1 + len(self.added) < n:
-            self.added.append(self.nodes.add_node(num_cpus=1))
-        self.nodes.wait_for_nodes()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # of the nodes' workers
-        running = Cluster()
-        pids = [p.process.pid for p in _processes(running)]
-        try:
-            with running.engine.running():
-                yield running
-        finally:
-            pids += [p.process.pid for p in _processes(running)]
-            ray.shutdown()
-            running.nodes.shutdown()
-    assert not [pid for pid in pids if _alive(pid)]
-
-
-def _processes(cluster: Cluster) -> list[Any]:
-    nodes = cluster.nodes.list_all_nodes()
-    return [info for node in nodes for infos in node.all_processes.values() for info in infos]
-
-
-def _alive(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "State:\tZ" not in status.read_text()
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("digits")
@@ -199,10 +155,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def both(source: Path, folder: Path, resolved: Task, engine: Engine) -> tuple[Path, Path]:
+def both(source: Path, folder: Path, resolved: Task, engine: Runner) -> tuple[Path, Path]:
     """The task trained on this machine and on the engine, from the same features."""
     runs = folder / "here", folder / "there"
-    for run, where in zip(runs, (Engine(), engine), strict=True):
+    for run, where in zip(runs, (Runner(), engine), strict=True):
         run.mkdir()
         (run / extract.FILE).symlink_to(source / extract.FILE)
         train.train(resolved, run, engine=where)
@@ -222,26 +178,19 @@ def assert_same(here: Path, there: Path) -> None:
             assert torch.allclose(values, b[name], rtol=1e-3, atol=1e-5), name
 
 
-def test_one_worker_tells_two_classes_apart(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.grow(1)
-    generator = np.random.default_rng(4)
-    y = generator.integers(0, 2, 1201)
-    x = generator.normal(0, 1, (1201, 600)).astype(np.float32)
-    x[:, 0] += 3 * y
-    (tmp_path / "source").mkdir()
-    resolved = write(
-        tmp_path / "source", x, y, ["validation" if i % 8 == 0 else "train" for i in range(1201)], 2,
-        train={"optimizer": "sgd", "learning_rate": 0.1, "epochs": 4, "batch_size": 7},
-    )  # fmt: skip
-    assert_same(*both(tmp_path / "source", tmp_path, resolved, cluster.engine))
-
-
-def test_two_workers_share_a_regression(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.grow(2)
+def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(cluster: Cluster, tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     x = generator.normal(1000, 1, (1203, 600)).astype(np.float32)
     y = (x[:, :2] - 1000 + generator.normal(0, 0.1, (1203, 2))).astype(np.float32)
-    options = {"optimizer": "momentum", "learning_rate": 0.01, "epochs": 4, "l1": 1e-4, "l2": 1e-3}
+    options = {
+        "optimizer": "momentum",
+        "learning_rate": 0.01,
+        "epochs": 4,
+        "l1": 1e-4,
+        "l2": 1e-3,
+        "mix": 0.4,
+        "noise": 0.1,
+    }
     (tmp_path / "source").mkdir()
     resolved = write(
         tmp_path / "source", x, y, ["validation" if i % 6 == 0 else "train" for i in range(1203)], 2,
@@ -254,7 +203,6 @@ def test_two_workers_share_a_regression(cluster: Cluster, tmp_path: Path) -> Non
     ("override", "named"),
     [
         ("train.framework=keras", "train.framework = 'keras'"), ("train.engine=autograd", "train.engine = 'autograd'"),
-        ("train.augment.shift=1", "train.augment"), ("train.noise=0.1", "train.noise"),
         ("train.device=cuda", "no node of the Ray cluster has a GPU"),
     ],
 )  # fmt: skip
@@ -270,7 +218,6 @@ def test_what_is_not_distributed_is_refused_in_one_line(
 def test_a_node_that_dies_costs_no_more_than_the_time_since_the_last_checkpoint(
     cluster: Cluster, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.grow(3)
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.1)
     resolved = task.load("digits", overrides=["train.epochs=25", "train.early_stopping=25"])
     checkpoint = tmp_path / "there" / train.CHECKPOINT
@@ -279,7 +226,7 @@ def test_a_node_that_dies_costs_no_more_than_the_time_since_the_last_checkpoint(
     def kill() -> None:
         while not checkpoint.exists():
             time.sleep(0.02)
-        cluster.nodes.remove_node(cluster.added.pop(), allow_graceful=False)
+        cluster.kill(cluster.workers[0])
         killed.append(torch.load(checkpoint, weights_only=True)["state"]["epoch"])
 
     thread = threading.Thread(target=kill)

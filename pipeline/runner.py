@@ -14,7 +14,7 @@ SECONDS = 5  # that a cluster's address has to answer
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Runner:
     """`local`; `ray`, which starts Ray on this machine; or `ray:ADDRESS`, a running cluster.
 
     address : HOST:PORT of the cluster's head; "auto", the cluster that this machine is a node of; or "local", Ray
@@ -28,7 +28,7 @@ class Engine:
         return self.address is not None
 
     @staticmethod
-    def parse(text: str) -> "Engine":
+    def parse(text: str) -> "Runner":
         """The engine that a text names.
 
         Raises
@@ -37,13 +37,13 @@ class Engine:
         """
         kind, colon, address = text.partition(":")
         if text == "local":
-            return Engine()
+            return Runner()
         host, _, port = address.rpartition(":")
         if kind != "ray" or (colon and address != "auto" and not (host and "/" not in host and port.isdecimal())):
             raise UserError(f"--engine {text}: expected local, ray, ray:auto or ray:HOST:PORT")
         if find_spec("ray") is None:
             raise UserError(f"--engine {text}: Ray is not installed: pip install '.[ray]' -c constraints.txt")
-        return Engine(address or "local")
+        return Runner(address or "local")
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -86,4 +86,4 @@ class Engine:
             raise UserError(f"--engine ray:{self.address}: no cluster answers there: {reason}") from None
 
 
-LOCAL = Engine()
+LOCAL = Runner()
