@@ -88,7 +88,8 @@ class App:
             await asyncio.sleep(seconds)
             self.metrics.in_flight(self.places.taken)
             try:
-                await self.reload()
+                if self.repository.fixed is None:
+                    await self.reload()
             except Exception:  # a store that cannot be read for a while is no reason to stop
                 logger.exception("the model store cannot be read")
 
@@ -193,16 +194,13 @@ class App:
         recording with a timeline too, where the query or the form asks for windows of so many seconds."""
         predictor = None if name is None else await self.repository.find(name, version)
         most = self.limits.bytes_of(predictor.card.input.kind if predictor else "audio")
-        places = await self.places.take(request.content_length(), most)
-        try:
-            data, content_type, fields = await read_file(request, most)
+        with self.places.entry(request.content_length(), most) as entry:
+            data, content_type, fields = await read_file(request, most, entry)
             if predictor is None:
                 predictor = self.repository.get(_text(fields.get("model")) or request.query("model") or "")
             asked = request.query("timeline")
             window = predictor.window(_text(fields.get("timeline")) if asked is None else asked)
             return await self._answer(request, predictor, data, content_type, window)
-        finally:
-            self.places.give_back(places)
 
     async def _answer(
         self, request: Request, predictor: "Predictor", data: bytes, content_type: str, window: float | None

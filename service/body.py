@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.connections import AHEAD
 from service.exchange import Request
+from service.places import Entry
 from service.refusal import MediaError
 
 if TYPE_CHECKING:
@@ -20,29 +22,36 @@ FIELDS = 8  # of a form that are kept
 FIELD = 256  # bytes of a field that is no file, at most: it names a model or the seconds of a window
 
 
-async def read_file(request: Request, max_bytes: int) -> tuple[bytes, str, dict[str, str]]:
+async def read_file(request: Request, max_bytes: int, entry: Entry | None = None) -> tuple[bytes, str, dict[str, str]]:
     """The file that the request carries, as its body or as a field of a form; the content type it declares; and the
     other fields of the form.
 
     The bytes are in memory once: they are kept as they arrive, and BytesIO gives them without a copy.
 
-    Raises MediaError: 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if
-    the form holds no file, 415 if it is compressed.
+    Parameters
+    ----------
+    entry : takes its places when the body is there, or `AHEAD` bytes of it
+
+    Raises
+    ------
+    MediaError : 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if the
+        form holds no file, 415 if it is compressed
+    Refusal : 503 if there is no place
     """
     declared = request.header(b"content-type")
     if declared.startswith(b"multipart/form-data"):
-        return await _first_file(request, max_bytes, parse_options_header(declared)[1].get(b"boundary", b""))
-    return await read(request, max_bytes), declared.partition(b";")[0].strip().lower().decode("latin-1"), {}
+        return await _first_file(request, max_bytes, entry, parse_options_header(declared)[1].get(b"boundary", b""))
+    return await read(request, max_bytes, entry), declared.partition(b";")[0].strip().lower().decode("latin-1"), {}
 
 
-async def read(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises MediaError as `read_file` does."""
+async def read(request: Request, max_bytes: int, entry: Entry | None = None) -> bytes:
+    """The whole body. Raises what `read_file` does."""
     body = io.BytesIO()
-    await _read(request, max_bytes, body.write)
+    await _read(request, max_bytes, entry, body.write)
     return body.getvalue()
 
 
-async def _read(request: Request, max_bytes: int, write: Callable[[bytes], object]) -> None:
+async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Callable[[bytes], object]) -> None:
     """Hand the body to `write`, chunk by chunk."""
     too_large = f"the body is larger than the {max_bytes} bytes allowed"
     if (request.content_length() or 0) > max_bytes:
@@ -56,19 +65,26 @@ async def _read(request: Request, max_bytes: int, write: Callable[[bytes], objec
                 size += len(chunk)
                 if size > max_bytes:
                     raise MediaError(413, too_large)
+                if entry and size > AHEAD:
+                    entry.take()
                 write(chunk)
                 deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
         raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
+    if entry:
+        entry.take()
+        await asyncio.sleep(0)  # all that have come meanwhile are counted before the first of them is answered
 
 
-async def _first_file(request: Request, max_bytes: int, boundary: bytes) -> tuple[bytes, str, dict[str, str]]:
+async def _first_file(
+    request: Request, max_bytes: int, entry: Entry | None, boundary: bytes
+) -> tuple[bytes, str, dict[str, str]]:
     """The first field of a multipart/form-data body that is a file, whatever its name, its content type, and the
     fields that are none."""
     form = _Form()
     try:
         parser = MultipartParser(boundary, form.callbacks())
-        await _read(request, max_bytes, parser.write)
+        await _read(request, max_bytes, entry, parser.write)
         parser.finalize()
     except FormParserError as error:
         raise MediaError(400, f"the form cannot be read: {error}") from error

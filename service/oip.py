@@ -6,6 +6,7 @@ import array
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,24 +144,22 @@ class Protocol:
         """The model's answers to a batch."""
         predictor = await self.repository.find(name, version)
         most = self.limits.bytes_of(predictor.card.input.kind)
-        places = await self.places.take(request.content_length(), most)
         try:
-            data = await read(request, most)
-            header_length = request.header(HEADER_LENGTH)
+            with self.places.entry(request.content_length(), most) as entry:
+                data = await read(request, most, entry)
+                header_length = request.header(HEADER_LENGTH)
 
-            def answer() -> Response:
-                inference = _parse(data, header_length, predictor.card, self.limits)
-                answers = self._answers(predictor, inference)
-                self._count(predictor, answers)
-                return _response(predictor.card, inference, answers)
+                def answer() -> Response:
+                    inference = _parse(data, header_length, predictor.card, self.limits)
+                    answers = self._answers(predictor, inference)
+                    self._count(predictor, answers)
+                    return _response(predictor.card, inference, answers)
 
-            if len(data) <= INLINE_BYTES:
-                return answer()
-            return await anyio.to_thread.run_sync(answer, limiter=self.threads)
+                if len(data) <= INLINE_BYTES:
+                    return answer()
+                return await anyio.to_thread.run_sync(answer, limiter=self.threads)
         except MediaError as error:
             raise Refusal({422: 400}.get(error.status, error.status), str(error), *error.headers) from error
-        finally:
-            self.places.give_back(places)
 
     def _answers(self, predictor: Predictor, inference: _Inference) -> Array:
         """The graph's outputs for a batch, part by part, so that memory stays bounded; a long recording's are the mean
@@ -195,8 +194,8 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
         if not header_length.isdigit() or len(header_length) > MAX_DIGITS or int(header_length) > length:
             raise Refusal(400, "Inference-Header-Content-Length is not the length of a header in this body")
         length = int(header_length)
-    body = _object(data[:length] if header_length else data)
-    binary = memoryview(data)[length:]
+    text, binary = data[:length] if header_length else data, memoryview(data)[length:]
+    body = _object(text)
     match body.get("inputs"):
         case [{"name": card.input.name} as tensor]:
             pass
@@ -204,14 +203,14 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
             raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
         case _:
             raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
-    batch = _array(tensor, binary, card, limits)
+    batch = _array(tensor, binary, b"true" in text or b"false" in text, card, limits)
     id_ = body.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise Refusal(400, "id: expected a string")
     return _Inference(batch, id_, _outputs(body, card))
 
 
-def _array(tensor: Parameters, binary: memoryview, card: ModelCard, limits: Limits) -> Array:
+def _array(tensor: Parameters, binary: memoryview, has_literals: bool, card: ModelCard, limits: Limits) -> Array:
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     wanted = card.input.shape
     if not isinstance(datatype, str) or datatype not in DTYPES:
@@ -232,7 +231,7 @@ def _array(tensor: Parameters, binary: memoryview, card: ModelCard, limits: Limi
     if size is None:
         if binary:
             raise Refusal(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor.get("data"), datatype, shape)
+        values = _from_json(tensor.get("data"), datatype, shape, has_literals)
     else:
         dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
         if "data" in tensor:
@@ -245,8 +244,11 @@ def _array(tensor: Parameters, binary: memoryview, card: ModelCard, limits: Limi
     return _as(values, card.input.dtype).reshape(shape)
 
 
-def _from_json(data: Any, datatype: str, shape: list[int]) -> Array:
-    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension."""
+def _from_json(data: Any, datatype: str, shape: list[int], has_literals: bool) -> Array:
+    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension.
+
+    has_literals : whether there may be a true or false among them
+    """
     n = math.prod(shape)
     for size in shape[1:]:
         if not isinstance(data, list) or not data or not isinstance(data[0], list):
@@ -257,18 +259,24 @@ def _from_json(data: Any, datatype: str, shape: list[int]) -> Array:
     if not isinstance(data, list) or len(data) != n:
         found = f"{len(data)} of them" if isinstance(data, list) else "none"
         raise Refusal(400, f"data: expected a list of {n} numbers, got {found}")
-    # NumPy would make texts of all numbers, each as long as the longest, if there were one text among them.
-    types, dtype = set(map(type, data)), np.dtype(DTYPES[datatype])
-    if not types <= ({bool} if datatype == "BOOL" else {int, float}):
-        raise Refusal(400, f"data: expected numbers of datatype {datatype}")
-    if dtype.kind in "iu" and types == {int}:
-        try:
-            if datatype == "UINT8":
-                return np.frombuffer(bytes(data), dtype)  # many times as fast as the general way
-            return np.frombuffer(array.array(dtype.char, data), dtype)
-        except (ValueError, OverflowError):
-            raise Refusal(400, f"data: there are values that {dtype.name} cannot hold") from None
-    return _as(np.array(data, bool if datatype == "BOOL" else np.float64), dtype)
+    dtype = np.dtype(DTYPES[datatype])
+    wrong = Refusal(400, f"data: expected numbers of datatype {datatype}")
+    if has_literals or dtype.kind == "b":  # which Python takes for numbers
+        truths = list(map(type, data)).count(bool)
+        if truths != (n if dtype.kind == "b" else 0):
+            raise wrong
+    try:
+        if dtype.kind == "b":
+            return np.array(data, bool)
+        if dtype.kind in "iu":
+            with suppress(TypeError):  # there are fractions
+                # `bytes` and arrays take numbers alone, and many times as fast as NumPy.
+                return np.frombuffer(bytes(data) if datatype == "UINT8" else array.array(dtype.char, data), dtype)
+        return _as(np.frombuffer(array.array("d", data)), dtype)
+    except TypeError:
+        raise wrong from None
+    except (ValueError, OverflowError):
+        raise Refusal(400, f"data: there are values that {dtype.name} cannot hold") from None
 
 
 def _as(values: Array, dtype: Any) -> Array:

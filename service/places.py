@@ -1,7 +1,7 @@
 """How many requests are answered at once: more are turned away at once, so that those inside do not wait long."""
 
-import asyncio
 import math
+from types import TracebackType
 
 from service.refusal import Refusal
 
@@ -15,17 +15,37 @@ class Places:
     def __init__(self, most: int) -> None:
         self.most, self.taken = most, 0
 
-    async def take(self, length: int | None, max_bytes: int) -> int:
-        """Places for a request with a body of `length` bytes (None: it does not tell), of which at most `max_bytes` are
-        read; how many, to be given back. Raises Refusal 503 if too few are left."""
-        length = max_bytes if length is None else min(length, max_bytes)
-        places = 1 if length <= PLACE else min(math.ceil(length / PLACE), self.most)
-        if self.taken + places > self.most:
+    def check(self, n: int) -> None:
+        """Raises Refusal 503 if fewer than n are left."""
+        if self.taken + n > self.most:
             raise Refusal(503, "too many requests are in flight; try again", BUSY)
-        self.taken += places
-        await asyncio.sleep(0)  # all that have come meanwhile are counted before the first of them is answered
-        return places
 
-    def give_back(self, places: int) -> None:
-        """Others may have them."""
-        self.taken -= places
+    def entry(self, length: int | None, max_bytes: int) -> "Entry":
+        """For a request with a body of `length` bytes (None: it does not tell), of which at most `max_bytes` are read.
+        Raises Refusal 503 if there is no room for it, before its body is read."""
+        length = max_bytes if length is None else min(length, max_bytes)
+        entry = Entry(self, 1 if length <= PLACE else min(math.ceil(length / PLACE), self.most))
+        self.check(entry.n)
+        return entry
+
+
+class Entry:
+    """A request's places: taken once its body has come, or so much of it that it fills memory, and given back at the
+    end of the `with` block. So a client holds a place only for what it has sent."""
+
+    def __init__(self, places: Places, n: int) -> None:
+        self.places, self.n, self.inside = places, n, False
+
+    def take(self) -> None:
+        """Take the places, if it has not. Raises Refusal 503 if too few are left by now."""
+        if not self.inside:
+            self.places.check(self.n)
+            self.places.taken += self.n
+            self.inside = True
+
+    def __enter__(self) -> "Entry":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.inside:
+            self.places.taken -= self.n

@@ -100,9 +100,7 @@ class Percept:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         """Begin what a worker does beside answering."""
-        self.tasks = [asyncio.create_task(connections.close_late())]
-        if self.repository.fixed is None:
-            self.tasks.append(asyncio.create_task(app.follow(POLL)))
+        self.tasks = [asyncio.create_task(work) for work in (connections.close_late(), app.follow(POLL))]
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:

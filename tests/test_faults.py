@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.connections import AHEAD
 from tests.load import Outcome, closed_loop, get, open_loop, post
 from tests.serving import ROOT, Server, fill_store, resident_mb, serving, workers
 from tests.test_media import sound_bytes, tone
@@ -22,6 +23,7 @@ from tests.test_service import FLUTE, digit_file
 
 PLACES = 64  # requests in flight that the service allows
 DIGIT = post("/digits", digit_file(3))
+LARGE = post("/digits", digit_file(3) + bytes(2 * AHEAD))  # takes its place before it is complete
 SOUND = post("/instruments", FLUTE)
 
 # The service with short times, in place of the 20 and 30 seconds that clients have.
@@ -102,7 +104,7 @@ def test_a_killed_worker_comes_back(server: Server, record_property: Any) -> Non
     with ExitStack() as stack:
         held = [stack.enter_context(connected(server)) for _ in range(5)]  # that the gauge counts when it dies
         for connection in held:
-            connection.sendall(DIGIT[:-100])
+            connection.sendall(LARGE[:-100])
         with httpx.Client(base_url=server.url, timeout=60) as client:
             until(lambda: in_flight(client) >= len(held))
         load.start()
@@ -132,7 +134,7 @@ def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
         while not told.endswith(b"\r\n\r\n\n"):
             told += idle.recv(1000)
         assert told.startswith(b"HTTP/1.1 200 ")
-        slow.sendall(DIGIT[:-3])
+        slow.sendall(LARGE[:-3])
         long.sendall(recording)
         with httpx.Client(base_url=server.url) as client:
             until(lambda: in_flight(client) >= 2)
@@ -140,7 +142,7 @@ def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
         assert idle.recv(1) == b""
         for i in (3, 2, 1):
             time.sleep(0.3)
-            slow.sendall(DIGIT[-i : -i + 1 or None])
+            slow.sendall(LARGE[-i : -i + 1 or None])
         for connection in (slow, long):
             answer = received(connection)
             assert answer.startswith(b"HTTP/1.1 200 ")
@@ -209,7 +211,7 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         httpx.Client(base_url=server.url, timeout=30) as client,
     ):
         says = {"nothing": b"", "half a header": b"POST /digits HTTP/1.1\r\nHost", "half a body": DIGIT[:-500]}
-        many = {"nothing": 220, "half a header": 220, "half a body": PLACES // 2}
+        many = {"nothing": 220, "half a header": 220, "half a body": 2 * PLACES}
         silent = {key: [stack.enter_context(connected(server)) for _ in range(n)] for key, n in many.items()}
         for key, text in says.items():
             for connection in silent[key]:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from models.card import STORE_LABEL, ModelCard
-from service import body
+from service import body, connections
 from service.exchange import Request
 from service.predictor import Predictor
 from service.refusal import Limits, MediaError
@@ -347,33 +347,44 @@ class TestLimits:
         assert refusal(client.post("/digits", content=to_bytes(Image.new("1", (4096, 4097), 1)))) == 413
         assert refusal(client.post("/instruments", content=sound_bytes(tone(8000, seconds=601), 8000))) == 413
 
-    def test_requests_in_flight(self, strict):
-        file = digit_file(3)
-        head = f"POST /digits HTTP/1.1\r\nHost: a\r\nContent-Length: {len(file)}\r\n\r\n".encode()
+    def test_requests_in_flight(self, client):
+        file = digit_file(3) + bytes(2 * connections.AHEAD)
+        request = f"POST /digits HTTP/1.1\r\nHost: a\r\nContent-Length: {len(file)}\r\n\r\n".encode() + file
         with ExitStack() as stack:
-            address = (strict.base_url.host, strict.base_url.port)
-            waiting = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(2)]
+            address = (client.base_url.host, client.base_url.port)
+            waiting = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(64)]
             for connection in waiting:
-                connection.sendall(head + file[:50])
-            for _ in range(500):  # until the two have been taken up
-                if "percept_in_flight 2.0" in strict.get("/metrics").text:
+                connection.sendall(request[:-50])
+            for _ in range(500):  # until all have been taken up
+                if "percept_in_flight 64.0" in client.get("/metrics").text:
                     break
-            answer = strict.post("/digits", content=file)
+            answer = client.post("/digits", content=file)
             assert refusal(answer) == 503
             assert int(answer.headers["retry-after"]) >= 1
-            assert strict.get("/livez").is_success
-            assert strict.get("/readyz").is_success
+            assert client.get("/livez").is_success
+            assert client.get("/readyz").is_success
             for connection in waiting:
-                connection.sendall(file[50:])
+                connection.sendall(request[-50:])
                 assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
-        assert strict.post("/digits", content=file).is_success
+        assert client.post("/digits", content=file).is_success
+
+    def test_requests_that_have_sent_little_keep_nobody_out(self, client):
+        head = b"POST /instruments HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nRIFF"
+        with ExitStack() as stack:
+            address = (client.base_url.host, client.base_url.port)
+            for length in [1000, 128 * 2**20] * 70:
+                connection = stack.enter_context(socket.create_connection(address, timeout=10))
+                connection.sendall(head % length)
+                assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
 
     def test_large_bodies_count_as_several_requests_in_flight(self, server, client):
         address = (client.base_url.host, client.base_url.port)
         head = b"POST /instruments HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nRIFF" % (128 * 2**20)
         with ExitStack() as stack:
             for _ in range(64 // 4 + 10):  # some may not have been taken up yet, or be refused themselves
-                stack.enter_context(socket.create_connection(address, timeout=10)).sendall(head)
+                connection = stack.enter_context(socket.create_connection(address, timeout=10))
+                with suppress(OSError):
+                    connection.sendall(head + bytes(2 * connections.AHEAD))
                 answer = client.post("/instruments", content=FLUTE)
                 if answer.status_code == 503:
                     break
