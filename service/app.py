@@ -20,6 +20,7 @@ from service.exchange import REQUEST_ID, ASGIApp, Disconnected, Headers, Receive
 from service.guard import Guard
 from service.places import Places
 from service.refusal import Limits, MediaError, Refusal, blame, positive
+from service.turns import Turns
 
 if TYPE_CHECKING:
     from service.metrics import Metrics
@@ -52,7 +53,7 @@ class App:
     repository: "Repository"
     protocol: "Protocol"
     metrics: "Metrics"
-    threads: anyio.CapacityLimiter
+    turns: Turns
 
     def __init__(self) -> None:
         """Raises ValueError for a variable of the environment that makes no sense."""
@@ -67,12 +68,12 @@ class App:
         from service.oip import Protocol
 
         self.repository, self.metrics = repository, metrics
-        self.threads = anyio.CapacityLimiter(len(os.sched_getaffinity(0)))
+        self.turns = Turns()
         self.protocol = Protocol(
             repository,
             self.limits,
             self.places,
-            self.threads,
+            self.turns,
             metrics.answers,
             self.reload if self.guard.has_keys else None,
         )
@@ -212,10 +213,7 @@ class App:
             return answer, Response(orjson.dumps(answer))  # a long timeline takes a while to write
 
         try:
-            if len(data) < _inline(data, kind):
-                found, response = answer()
-            else:
-                found, response = await anyio.to_thread.run_sync(answer, limiter=self.threads)
+            found, response = await self.turns.take(answer, in_thread=len(data) > _inline(data, kind))
         except MediaError as error:
             raise blame(error, kind, content_type) from error
         self.metrics.answer(found)
@@ -269,7 +267,7 @@ def _error(status: int, code: str, message: str, route: str, headers: Headers = 
 
 
 def _inline(data: bytes, kind: str) -> int:
-    """How large a file may be to be answered at once, beside which no other request is."""
+    """How large a file may be to be answered in the event loop."""
     if kind == "audio":
         return INLINE_WAV_BYTES if data.startswith(b"RIFF") else 0
     return INLINE_BYTES

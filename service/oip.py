@@ -22,6 +22,7 @@ from service.places import Places
 from service.predictor import PIECE, Predictor
 from service.refusal import Limits, MediaError, Refusal
 from service.repository import Repository
+from service.turns import Turns
 
 HEADER_LENGTH = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
@@ -73,11 +74,11 @@ class Protocol:
         repository: Repository,
         limits: Limits,
         places: Places,
-        threads: anyio.CapacityLimiter,
+        turns: Turns,
         count: Callable[[Predictor, Array], None],
         reload: Callable[[str], Awaitable[None]] | None,
     ) -> None:
-        self.repository, self.limits, self.places, self.threads = repository, limits, places, threads
+        self.repository, self.limits, self.places, self.turns = repository, limits, places, turns
         self._count, self._reload = count, reload
 
     async def server(self, request: Request) -> Response:
@@ -155,9 +156,7 @@ class Protocol:
                     self._count(predictor, answers)
                     return _response(predictor.card, inference, answers)
 
-                if len(data) <= INLINE_BYTES:
-                    return answer()
-                return await anyio.to_thread.run_sync(answer, limiter=self.threads)
+                return await self.turns.take(answer, in_thread=len(data) > INLINE_BYTES)
         except MediaError as error:
             raise Refusal({422: 400}.get(error.status, error.status), str(error), *error.headers) from error
 

@@ -1,9 +1,12 @@
 """What an operator sees and sets: keys, metrics, drift, logs, security headers."""
 
+import asyncio
 import base64
 import gzip
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from service.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Scores
 from service.exchange import Request
 from service.media import to_mnist_form
 from service.refusal import Refusal
+from service.turns import SLICE, Turns
 from tests.command import ran
 from tests.serving import NEWEST, Server, serving
 from tests.test_media import sound_bytes, tone
@@ -266,3 +270,33 @@ def test_a_compressed_body_is_refused(client: httpx.Client) -> None:
     for path in ("/digits", "/v2/models/digits/infer"):
         answer = client.post(path, content=gzip.compress(digit_file(3)), headers={"content-encoding": "gzip"})
         assert answer.status_code == 415
+
+
+def test_connections_are_read_between_answers() -> None:
+    """What arrives meanwhile does not wait for all answers of one turn of the event loop."""
+    events: list[object] = []
+
+    async def all_at_once() -> None:
+        turns, loop = Turns(), asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+
+        def read() -> None:
+            events.append(ours.recv(1))
+
+        def answer(i: int) -> None:
+            if not i:
+                theirs.sendall(b"x")
+            time.sleep(SLICE / 2)
+            events.append(i)
+
+        async def request(i: int) -> None:
+            await turns.take(lambda: answer(i), in_thread=False)
+
+        with ours, theirs:
+            loop.add_reader(ours, read)
+            await asyncio.gather(*map(request, range(20)))
+            loop.remove_reader(ours)
+
+    asyncio.run(all_at_once())
+    assert events.index(b"x") < 10
+    assert [event for event in events if event != b"x"] == list(range(20))
