@@ -65,8 +65,9 @@ class Everyone:
 
     def take(self, rows: Tensor, out: Tensor) -> Tensor:
         here = self.deal.own(rows)
+        own = self.deal.place(rows[here])
         out.zero_()
-        out[here] = take(self.x, self.deal.place(rows[here]))
+        out[here] = take(self.x, own, out.new_empty(len(own), out.shape[1]))
         dist.all_reduce(out)
         return out
 
@@ -118,23 +119,28 @@ class Share:
         own = self.deal.own(order) & (feed.weights[:, 0] > 0)
         y = feed.y[order[own]]
         z = torch.empty(self.n_outputs, len(y), device=device)
-        whole = torch.empty(self.chunk if self.changed else 0, feed.batch_size, feed.x.shape[1], device=device)
+        room = torch.empty(self.chunk, feed.batch_size, feed.x.shape[1], device=device)
         done = 0
         for start in range(0, feed.n_steps, self.chunk):
             some = slice(start, min(start + self.chunk, feed.n_steps))
             rows, here, mixed = order[some], own[some], None if shares is None else shares[some]
             counts = here.sum(1).tolist()
+            mine = feed.y[rows[here]]
             if self.changed:
-                feed.fill(rows, whole[: len(rows)], randomness, mixed)
-                x = whole[: len(rows)][here]
+                feed.fill(rows, room[: len(rows)], randomness, mixed)
+                x = room[: len(rows)][here]
             else:
-                x = take(self.x, self.deal.place(rows[here]))
-            t, w = feed.targets(feed.y[rows], self.n_outputs, mixed), feed.weights[some]
+                x = take(self.x, self.deal.place(rows[here]), room.view(-1, room.shape[-1])[: len(mine)])
+            if mixed is None:
+                t = feed.targets(mine.unsqueeze(0), self.n_outputs)[0]
+            else:
+                t = feed.targets(feed.y[rows], self.n_outputs, mixed).mT[here].T
+            w = feed.weights[some, 0][here].unsqueeze(0)
             at = 0
-            for i, n in enumerate(counts):
+            for n in counts:
+                ours, place = slice(at, at + n), slice(done + at, done + at + n)
                 self.backprop.narrow(n)
-                mine, place = here[i], slice(done + at, done + at + n)
-                self.backprop.step(x[at : at + n], t[i][:, mine], w[i][:, mine], z[:, place], (True,))
+                self.backprop.step(x[ours], t[:, ours], w[:, ours], z[:, place], (True,))
                 at += n
             done += at
         counted = torch.ones(1, len(y), dtype=torch.bool, device=device)

@@ -18,7 +18,7 @@ from models.card import Kind
 from models.classifier import loss
 from models.mlp import MLP
 from models.reference import Penalties
-from pipeline.stored import Table
+from pipeline.stored import Rows, Table, take
 from pipeline.task import Train
 from pipeline.threads import Pace, threads
 
@@ -40,16 +40,6 @@ class Stored:
 
     x: Table
     y: Tensor
-
-
-class Rows(Protocol):
-    """Features float32 (N, D) that are read row by row: a `Table`, or what several machines hold."""
-
-    shape: tuple[int, int]
-
-    def element_size(self) -> int: ...
-
-    def take(self, rows: Tensor, out: Tensor, /) -> Tensor: ...
 
 
 class Samples(Protocol):
@@ -138,21 +128,15 @@ class Feed:
         steps, *lead, size = y.shape
         return torch.zeros(steps, *lead, n_outputs, size, device=y.device).scatter_(-2, y.unsqueeze(-2), 1.0)
 
-    def _take(self, rows: Tensor, out: Tensor) -> None:
-        if isinstance(self.x, Tensor):
-            torch.index_select(self.x, 0, rows.flatten(), out=out)
-        else:
-            self.x.take(rows.flatten(), out)
-
     def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator, shares: Tensor | None = None) -> None:
         """The samples of indices (..., B) into float32 (..., B, D), mixed where there are `partner_shares` (..., B)."""
         flat = out.view(-1, out.shape[-1])
-        self._take(rows, flat)
+        take(self.x, rows.flatten(), flat)
         if shares is not None:
             if self.partners is None:  # as many as the first, which is the largest
                 self.partners = torch.empty_like(flat)
             partners = self.partners[: len(flat)]
-            self._take(rows.roll(1, -1), partners)
+            take(self.x, rows.roll(1, -1).flatten(), partners)
             flat.lerp_(partners, shares.flatten().unsqueeze(1))
         if self.transform:
             self.transform(flat, generator)

@@ -66,7 +66,8 @@ def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, see
     standardize = classifier.standardize
     generator = torch.Generator().manual_seed(seed)
     n = min(max(PICTURES[0], len(samples)), PICTURES[1])
-    known = take(samples, torch.randint(len(samples), (n,), generator=generator))
+    known = torch.empty(n, samples.shape[1], device=standardize.mean.device)
+    take(samples, torch.randint(len(samples), (n,), generator=generator), known)
     pictures = (known * standardize.deviation + standardize.mean).clamp(0, 1).cpu()
     strange = standardize.apply_(foreign(pictures, n, generator).to(known.device))
     data = Batch(torch.cat([known, strange]), (torch.arange(2 * n, device=known.device) < n).long())

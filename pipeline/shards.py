@@ -69,6 +69,7 @@ def extract(
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.op_resource_reservation_enabled = False  # or half of the cores would wait for what follows: nothing
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     folder = run.resolve() / FOLDER / key[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import resource
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
@@ -47,6 +47,16 @@ def mapped(path: Path, name: str) -> NDArray[Any]:
             if not np.prod(shape):
                 return np.empty(shape, dtype)
             return np.asarray(np.memmap(f, dtype, "r", f.tell(), shape))
+
+
+class Rows(Protocol):
+    """Features float32 (N, D) that are read row by row: a `Table`, or what several machines hold."""
+
+    shape: tuple[int, int]
+
+    def element_size(self) -> int: ...
+
+    def take(self, rows: Tensor, out: Tensor, /) -> Tensor: ...
 
 
 class Table:
@@ -116,9 +126,9 @@ def pieces(x: Tensor | Table, n_rows: int | None = None) -> Iterator[Tensor]:
         yield x[here] if isinstance(x, Tensor) else x.take(here)
 
 
-def take(x: Tensor | Table, rows: Tensor) -> Tensor:
-    """Those rows of x, newly allocated."""
-    return x[rows.to(x.device)] if isinstance(x, Tensor) else x.take(rows)
+def take(x: Tensor | Rows, rows: Tensor, out: Tensor) -> Tensor:
+    """Those rows of x, int64 (n,), into float32 (n, D)."""
+    return torch.index_select(x, 0, rows.to(x.device), out=out) if isinstance(x, Tensor) else x.take(rows, out)
 
 
 def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:

@@ -1,6 +1,6 @@
 """Where labelled samples come from: embedded data, MNIST, recorded instruments, class folders, CSV manifests."""
 
-from pipeline.sources import embedded, files, mir, mnist, synthetic
+from pipeline.sources import files, mir, mnist, synthetic
 from pipeline.sources.sample import Sample
 from pipeline.task import MfccFeatures, Task, UserError
 
@@ -30,6 +30,8 @@ def load(task: Task) -> list[Sample]:
     if features.kind not in FEATURES[source]:
         raise UserError(f"data.source = {source!r} does not give what features.kind = {features.kind!r} takes")
     if source == "digits":
+        from pipeline.sources import embedded
+
         return embedded.digits()
     if source == "mnist":
         return mnist.load(task.data.path)
@@ -38,6 +40,8 @@ def load(task: Task) -> list[Sample]:
     if source == "sine":
         return synthetic.sine(task.data.seed)
     if isinstance(features, MfccFeatures) and source == "notes":
+        from pipeline.sources import embedded  # scipy.signal takes half a second, which nobody else needs
+
         return embedded.notes(task.data.seed, features.sample_rate)
     if isinstance(features, MfccFeatures) and source in ("tinysol", "medley_solos_db"):
         return mir.load(task.data, features.sample_rate)
