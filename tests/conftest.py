@@ -19,7 +19,7 @@ def real_data() -> Path:
     folder = os.environ.get("PERCEPT_DATA")
     if not folder or not Path(folder).is_dir():
         pytest.skip("PERCEPT_DATA does not name a folder of real data")
-    return Path(folder)
+    return Path(folder).resolve()
 
 
 @pytest.fixture(scope="session")
