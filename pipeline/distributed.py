@@ -25,6 +25,7 @@ from models.reference import Penalties
 from pipeline.engines import Change, Feed, totals
 from pipeline.stored import Table, pieces, take
 from pipeline.task import Train
+from pipeline.threads import Pace
 from pipeline.train import SCHEDULES, Split, State, note, out_of_patience
 from pipeline.train import totals as evaluated
 
@@ -109,6 +110,7 @@ class Share:
             [mlp], kind, self.feed.batch_size, options.optimizer, [options.learning_rate], [penalties]
         )  # fmt: skip
         self.backprop.combine = dist.all_reduce
+        self.pace = Pace()
 
     @torch.inference_mode()
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
@@ -125,24 +127,25 @@ class Share:
             some = slice(start, min(start + self.chunk, feed.n_steps))
             rows, here, mixed = order[some], own[some], None if shares is None else shares[some]
             counts = here.sum(1).tolist()
-            mine = feed.y[rows[here]]
-            if self.changed:
-                feed.fill(rows, room[: len(rows)], randomness, mixed)
-                x = room[: len(rows)][here]
-            else:
-                x = take(self.x, self.deal.place(rows[here]), room.view(-1, room.shape[-1])[: len(mine)])
-            if mixed is None:
-                t = feed.targets(mine.unsqueeze(0), self.n_outputs)[0]
-            else:
-                t = feed.targets(feed.y[rows], self.n_outputs, mixed).mT[here].T
-            w = feed.weights[some, 0][here].unsqueeze(0)
-            at = 0
-            for n in counts:
-                ours, place = slice(at, at + n), slice(done + at, done + at + n)
-                self.backprop.narrow(n)
-                self.backprop.step(x[ours], t[:, ours], w[:, ours], z[:, place], (True,))
-                at += n
-            done += at
+            with self.pace.piece() as self.backprop.threads:
+                mine = feed.y[rows[here]]
+                if self.changed:
+                    feed.fill(rows, room[: len(rows)], randomness, mixed)
+                    x = room[: len(rows)][here]
+                else:
+                    x = take(self.x, self.deal.place(rows[here]), room.view(-1, room.shape[-1])[: len(mine)])
+                if mixed is None:
+                    t = feed.targets(mine.unsqueeze(0), self.n_outputs)[0]
+                else:
+                    t = feed.targets(feed.y[rows], self.n_outputs, mixed).mT[here].T
+                w = feed.weights[some, 0][here].unsqueeze(0)
+                at = 0
+                for n in counts:
+                    ours, place = slice(at, at + n), slice(done + at, done + at + n)
+                    self.backprop.narrow(n)
+                    self.backprop.step(x[ours], t[:, ours], w[:, ours], z[:, place], (True,))
+                    at += n
+                done += at
         counted = torch.ones(1, len(y), dtype=torch.bool, device=device)
         sums = torch.cat(totals(z.unsqueeze(0), y.unsqueeze(0), counted, self.kind))
         dist.all_reduce(sums)
