@@ -69,6 +69,10 @@ class Runner:
         try:
             ray.init(self.address, include_dashboard=dashboard, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
+            if self.address == "auto":
+                raise UserError(
+                    "--engine ray:auto: this machine is in no cluster; `ray start --head` begins one"
+                ) from None
             raise UserError(f"--engine ray:{self.address}: {str(error).splitlines()[0]}") from None
         try:
             yield
