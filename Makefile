@@ -17,7 +17,7 @@ test: .venv/ready  ## ruff, mypy --strict, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve
