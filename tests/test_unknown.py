@@ -25,8 +25,10 @@ from tests.command import percept, ran
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded tasks, run; they have no better data than that, so that the floors below are theirs."""
+    home = tmp_path_factory.mktemp("home")
     options = ("--set", "validate.baselines=false")
-    return ran(tmp_path_factory.mktemp("home"), "digits", "instruments", options=options)
+    ran(home, "digits", options=options)
+    return ran(home, "instruments", options=(*options, "--set", "augment.copies=3"))
 
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
