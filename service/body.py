@@ -73,7 +73,6 @@ async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Ca
         raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
     if entry:
         entry.take()
-        await asyncio.sleep(0)  # all that have come meanwhile are counted before the first of them is answered
 
 
 async def _first_file(
