@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import anyio
 
-SLICE = 0.005  # seconds of answers between two looks of the loop at its connections
+SLICE = 0.002  # seconds of answers between two looks of the loop at its connections
 
 T = TypeVar("T")
 
@@ -28,10 +29,10 @@ class Turns:
         if in_thread:
             return await anyio.to_thread.run_sync(answer, limiter=self._threads)
         loop = asyncio.get_running_loop()
-        while self._until is not None and loop.time() > self._until:
+        while self._until is not None and time.monotonic() > self._until:  # loop.time() stands still during a turn
             await asyncio.sleep(0)
         if self._until is None:
-            self._until = loop.time() + SLICE
+            self._until = time.monotonic() + SLICE
             loop.call_soon(self._begin)
         return answer()
 
