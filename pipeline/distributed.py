@@ -127,8 +127,9 @@ class Share:
             some = slice(start, min(start + self.chunk, feed.n_steps))
             rows, here, mixed = order[some], own[some], None if shares is None else shares[some]
             counts = here.sum(1).tolist()
+            ours = slice(done, done + sum(counts))
+            mine, logits = y[ours], z[:, ours]
             with self.pace.piece() as self.backprop.threads:
-                mine = feed.y[rows[here]]
                 if self.changed:
                     feed.fill(rows, room[: len(rows)], randomness, mixed)
                     x = room[: len(rows)][here]
@@ -141,11 +142,11 @@ class Share:
                 w = feed.weights[some, 0][here].unsqueeze(0)
                 at = 0
                 for n in counts:
-                    ours, place = slice(at, at + n), slice(done + at, done + at + n)
+                    batch = slice(at, at + n)
                     self.backprop.narrow(n)
-                    self.backprop.step(x[ours], t[:, ours], w[:, ours], z[:, place], (True,))
+                    self.backprop.step(x[batch], t[:, batch], w[:, batch], logits[:, batch], (True,))
                     at += n
-                done += at
+            done = ours.stop
         counted = torch.ones(1, len(y), dtype=torch.bool, device=device)
         sums = torch.cat(totals(z.unsqueeze(0), y.unsqueeze(0), counted, self.kind))
         dist.all_reduce(sums)

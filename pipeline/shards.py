@@ -77,7 +77,8 @@ def extract(
     plan = ray.put(_Plan(recipe, have, folder, uuid.uuid4().hex[:8], TRIES, _origin()))
     cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     begun: Any = ray.remote(num_cpus=1, max_retries=0)(_begin)
-    early = [begun.remote([plan]) for _ in range(cpus)]  # workers import and build while Ray Data makes its own plans
+    for _ in range(cpus):  # workers import and build while Ray Data makes its own plans
+        begun.remote([plan])
     parts = [samples[i : i + SHARD] for i in range(0, len(samples), SHARD)]
     manifest = [{"shard": k, "samples": pickle.dumps(part)} for k, part in enumerate(parts)]
     digests = [""] * len(samples)
@@ -98,7 +99,6 @@ def extract(
                 bar.update(len(parts[row["shard"]]))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: a node wrote it, and it is not here; share the folder of runs") from None
-    del early
     if kept:
         print(f"  {kept} samples were in the shards of a run that was cut off")
     return digests, found

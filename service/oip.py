@@ -260,13 +260,13 @@ def _from_json(data: Any, datatype: str, shape: list[int], has_literals: bool) -
         raise Refusal(400, f"data: expected a list of {n} numbers, got {found}")
     dtype = np.dtype(DTYPES[datatype])
     wrong = Refusal(400, f"data: expected numbers of datatype {datatype}")
-    if has_literals or dtype.kind == "b":  # which Python takes for numbers
-        truths = list(map(type, data)).count(bool)
-        if truths != (n if dtype.kind == "b" else 0):
+    if dtype.kind == "b":
+        if set(map(type, data)) != {bool}:
             raise wrong
+        return np.array(data, bool)
+    if has_literals and bool in map(type, data):  # which Python takes for a number
+        raise wrong
     try:
-        if dtype.kind == "b":
-            return np.array(data, bool)
         if dtype.kind in "iu":
             with suppress(TypeError):  # there are fractions
                 # `bytes` and arrays take numbers alone, and many times as fast as NumPy.

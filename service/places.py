@@ -1,7 +1,6 @@
 """How many requests are answered at once: more are turned away at once, so that those inside do not wait long."""
 
 import math
-from types import TracebackType
 
 from service.refusal import Refusal
 
@@ -46,6 +45,6 @@ class Entry:
     def __enter__(self) -> "Entry":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.inside:
             self.places.taken -= self.n

@@ -178,6 +178,19 @@ def assert_same(here: Path, there: Path) -> None:
             assert torch.allclose(values, b[name], rtol=1e-3, atol=1e-5), name
 
 
+def test_three_workers_tell_two_classes_apart(cluster: Cluster, tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    y = generator.integers(0, 2, 1201)
+    x = generator.normal(0, 1, (1201, 600)).astype(np.float32)
+    x[:, 0] += 3 * y
+    (tmp_path / "source").mkdir()
+    resolved = write(
+        tmp_path / "source", x, y, ["validation" if i % 8 == 0 else "train" for i in range(1201)], 2,
+        train={"optimizer": "sgd", "learning_rate": 0.1, "epochs": 4, "batch_size": 7},
+    )  # fmt: skip
+    assert_same(*both(tmp_path / "source", tmp_path, resolved, cluster.engine))
+
+
 def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(cluster: Cluster, tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     x = generator.normal(1000, 1, (1203, 600)).astype(np.float32)

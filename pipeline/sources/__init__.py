@@ -30,7 +30,7 @@ def load(task: Task) -> list[Sample]:
     if features.kind not in FEATURES[source]:
         raise UserError(f"data.source = {source!r} does not give what features.kind = {features.kind!r} takes")
     if source == "digits":
-        from pipeline.sources import embedded
+        from pipeline.sources import embedded  # scipy.signal takes half a second, which no other source needs
 
         return embedded.digits()
     if source == "mnist":
@@ -40,7 +40,7 @@ def load(task: Task) -> list[Sample]:
     if source == "sine":
         return synthetic.sine(task.data.seed)
     if isinstance(features, MfccFeatures) and source == "notes":
-        from pipeline.sources import embedded  # scipy.signal takes half a second, which nobody else needs
+        from pipeline.sources import embedded
 
         return embedded.notes(task.data.seed, features.sample_rate)
     if isinstance(features, MfccFeatures) and source in ("tinysol", "medley_solos_db"):
