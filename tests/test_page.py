@@ -251,6 +251,19 @@ class TestPictures:
         expect(page.locator(LABEL)).to_have_text("7")
         expect(page.get_by_text("seven.tiff")).to_be_visible()
 
+    def test_a_dot_is_ink(self, visit):
+        page = visit("digits")
+        draw(page, SEVEN[:1])
+        expect(page.locator(LABEL)).not_to_be_empty()
+        expect(page.get_by_role("alert")).to_be_empty()
+
+    def test_the_pad_stays_where_it_is_when_something_goes_wrong(self, visit):
+        page = visit("digits")
+        before = page.locator("#pad").bounding_box()
+        page.locator("#image-file").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+        expect(page.get_by_role("alert")).not_to_be_empty()
+        assert page.locator("#pad").bounding_box() == before
+
     def test_an_input_like_none_before(self, visit):
         page = visit("careful")
         draw(page, BLOCK)

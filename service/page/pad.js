@@ -47,7 +47,8 @@ export function drawingPad(canvas, changed) {
         const [[x, y], [nextX, nextY]] = [at(i), at(i + 1)];
         context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
       }
-      context.lineTo(...at(points.length - 1));
+      const [x, y] = at(points.length - 1);
+      context.lineTo(x, y + 0.01); // a line of no length would leave no dot
       context.stroke();
     }
   }
