@@ -17,7 +17,7 @@ test: .venv/ready  ## ruff, mypy --strict, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve

@@ -9,8 +9,13 @@ import pytest
 
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which the next line does
 
-from tests import nodes
 from tests.serving import Server, fill_store, serving
+
+LONGEST = ("test_ray", "test_end_to_end", "test_unknown")  # first, so that two processes end at about the same time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +45,3 @@ def server(home: Path) -> Iterator[Server]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=30) as connection:
         yield connection
-
-
-@pytest.fixture(scope="session")
-def all_nodes() -> Iterator[nodes.Cluster]:
-    yield from nodes.started()
-
-
-@pytest.fixture
-def cluster(all_nodes: nodes.Cluster) -> nodes.Cluster:
-    """Three nodes of a Ray cluster, whatever a test before has killed."""
-    all_nodes.fill()
-    return all_nodes

@@ -1,26 +1,33 @@
-"""A Ray cluster of three nodes on this machine, and how one of them is killed."""
+"""A Ray cluster of three nodes on this machine, a process that uses it, and how a node is killed."""
 
+import faulthandler
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
+from pipeline import shards, study, train
 from pipeline.runner import Runner
 
+T = TypeVar("T")
 NODES = 3
+PATIENCE = 600  # seconds that a test waits for the cluster
 
 
 class Cluster:
     """Nodes of one CPU each, the head among them, and the runner that uses them."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: ProcessPoolExecutor) -> None:
         from ray.cluster_utils import Cluster as RayCluster
 
+        self.driver = driver
         self.small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
         quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 5}
         self.cluster = RayCluster(initialize_head=True, head_node_args=self.small | {"_system_config": quick})
@@ -32,6 +39,15 @@ class Cluster:
         """Put new nodes in the place of killed ones."""
         self.workers += [self.cluster.add_node(**self.small) for _ in range(NODES - 1 - len(self.workers))]
         self.cluster.wait_for_nodes()
+
+    def do(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """What the work returns or raises in the process that uses the cluster: Ray may end the process it is in."""
+        try:
+            return self.driver.submit(work, *arguments, **options).result(PATIENCE)
+        except TimeoutError:
+            for process in active_children():
+                process.kill()
+            raise
 
     def kill(self, node: Any) -> None:
         """Kill every process of a node at once."""
@@ -48,7 +64,7 @@ class Cluster:
                     if any(title in " ".join(_cmdline(child)) for child in raylet.children()):
                         self.kill(node)
                         return
-                time.sleep(0.005)
+                time.sleep(0.02)
 
         thread = Thread(target=kill, daemon=True)
         thread.start()
@@ -62,13 +78,22 @@ def started() -> Iterator[Cluster]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)  # of the nodes' workers
-        cluster = Cluster()
-        cluster.fill()
-        assert len(_rays()) > NODES
-        yield cluster
+        with ProcessPoolExecutor(1, get_context("spawn"), _driver) as driver:
+            cluster = Cluster(driver)
+            cluster.fill()
+            assert len(_rays()) > NODES
+            yield cluster
         cluster.cluster.shutdown()
     _, alive = psutil.wait_procs(_rays(), timeout=10)
     assert not alive
+
+
+def _driver() -> None:
+    """Let the process that uses the cluster do little at a time, and say where it is if it crashes."""
+    faulthandler.enable()
+    shards.SHARD = 2
+    study.GRACE, study.TOGETHER = 1, 2  # three CPUs share six trials
+    train.CHECKPOINT_SECONDS = 0.1
 
 
 def _rays() -> list[psutil.Process]:

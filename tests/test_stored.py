@@ -1,10 +1,7 @@
-"""Training beyond one machine's memory, and beyond one machine: the same batches, the same history up to rounding."""
+"""Training beyond a machine's memory: the same batches, the same history."""
 
-import json
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +12,11 @@ import torch
 from models.classifier import Standardize
 from models.frontend import Pixels, Vector
 from models.moments import Moments
-from pipeline import extract, stored, task, train, validate, weights
-from pipeline.extract import Features
-from pipeline.runner import Runner
+from pipeline import extract, stored, train
 from pipeline.stored import Table
-from pipeline.task import Task, UserError
-from tests.nodes import Cluster
+from tests.vectors import columns, tensors, write
 
 MB = 1 << 20
-
-
-def history(run: Path) -> dict[str, list[float]]:
-    result: dict[str, list[float]] = json.loads((run / "history.json").read_text())
-    return result
-
-
-def columns(run: Path) -> dict[str, list[float]]:
-    return {name: values for name, values in history(run).items() if name != "seconds"}
-
-
-def tensors(run: Path) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in torch.load(run / weights.FILE, weights_only=True).items() if k != "facts"}
-
-
-def write(run: Path, x: np.ndarray, y: np.ndarray, split: list[str], n_labels: int, **data: Any) -> Task:
-    """A run directory with features that no source has given, and the task that they belong to."""
-    resolved = task.parse(
-        {
-            "name": "vectors", "data": {"source": "csv", "path": "vectors.csv"},
-            "features": {"kind": "vector", "size": x.shape[1]}, **data,
-        },
-        "test",
-    )  # fmt: skip
-    n = len(x)
-    Features(
-        x=x, y=y, labels=tuple(map(str, range(n_labels))), split=np.array(split),
-        file=np.array([f"{i}" for i in range(n)]), digest=np.array([f"{i:x}" for i in range(n)]),
-        copies=np.empty((0, x.shape[1]), np.float32), copy_of=np.empty(0, np.int64), skipped=(),
-        task=extract.origin(resolved), key="", copies_key="",
-    ).save(run / extract.FILE)  # fmt: skip
-    return resolved
 
 
 @pytest.mark.parametrize("front", [Vector(3), Pixels()])
@@ -146,108 +108,3 @@ def test_four_times_the_memory_is_trained_on_with_the_same_losses(tmp_path: Path
     found, expected = tensors(run), tensors(tmp_path / "whole")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("digits")
-    extract.extract(task.load("digits"), run)
-    return run
-
-
-def both(source: Path, folder: Path, resolved: Task, engine: Runner) -> tuple[Path, Path]:
-    """The task trained on this machine and on the engine, from the same features."""
-    runs = folder / "here", folder / "there"
-    for run, where in zip(runs, (Runner(), engine), strict=True):
-        run.mkdir()
-        (run / extract.FILE).symlink_to(source / extract.FILE)
-        train.train(resolved, run, engine=where)
-    return runs
-
-
-def assert_same(here: Path, there: Path) -> None:
-    expected, found = columns(here), columns(there)
-    assert expected.keys() == found.keys()
-    for name, values in expected.items():
-        assert found[name] == pytest.approx(values, rel=1e-5), name
-    a, b = tensors(here), tensors(there)
-    assert torch.equal(a["standardize.mean"], b["standardize.mean"])
-    assert torch.equal(a["standardize.deviation"], b["standardize.deviation"])
-    for name, values in a.items():
-        if name.startswith("mlp."):
-            assert torch.allclose(values, b[name], rtol=1e-3, atol=1e-5), name
-
-
-def test_three_workers_tell_two_classes_apart(cluster: Cluster, tmp_path: Path) -> None:
-    generator = np.random.default_rng(4)
-    y = generator.integers(0, 2, 1201)
-    x = generator.normal(0, 1, (1201, 600)).astype(np.float32)
-    x[:, 0] += 3 * y
-    (tmp_path / "source").mkdir()
-    resolved = write(
-        tmp_path / "source", x, y, ["validation" if i % 8 == 0 else "train" for i in range(1201)], 2,
-        train={"optimizer": "sgd", "learning_rate": 0.1, "epochs": 4, "batch_size": 7},
-    )  # fmt: skip
-    assert_same(*both(tmp_path / "source", tmp_path, resolved, cluster.engine))
-
-
-def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(cluster: Cluster, tmp_path: Path) -> None:
-    generator = np.random.default_rng(3)
-    x = generator.normal(1000, 1, (1203, 600)).astype(np.float32)
-    y = (x[:, :2] - 1000 + generator.normal(0, 0.1, (1203, 2))).astype(np.float32)
-    options = {
-        "optimizer": "momentum",
-        "learning_rate": 0.01,
-        "epochs": 4,
-        "l1": 1e-4,
-        "l2": 1e-3,
-        "mix": 0.4,
-        "noise": 0.1,
-    }
-    (tmp_path / "source").mkdir()
-    resolved = write(
-        tmp_path / "source", x, y, ["validation" if i % 6 == 0 else "train" for i in range(1203)], 2,
-        train=options | {"activity_l1": 1e-4, "activity_l2": 1e-4}, model={"hidden": [30, 20]},
-    )  # fmt: skip
-    assert_same(*both(tmp_path / "source", tmp_path, resolved, cluster.engine))
-
-
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("train.framework=keras", "train.framework = 'keras'"), ("train.engine=autograd", "train.engine = 'autograd'"),
-        ("train.device=cuda", "no node of the Ray cluster has a GPU"),
-    ],
-)  # fmt: skip
-def test_what_is_not_distributed_is_refused_in_one_line(
-    cluster: Cluster, digits: Path, tmp_path: Path, override: str, named: str
-) -> None:
-    (tmp_path / extract.FILE).symlink_to(digits / extract.FILE)
-    with pytest.raises(UserError, match=named) as refusal:
-        train.train(task.load("digits", overrides=[override]), tmp_path, engine=cluster.engine)
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_node_that_dies_costs_no_more_than_the_time_since_the_last_checkpoint(
-    cluster: Cluster, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.1)
-    resolved = task.load("digits", overrides=["train.epochs=25", "train.early_stopping=25"])
-    checkpoint = tmp_path / "there" / train.CHECKPOINT
-    killed: list[int] = []
-
-    def kill() -> None:
-        while not checkpoint.exists():
-            time.sleep(0.02)
-        cluster.kill(cluster.workers[0])
-        killed.append(torch.load(checkpoint, weights_only=True)["state"]["epoch"])
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    here, there = both(digits, tmp_path, resolved, cluster.engine)
-    thread.join()
-    assert 0 < killed[0] < 25
-    assert_same(here, there)
-    assert not checkpoint.exists()
-    reports = [validate.validate(resolved, run)["test"]["accuracy"] for run in (here, there)]
-    assert reports[0] == pytest.approx(reports[1], abs=0.01)
