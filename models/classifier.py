@@ -93,7 +93,9 @@ class Classifier(nn.Module):
         """As `from_features`, of standardised features."""
         logits, hidden = self.last_layer(x)
         answers = self.answers(logits)
-        return answers if self.familiarity is None else (answers, self.familiarity(x, hidden, answers))
+        if self.familiarity is None:
+            return answers
+        return answers, self.familiarity(x, hidden, outputs(logits, self.kind))
 
     def answers(self, logits: Tensor) -> Tensor:
         """Logits of the network float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""

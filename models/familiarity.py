@@ -12,6 +12,7 @@ RANK = 20  # directions in which a class varies by an amount of its own
 LEAST = 1e-3  # variance in every other direction, at least, as a share of the mean variance: float32 has to bear it
 CONTRAST = (128,)  # hidden units of the network that tells known from foreign pictures
 STEPS = 500  # in which the scale of familiarity rises
+LEAST_SPREAD = 1e-2  # nats; of what has hardly any among the validation samples
 
 
 class Density(nn.Module):
@@ -100,10 +101,11 @@ class Familiarity(nn.Module):
     """The share of validation samples that are no more familiar than this one, 0 … 1: a calibrated score.
 
     Such a rank is the p-value of the hypothesis that the input is of the known kind, as in conformal anomaly detection
-    (Laxhammar & Falkman 2015). What is ranked is a log-likelihood in nats: of pictures, which can be made from
-    nothing, log p(x, k) / q(x) for the likeliest class k and foreign pictures q, whose first factor a network of its
-    own has learned from both (Hastie, Tibshirani & Friedman 2009, §14.2.4); of all else the `Density` of the last
-    hidden layer.
+    (Laxhammar & Falkman 2015). What is ranked, in nats, is log p(k | x) of the likeliest class k, before the
+    temperature, which would leave hardly any difference between confident answers, and beside it a log-likelihood of x:
+    of pictures, which can be made from nothing, log p(x) / q(x) for foreign pictures q, as a network of its own has
+    learned it from both (Hastie, Tibshirani & Friedman 2009, §14.2.4); of all else the `Density` of the last hidden
+    layer, in such units that among the validation samples it varies as much as log p(k | x).
 
     Parameters
     ----------
@@ -111,25 +113,37 @@ class Familiarity(nn.Module):
     contrast : whether foreign inputs can be made
     """
 
+    unit: Tensor  # (), of the density, in nats
     scale: Tensor  # (STEPS + 1,), log-likelihoods at evenly spaced ranks of the validation samples
 
     def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
         super().__init__()
         self.contrast = MLP(n_features, CONTRAST, 1, "relu", init="he") if contrast else None
         self.density = None if contrast else Density(n_hidden, n_labels)
+        self.register_buffer("unit", torch.ones(()))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
-        """Standardised features (N, D), last hidden layer (N, H) and probabilities (N, K) → float32 (N,), in nats."""
-        if self.contrast is not None:
-            return self.contrast.forward(x)[:, 0] + torch.log(probabilities.amax(1))
-        assert self.density is not None
-        return self.density.forward(hidden)
+        """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N,), in nats."""
+        of_inputs, of_answers = self._parts(x, hidden, probabilities)
+        return of_inputs / self.unit + of_answers
 
-    def fit_scale(self, log_likelihoods: Tensor) -> None:
-        """Take the ranks of the validation samples, float (N,), N ≥ 1."""
+    def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        of_answers = torch.log(probabilities.amax(1))
+        if self.contrast is not None:
+            return self.contrast.forward(x)[:, 0], of_answers
+        assert self.density is not None
+        return self.density.forward(hidden), of_answers
+
+    def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Take unit and ranks of the validation samples, in parts of what `log_likelihood` takes; at least one."""
+        parts = [self._parts(*part) for part in samples]
+        of_inputs, of_answers = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        if self.density is not None:
+            spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, of_answers)]
+            self.unit.copy_(spreads[0] / spreads[1])
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
-        self.scale.copy_(torch.quantile(log_likelihoods.double().cpu(), ranks))
+        self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers, ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """As `log_likelihood` → rank float32 (N,): linear between the steps, and below the first an exponential."""

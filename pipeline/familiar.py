@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.classifier import Classifier
+from models.classifier import Classifier, outputs
 from models.familiarity import Familiarity
 from models.mlp import MLP
 from pipeline.engines import Batch, ClosedForm, Feed, Stored
@@ -22,15 +22,15 @@ RATE = 3e-3
 
 @torch.no_grad()
 def teach(classifier: Classifier, training: Batch | Stored, validation: Batch | Stored, seed: int) -> float:
-    """Give the classifier, whose temperature is set, a `Familiarity`: fitted to the training samples, its scale to the
-    validation samples, both with standardised features; the least familiarity that counts as known."""
+    """Give the classifier a `Familiarity`: fitted to the training samples, its scale to the validation samples, both
+    with standardised features; the least familiarity that counts as known."""
     familiarity = _fitted(classifier, training, seed)
 
     def judged(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, hidden = classifier.last_layer(x)
-        return x, hidden, classifier.answers(logits)
+        return x, hidden, outputs(logits, classifier.kind)
 
-    familiarity.fit_scale(torch.cat([familiarity.log_likelihood(*judged(x)) for x in pieces(validation.x)]))
+    familiarity.fit_scale(judged(x) for x in pieces(validation.x))
     return threshold(torch.cat([familiarity(*judged(x)) for x in pieces(validation.x)]))
 
 
@@ -40,7 +40,9 @@ def inherit(classifier: Classifier, judged: Classifier, training: Batch | Stored
     `Familiarity` with its scale: no samples are left that could judge again."""
     classifier.temperature.copy_(judged.temperature)
     if judged.familiarity is not None:
-        _fitted(classifier, training, seed).scale.copy_(judged.familiarity.scale)
+        familiarity = _fitted(classifier, training, seed)
+        familiarity.unit.copy_(judged.familiarity.unit)
+        familiarity.scale.copy_(judged.familiarity.scale)
 
 
 def _fitted(classifier: Classifier, training: Batch | Stored, seed: int) -> Familiarity:

@@ -44,9 +44,9 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     with torch.inference_mode():
         x = classifier.standardize(torch.from_numpy(features.x[rows]))
         logits, hidden = classifier.last_layer(x)
-        answers = classifier.answers(logits)
-        familiarity = None if classifier.familiarity is None else classifier.familiarity(x, hidden, answers).numpy()
-        p, uncalibrated = answers.numpy(), outputs(logits, facts.kind).numpy()
+        p, raw = classifier.answers(logits).numpy(), outputs(logits, facts.kind)
+        familiarity = None if classifier.familiarity is None else classifier.familiarity(x, hidden, raw).numpy()
+        uncalibrated = raw.numpy()
     regression = facts.kind == "regression"
     test = metrics.regression(p, y) if regression else metrics.classification(p, y, facts.labels)
     if familiarity is not None:

@@ -120,13 +120,14 @@ def test_familiarity_is_the_rank_among_the_validation_samples() -> None:
     assert familiarity.density is not None
     hidden = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0))
     familiarity.density.fit(hidden[:1000], torch.arange(1000) % 2)
-    empty = torch.zeros(0)
-    validation, others = (familiarity.log_likelihood(empty, part, empty) for part in hidden[1000:].split(1000))
-    familiarity.fit_scale(validation)
-    found = familiarity(empty, hidden[2000:], empty)
+    empty, answers = torch.zeros(0), torch.softmax(3 * hidden[:, :2], 1)
+    parts = [(hidden[i : i + 1000], answers[i : i + 1000]) for i in (1000, 2000)]
+    familiarity.fit_scale([(empty, *(half[i::2] for half in parts[0])) for i in (0, 1)])
+    validation, others = (familiarity.log_likelihood(empty, *part) for part in parts)
+    found = familiarity(empty, *parts[1])
     expected = (validation[:, None] <= others).float().mean(0)
     assert found.numpy() == pytest.approx(expected.numpy(), abs=2 / STEPS)
-    far = familiarity(empty, 10 * torch.arange(1.0, 6)[:, None].expand(5, 4), empty)
+    far = familiarity(empty, 10 * torch.arange(1.0, 6)[:, None].expand(5, 4), answers[:1].expand(5, 2))
     assert (far[1:] < far[:-1]).all() or far[-1] == 0  # also below all validation samples, the further the less
 
 
