@@ -13,7 +13,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from models.classifier import Classifier, Standardize
 from models.frontend import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
+from pipeline import threads
 from pipeline.export import AMIN, Graph, by_librosa, to_onnx
 from pipeline.extract import _extracted, row_of
 from pipeline.task import load
@@ -113,8 +113,8 @@ def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
     standardize, mlp = Standardize(front.n_features), MLP(front.n_features, [1], 2, "relu")
     model = to_onnx(Graph(Classifier(front, standardize, mlp, "multiclass")))
     nodes = model.graph.node
-    [mfcc] = [node.output[0] for node in nodes if "frontend.dct" in node.input]
-    [features] = [node.input[0] for node in nodes if "standardize.mean" in node.input]
+    [mfcc] = [node.output[0] for node in nodes if any(name.endswith("frontend.dct") for name in node.input)]
+    [features] = [node.input[0] for node in nodes if any(name.endswith("standardize.mean") for name in node.input)]
     to_mfcc, to_features = session(model, mfcc), session(model, features)
     clips = {f"{seconds:g} s": np.resize(sound, (1, round(seconds * front.sample_rate))) for seconds in SECONDS}
     clips[f"{BATCH} of {SECONDS[0]} s"] = np.resize(sound, (BATCH, round(SECONDS[0] * front.sample_rate)))
@@ -160,7 +160,7 @@ def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]
     features = row_of(front)
 
     def percept(work: Callable[[int], Any]) -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with threads.pool() as pool:
             list(_extracted(pool, work, range(len(notes))))
 
     def librosa_from_file(data: bytes) -> NDArray[Any]:

@@ -73,9 +73,9 @@ class Mfcc(nn.Module):
     """Mel-frequency cepstral coefficients, pooled over the frames of a clip that are not silence.
 
     The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
-    window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II), written as matrix products so that
-    one graph serves everywhere. The discrete Fourier transform is factorised once, n_fft = R · C (Cooley & Tukey
-    1965): with n = C r + c and k = p + R q,
+    window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). For training the discrete Fourier
+    transform is torch's FFT. The exported graph has matrix products instead, which are faster in ONNX Runtime than its
+    own; there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
 
         X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
 
@@ -100,7 +100,9 @@ class Mfcc(nn.Module):
     one_unit = False
     row_dft: Tensor
     column_dft: Tensor
-    mel: Tensor
+    factorised_mel: Tensor  # (n_mels, C · 2 · (R/2 + 1))
+    window: Tensor  # (n_fft,)
+    mel: Tensor  # (n_mels, n_fft/2 + 1)
     dct: Tensor
     dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
     deemphasis: Tensor  # (1, n_mels), what each filter's power counts in the level
@@ -126,11 +128,13 @@ class Mfcc(nn.Module):
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
         mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
-        mel = _mel_of_factorised_bins(mel, rows, columns)
-        self.bands = [_band(mel, filters) for filters in torch.split(torch.arange(n_mels), BAND)]
+        factorised = _mel_of_factorised_bins(mel, rows, columns)
+        self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
         constants = {
             "row_dft": _row_dft(rows, columns),
             "column_dft": _column_dft(columns),
+            "factorised_mel": factorised,
+            "window": torch.hann_window(n_fft, periodic=True, dtype=torch.float64),
             "mel": mel,
             "dct": _dct(n_mfcc, n_mels),
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
@@ -141,7 +145,7 @@ class Mfcc(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
-        mel = self.mel_power(audio)
+        mel = self.factorised_mel_power(audio) if torch.compiler.is_exporting() else self.mel_power(audio)
         return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
 
     def groups(self) -> list[Span]:
@@ -155,13 +159,19 @@ class Mfcc(nn.Module):
 
     def mel_power(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
+        frames = self._padded(audio).unfold(1, self.n_fft, self.hop_length) * self.window
+        spectrum = torch.fft.rfft(frames)
+        power = spectrum.real.square() + spectrum.imag.square()
+        bands = [power[..., bins] @ self.mel[filters, bins].T for filters, bins in self.bands]
+        return torch.cat(bands, 2).transpose(1, 2)
+
+    def factorised_mel_power(self, audio: Tensor) -> Tensor:
+        """As `mel_power`, but for rounding, by matrix products."""
         n, samples = audio.shape
         frames, overlap = 1 + samples // self.hop_length, self.n_fft // self.hop_length
         columns, _, rows = self.row_dft.shape
-        if self.preemphasis:
-            audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
         n_hops = frames + overlap - 1
-        padded = nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))[:, : n_hops * self.hop_length]
+        padded = self._padded(audio)[:, : n_hops * self.hop_length]
         # → (N, columns, rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
         hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
         hops = hops.reshape(n, self.hop_length // columns, columns, n_hops).transpose(1, 2)
@@ -169,7 +179,14 @@ class Mfcc(nn.Module):
         by_row = (self.row_dft @ framed).reshape(n, 2 * columns, (rows // 2 + 1) * frames)
         spectrum = (self.column_dft @ by_row).reshape(n, -1, frames)  # (N, C · 2 · (R/2 + 1), frames)
         squared = spectrum * spectrum  # the filters add real² and imaginary²
-        return torch.cat([self.mel[filters, bins] @ squared[:, bins] for filters, bins in self.bands], 1)
+        bands = [self.factorised_mel[filters, bins] @ squared[:, bins] for filters, bins in self.factorised_bands]
+        return torch.cat(bands, 1)
+
+    def _padded(self, audio: Tensor) -> Tensor:
+        """The filtered signal between zeros: half a frame on either side."""
+        if self.preemphasis:
+            audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
+        return nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))
 
     def coefficients(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames), librosa's, which hear the level.
@@ -315,11 +332,14 @@ def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
     return arranged.flatten(1)
 
 
-def _band(mel: Tensor, filters: Tensor) -> tuple[slice, slice]:
-    """Some neighbouring filters, and the columns of `mel` from the first to the last that any of them hears."""
-    heard = mel[filters].any(0).nonzero()
-    first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
-    return slice(int(filters[0]), int(filters[-1]) + 1), slice(first, last + 1)
+def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
+    """Some neighbouring filters each, and the columns of `mel` from the first to the last that any of them hears."""
+    bands = []
+    for filters in torch.split(torch.arange(len(mel)), BAND):
+        heard = mel[filters].any(0).nonzero()
+        first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
+        bands.append((slice(int(filters[0]), int(filters[-1]) + 1), slice(first, last + 1)))
+    return bands
 
 
 def _dct(n_mfcc: int, n_mels: int) -> Tensor:

@@ -4,7 +4,6 @@ Clips of sound that may be trained on can have copies that were varied a little,
 """
 
 import json
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -24,13 +23,12 @@ from tqdm import tqdm
 from models import frontend
 from models.card import Kind
 from models.frontend import FrontEnd, Mfcc
-from pipeline import shards, sources, variations
+from pipeline import shards, sources, threads, variations
 from pipeline.artifacts import require, write_npz
 from pipeline.runner import LOCAL, Runner
 from pipeline.sources.sample import SPLITS, Sample, Split, Target
 from pipeline.stored import mapped
 from pipeline.task import Data, Task, UserError, Variation, digest
-from pipeline.threads import threads
 from service import media
 from service.refusal import Limits, MediaError
 
@@ -283,7 +281,7 @@ def _extract(
     Of identical samples one alone is looked at.
     """
     work = recipe.extractor()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threads.pool() as pool:
         digests = list(pool.map(digest_of, samples))
         kept, _ = _without_duplicates(samples, digests)
         missing = [i for i in kept if not complete(known.get(digests[i]), recipe.n_copies(samples[i], digests[i]))]
@@ -321,8 +319,7 @@ def _extracted(
         return [work(i) for i in chunk]
 
     chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
-    # One thread each: the pool's threads fill the cores already, and no sum's order depends on their number.
-    with threads(1), tqdm(total=len(indices), desc="extract", unit="sample", disable=None) as bar:
+    with tqdm(total=len(indices), desc="extract", unit="sample", disable=None) as bar:
         for chunk, results in zip(chunks, pool.map(work_all, chunks), strict=True):
             yield from zip(chunk, results, strict=True)
             bar.update(len(chunk))

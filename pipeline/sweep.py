@@ -7,7 +7,6 @@ stack holds them all.
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
@@ -18,6 +17,7 @@ from models.backprop import MOMENTS
 from models.card import Kind
 from models.classifier import Standardize
 from models.mlp import MLP
+from pipeline import threads
 from pipeline.engines import Batch, ClosedForm, Feed, measure
 from pipeline.task import Train, UserError
 from pipeline.train import ENGINES, SCHEDULES, State, disturb, evaluate, note, out_of_patience
@@ -68,7 +68,7 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
         results.update(zip(part, _train_stack([trainings[i] for i in part], kind, stop), strict=True))
 
     workers = torch.get_num_threads() if device.type == "cpu" else 1
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with threads.pool(workers) as pool:
         try:
             list(pool.map(work, parts))
         except BaseException:  # Ctrl-C, which the workers do not see

@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 # MKL then sums in the same order whatever the number of threads; read at its first product.
@@ -23,6 +24,15 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def pool(n: int | None = None) -> ThreadPoolExecutor:
+    """`n` threads, or one for each core, whose operators use one thread each.
+
+    That is a setting of every thread. A new one starts with as many as there are cores, and the sums of small products
+    depend on their number, MKL_CBWR or not.
+    """
+    return ThreadPoolExecutor(n or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
 class Pace:

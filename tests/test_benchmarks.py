@@ -6,15 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks import growth
+from benchmarks import frontend, growth
 from service.media import to_mnist_form
 from tests.serving import NEWEST, digits_model, put
+from tests.test_media import sound_bytes
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +45,26 @@ def test_growth_writes_its_table_and_its_figure(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would take it")
 def test_without_a_gpu_its_benchmark_says_so() -> None:
     assert run("gpu").startswith("not measured: device cuda")
+
+
+def test_the_front_end_is_timed_beside_librosa(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "beep").mkdir()
+    for i in range(3):
+        noise = np.random.default_rng(i).standard_normal(((1 + i) * 44_100, 1)) / 10
+        (tmp_path / "beep" / f"{i}.wav").write_bytes(sound_bytes(noise))
+    monkeypatch.setattr(frontend, "TIME", 0)
+    monkeypatch.setattr(frontend, "SECONDS", (0.2, 1))
+    monkeypatch.setattr(frontend, "threadpool_limits", lambda n: None)  # of this process, for good
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    monkeypatch.setattr(sys, "argv", ["frontend", "--notes", str(tmp_path)])
+    frontend.main()
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("0.2 s", "1 s"))]
+    assert len(rows) == 2
+    assert all(float(row[-1]) < 1e-3 for row in rows)  # the largest difference from librosa's
+    assert "3 notes, 6 s of sound" in printed
 
 
 def test_a_search_is_timed_beside_scikit_learn() -> None:
