@@ -1,4 +1,4 @@
-"""How many threads PyTorch may use inside a block, and how many pay."""
+"""How many threads PyTorch may use, inside a block or in a pool of threads, and how many pay."""
 
 import math
 import os

@@ -1,6 +1,5 @@
 """Training: the same weights from the same seed, also after kill -9; early stopping; schedules; loss gone wrong."""
 
-import json
 import math
 import os
 import signal
@@ -19,6 +18,7 @@ from pipeline.engines import penalty
 from pipeline.extract import Features
 from pipeline.task import Task, Train, UserError
 from pipeline.threads import Pace, threads
+from tests.vectors import history, tensors
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,7 @@ def trained(digits: Path, run: Path, *overrides: str) -> dict[str, torch.Tensor]
     if not (run / extract.FILE).exists():
         (run / extract.FILE).symlink_to(digits / extract.FILE)
     train.train(task.load("digits", overrides=overrides), run)
-    return {k: v for k, v in torch.load(run / weights.FILE, weights_only=True).items() if k != "facts"}
-
-
-def history(run: Path) -> dict[str, list[float]]:
-    result: dict[str, list[float]] = json.loads((run / "history.json").read_text())
-    return result
+    return tensors(run)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -47,8 +42,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_history_and_weights(digits: Path, tmp_path: Path) -> None:
-    tensors = trained(digits, tmp_path, "train.epochs=8", "train.learning_rate=0.003")
-    assert {name for name in tensors if not name.startswith("familiarity.")} == {
+    found = trained(digits, tmp_path, "train.epochs=8", "train.learning_rate=0.003")
+    assert {name for name in found if not name.startswith("familiarity.")} == {
         "standardize.mean", "standardize.deviation", "mlp.layers.0.weight", "mlp.layers.0.bias",
         "mlp.layers.1.weight", "mlp.layers.1.bias", "temperature",
     }  # fmt: skip
@@ -59,7 +54,7 @@ def test_history_and_weights(digits: Path, tmp_path: Path) -> None:
     assert record["validation_accuracy"][-1] > 0.9
     assert record["seconds"] == sorted(record["seconds"])
     assert not (tmp_path / train.CHECKPOINT).exists()
-    numbers = sum(tensor.numel() for tensor in tensors.values())
+    numbers = sum(tensor.numel() for tensor in found.values())
     assert (tmp_path / weights.FILE).stat().st_size < 4 * numbers + 10_000  # and no buffer that they are views of
 
 
@@ -73,9 +68,9 @@ def test_the_seed_fixes_the_weights(digits: Path, tmp_path: Path) -> None:
 
 
 def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path) -> None:
-    tensors = trained(digits, tmp_path, "train.epochs=1")
+    found = trained(digits, tmp_path, "train.epochs=1")
     features = Features.load(digits / extract.FILE)
-    assert tensors["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
+    assert found["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -221,11 +216,11 @@ def test_augmentation_makes_fitting_harder_and_leaves_the_validation_images_alon
     options = ("train.epochs=15", "train.learning_rate=0.003", f"train.engine={engine}")
     plain, distorted = tmp_path / "plain", tmp_path / "distorted"
     trained(digits, plain, *options)
-    tensors = trained(digits, distorted, *options, "train.augment.elastic=1.5", "train.augment.rotation=15")
+    found = trained(digits, distorted, *options, "train.augment.elastic=1.5", "train.augment.rotation=15")
     assert history(distorted)["train_loss"][-1] > 1.5 * history(plain)["train_loss"][-1]
     assert history(distorted)["validation_accuracy"][-1] > 0.9
     features = Features.load(digits / extract.FILE)
-    assert tensors["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
+    assert found["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
 def test_engines_agree_on_distorted_and_mixed_images(digits: Path, tmp_path: Path) -> None:
