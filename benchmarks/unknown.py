@@ -4,9 +4,9 @@
 
 Takes the exported models of `runs/digits` and `runs/instruments`, whichever are there. Known is the test split.
 Foreign inputs are made here, written as files and decoded as the service does: letters in eight typefaces, with four
-strokes and blurs, by the letter; textures in the outline of clothes; noise; speech by espeak-ng where that is
-installed; noise of three colours, tones, chords, clicks. At last, of as many pairs of instruments as asked for, a
-network is trained without each, and is asked about them.
+strokes and blurs, by the letter, and beside them digits in print; textures in the outline of clothes; noise; speech by
+espeak-ng where that is installed; noise of three colours, tones, chords, clicks. At last, of as many pairs of
+instruments as asked for, a network is trained without each, and is asked about them.
 
 Each line says how many inputs there are, the area under the ROC curve (AUROC) of their familiarity against that of
 the known, and the share that is judged unknown.
@@ -40,6 +40,7 @@ from service.predictor import Predictor
 from service.refusal import Limits, MediaError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+DIGITS = "0123456789"
 LIKE_DIGITS = "BDGIJOQSZbgijloqsz"  # a person may take them for a digit, drawn by a careless hand
 TYPEFACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic", "cmr10",
@@ -100,6 +101,7 @@ def measure(run: Path) -> None:
         else:
             print_row(name, scores, known, threshold)
     if letters:
+        print_row("digits in print", np.concatenate([letters.pop(digit) for digit in DIGITS]), known, threshold)
         clear = [s for letter, s in letters.items() if letter not in LIKE_DIGITS]
         print_row("letters, all 52", np.concatenate(list(letters.values())), known, threshold)
         print_row(f"letters but {LIKE_DIGITS}", np.concatenate(clear), known, threshold)
@@ -134,7 +136,7 @@ def pictures(predictor: Predictor) -> Iterator[tuple[str, list[Array]]]:
                 kept.append(predictor.decode(file.getvalue(), Limits()))
         return kept
 
-    for letter_ in LETTERS:
+    for letter_ in LETTERS + DIGITS:
         yield letter_, decoded([letter(letter_, face, *stroke) for face, stroke in product(TYPEFACES, STROKES)])
     kinds: dict[str, Maker] = {
         "textures": texture,

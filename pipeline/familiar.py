@@ -10,7 +10,7 @@ from models.classifier import Classifier, outputs
 from models.familiarity import Familiarity
 from models.mlp import MLP
 from pipeline.engines import Batch, ClosedForm, Feed, Stored
-from pipeline.foreign import foreign
+from pipeline.foreign import foreign, redrawn
 from pipeline.stored import Table, piece_rows, pieces, take
 from pipeline.task import Train
 
@@ -64,7 +64,7 @@ def threshold(familiarity: Tensor) -> float:
 
 
 def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, seed: int) -> None:
-    """Train the network on standardised pictures (N, 784): 1 = known, 0 = foreign, as many of either."""
+    """Train the network on standardised pictures (N, 784): 1 = known, half of them redrawn; 0 = foreign, as many."""
     standardize = classifier.standardize
     generator = torch.Generator().manual_seed(seed)
     n = min(max(PICTURES[0], len(samples)), PICTURES[1])
@@ -72,6 +72,7 @@ def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, see
     take(samples, torch.randint(len(samples), (n,), generator=generator), known)
     pictures = (known * standardize.deviation + standardize.mean).clamp(0, 1).cpu()
     strange = standardize.apply_(foreign(pictures, n, generator).to(known.device))
+    known[: n // 2] = standardize.apply_(redrawn(pictures[: n // 2], generator).to(known.device))
     data = Batch(torch.cat([known, strange]), (torch.arange(2 * n, device=known.device) < n).long())
     options = Train(epochs=EPOCHS, learning_rate=RATE, l2=1e-5)
     engine = ClosedForm([network], Feed([data], [seed], 200), "binary", [options])

@@ -1,26 +1,49 @@
-"""Pictures that are no sample of any class, made from nothing and from the training pictures: what `known` is
-taught to tell from the known (outlier exposure; Hendrycks, Mazeika & Dietterich 2019)."""
+"""What the network behind `known` learns from, beside the known pictures: pictures that are no sample of any class,
+made from nothing and from the known (outlier exposure; Hendrycks, Mazeika & Dietterich 2019), and the known as other
+pens would draw them, so that it is their shapes that it goes by."""
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
+import matplotlib
+import numpy as np
 import torch
+from matplotlib.font_manager import get_font
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, interpolate
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d
 
 from models.frontend import IMAGE_SIZE
+from pipeline.augment import Distortion
+from pipeline.task import Augment
+from service.media import WHITE, MediaError, to_mnist_form
 
 STROKES = 4  # of a scribble, at most
 POINTS = 48  # that are drawn along a stroke
 BOX = 20.0  # pixels; the ink's longer side, as in MNIST
 PENS = (0.5, 0.75, 1.0, 1.35, 1.7, 2.1)  # pixels: radii
 FINE = 2  # pixels that a scribble is drawn with, for one of the picture: its edges are grey, as those of a scan are
+FONT = "DejaVuSans.ttf"  # comes with Matplotlib
+SCRIPTS = (  # Unicode's blocks: Armenian, Hebrew, Arabic, Lao, Georgian, Canadian syllabics and Tifinagh; and symbols
+    (0x531, 0x58F), (0x5D0, 0x5EA), (0x621, 0x64A), (0xE81, 0xEAE), (0x10A0, 0x10FF), (0x1401, 0x1676),
+    (0x2D30, 0x2D67), (0x2190, 0x23FF), (0x2600, 0x27BF),
+)  # fmt: skip
+PAGE = 80  # pixels that a glyph is drawn on
+THICKEST, BLUR = 3, 2.0  # pixels of them: that its strokes are thickened by, and blurred by, at most
+DRAWN = 4_000  # glyphs at most, if more are asked for they come again: drawing takes most of the time
+BENT = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
+SHARPEST = 4  # times the contrast between ink and paper
 
 
 def foreign(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """`n` pictures float32 (n, 784), 0 = background, 1 = ink, in no order; `pictures`, of the same form, are what is
-    known. Half are scribbles, the others known pictures turned, taken apart or laid on one another, and textures."""
+    known. A third are glyphs, a third known pictures turned, taken apart or laid on one another, the others scribbles
+    and textures."""
     images = pictures.view(-1, IMAGE_SIZE, IMAGE_SIZE)
-    part = n // 12
+    part = n // 15
 
     def drawn() -> Tensor:
         return images[torch.randint(len(images), (part,), generator=generator)]
@@ -31,10 +54,26 @@ def foreign(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
         _broken(drawn(), generator),
         _shuffled(drawn(), generator),
         torch.maximum(drawn(), drawn()),
-        textures(part, generator),
-        scribbles(n - 6 * part, generator),
+        textures(2 * part, generator),
+        scribbles(3 * part, generator),
+        glyphs(n - 10 * part, generator),
     ]
     return torch.cat([_centred(m) for m in made]).flatten(1)
+
+
+def redrawn(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Each of the pictures float32 (n, 784) with thicker strokes, with thinner ones, or as it is, and sharper."""
+    images = pictures.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
+
+    def draw(high: float) -> Tensor:
+        return high * torch.rand(len(images), 1, 1, 1, generator=generator)
+
+    thick, thin = max_pool2d(images, 3, 1, 1), -max_pool2d(-images, 3, 1, 1)
+    pen = draw(3)
+    other = torch.where(pen < 1, thick, torch.where(pen < 2, thin, images))
+    lines = images.lerp(other, draw(0.6))
+    sharp = ((lines - 0.5) * (1 + draw(SHARPEST - 1)) + 0.5).clamp(0, 1)
+    return (sharp / sharp.amax((2, 3), keepdim=True).clamp(min=0.2)).flatten(1)
 
 
 def scribbles(n: int, generator: torch.Generator) -> Tensor:
@@ -81,6 +120,34 @@ def scribbles(n: int, generator: torch.Generator) -> Tensor:
         paths[of_pen] = conv2d(paths[of_pen], disc[None, None], padding=reach).clamp(max=1)
     pictures = avg_pool2d(paths, FINE)[:, 0]
     return pictures / pictures.amax((1, 2), keepdim=True)
+
+
+def glyphs(n: int, generator: torch.Generator) -> Tensor:
+    """Characters of scripts in which none is written as in Latin, and of no script; by pens of any width, more or less
+    sharp; half of them distorted. float32 (n, 28, 28), as of the other makers."""
+    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONT
+    typeface = ImageFont.truetype(font, PAGE // 2)
+    known = sorted(get_font(str(font)).get_charmap())
+    characters = [chr(code) for code in known if any(first <= code <= last for first, last in SCRIPTS)]
+    drawn = [_page(characters, typeface, generator) for _ in range(min(n, DRAWN))]
+    bank = torch.from_numpy(np.stack(drawn)).to(torch.float32) / WHITE
+    pictures = bank[torch.arange(n) % len(bank)]
+    distorted = pictures[: n // 2].flatten(1)
+    Distortion(BENT, 0.0, torch.device("cpu"))(distorted, generator)
+    pictures[: n // 2] = distorted.view(-1, IMAGE_SIZE, IMAGE_SIZE)
+    return pictures
+
+
+def _page(characters: Sequence[str], typeface: ImageFont.FreeTypeFont, generator: torch.Generator) -> NDArray[np.uint8]:
+    """One character in the form of MNIST's digits, uint8 (28, 28)."""
+    while True:
+        which, thick = (int(torch.randint(m, (1,), generator=generator)) for m in (len(characters), THICKEST + 1))
+        blur = BLUR * float(torch.rand(1, generator=generator))
+        page = Image.new("L", (PAGE, PAGE), 0)
+        place = (PAGE // 2, PAGE // 2)
+        ImageDraw.Draw(page).text(place, characters[which], fill=WHITE, font=typeface, anchor="mm", stroke_width=thick)
+        with suppress(MediaError):  # it has no ink
+            return to_mnist_form(np.asarray(page.filter(ImageFilter.GaussianBlur(blur))))
 
 
 def textures(n: int, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_foreign_pictures(home: Path) -> None:
     predictor, known = asked(home / "runs" / "digits")
     found: dict[str, list[NDArray[np.float32]]] = {}
     for kind, inputs in unknown.pictures(predictor):
-        if inputs:
+        if inputs and kind not in unknown.DIGITS:
             name = "letters" if len(kind) == 1 else kind
             found.setdefault(name, []).append(unknown.familiarity(predictor, inputs))
     areas = {name: unknown.auroc(known, np.concatenate(scores)) for name, scores in found.items()}
@@ -147,10 +148,35 @@ def test_foreign_pictures_are_pictures_from_the_seed() -> None:
     assert torch.equal(first, again)
     assert 0 <= first.min() <= first.max() <= 1
     assert (first.amax(1) > 0.1).float().mean() > 0.99
-    scribbles = foreign.scribbles(200, torch.Generator().manual_seed(0))
-    rows = (scribbles > 0.2).any(2).sum(1)
-    columns = (scribbles > 0.2).any(1).sum(1)
-    assert torch.maximum(rows, columns).median() == pytest.approx(20, abs=2)  # as long as MNIST's digits
+    for make in (foreign.scribbles, foreign.glyphs):
+        made = make(200, torch.Generator().manual_seed(0))
+        rows = (made > 0.2).any(2).sum(1)
+        columns = (made > 0.2).any(1).sum(1)
+        assert torch.maximum(rows, columns).median() == pytest.approx(20, abs=2)  # as long as MNIST's digits
+        assert len(torch.unique(made, dim=0)) > 190
+
+
+def test_no_latin_letter_is_among_the_foreign_glyphs() -> None:
+    characters = [chr(code) for first, last in foreign.SCRIPTS for code in range(first, last + 1)]
+    letters = [character for character in characters if character.isalpha()]
+    scripts = {unicodedata.name(letter).split()[0] for letter in letters}
+    assert not any(character.isdecimal() for character in characters)
+    assert not {"LATIN", "GREEK", "CYRILLIC"} & scripts
+    assert {"ARMENIAN", "HEBREW", "ARABIC", "LAO", "GEORGIAN", "CANADIAN", "TIFINAGH"} <= scripts
+
+
+def test_redrawn_digits_are_known_and_keep_their_label(home: Path) -> None:
+    predictor, _ = asked(home / "runs" / "digits")
+    features = Features.load(home / "runs" / "digits" / extract.FILE)
+    pictures = torch.from_numpy(features.x[features.rows("test")])
+    redrawn = foreign.redrawn(pictures, torch.Generator().manual_seed(0))
+    changed = (redrawn - pictures).abs().amax(1) > 0.1
+    assert changed.float().mean() > 0.5
+    batch = (255 * redrawn.view(-1, 28, 28)).round().to(torch.uint8).numpy()
+    outputs = predictor.run(batch)
+    assert (outputs[:, :-1].argmax(1) == features.y[features.rows("test")]).mean() >= 0.9
+    assert predictor.card.known_threshold is not None
+    assert (outputs[:, -1] >= predictor.card.known_threshold).mean() >= 0.85
 
 
 def test_what_is_never_seen_by_the_service_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
