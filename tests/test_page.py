@@ -291,6 +291,15 @@ class TestSounds:
         before = head.bounding_box()["x"]
         page.wait_for_function("x => document.getElementById('playhead').getBoundingClientRect().x > x + 5", arg=before)
 
+    def test_a_certain_answer_fits_its_line(self, visit):
+        page = visit("instruments")
+        choose(page, "audio", "melody.wav", MELODY)
+        expect(page.locator(LABEL)).not_to_be_empty()
+        certain = page.locator(".top .value")
+        certain.evaluate("(cell) => { cell.textContent = '100.0 %'; }")
+        assert certain.evaluate("(cell) => cell.scrollWidth <= cell.offsetWidth")
+        assert certain.evaluate("(cell) => cell.offsetHeight < 1.5 * parseFloat(getComputedStyle(cell).lineHeight)")
+
     def test_a_format_that_the_browser_does_not_know(self, visit):
         page = visit("instruments")
         choose(page, "audio", "melody.aiff", sound_bytes(np.concatenate([FLUTE, BASSOON]), format="AIFF"))
