@@ -28,6 +28,7 @@ from service.drift import Scores
 
 FILE = "model.onnx"
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
+MAX_HEARD_DIFFERENCE = 1e-4  # the same of sound, whose features are extracted by FFT, and in the graph by products
 MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank: a tenth of the share of known samples that the threshold gives up
 MAX_MFCC_DIFFERENCE = 1e-3  # the graph against librosa.feature.mfcc, whose values reach some hundreds
 AMIN = 1e-30  # mel power so small that only the floor cuts it, at any level
@@ -244,12 +245,13 @@ def check(model: onnx.ModelProto, graph: Graph, features: Features) -> dict[str,
     found = [
         np.concatenate(outputs) for outputs in zip(*(_run(session, media[file], names) for file in files), strict=True)
     ]
-    limits = (MAX_OUTPUT_DIFFERENCE, MAX_FAMILIARITY_DIFFERENCE)[: len(names)]
+    front = graph.judge.frontend
+    of_answers = MAX_HEARD_DIFFERENCE if isinstance(front, Mfcc) else MAX_OUTPUT_DIFFERENCE
+    limits = (of_answers, MAX_FAMILIARITY_DIFFERENCE)[: len(names)]
     differences = {
         name: (float(np.abs(f - e.numpy()).max()), limit)
         for name, limit, f, e in zip(names, limits, found, expected, strict=True)
     }
-    front = graph.judge.frontend
     if isinstance(front, Mfcc):
         clips = [media[file] for file in files[:: max(1, len(files) // MFCC_CLIPS)]]
         differences["mfcc"] = (mfcc_difference(model, front, clips), MAX_MFCC_DIFFERENCE)
