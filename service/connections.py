@@ -11,17 +11,30 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 AHEAD = 2**19  # bytes of a body that are taken in unasked: uvicorn's 64 KiB halt every short recording
 SECONDS = 20.0  # for the header of a request to arrive
+# Between two requests. Clients and load balancers give a connection up after 60 at most, and they have to be first:
+# a request that meets a connection as it is closed is lost.
+REST = 65
 
 
 class Connection(HttpToolsProtocol):
     """A connection that knows since when it has been waiting for a header."""
 
-    waiting: ClassVar[dict["Connection", float]] = {}  # since when, by time.monotonic()
+    waiting: ClassVar[dict["Connection", float]] = {}  # since when, by time.monotonic(); at rest, since its end
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.timeout_keep_alive = max(self.timeout_keep_alive, REST)
 
     def connection_made(self, transport: Any) -> None:
         """It waits for its first request."""
         super().connection_made(transport)
         self.waiting[self] = time.monotonic()
+
+    def data_received(self, data: bytes) -> None:
+        """If it was at rest, a header begins."""
+        if self.waiting.get(self, 0.0) > (now := time.monotonic()):
+            self.waiting[self] = now
+        super().data_received(data)
 
     def on_headers_complete(self) -> None:
         """It has a request."""
@@ -29,9 +42,9 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """It waits for its next request, unless that has come already."""
+        """It rests until its next request, unless that has come already."""
         if self.cycle.response_complete:
-            self.waiting[self] = time.monotonic()
+            self.waiting[self] = time.monotonic() + self.timeout_keep_alive
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -26,10 +26,11 @@ DIGIT = post("/digits", digit_file(3))
 LARGE = post("/digits", digit_file(3) + bytes(2 * AHEAD))  # takes its place before it is complete
 SOUND = post("/instruments", FLUTE)
 
-# The service with short times, in place of the 20 and 30 seconds that clients have.
+# The service with short times, in place of the 20, 30 and 65 seconds that clients have.
 IMPATIENT = """
 from service import body, connections, service
 body.SECONDS = connections.SECONDS = 2
+connections.REST = 6
 connections.close_waiting.__defaults__ = (2,)
 Percept = service.Percept
 """
@@ -237,7 +238,13 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         dripper.start()
         assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
         assert set(closed_loop(server.url, [DIGIT], 4, seconds=1).statuses) == {200}
-        for connection in [*silent["nothing"], *silent["half a header"]]:
+        resting = stack.enter_context(connected(server))
+        for pause in (3, 0):  # longer than a header may take
+            resting.sendall(get("/livez"))
+            assert resting.recv(2**16).startswith(b"HTTP/1.1 200 ")
+            time.sleep(pause)
+        resting.sendall(b"GET /li")
+        for connection in [*silent["nothing"], *silent["half a header"], resting]:
             assert ended(connection) == b""
         for connection in silent["half a body"]:
             assert ended(connection).startswith(b"HTTP/1.1 408 ")
