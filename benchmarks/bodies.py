@@ -28,7 +28,8 @@ def body(kind: str, runs: Path) -> dict[str, Any]:
         case "json":
             batch = pictures(runs, int(n))
             tensor = {"name": "image", "shape": batch.shape, "datatype": "UINT8", "data": batch.ravel().tolist()}
-            content = json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
+            request = {"inputs": [tensor], "outputs": [{"name": "probabilities"}]}
+            content = json.dumps(request, separators=(",", ":")).encode()
             return {"content": content, "headers": {"Content-Type": "application/json"}}
         case "binary":
             batch = pictures(runs, int(n))

@@ -2,17 +2,15 @@
 extensions (https://github.com/kserve/open-inference-protocol; the extensions are described with Triton).
 """
 
-import array
-import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import numpy as np
 import orjson
+import simdjson
 from numpy.typing import NDArray
 
 from models.card import FAMILIARITY, ModelCard
@@ -119,7 +117,7 @@ class Protocol:
 
     async def index(self, request: Request) -> Response:
         """Every model and version of the store, and whether it can be asked."""
-        body = _object(await read(request, 2**16) or b"{}")
+        body = _document(await read(request, 2**16) or b"{}").as_dict()
         only_ready = body.get("ready", False)
         if not isinstance(only_ready, bool):
             raise Refusal(400, "ready: expected true or false")
@@ -133,7 +131,7 @@ class Protocol:
             raise Refusal(
                 403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
             )
-        if _parameters(_object(await read(request, 2**16) or b"{}")):
+        if _parameters(_document(await read(request, 2**16) or b"{}").as_dict()):
             raise Refusal(400, "parameters: a model is served as the store holds it; none are read")
         await self._reload(name)
         self.repository.get(name)
@@ -194,22 +192,22 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
             raise Refusal(400, "Inference-Header-Content-Length is not the length of a header in this body")
         length = int(header_length)
     text, binary = data[:length] if header_length else data, memoryview(data)[length:]
-    body = _object(text)
-    match body.get("inputs"):
-        case [{"name": card.input.name} as tensor]:
-            pass
-        case [{"name": name}]:
-            raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
-        case _:
-            raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
-    batch = _array(tensor, binary, b"true" in text or b"false" in text, card, limits)
+    document = _document(text)
+    tensor = _tensor_of(document.get("inputs"))
+    if tensor is None:
+        raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
+    if (name := tensor.get("name")) != card.input.name:
+        raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
+    lists = 3 + ("outputs" in document)  # inputs, shape and data
+    batch = _array(tensor, binary, text.count(b"[") > lists, card, limits)
+    body = _values(document, ("id", "parameters", "outputs"))
     id_ = body.get("id")
     if id_ is not None and not isinstance(id_, str):
         raise Refusal(400, "id: expected a string")
     return _Inference(batch, id_, _outputs(body, card))
 
 
-def _array(tensor: Parameters, binary: memoryview, has_literals: bool, card: ModelCard, limits: Limits) -> Array:
+def _array(tensor: Parameters, binary: memoryview, has_lists: bool, card: ModelCard, limits: Limits) -> Array:
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     wanted = card.input.shape
     if not isinstance(datatype, str) or datatype not in DTYPES:
@@ -230,7 +228,7 @@ def _array(tensor: Parameters, binary: memoryview, has_literals: bool, card: Mod
     if size is None:
         if binary:
             raise Refusal(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor.get("data"), datatype, shape, has_literals)
+        values = _from_json(tensor.get("data"), datatype, shape, has_lists)
     else:
         dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
         if "data" in tensor:
@@ -243,39 +241,46 @@ def _array(tensor: Parameters, binary: memoryview, has_literals: bool, card: Mod
     return _as(values, card.input.dtype).reshape(shape)
 
 
-def _from_json(data: Any, datatype: str, shape: list[int], has_literals: bool) -> Array:
-    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension.
+def _from_json(data: Any, datatype: str, shape: list[int], has_lists: bool) -> Array:
+    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension. They go there as the
+    parser holds them: a Python object for each would take twice as long.
 
-    has_literals : whether there may be a true or false among them
+    has_lists : whether there may be lists among them
     """
     n = math.prod(shape)
-    for size in shape[1:]:
-        if not isinstance(data, list) or not data or not isinstance(data[0], list):
-            break
-        if not all(type(row) is list and len(row) == size for row in data):
-            raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
-        data = list(itertools.chain.from_iterable(data))
-    if not isinstance(data, list) or len(data) != n:
-        found = f"{len(data)} of them" if isinstance(data, list) else "none"
-        raise Refusal(400, f"data: expected a list of {n} numbers, got {found}")
+    if not isinstance(data, simdjson.Array) or not len(data):
+        raise Refusal(400, f"data: expected a list of {n} numbers, got none")
+    if has_lists and any(isinstance(row, simdjson.Array) for row in data) and not _is_nested(data, shape):
+        raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
     dtype = np.dtype(DTYPES[datatype])
-    wrong = Refusal(400, f"data: expected numbers of datatype {datatype}")
-    if dtype.kind == "b":
-        if set(map(type, data)) != {bool}:
-            raise wrong
-        return np.array(data, bool)
-    if has_literals and bool in map(type, data):  # which Python takes for a number
-        raise wrong
     try:
-        if dtype.kind in "iu":
-            with suppress(TypeError):  # there are fractions
-                # `bytes` and arrays take numbers alone, and many times as fast as NumPy.
-                return np.frombuffer(bytes(data) if datatype == "UINT8" else array.array(dtype.char, data), dtype)
-        return _as(np.frombuffer(array.array("d", data)), dtype)
+        values = np.array(data.as_list()).reshape(-1) if dtype.kind == "b" else _numbers(data, dtype.kind)
     except TypeError:
-        raise wrong from None
-    except (ValueError, OverflowError):
+        raise Refusal(400, f"data: expected numbers of datatype {datatype}") from None
+    except ValueError:
         raise Refusal(400, f"data: there are values that {dtype.name} cannot hold") from None
+    if dtype.kind == "b" and values.dtype != dtype:
+        raise Refusal(400, f"data: expected values of datatype {datatype}")
+    if len(values) != n:
+        raise Refusal(400, f"data: expected a list of {n} numbers, got {len(values)} of them")
+    return _as(values, dtype)
+
+
+def _is_nested(data: Any, shape: list[int]) -> bool:
+    size, *inner = shape
+    rows = isinstance(data, simdjson.Array) and len(data) == size
+    return rows and (not inner or all(_is_nested(row, inner) for row in data))
+
+
+def _numbers(data: Any, kind: str) -> Array:
+    """Of a list, nested or not: int64, uint64 or float64, as `kind` says, "i", "u" or "f"; float64 if there are
+    fractions. Raises TypeError if there is anything but numbers, ValueError if one is too large."""
+    if kind != "f":
+        try:
+            return np.frombuffer(data.as_buffer(of_type=kind), f"{kind}8")
+        except TypeError:
+            pass
+    return np.frombuffer(data.as_buffer(of_type="d"))
 
 
 def _as(values: Array, dtype: Any) -> Array:
@@ -363,14 +368,34 @@ def _parameters(holder: Parameters) -> Parameters:
     return parameters
 
 
-def _object(text: bytes) -> Parameters:
+def _document(text: bytes) -> Any:
+    """A JSON object as simdjson holds it: what is not asked for does not become an object of Python's."""
     try:
-        body = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        document = simdjson.Parser().parse(text)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: too deep, or a whole number beyond 64 bits
         raise Refusal(400, f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
+    if not isinstance(document, simdjson.Object):
         raise Refusal(400, "expected a JSON object")
-    return body
+    return document
+
+
+def _tensor_of(inputs: Any) -> Parameters | None:
+    """The one tensor of a list, its `data` as simdjson holds it; None if it is no such list."""
+    if not isinstance(inputs, simdjson.Array) or len(inputs) != 1 or not isinstance(inputs[0], simdjson.Object):
+        return None
+    tensor = _values(inputs[0], ("name", "shape", "datatype", "parameters"))
+    return tensor | {"data": inputs[0]["data"]} if "data" in inputs[0] else tensor
+
+
+def _values(holder: Any, keys: tuple[str, ...]) -> Parameters:
+    """What an object of simdjson's holds under these keys, in Python's objects."""
+    values = {key: holder[key] for key in keys if key in holder}
+    for key, value in values.items():
+        if isinstance(value, simdjson.Object):
+            values[key] = value.as_dict()
+        elif isinstance(value, simdjson.Array):
+            values[key] = value.as_list()
+    return values
 
 
 def _tensor(name: str, datatype: str, shape: tuple[int | None, ...]) -> dict[str, Any]:
