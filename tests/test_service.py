@@ -442,10 +442,9 @@ class TestOperation:
         output = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, text=True)
         assert not set(output.stdout.split()) & {"onnxruntime", "numpy", "PIL", "soundfile", "soxr"}
 
-    def test_memory_and_readiness(self, server):
+    def test_memory(self, server):
         (worker,) = workers(server)
         assert resident_mb(worker) < 600  # after the large files of other tests
-        assert server.seconds < 10
 
     def test_broken_models_do_not_take_the_others_down(self, tmp_path):
         put(tmp_path, instruments_model(NEWEST))
