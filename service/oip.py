@@ -2,8 +2,9 @@
 extensions (https://github.com/kserve/open-inference-protocol; the extensions are described with Triton).
 """
 
+import itertools
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,8 +199,8 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
         raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
     if (name := tensor.get("name")) != card.input.name:
         raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
-    lists = 3 + ("outputs" in document)  # inputs, shape and data
-    batch = _array(tensor, binary, text.count(b"[") > lists, card, limits)
+    lists = text.count(b"[") - 2 - ("outputs" in document)  # without inputs and shape
+    batch = _array(tensor, binary, lists, card, limits)
     body = _values(document, ("id", "parameters", "outputs"))
     id_ = body.get("id")
     if id_ is not None and not isinstance(id_, str):
@@ -207,7 +208,7 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
     return _Inference(batch, id_, _outputs(body, card))
 
 
-def _array(tensor: Parameters, binary: memoryview, has_lists: bool, card: ModelCard, limits: Limits) -> Array:
+def _array(tensor: Parameters, binary: memoryview, lists: int, card: ModelCard, limits: Limits) -> Array:
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     wanted = card.input.shape
     if not isinstance(datatype, str) or datatype not in DTYPES:
@@ -228,7 +229,7 @@ def _array(tensor: Parameters, binary: memoryview, has_lists: bool, card: ModelC
     if size is None:
         if binary:
             raise Refusal(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor.get("data"), datatype, shape, has_lists)
+        values = _from_json(tensor.get("data"), datatype, shape, lists)
     else:
         dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
         if "data" in tensor:
@@ -241,16 +242,20 @@ def _array(tensor: Parameters, binary: memoryview, has_lists: bool, card: ModelC
     return _as(values, card.input.dtype).reshape(shape)
 
 
-def _from_json(data: Any, datatype: str, shape: list[int], has_lists: bool) -> Array:
+def _from_json(data: Any, datatype: str, shape: list[int], lists: int) -> Array:
     """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension. They go there as the
     parser holds them: a Python object for each would take twice as long.
 
-    has_lists : whether there may be lists among them
+    lists : how many there are in `data`, itself counted, at most
     """
     n = math.prod(shape)
     if not isinstance(data, simdjson.Array) or not len(data):
         raise Refusal(400, f"data: expected a list of {n} numbers, got none")
-    if has_lists and any(isinstance(row, simdjson.Array) for row in data) and not _is_nested(data, shape):
+    levels = len(shape) if isinstance(data[0], simdjson.Array) else 1
+    fits = levels == 1 or _is_nested(data, shape)
+    if fits and lists > sum(math.prod(shape[:i]) for i in range(levels)):  # there may be more of them further inside
+        fits = not any(isinstance(value, simdjson.Array) for value in _inside(data, levels))
+    if not fits:
         raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
     dtype = np.dtype(DTYPES[datatype])
     try:
@@ -270,6 +275,11 @@ def _is_nested(data: Any, shape: list[int]) -> bool:
     size, *inner = shape
     rows = isinstance(data, simdjson.Array) and len(data) == size
     return rows and (not inner or all(_is_nested(row, inner) for row in data))
+
+
+def _inside(data: Any, levels: int) -> Iterable[Any]:
+    """What lies under so many levels of lists."""
+    return data if levels == 1 else itertools.chain.from_iterable(_inside(row, levels - 1) for row in data)
 
 
 def _numbers(data: Any, kind: str) -> Array:

@@ -396,6 +396,7 @@ class TestRefusals:
             *(changed(shape=[1] * n) for n in (100, 10_000)),
             *(changed(data=d) for d in (None, [], [1], [1, 2, 3], {}, "12", 12, [[1], [2]], [[1, 2], [3, 4]])),
             *(changed(data=d) for d in ([1, [2]], [[1, 2], 3], [[[1, 2]]], [["1", "2"]], [{}, {}], [None, 1])),
+            *(changed(data=d) for d in ([[1, [2]]], [[[1], 2]], [[[1], [2]]], [1, [], 2], [[1, []]], [1, [[2]]])),
             changed(shape=[2, 2], data=[[1], [2, 3, 4]]),
             changed(shape=[2, 2], data=["12", "34"]),
             changed(shape=[2, 2], data=[{"a": 1, "b": 2}, {"a": 1, "b": 2}]),
