@@ -15,9 +15,10 @@ CUDA graphs need it, and networks with different numbers of samples can step tog
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,10 +27,15 @@ from models.card import Kind
 from models.mlp import MLP
 from models.reference import Penalties
 
+if TYPE_CHECKING:
+    from models import kernels
+
 Optimizer = Literal["sgd", "momentum", "adam"]
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
 WORK = 1_000_000  # multiplications of a product that a second thread can speed up
+SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
+MANY = 128  # outputs of which one program has all
 MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
 
 _aten = torch.ops.aten
@@ -104,6 +110,8 @@ class Backprop:
     Networks that see the same batches have first layers with the same input: these are one product, as if they were one
     layer of M times the units, which is where almost all of the work is.
 
+    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`.
+
     Parameters
     ----------
     networks : MLPs of one shape on one device
@@ -149,10 +157,10 @@ class Backprop:
         sizes = [math.prod(shape) * len(networks) for shape in shapes]
         views = [
             [part.view(*lead, *shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
-            for flat in (self.parameters, self.gradients)
+            for flat in (self.parameters, self.gradients, *self.moments)
         ]
         depth = len(first.layers)
-        (w, b), (dw, db) = ((v[:depth], v[depth:]) for v in views)
+        (w, b), (dw, db), *moments = ((v[:depth], v[depth:]) for v in views)
         self.layers = [_Layer(*parts) for parts in zip(w, b, dw, db, strict=True)]
         self._adopt()
         *hidden, self._output = self.layers
@@ -164,6 +172,7 @@ class Backprop:
         self._d_output_t, self._b_output = self._d_output.mT, self._output.b.unsqueeze(-1)
         self._prepare_penalties(lead, like)
         self._rates = torch.zeros(len(networks), **like)
+        self._small_step = self._make_small_step([(w, b), *moments], batch_size)
         self.threads = torch.get_num_threads()
         self.combine: Callable[[Tensor], object] | None = None
         self._narrow = {batch_size: (self._hidden, self._d_output, self._scratch)}
@@ -204,6 +213,33 @@ class Backprop:
         active = self._activity_l1 is not None or self._activity_l2 is not None
         self._scratch = [torch.empty_like(hidden.a_seen) for hidden in self._hidden] if active else []
 
+    def _make_small_step(
+        self, parts: Sequence[tuple[list[Tensor], list[Tensor]]], batch_size: int
+    ) -> "kernels.Step | None":
+        """What takes whole steps of networks too small to fill a GPU; None elsewhere.
+
+        parts : weights and biases of the layers, then what the optimiser keeps of them
+        """
+        on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ
+        work = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
+        if not on_gpu or work > SMALL or self._output.b.shape[-1] > MANY:
+            return None
+        try:
+            from models import kernels
+        except ImportError:  # not every PyTorch comes with Triton
+            return None
+        layers = [
+            kernels.Layer(*([p[i] for p in of] for of in zip(*parts, strict=True))) for i in range(len(self.layers))
+        ]
+        constants = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
+        factors = torch.tensor(
+            [[getattr(p, name) for p in self.penalties] for name in ("l1", "l2", "activity_l1", "activity_l2")],
+            dtype=torch.float32, device=self.parameters.device,
+        )  # fmt: skip
+        return kernels.Step(
+            layers, batch_size, self.kind, self.activation, self.optimizer, constants, self._rates, self.steps, factors
+        )
+
     def set_rate(self, factor: float) -> None:
         """Learning rate of the steps to come, as a factor of each network's own."""
         self._rates.copy_(torch.tensor([rate * factor for rate in self.learning_rates]))
@@ -237,6 +273,9 @@ class Backprop:
         z : float32 (..., K, B), where the logits before the step go
         active : which networks have a batch at all, as `prepare` was told; the others stand still
         """
+        if self._small_step and self.combine is None:
+            self._small_step(x, t, w, z, self._moves[active][0])
+            return
         self.backward(x, t, w, z)
         torch.set_num_threads(self.threads if any(h.large for h in self._hidden) else 1)
         self.move(active)

@@ -238,16 +238,21 @@ class ClosedForm:
             self.backprop.step(x, t, w, z, active)
 
     def _capture(self, start: int, stop: int) -> Any:
-        """The steps as a CUDA graph; the warm-up that it needs leaves no trace."""
+        """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs leaves no trace."""
         before = {name: tensor.clone() for name, tensor in self.backprop.state().items()}
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._steps(start, min(stop, start + 3))
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._steps(start, stop)
+        products = torch.backends.cuda.matmul
+        precision, products.fp32_precision = products.fp32_precision, "tf32"
+        try:
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._steps(start, min(stop, start + 4))  # a batch in four begins at 16 bytes: each kernel is compiled
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._steps(start, stop)
+        finally:
+            products.fp32_precision = precision
         self.backprop.load(before)
         return graph
 
