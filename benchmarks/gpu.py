@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--data FOLDER] [--device cuda]
 
-784-100-10, sigmoid, Adam, batches of 100, in float32 without TF32, evaluated after every epoch. The 64 networks have
+784-100-10, sigmoid, Adam, batches of 100, in the accuracy of float32, evaluated after every epoch. The 64 networks have
 seeds of their own and four learning rates. `--device cpu` takes the same way without graphs.
 """
 
