@@ -221,12 +221,14 @@ class Backprop:
         parts : weights and biases of the layers, then what the optimiser keeps of them
         """
         on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ
-        work = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
-        if not on_gpu or work > SMALL or self._output.b.shape[-1] > MANY:
+        size = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
+        if not on_gpu or size > SMALL or self._output.b.shape[-1] > MANY:
             return None
         try:
             from models import kernels
         except ImportError:  # not every PyTorch comes with Triton
+            return None
+        if not kernels.work(self.parameters.device):
             return None
         layers = [
             kernels.Layer(*([p[i] for p in of] for of in zip(*parts, strict=True))) for i in range(len(self.layers))

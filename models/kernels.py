@@ -9,9 +9,12 @@ Every kernel takes M networks, the last axis of its grid, with a stride of 0 bet
 are in TF32 three times over ("3xTF32", Ootomo & Yokota 2022), whose sum has the accuracy of float32.
 """
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -240,6 +243,23 @@ def descend(
                 b + place_b, tl.sum(sums, 1), first_b + place_b, second_b + place_b, units < N, rate, step,
                 OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
             )  # fmt: skip
+
+
+@triton.jit
+def _try(x):
+    tl.store(x, 1.0)
+
+
+@cache
+def work(device: torch.device) -> bool:
+    """Whether Triton can compile for that device and start what it has compiled; a warning says why not."""
+    try:
+        _try[1,](torch.zeros(1, device=device))
+    except Exception as error:  # of many kinds: it wants a C compiler, Python's headers, a GPU of its list
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        warnings.warn(f"training is slower than it could be, since Triton does not work here: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 class Layer(NamedTuple):

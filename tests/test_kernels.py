@@ -61,3 +61,15 @@ def test_interpreted_they_train_as_autograd_does() -> None:
 def test_they_compile_for_a_gpu() -> None:
     """Here too, where there is none: what the interpreter lets pass, the compiler may not."""
     assert set(run("-c", COMPILE).split()) == {"forward", "output", "propagate", "descend"}
+
+
+def test_where_triton_does_not_work_a_warning_says_why() -> None:
+    program = """
+import warnings
+import torch
+from models import kernels
+with warnings.catch_warnings(record=True) as seen:
+    print(kernels.work(torch.device("cpu")), *[warning.message for warning in seen])
+"""
+    said = "False training is slower than it could be, since Triton does not work here: "
+    assert run("-c", program).startswith(said)
