@@ -124,9 +124,9 @@ class Repository:
         try:
             predictor = _opened(model)
         except Exception as error:  # one broken file must not take the others down, nor the version before it
-            self.failed[name] = version
-            self.failures[name] = _told(model)
             logger.error("%s cannot be served: %s", model.tag, _line(error))
+            self.failed[name] = version
+            self.failures[name] = _told(model)  # by now the log, to which this refers, does say why
             return
         self.failed.pop(name, None)
         self.failures.pop(name, None)

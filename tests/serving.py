@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,6 +73,14 @@ def serving(
         yield Server(url, process, log, time.perf_counter() - start)
     finally:
         stop(process)
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until it holds; the test fails if it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
 
 
 def workers(server: Server) -> list[int]:

@@ -17,7 +17,7 @@ import pytest
 
 from service.connections import AHEAD
 from tests.load import Outcome, closed_loop, get, open_loop, post
-from tests.serving import ROOT, Server, fill_store, resident_mb, serving, workers
+from tests.serving import ROOT, Server, fill_store, resident_mb, serving, until, workers
 from tests.test_media import sound_bytes, tone
 from tests.test_service import FLUTE, digit_file
 
@@ -46,13 +46,6 @@ def in_flight(client: httpx.Client) -> float:
     """What /metrics says."""
     (line,) = re.findall(r"^percept_in_flight (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(line)
-
-
-def until(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("request_", [DIGIT, SOUND], ids=["digits", "instruments"])

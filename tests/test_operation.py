@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -25,7 +26,7 @@ from service.media import to_mnist_form
 from service.refusal import Refusal
 from service.turns import SLICE, Turns
 from tests.command import ran
-from tests.serving import NEWEST, Server, serving
+from tests.serving import NEWEST, Server, serving, until
 from tests.test_media import sound_bytes, tone
 from tests.test_service import digit_file, refusal
 
@@ -50,7 +51,8 @@ def total(found: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str
 
 class TestKeys:
     @pytest.fixture(scope="class")
-    def closed(self, home: Path) -> Iterator[Server]:
+    @classmethod
+    def closed(cls, home: Path) -> Iterator[Server]:
         with serving(home, PERCEPT_API_KEYS=f"{KEYS[0]}, {KEYS[1]}") as running:
             yield running
 
@@ -158,7 +160,8 @@ class TestMetrics:
 
 class TestDrift:
     @pytest.fixture(scope="class")
-    def trained(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    @classmethod
+    def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         """A service of `digits` as the pipeline exports it."""
         home = tmp_path_factory.mktemp("drift")
         options = ("--set", "train.epochs=3", "--set", "validate.baselines=false", "--force")
@@ -200,15 +203,20 @@ class TestDrift:
         assert answer.headers["x-request-id"] == "from-the-client-1"
         odd = httpx.post(f"{trained.url}/digits", content=digit_file(3)[:50], headers={"x-request-id": "<script>" * 20})
         assert re.fullmatch("[0-9a-f]{16}", odd.headers["x-request-id"])
-        lines = [json.loads(line) for line in trained.log.read_text().splitlines() if line.startswith("{")]
-        by_id = {line["request_id"]: line for line in lines if "request_id" in line}
+
+        def lines() -> list[dict[str, Any]]:
+            return [json.loads(line) for line in trained.log.read_text().splitlines() if line.startswith("{")]
+
+        ids = {sent["x-request-id"], odd.headers["x-request-id"]}
+        until(lambda: ids <= {line.get("request_id") for line in lines()})  # written once the answer is sent
+        by_id = {line["request_id"]: line for line in lines() if "request_id" in line}
         line = by_id["from-the-client-1"]
         assert line["logger"] == "percept.requests"
         assert (line["method"], line["route"], line["status"], line["model"]) == ("POST", "/digits", 200, "digits")
         assert (line["label"], line["known"]) == (answer.json()["label"], answer.json()["known"])
         assert line["bytes"] == len(digit_file(3))
         assert by_id[odd.headers["x-request-id"]]["status"] == 400
-        assert any(line.get("message", "").startswith("serving digits:") for line in lines)
+        assert any(line.get("message", "").startswith("serving digits:") for line in lines())
 
 
 class TestScores:

@@ -3,9 +3,8 @@
 import json
 import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,19 @@ from models.card import STORE_LABEL, ModelCard
 from service import store
 from tests.command import model_store, percept
 from tests.load import closed_loop, post
-from tests.serving import FIRST, NEWEST, Server, build, digits_model, put, resident_mb, serving, sums_model, workers
+from tests.serving import (
+    FIRST,
+    NEWEST,
+    Server,
+    build,
+    digits_model,
+    put,
+    resident_mb,
+    serving,
+    sums_model,
+    until,
+    workers,
+)
 from tests.test_service import digit_file
 
 SUM = b"[3, 1]"
@@ -33,14 +44,6 @@ def scaled(version: str, factor: float, name: str = "sums") -> onnx.ModelProto:
     card = ModelCard.model_validate_json(model.metadata_props[0].value)
     weights = onnx.numpy_helper.to_array(model.graph.initializer[0]) * factor
     return build(name, version, card.input, card.labels, list(model.graph.node), {"w": weights.astype("f4")})
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait until it holds; the test fails if it never does."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 def version(client: httpx.Client, name: str = "sums") -> str | None:
