@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,3 +309,59 @@ def test_connections_are_read_between_answers() -> None:
     asyncio.run(all_at_once())
     assert events.index(b"x") < 10
     assert [event for event in events if event != b"x"] == list(range(20))
+
+
+def test_a_flood_leaves_answers_half_of_the_time() -> None:
+    """However long the event loop takes for all else between two slices."""
+    spent = Counter[str]()
+
+    def spend(on: str, seconds: float) -> None:
+        start = time.monotonic()
+        time.sleep(seconds)
+        spent[on] += time.monotonic() - start
+
+    async def flooded() -> None:
+        turns, loop = Turns(), asyncio.get_running_loop()
+
+        def flood() -> None:  # once in each turn of the loop
+            spend("flood", 10 * SLICE)
+            if not answers.done():
+                loop.call_soon(flood)
+
+        requests = [turns.take(lambda: spend("answers", SLICE / 2), in_thread=False) for _ in range(200)]
+        answers = asyncio.gather(*requests)
+        loop.call_soon(flood)
+        await answers
+
+    asyncio.run(flooded())
+    assert spent["answers"] > 0.5 * spent["flood"]
+
+
+def test_nobody_who_waits_is_overtaken() -> None:
+    """Not even one whom the event loop wakes, turn after turn, before the next slice begins."""
+    order: list[int] = []
+
+    def answer(i: int) -> None:
+        time.sleep(1.1 * SLICE)
+        order.append(i)
+
+    async def arriving() -> None:
+        turns, loop = Turns(), asyncio.get_running_loop()
+        body = loop.create_future()
+
+        async def request(i: int) -> None:
+            if i == 0:
+                await body
+            await turns.take(lambda: answer(i), in_thread=False)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(request(0))
+            await asyncio.sleep(0)
+            body.set_result(None)
+            await request(1)
+            for i in range(2, 20):
+                group.create_task(request(i))
+                await asyncio.sleep(0)
+
+    asyncio.run(arriving())
+    assert order.index(0) <= 1
