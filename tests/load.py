@@ -5,7 +5,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import uvloop
@@ -96,7 +96,7 @@ def closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: 
     were `n` answers. A connection that ends is opened again."""
 
     async def run(outcome: Outcome) -> None:
-        loop, supply = asyncio.get_running_loop(), itertools.cycle(requests)
+        loop, supply, start = asyncio.get_running_loop(), itertools.cycle(requests), time.perf_counter()
         until = loop.time() + seconds
 
         def more() -> bool:
@@ -116,25 +116,37 @@ def closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: 
                     await connection.ended
 
         await asyncio.gather(*(keep_going() for _ in range(connections)))
+        outcome.seconds = time.perf_counter() - start
 
     return _run(run)
 
 
 def open_loop(url: str, request: bytes, connections: int, rate: float, seconds: float) -> Outcome:
-    """So many requests a second, however long the answers take, as far as there are connections that wait for none."""
+    """So many requests a second, however long the answers take, as far as there are connections that wait for none;
+    all of them have been accepted before."""
 
     async def run(outcome: Outcome) -> None:
         idle: list[Connection] = []
-        made = [await _connect(url, outcome, idle.append) for _ in range(connections)]
+
+        async def all_answered() -> None:
+            deadline = time.perf_counter() + 60
+            while len(idle) < len(every) and time.perf_counter() < deadline:
+                await asyncio.sleep(TICK)
+
+        made = [await _connect(url, Outcome(), idle.append) for _ in range(connections)]
         every = [connection for connection in made if connection is not None]
-        idle += every
+        for connection in every:  # open for the kernel, but libuv accepts only one in each turn of the event loop
+            connection.send(get("/livez"))
+        await all_answered()
+        for connection in every:
+            connection.outcome = outcome
         start = time.perf_counter()
         while (now := time.perf_counter() - start) < seconds:
             for _ in range(min(int(now * rate) - outcome.sent, len(idle))):
                 idle.pop(0).send(request)
             await asyncio.sleep(TICK)
-        while len(idle) < len(every) and time.perf_counter() - start < seconds + 60:
-            await asyncio.sleep(TICK)
+        await all_answered()
+        outcome.seconds = time.perf_counter() - start
         for connection in every:
             connection.transport.close()
 
@@ -153,12 +165,8 @@ async def _connect(url: str, outcome: Outcome, done: Callable[[Connection], None
     return connection
 
 
-def _run(main: Callable[[Outcome], Awaitable[None]]) -> Outcome:
-    async def timed() -> Outcome:
-        outcome, start = Outcome(), time.perf_counter()
-        await main(outcome)
-        outcome.seconds = time.perf_counter() - start
-        return outcome
-
+def _run(main: Callable[[Outcome], Coroutine[None, None, None]]) -> Outcome:
+    outcome = Outcome()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(timed())
+        runner.run(main(outcome))
+    return outcome

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,31 +48,40 @@ def in_flight(client: httpx.Client) -> float:
     return float(line)
 
 
+@contextmanager
+def watched(server: Server, statuses: list[int]) -> Iterator[None]:
+    """Ask for what a load balancer asks for during the block."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            while not over.wait(0.05):
+                statuses.extend(client.get(path).status_code for path in ("/livez", "/readyz", "/v2/health/ready"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 @pytest.mark.parametrize("request_", [DIGIT, SOUND], ids=["digits", "instruments"])
 def test_four_times_what_it_can_do(server: Server, request_: bytes, record_property: Any) -> None:
     closed_loop(server.url, [request_], 4, seconds=1)
-    full = closed_loop(server.url, [request_], PLACES, seconds=2)
-    assert set(full.statuses) == {200}
-    with httpx.Client(base_url=server.url, timeout=30) as client:
-        health: list[int] = []
-        stormy = threading.Event()
-
-        def watch() -> None:
-            while not stormy.wait(0.05):
-                health.extend(client.get(path).status_code for path in ("/livez", "/readyz", "/v2/health/ready"))
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            for _ in range(3):  # whatever else the machine does counts as ours
-                storm = open_loop(server.url, request_, 8 * PLACES, 4 * full.rate(), 3)
-                ratio = np.percentile(storm.waited[200], 99) / np.percentile(full.waited[200], 99)
-                if ratio < 20 and storm.rate() > 0.1 * full.rate():
-                    break
-        finally:
-            stormy.set()
-            watcher.join()
-        until(lambda: in_flight(client) == 0)
+    health: list[int] = []
+    for _ in range(3):  # a neighbour who comes between the measurements of one try counts as ours
+        full = closed_loop(server.url, [request_], PLACES, seconds=2)
+        assert set(full.statuses) == {200}
+        with watched(server, health):
+            storm = open_loop(server.url, request_, 8 * PLACES, 4 * full.rate(), 3)
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            until(lambda client=client: in_flight(client) == 0)
+        after = closed_loop(server.url, [request_], PLACES, seconds=2)
+        ratio = np.percentile(storm.waited[200], 99) / np.percentile(full.waited[200], 99)
+        if storm.rate() > 0.1 * full.rate() and ratio < 20 and after.rate() > 0.5 * full.rate():
+            break
     assert set(storm.statuses) == {200, 503}
     assert storm.lost == 0
     (refusal,) = storm.refusals
@@ -85,7 +94,6 @@ def test_four_times_what_it_can_do(server: Server, request_: bytes, record_prope
     assert ratio < 20
     assert len(health) >= 3
     assert set(health) == {200}
-    after = closed_loop(server.url, [request_], PLACES, seconds=2)
     record_property("after", round(after.rate() / full.rate(), 2))
     assert set(after.statuses) == {200}
     assert after.rate() > 0.5 * full.rate()
