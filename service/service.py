@@ -20,7 +20,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 
-from service import connections, log
+from service import connections, log, memory
 from service.app import App
 from service.exchange import ASGIApp
 from service.refusal import positive
@@ -88,6 +88,7 @@ class Percept:
         from service.metrics import Metrics
         from service.repository import Repository
 
+        memory.keep()
         if app.logs:
             log.set_up()
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class

@@ -446,6 +446,15 @@ class TestOperation:
         (worker,) = workers(server)
         assert resident_mb(worker) < 600  # after the large files of other tests
 
+    def test_requests_find_the_memory_of_those_before(self, server, client):
+        (worker,) = workers(server)
+        tensor = {"name": "image", "shape": [64, 28, 28], "datatype": "UINT8", "data": [0, 255] * (64 * 28 * 14)}
+        faults = []
+        for _ in range(40):
+            assert client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).is_success
+            faults.append(int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[7]))  # minor ones
+        assert faults[-1] - faults[19] < 20 * 50  # of 4,096 bytes; the parser alone takes some 400 pages
+
     def test_broken_models_do_not_take_the_others_down(self, tmp_path):
         put(tmp_path, instruments_model(NEWEST))
         store = ModelStore(tmp_path / "models")
