@@ -34,6 +34,7 @@ DTYPES: dict[str, Any] = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # dtype of a card → datatype of the protocol
+FEW = 16  # lists in a request that does not nest its numbers
 MAX_RANK = 8  # sizes of a shape that a refusal repeats
 MAX_DIGITS = 18  # of a length; int() takes time for more, and none for more than thousands
 
@@ -199,8 +200,8 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
         raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
     if (name := tensor.get("name")) != card.input.name:
         raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
-    lists = text.count(b"[") - 2 - ("outputs" in document)  # without inputs and shape
-    batch = _array(tensor, binary, lists, card, limits)
+    others = 2 + ("outputs" in document)  # lists beside the data's: inputs and shape
+    batch = _array(tensor, binary, text, others, card, limits)
     body = _values(document, ("id", "parameters", "outputs"))
     id_ = body.get("id")
     if id_ is not None and not isinstance(id_, str):
@@ -208,7 +209,7 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
     return _Inference(batch, id_, _outputs(body, card))
 
 
-def _array(tensor: Parameters, binary: memoryview, lists: int, card: ModelCard, limits: Limits) -> Array:
+def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, card: ModelCard, limits: Limits) -> Array:
     shape, datatype = tensor.get("shape"), tensor.get("datatype")
     wanted = card.input.shape
     if not isinstance(datatype, str) or datatype not in DTYPES:
@@ -229,7 +230,7 @@ def _array(tensor: Parameters, binary: memoryview, lists: int, card: ModelCard, 
     if size is None:
         if binary:
             raise Refusal(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor.get("data"), datatype, shape, lists)
+        values = _from_json(tensor.get("data"), datatype, shape, text, others)
     else:
         dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
         if "data" in tensor:
@@ -242,18 +243,19 @@ def _array(tensor: Parameters, binary: memoryview, lists: int, card: ModelCard, 
     return _as(values, card.input.dtype).reshape(shape)
 
 
-def _from_json(data: Any, datatype: str, shape: list[int], lists: int) -> Array:
+def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int) -> Array:
     """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension. They go there as the
     parser holds them: a Python object for each would take twice as long.
 
-    lists : how many there are in `data`, itself counted, at most
+    text, others : where `data` stands, and how many lists there are outside of it, at least
     """
     n = math.prod(shape)
     if not isinstance(data, simdjson.Array) or not len(data):
         raise Refusal(400, f"data: expected a list of {n} numbers, got none")
     levels = len(shape) if isinstance(data[0], simdjson.Array) else 1
     fits = levels == 1 or _is_nested(data, shape)
-    if fits and lists > sum(math.prod(shape[:i]) for i in range(levels)):  # there may be more of them further inside
+    lists = others + sum(math.prod(shape[:i]) for i in range(levels))
+    if fits and _has_more_lists(text, lists):  # they may be further inside
         fits = not any(isinstance(value, simdjson.Array) for value in _inside(data, levels))
     if not fits:
         raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
@@ -269,6 +271,18 @@ def _from_json(data: Any, datatype: str, shape: list[int], lists: int) -> Array:
     if len(values) != n:
         raise Refusal(400, f"data: expected a list of {n} numbers, got {len(values)} of them")
     return _as(values, dtype)
+
+
+def _has_more_lists(text: bytes, n: int) -> bool:
+    """Whether JSON may hold more than n lists."""
+    if n > FEW:
+        return text.count(b"[") > n
+    at = -1
+    for _ in range(n + 1):  # 30 times as fast as counting where there are few
+        at = text.find(b"[", at + 1)
+        if at < 0:
+            return False
+    return True
 
 
 def _is_nested(data: Any, shape: list[int]) -> bool:
@@ -300,8 +314,14 @@ def _as(values: Array, dtype: Any) -> Array:
         return values
     with np.errstate(all="ignore"):
         converted = values.astype(dtype, copy=False)
-        fits = np.isfinite(converted) if dtype.kind == "f" else converted == values
-    if not fits.all():
+    if dtype.kind == "f":
+        fits = np.isfinite(converted).all()
+    elif values.dtype.kind in "iu":
+        range_ = np.iinfo(dtype)
+        fits = range_.min <= values.min() and values.max() <= range_.max
+    else:
+        fits = (converted == values).all()
+    if not fits:
         raise Refusal(400, f"data: there are values that {dtype.name} cannot hold")
     return converted
 
