@@ -66,7 +66,7 @@ async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Ca
                 if size > max_bytes:
                     raise MediaError(413, too_large)
                 if entry and size > AHEAD:
-                    entry.take()
+                    entry.take(complete=False)
                 write(chunk)
                 deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -258,6 +259,22 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         assert all(stopped)
         assert in_flight(client) == 0
         assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
+
+
+def test_large_bodies_that_do_not_arrive_keep_nobody_out(server: Server) -> None:
+    with ExitStack() as stack, httpx.Client(base_url=server.url, timeout=30) as client:
+        slow = [stack.enter_context(connected(server)) for _ in range(2 * PLACES)]
+        for connection in slow:
+            connection.sendall(LARGE[:-100])
+        until(lambda: in_flight(client) == PLACES // 2)
+        outcome = closed_loop(server.url, [DIGIT], PLACES // 2, seconds=1)
+        assert set(outcome.statuses) == {200}
+        for connection in slow:
+            connection.shutdown(socket.SHUT_WR)
+        answers = Counter(ended(connection)[:12] for connection in slow)
+        assert answers == {b"HTTP/1.1 503": len(slow) - PLACES // 2, b"": PLACES // 2}
+        until(lambda: in_flight(client) == 0)
+        assert client.post("/instruments", content=FLUTE + bytes(2 * AHEAD)).is_success
 
 
 def ended(connection: socket.socket) -> bytes:
