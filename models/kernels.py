@@ -55,6 +55,26 @@ def _differentiate(d, a, weight, activity_l1, activity_l2, ACTIVATION: tl.conste
 
 
 @triton.jit
+def _product(
+    x, w, rows, columns, B, N, D, w_n, w_d, PRECISION: tl.constexpr,
+    TB: tl.constexpr, TN: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """TB rows and TN columns of the product of x (B, D) and w (D, N), whose strides are w_d and w_n."""
+    total = tl.zeros((TB, TN), tl.float32)
+    for start in range(0, D, DEPTH):
+        inner = start + tl.arange(0, DEPTH)
+        x_part = tl.load(
+            x + rows[:, None] * D + inner[None, :], mask=(rows[:, None] < B) & (inner[None, :] < D), other=0.0
+        )
+        w_part = tl.load(
+            w + columns[None, :] * w_n + inner[:, None] * w_d,
+            mask=(columns[None, :] < N) & (inner[:, None] < D), other=0.0,
+        )  # fmt: skip
+        total = tl.dot(x_part, w_part, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
 def forward(
     x, w, b, a, B, N, D, x_m, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
     TB: tl.constexpr, TN: tl.constexpr, DEPTH: tl.constexpr,
@@ -63,18 +83,7 @@ def forward(
     m = tl.program_id(2)
     rows = tl.program_id(0) * TB + tl.arange(0, TB)
     units = tl.program_id(1) * TN + tl.arange(0, TN)
-    x += m * x_m
-    w += m * N * D
-    total = tl.zeros((TB, TN), tl.float32)
-    for start in range(0, D, DEPTH):
-        inner = start + tl.arange(0, DEPTH)
-        x_part = tl.load(
-            x + rows[:, None] * D + inner[None, :], mask=(rows[:, None] < B) & (inner[None, :] < D), other=0.0
-        )
-        w_part = tl.load(
-            w + units[None, :] * D + inner[:, None], mask=(units[None, :] < N) & (inner[:, None] < D), other=0.0
-        )
-        total = tl.dot(x_part, w_part, total, input_precision=PRECISION)
+    total = _product(x + m * x_m, w + m * N * D, rows, units, B, N, D, D, 1, PRECISION, TB, TN, DEPTH)
     total += tl.load(b + m * N + units, mask=units < N, other=0.0)[None, :]
     here = (rows[:, None] < B) & (units[None, :] < N)
     tl.store(a + m * B * N + rows[:, None] * N + units[None, :], _activate(total, ACTIVATION), mask=here)
@@ -95,16 +104,7 @@ def output(
     outputs = tl.arange(0, TK)
     a += m * a_m
     w += m * K * N
-    total = tl.zeros((TB, TK), tl.float32)
-    for start in range(0, N, DEPTH):
-        inner = start + tl.arange(0, DEPTH)
-        a_part = tl.load(
-            a + rows[:, None] * N + inner[None, :], mask=(rows[:, None] < B) & (inner[None, :] < N), other=0.0
-        )
-        w_part = tl.load(
-            w + outputs[None, :] * N + inner[:, None], mask=(outputs[None, :] < K) & (inner[:, None] < N), other=0.0
-        )
-        total = tl.dot(a_part, w_part, total, input_precision=PRECISION)
+    total = _product(a, w, rows, outputs, B, K, N, N, 1, PRECISION, TB, TK, DEPTH)
     total += tl.load(b + m * K + outputs, mask=outputs < K, other=0.0)[None, :]
     here = (rows[:, None] < B) & (outputs[None, :] < K)
     place = outputs[None, :] * B + rows[:, None]
@@ -148,18 +148,7 @@ def propagate(
     m = tl.program_id(2)
     rows = tl.program_id(0) * TB + tl.arange(0, TB)
     units = tl.program_id(1) * TN + tl.arange(0, TN)
-    above += m * B * N
-    w += m * N * D
-    total = tl.zeros((TB, TN), tl.float32)
-    for start in range(0, N, DEPTH):
-        inner = start + tl.arange(0, DEPTH)
-        d_part = tl.load(
-            above + rows[:, None] * N + inner[None, :], mask=(rows[:, None] < B) & (inner[None, :] < N), other=0.0
-        )
-        w_part = tl.load(
-            w + inner[:, None] * D + units[None, :], mask=(inner[:, None] < N) & (units[None, :] < D), other=0.0
-        )
-        total = tl.dot(d_part, w_part, total, input_precision=PRECISION)
+    total = _product(above + m * B * N, w + m * N * D, rows, units, B, D, N, 1, D, PRECISION, TB, TN, DEPTH)
     here = (rows[:, None] < B) & (units[None, :] < D)
     place = m * B * D + rows[:, None] * D + units[None, :]
     share = tl.load(weight + m * weight_m + rows, mask=rows < B, other=0.0)[:, None]
