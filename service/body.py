@@ -54,7 +54,8 @@ async def read(request: Request, max_bytes: int, entry: Entry | None = None) -> 
 async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Callable[[bytes], object]) -> None:
     """Hand the body to `write`, chunk by chunk."""
     too_large = f"the body is larger than the {max_bytes} bytes allowed"
-    if (request.content_length() or 0) > max_bytes:
+    length = request.content_length()
+    if (length or 0) > max_bytes:
         raise MediaError(413, too_large)
     if request.header(b"content-encoding") not in (b"", b"identity"):
         raise MediaError(415, "a compressed body is not read; send it as it is")
@@ -68,7 +69,8 @@ async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Ca
                 if entry and size > AHEAD:
                     entry.take(complete=False)
                 write(chunk)
-                deadline.reschedule(start + SECONDS + size / SLOWEST)
+                if size != length:  # there is more to come
+                    deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
         raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
     if entry:
