@@ -220,7 +220,7 @@ class Backprop:
 
         parts : weights and biases of the layers, then what the optimiser keeps of them
         """
-        on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ
+        on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ  # which needs no GPU
         size = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
         if not on_gpu or size > SMALL or self._output.b.shape[-1] > MANY:
             return None
