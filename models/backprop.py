@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models import sparse
 from models.card import Kind
 from models.mlp import MLP
 from models.reference import Penalties
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 Optimizer = Literal["sgd", "momentum", "adam"]
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
+CONSTANTS = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
 WORK = 1_000_000  # multiplications of a product that a second thread can speed up
 SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
 MANY = 128  # outputs of which one program has all
+STATE = ("parameters", "moment", "second moment")  # what a checkpoint calls what changes from step to step
 MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
 
 _aten = torch.ops.aten
@@ -110,7 +113,8 @@ class Backprop:
     Networks that see the same batches have first layers with the same input: these are one product, as if they were one
     layer of M times the units, which is where almost all of the work is.
 
-    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`.
+    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`; on a CPU, those of a network
+    whose samples have a background are those of `models.sparse`.
 
     Parameters
     ----------
@@ -120,6 +124,7 @@ class Backprop:
     optimizer : `sgd`, `momentum` (0.9) or `adam`, as in torch.optim
     learning_rates, penalties : one for each network
     shared : all networks see the same batches
+    background : float32 (n_0,), of the samples of one network of one hidden layer on a CPU, see `models.sparse`
 
     Attributes
     ----------
@@ -138,6 +143,7 @@ class Backprop:
         learning_rates: Sequence[float],
         penalties: Sequence[Penalties],
         shared: bool = True,
+        background: Tensor | None = None,
     ) -> None:
         first = networks[0]
         many = len(networks) > 1
@@ -159,6 +165,14 @@ class Backprop:
             [part.view(*lead, *shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
             for flat in (self.parameters, self.gradients, *self.moments)
         ]
+        if background is not None:
+            for of in views:
+                of[0] = of[0].view(*reversed(shapes[0])).mT
+        self._state = {
+            f"{name} {i}": view
+            for name, of in zip(STATE, (views[0], *views[2:]), strict=False)
+            for i, view in enumerate(of)
+        }
         depth = len(first.layers)
         (w, b), (dw, db), *moments = ((v[:depth], v[depth:]) for v in views)
         self.layers = [_Layer(*parts) for parts in zip(w, b, dw, db, strict=True)]
@@ -172,7 +186,7 @@ class Backprop:
         self._d_output_t, self._b_output = self._d_output.mT, self._output.b.unsqueeze(-1)
         self._prepare_penalties(lead, like)
         self._rates = torch.zeros(len(networks), **like)
-        self._small_step = self._make_small_step([(w, b), *moments], batch_size)
+        self._small_step = self._make_small_step([(w, b), *moments], batch_size, background)
         self.threads = torch.get_num_threads()
         self.combine: Callable[[Tensor], object] | None = None
         self._narrow = {batch_size: (self._hidden, self._d_output, self._scratch)}
@@ -214,12 +228,21 @@ class Backprop:
         self._scratch = [torch.empty_like(hidden.a_seen) for hidden in self._hidden] if active else []
 
     def _make_small_step(
-        self, parts: Sequence[tuple[list[Tensor], list[Tensor]]], batch_size: int
-    ) -> "kernels.Step | None":
-        """What takes whole steps of networks too small to fill a GPU; None elsewhere.
+        self, parts: Sequence[tuple[list[Tensor], list[Tensor]]], batch_size: int, background: Tensor | None
+    ) -> "kernels.Step | sparse.Step | None":
+        """What takes whole steps of networks too small to fill a GPU, or of one with a background; None elsewhere.
 
         parts : weights and biases of the layers, then what the optimiser keeps of them
         """
+        factors = torch.tensor(
+            [[getattr(p, name) for p in self.penalties] for name in ("l1", "l2", "activity_l1", "activity_l2")],
+            dtype=torch.float32, device=self.parameters.device,
+        )  # fmt: skip
+        if background is not None:
+            optimizer = sparse.Optimizer(self.optimizer, MOMENTUM, *BETAS, EPSILON, self._l1 is not None)
+            return sparse.Step(
+                background, parts, batch_size, self.kind, self.activation, optimizer, self._rates, self.steps, factors
+            )
         on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ  # which needs no GPU
         size = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
         if not on_gpu or size > SMALL or self._output.b.shape[-1] > MANY:
@@ -233,13 +256,8 @@ class Backprop:
         layers = [
             kernels.Layer(*([p[i] for p in of] for of in zip(*parts, strict=True))) for i in range(len(self.layers))
         ]
-        constants = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
-        factors = torch.tensor(
-            [[getattr(p, name) for p in self.penalties] for name in ("l1", "l2", "activity_l1", "activity_l2")],
-            dtype=torch.float32, device=self.parameters.device,
-        )  # fmt: skip
         return kernels.Step(
-            layers, batch_size, self.kind, self.activation, self.optimizer, constants, self._rates, self.steps, factors
+            layers, batch_size, self.kind, self.activation, self.optimizer, CONSTANTS, self._rates, self.steps, factors
         )
 
     def set_rate(self, factor: float) -> None:
@@ -264,18 +282,24 @@ class Backprop:
         taken = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
         self._moves[active] = taken, self._fused_moves(active)
 
-    def step(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+    def step(self, x: Tensor | sparse.Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
         """One step of the optimiser on one batch.
 
         Parameters
         ----------
-        x : float32 (..., B, n_0), or (B, n_0) for all networks
+        x : float32 (..., B, n_0), or (B, n_0) for all networks; where there is a background, rows of all differences
         t : float32 (..., K, B), or (K, B) for all: one-hot columns, 0 or 1 for a binary target, values of a regression
         w : float32 (..., 1, B): 1 / n for each of the batch's n samples, 0 where there is none
         z : float32 (..., K, B), where the logits before the step go
         active : which networks have a batch at all, as `prepare` was told; the others stand still
         """
+        if isinstance(x, sparse.Picked):
+            assert isinstance(self._small_step, sparse.Step)
+            torch.set_num_threads(self.threads)
+            self._small_step(x, t, w, z)
+            return
         if self._small_step and self.combine is None:
+            assert not isinstance(self._small_step, sparse.Step)
             self._small_step(x, t, w, z, self._moves[active][0])
             return
         self.backward(x, t, w, z)
@@ -389,9 +413,7 @@ class Backprop:
 
     def state(self) -> dict[str, Tensor]:
         """All that changes from step to step, for a checkpoint; `load` takes it back."""
-        return {"parameters": self.parameters, "steps": self.steps} | {
-            f"moment {i}": moment for i, moment in enumerate(self.moments)
-        }
+        return self._state | {"steps": self.steps}
 
     def load(self, state: dict[str, Tensor]) -> None:
         for name, tensor in self.state().items():

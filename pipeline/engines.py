@@ -18,11 +18,13 @@ from models.card import Kind
 from models.classifier import loss
 from models.mlp import MLP
 from models.reference import Penalties
+from models.sparse import Differences, Picked, background
 from pipeline.stored import Rows, Table, take
 from pipeline.task import Train
 from pipeline.threads import Pace, threads
 
 WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
+COMPILED = 10**10  # multiplications of a training by the first weights that are worth compiling for
 CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
 
 
@@ -94,6 +96,8 @@ class Feed:
         self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
         self.counts = torch.tensor(counts, device=self.device)
         self.partners: Tensor | None = None
+        #: every epoch has the samples as they are
+        self.as_stored = isinstance(self.x, Tensor) and transform is None and not mix
 
     def order(self, epoch: int) -> Tensor:
         """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""
@@ -187,21 +191,42 @@ class ClosedForm:
 
     def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
         self.feed, self.kind = feed, kind
+        self.chunk = feed.chunk()
+        own = (len(feed.columns),) if len(feed.columns) > 1 else ()
+        self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
+        self.differences = self._differences(networks, options[0].epochs)
         self.backprop = Backprop(
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
             [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
+            self.differences.background if self.differences else None,
         )  # fmt: skip
         lead = (len(networks),) if len(networks) > 1 else ()
         self.n_outputs = networks[0].linear()[-1].out_features
         self.z = torch.empty(feed.n_steps, *lead, self.n_outputs, feed.batch_size, device=feed.device)
         self.t: Tensor | None = None
-        self.chunk = feed.chunk()
-        own = (len(feed.columns),) if len(feed.columns) > 1 else ()
-        self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
         self.graphs: dict[int, Any] = {}
         self.pace = Pace()
         for active in set(feed.active):
             self.backprop.prepare(active)
+
+    @torch.inference_mode()
+    def _differences(self, networks: Sequence[MLP], epochs: int) -> Differences | None:
+        """Of all samples, or place for a chunk's if each epoch changes them; None where dense products are faster."""
+        feed, linear = self.feed, networks[0].linear()
+        n, units, size = feed.x.shape[1], linear[0].out_features, feed.batch_size
+        if feed.device.type != "cpu" or len(networks) > 1 or len(linear) != 2:
+            return None
+        if len(feed.y) * epochs * n * units < COMPILED:
+            return None
+        if feed.as_stored:
+            assert isinstance(feed.x, Tensor)
+            common = background(feed.x, units, size, False)
+            return None if common is None else Differences.of(feed.x, common)
+        rows, shares = feed.order(0)[: self.chunk], feed.partner_shares(0)
+        feed.fill(rows, self.x, feed.randomness(0), None if shares is None else shares[: self.chunk])
+        x = self.x.flatten(0, 1)
+        common = background(x, units, size, True)
+        return None if common is None else Differences(common, len(x), x.numel())
 
     @torch.inference_mode()
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
@@ -218,26 +243,37 @@ class ClosedForm:
             stop = min(start + self.chunk, feed.n_steps)
             with self.pace.piece() as self.backprop.threads:
                 mixed = None if shares is None else shares[start:stop]
-                feed.fill(order[start:stop], self.x[: stop - start], randomness, mixed)
-                self._run(start, stop)
+                self._run(start, stop, self._samples(order[start:stop], randomness, mixed))
         with threads(1):
             return measure(self.z, y, feed, self.kind)
 
-    def _run(self, start: int, stop: int) -> None:
+    def _samples(self, rows: Tensor, randomness: torch.Generator, shares: Tensor | None) -> Sequence[Tensor | Picked]:
+        """What the steps of a chunk are given."""
+        differences = self.differences
+        if differences and self.feed.as_stored:
+            return [Picked(differences, batch) for batch in rows]
+        x = self.x[: len(rows)]
+        self.feed.fill(rows, x, randomness, shares)
+        if not differences:
+            return x.unbind()
+        differences.take(x.flatten(0, 1))
+        return [Picked(differences, batch) for batch in torch.arange(rows.numel()).view(rows.shape)]
+
+    def _run(self, start: int, stop: int, samples: Sequence[Tensor | Picked]) -> None:
         if self.feed.device.type == "cpu":
-            self._steps(start, stop)
+            self._steps(start, stop, samples)
             return
         if start not in self.graphs:
-            self.graphs[start] = self._capture(start, stop)
+            self.graphs[start] = self._capture(start, stop, samples)
         self.graphs[start].replay()
 
-    def _steps(self, start: int, stop: int) -> None:
+    def _steps(self, start: int, stop: int, samples: Sequence[Tensor | Picked]) -> None:
         assert self.t is not None
-        batches = zip(self.x, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
+        batches = zip(samples, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
         for active, (x, t, w, z) in zip(self.feed.active[start:stop], batches, strict=True):
             self.backprop.step(x, t, w, z, active)
 
-    def _capture(self, start: int, stop: int) -> Any:
+    def _capture(self, start: int, stop: int, samples: Sequence[Tensor | Picked]) -> Any:
         """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs leaves no trace."""
         before = {name: tensor.clone() for name, tensor in self.backprop.state().items()}
         products = torch.backends.cuda.matmul
@@ -246,11 +282,12 @@ class ClosedForm:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self._steps(start, min(stop, start + 4))  # a batch in four begins at 16 bytes: each kernel is compiled
+                # A batch in four begins at 16 bytes: each kernel is compiled.
+                self._steps(start, min(stop, start + 4), samples)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._steps(start, stop)
+                self._steps(start, stop, samples)
         finally:
             products.fp32_precision = precision
         self.backprop.load(before)

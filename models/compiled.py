@@ -1,0 +1,272 @@
+"""Functions compiled for this machine by LLVM, which Python writes in its intermediate representation.
+
+What a function is given is a job, a record of addresses and numbers. It may run on several of PyTorch's own threads at
+once, each of which takes its share of the work.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from llvmlite import binding as llvm
+from llvmlite import ir
+
+VECTOR = 16  # floats of the widest register; LLVM splits it where a machine has narrower ones
+I16, I32, I64 = (ir.IntType(bits) for bits in (16, 32, 64))
+FLOAT, DOUBLE, POINTER = ir.FloatType(), ir.DoubleType(), ir.PointerType()
+Piece = tuple[int, int]  # of a row: its first number, and how many a register has
+
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_ASKED = {"omp_get_thread_num": 0, "omp_get_num_threads": 1}  # by a function, and what a thread alone is told
+_engines: list[Any] = []  # which hold the code
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library whose threads are PyTorch's, since others would compete with them; None where it has another.
+
+    Its entry points are those that compilers use: https://gcc.gnu.org/onlinedocs/libgomp/The-libgomp-ABI.html
+    """
+    found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    if not found:
+        return None
+    openmp = ctypes.CDLL(str(found[0]))
+    parallel = openmp.GOMP_parallel
+    parallel.argtypes, parallel.restype = [_FUNCTION, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    for name in _ASKED:
+        llvm.add_symbol(name, ctypes.cast(openmp[name], ctypes.c_void_p).value)
+    return openmp
+
+
+@cache
+def is_fast() -> bool:
+    """Whether the machine multiplies and adds in one operation, as all do but some virtual ones."""
+    return bool(llvm.get_host_cpu_features().get("fma", True))  # which only x86 does not take for granted
+
+
+def run(function: Any, job: ctypes.Structure, threads: int) -> None:
+    """On so many threads, or one where PyTorch's are not to be had."""
+    openmp = library()
+    if openmp and threads > 1:
+        openmp.GOMP_parallel(function, ctypes.byref(job), threads, 0)
+    else:
+        function(ctypes.byref(job))
+
+
+def functions(job: type[ctypes.Structure], write: Mapping[str, Callable[["Writer"], None]]) -> list[Any]:
+    """Compile functions of a job, whose fields are all 8 bytes long, for `run`."""
+    return for_this_machine(written(job, write), list(write))
+
+
+def for_this_machine(module: str, names: Sequence[str]) -> list[Any]:
+    """Functions of those names, compiled."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+    )
+    engine = llvm.create_mcjit_compiler(optimised(module, machine), machine)
+    engine.finalize_object()
+    _engines.append(engine)
+    return [_FUNCTION(engine.get_function_address(name)) for name in names]
+
+
+def optimised(module: str, machine: Any) -> Any:
+    """A module as LLVM has it, improved as it can be for a machine."""
+    parsed = llvm.parse_assembly(module)
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(parsed, passes)
+    return parsed
+
+
+def written(job: type[ctypes.Structure], write: Mapping[str, Callable[["Writer"], None]]) -> str:
+    """A module of functions void (job *)."""
+    module = ir.Module()
+    for name, alone in _ASKED.items():
+        asked = ir.Function(module, ir.FunctionType(I32, []), name)
+        if library() is None:
+            ir.IRBuilder(asked.append_basic_block()).ret(I32(alone))
+    for name, write_body in write.items():
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name)
+        entry, body = (ir.IRBuilder(function.append_basic_block(part)) for part in ("entry", "body"))
+        write_body(Writer(entry, body, function.args[0], [field for field, *_ in job._fields_]))
+        entry.branch(function.blocks[1])
+        body.ret_void()
+    return str(module)
+
+
+class Writer:
+    """Writes the body of a function: numbers and vectors of them in, numbers and vectors out.
+
+    Variables have places in memory, allocated at the entry, from which LLVM moves them into registers.
+
+    Attributes
+    ----------
+    job : the fields of the job, as addresses
+    thread, threads : the number of this thread, and how many there are
+    """
+
+    def __init__(self, entry: ir.IRBuilder, body: ir.IRBuilder, job: ir.Value, fields: Sequence[str]) -> None:
+        self._entry, self.b, self._module = entry, body, body.module
+        self.job = {name: self.load(POINTER, job, I64(k)) for k, name in enumerate(fields)}
+        self.thread, self.threads = (body.zext(body.call(self._module.get_global(name), []), I64) for name in _ASKED)
+
+    def number(self, field: str) -> ir.Value:
+        """A field that is a number, int64."""
+        return self.b.ptrtoint(self.job[field], I64)
+
+    def share(self, n: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Where this thread's part of n begins and ends."""
+        b = self.b
+        start, stop = (b.udiv(b.mul(n, t), self.threads) for t in (self.thread, b.add(self.thread, I64(1))))
+        return start, stop
+
+    def first_thread(self) -> Any:
+        """What one thread does alone."""
+        return self.b.if_then(self.b.icmp_unsigned("==", self.thread, I64(0)))
+
+    @contextmanager
+    def loop(self, start: ir.Value | int, stop: ir.Value | int, step: int = 1) -> Iterator[ir.Value]:
+        b = self.b
+        start, stop = (I64(bound) if isinstance(bound, int) else bound for bound in (start, stop))
+        counter = self.variable(start)
+        condition, body, after = (b.append_basic_block(name) for name in ("while", "do", "done"))
+        b.branch(condition)
+        b.position_at_end(condition)
+        value = b.load(counter)
+        b.cbranch(b.icmp_unsigned("<", value, stop), body, after)
+        b.position_at_end(body)
+        yield value
+        b.store(b.add(value, I64(step)), counter)
+        b.branch(condition)
+        b.position_at_end(after)
+
+    def variable(self, value: ir.Value) -> ir.Value:
+        place = self._entry.alloca(value.type)
+        self.b.store(value, place)
+        return place
+
+    def at(self, row: ir.Value, width: int, column: ir.Value | int = 0) -> ir.Value:
+        """Index of an element of a matrix of rows of that width."""
+        column = I64(column) if isinstance(column, int) else column
+        return self.b.add(self.b.mul(row, I64(width)), column)
+
+    def load(self, of: ir.Type, p: ir.Value, index: ir.Value) -> ir.Value:
+        """The number, or the vector that begins, at an index of an array."""
+        element = getattr(of, "element", of)
+        return self.b.load(self.b.gep(p, [index], source_etype=element), typ=of, align=_bytes(element))
+
+    def store(self, value: ir.Value, p: ir.Value, index: ir.Value) -> None:
+        element = getattr(value.type, "element", value.type)
+        self.b.store(value, self.b.gep(p, [index], source_etype=element), align=_bytes(element))
+
+    def floats(self, field: str, index: ir.Value, size: int) -> ir.Value:
+        return self.load(floats(size), self.job[field], index)
+
+    def scalar(self, field: str, index: ir.Value | int = 0) -> ir.Value:
+        return self.load(FLOAT, self.job[field], I64(index) if isinstance(index, int) else index)
+
+    def index(self, field: str, k: ir.Value) -> ir.Value:
+        """A number of 16 bits without a sign."""
+        return self.b.zext(self.load(I16, self.job[field], k), I64)
+
+    def call_ahead(self, field: str, of: ir.Type, start: ir.Value, stop: ir.Value) -> None:
+        """Have that part of an array brought from memory, a line of 64 bytes after the other."""
+        with self.loop(start, stop, 64 // _bytes(of)) as k:
+            place = self.b.gep(self.job[field], [k], source_etype=of)
+            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), place, I32(0), I32(3), I32(1))  # to read, and keep
+
+    def splat(self, value: ir.Value, size: int) -> ir.Value:
+        vector = ir.VectorType(value.type, size)(ir.Undefined)
+        first = self.b.insert_element(vector, value, I32(0))
+        return self.b.shuffle_vector(first, vector, ir.VectorType(I32, size)(None))
+
+    def fma(self, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+        """x y + z, rounded once, so that it is the same in vectors of any size."""
+        return self.intrinsic(f"llvm.fma.{_name(x.type)}", x.type, x, y, z)
+
+    def sqrt(self, x: ir.Value) -> ir.Value:
+        return self.intrinsic(f"llvm.sqrt.{_name(x.type)}", x.type, x)
+
+    def total(self, x: ir.Value) -> ir.Value:
+        """Sum of a vector's numbers, in pairs."""
+        sums = f"llvm.vector.reduce.fadd.{_name(x.type)}"
+        return self.intrinsic(sums, FLOAT, FLOAT(-0.0), x, fastmath=("reassoc",))
+
+    def compressed(self, x: ir.Value, kept: ir.Value) -> ir.Value:
+        """The numbers that are kept, at the front; what follows them is undefined."""
+        if x.type.count == 1:
+            return x
+        return self.intrinsic(
+            f"llvm.experimental.vector.compress.{_name(x.type)}", x.type, x, kept, x.type(ir.Undefined)
+        )
+
+    def exp(self, x: ir.Value) -> ir.Value:
+        """eˣ of a vector for |x| ≤ 87, and of what is nearest beyond, to a unit or two in the last place: 2ⁿ eʳ with
+        |r| ≤ ln 2 / 2, and the polynomial of Cephes (Moshier) for eʳ. A NaN stays one.
+        """
+        b, kind = self.b, x.type
+
+        def c(value: float) -> ir.Value:
+            return constant(kind, value)
+
+        for than, bound in (("<", c(-87.0)), (">", c(87.0))):
+            x = b.select(b.fcmp_ordered(than, x, bound), bound, x)
+        n = self.intrinsic(f"llvm.rint.{_name(kind)}", kind, b.fmul(x, c(1.44269504088896341)))
+        r = self.fma(n, c(-0.693359375), x)
+        r = self.fma(n, c(2.12194440e-4), r)
+        p = c(1.9875691500e-4)
+        for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+            p = self.fma(p, r, c(coefficient))
+        p = b.fadd(self.fma(p, b.fmul(r, r), r), c(1.0))
+        integers = ir.VectorType(I32, kind.count)
+        whole = self.intrinsic(f"llvm.fptosi.sat.{_name(integers)}.{_name(kind)}", integers, n)
+        power = b.shl(b.add(whole, constant(integers, 127)), constant(integers, 23))
+        return b.fmul(p, b.bitcast(power, kind))
+
+    def sigmoid(self, x: ir.Value) -> ir.Value:
+        one = constant(x.type, 1.0)
+        return self.b.fdiv(one, self.b.fadd(one, self.exp(self.b.fsub(constant(x.type, 0.0), x))))
+
+    def sign(self, x: ir.Value) -> ir.Value:
+        b, zero = self.b, constant(x.type, 0.0)
+        above, below = (b.uitofp(b.fcmp_ordered(than, x, zero), x.type) for than in (">", "<"))
+        return b.fsub(above, below)
+
+    def intrinsic(self, name: str, of: ir.Type, *arguments: ir.Value, fastmath: Sequence[str] = ()) -> ir.Value:
+        if name not in self._module.globals:
+            ir.Function(self._module, ir.FunctionType(of, [a.type for a in arguments]), name)
+        return self.b.call(self._module.get_global(name), arguments, fastmath=fastmath)
+
+
+def floats(size: int) -> ir.Type:
+    return ir.VectorType(FLOAT, size)
+
+
+def constant(vector: ir.VectorType, value: float) -> ir.Value:
+    return vector([vector.element(value)] * vector.count)
+
+
+def pieces(start: int, stop: int) -> list[Piece]:
+    """start … stop as pieces whose sizes are powers of two."""
+    made, size = [], VECTOR
+    while start < stop:
+        while start + size > stop:
+            size //= 2
+        made.append((start, size))
+        start += size
+    return made
+
+
+def _bytes(of: ir.Type) -> int:
+    return {I16: 2, I32: 4, FLOAT: 4}.get(of, 8)
+
+
+def _name(of: ir.Type) -> str:
+    if isinstance(of, ir.VectorType):
+        return f"v{of.count}{_name(of.element)}"
+    return {FLOAT: "f32", DOUBLE: "f64", I32: "i32"}[of]

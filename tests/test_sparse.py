@@ -1,0 +1,256 @@
+"""The compiled step of samples with a background: autograd's, whatever the threads and the machine."""
+
+import ctypes
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from llvmlite import binding as llvm
+
+from models import compiled, sparse
+from models.backprop import BETAS, EPSILON, MOMENTUM, Backprop
+from models.compiled import FLOAT, I64, Writer
+from models.mlp import MLP
+from models.reference import Penalties
+from models.sparse import Differences, Picked, background
+from pipeline import engines
+from pipeline.augment import Distortion
+from pipeline.engines import Autograd, Batch, ClosedForm, Feed
+from pipeline.task import Augment, Train
+from tests.test_backprop import ACTIVATIONS, KINDS, OPTIMIZERS, PENALTIES
+
+CASES = [
+    (kind, activation, optimizer, penalties)
+    for (kind, activation), (optimizer, penalties) in zip(
+        list(product(KINDS, ACTIVATIONS)) * 2, list(product(OPTIMIZERS, [{}, *PENALTIES])), strict=False
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def always_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "COMPILED", 0)  # however little there is to train
+
+
+def problem(kind: str, n: int = 90, n_inputs: int = 37, n_outputs: int = 5, filled: float = 0.2) -> Batch:
+    """Samples with one background, and a few features that have another; some samples have nothing else."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.full((n, n_inputs), -0.4)
+    x[:, ::7] = 1.5
+    differ = torch.rand(x.shape, generator=draw) < filled
+    differ[::11] = False
+    x[differ] = torch.randn(int(differ.sum()), generator=draw)
+    if kind == "regression":
+        return Batch(x, torch.randn(n, n_outputs, generator=draw))
+    return Batch(x, torch.randint(2 if kind == "binary" else n_outputs, (n,), generator=draw))
+
+
+def network(data: Batch, kind: str, units: int = 21, activation: Any = "relu") -> MLP:
+    return MLP(data.x.shape[1], [units], 1 if kind == "binary" else 5, activation)
+
+
+def trained(engine: Any, mlp: MLP, feed: Feed, kind: Any, options: Train) -> torch.Tensor:
+    """Losses and accuracies of three epochs."""
+    running = engine([mlp], feed, kind, [options])
+    assert engine is Autograd or running.differences is not None
+    return torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
+
+
+def agree(kind: Any, options: Train, data: Batch, activation: Any, units: int = 21, transform: Any = None) -> None:
+    judge, ours = (network(data, kind, units, activation) for _ in range(2))
+    feeds = [Feed([data], [0], options.batch_size, transform, options.mix) for _ in range(2)]
+    expected = trained(Autograd, judge, feeds[0], kind, options)
+    found = trained(ClosedForm, ours, feeds[1], kind, options)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+    for ours_p, judge_p in zip(ours.parameters(), judge.parameters(), strict=True):
+        # Adam's first steps have the sign of the gradient, and that of a tiny one is chance.
+        torch.testing.assert_close(ours_p, judge_p, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "activation", "optimizer", "penalties"), CASES)
+def test_training_is_that_of_autograd(kind: Any, activation: Any, optimizer: Any, penalties: dict[str, float]) -> None:
+    options = Train(batch_size=16, learning_rate=OPTIMIZERS[optimizer], optimizer=optimizer, **penalties)
+    agree(kind, options, problem(kind), activation)
+
+
+@pytest.mark.parametrize(("n_inputs", "units", "size"), [(16, 1, 1), (33, 16, 90), (1, 130, 7), (100, 257, 33)])
+def test_no_size_is_special(n_inputs: int, units: int, size: int) -> None:
+    options = Train(batch_size=size, learning_rate=0.02, optimizer="momentum")
+    agree("multiclass", options, problem("multiclass", n_inputs=n_inputs), "tanh", units)
+
+
+def test_samples_that_every_epoch_mixes_anew() -> None:
+    options = Train(batch_size=16, learning_rate=0.02, optimizer="momentum", mix=0.4)
+    agree("multiclass", options, problem("multiclass", filled=0.05), "relu", 130)
+
+
+def test_images_that_every_epoch_distorts_anew() -> None:
+    options = Train(batch_size=16, learning_rate=0.02, optimizer="momentum")
+    images = torch.full((90, 28, 28), -0.4)
+    images[:, 9:19, 9:19] = torch.randn(90, 10, 10, generator=torch.Generator().manual_seed(0))
+    data = Batch(images.flatten(1), torch.arange(90) % 5)
+    agree("multiclass", options, data, "relu", 130, Distortion(Augment(), -0.4, torch.device("cpu")))
+
+
+def steps(threads: int, units: int = 100) -> list[torch.Tensor]:
+    data = problem("multiclass", 64, 300)
+    common = background(data.x, units, 64, anew=False)
+    assert common is not None
+    mlp = network(data, "multiclass", units, "sigmoid")
+    backprop = Backprop([mlp], "multiclass", 64, "adam", [0.01], [Penalties(1e-4, 1e-4, 1e-3, 1e-3)], True, common)
+    backprop.threads = threads
+    backprop.prepare((True,))
+    t = torch.nn.functional.one_hot(data.y, 5).to(torch.float32).T.contiguous()
+    z, w = torch.empty(5, 64), torch.full((1, 64), 1 / 64)
+    batch = Picked(Differences.of(data.x, common), torch.arange(64).flip(0))
+    before = torch.get_num_threads()
+    try:
+        for _ in range(20):
+            backprop.step(batch, t.flip(1).contiguous(), w, z, (True,))
+    finally:
+        torch.set_num_threads(before)
+    return [z, *(p.detach().clone() for p in mlp.parameters())]
+
+
+@pytest.mark.skipif(torch.get_num_threads() < 2, reason="one core")
+def test_the_number_of_threads_changes_no_bit() -> None:
+    for alone, together in zip(steps(1), steps(2), strict=True):
+        assert torch.equal(alone, together)
+
+
+def test_without_threads_of_pytorchs_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = steps(1, 99)
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    sparse.compiled_step.cache_clear()
+    try:
+        assert all(map(torch.equal, steps(2, 99), expected))
+    finally:
+        sparse.compiled_step.cache_clear()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_what_is_too_large_saturates(activation: Any) -> None:
+    data = problem("multiclass")
+    data.x.mul_(1e6)
+    agree("multiclass", Train(batch_size=90, learning_rate=1e-9, optimizer="sgd"), data, activation)
+
+
+@pytest.mark.parametrize(("kind", "activation"), list(product(KINDS, ACTIVATIONS)))
+def test_what_is_not_a_number_stays_so(kind: Any, activation: Any) -> None:
+    data = problem(kind)
+    data.x[3, 5] = torch.nan
+    mlp = network(data, kind, activation=activation)
+    losses = trained(ClosedForm, mlp, Feed([data], [0], 90), kind, Train(batch_size=90))[:, 0]
+    assert losses.isnan().all()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    x=st.integers(1, 40).flatmap(
+        lambda n: hnp.arrays(np.float32, (9, n), elements=st.sampled_from(np.float32([0, -0.0, 1, 0.1, -2, np.inf])))
+    )
+)
+def test_differences_are_what_differs(x: np.ndarray) -> None:
+    common = torch.from_numpy(x).mode(0).values
+    common[common.isinf()] = 0
+    found = Differences.of(torch.from_numpy(x), common)
+    rows, columns = np.nonzero(x != common.numpy())
+    counts = np.bincount(rows, minlength=len(x))
+    np.testing.assert_array_equal(found.starts.numpy(), np.concatenate([[0], counts.cumsum()]))
+    np.testing.assert_array_equal(found.features[: len(rows)], columns)
+    np.testing.assert_array_equal(found.values[: len(rows)], (x - common.numpy())[rows, columns])
+
+
+def test_a_background_is_what_most_samples_share() -> None:
+    data = problem("multiclass")
+    common = background(data.x, 100, 16, anew=False)
+    assert common is not None
+    assert torch.equal(common, torch.where(torch.arange(37) % 7 == 0, 1.5, -0.4))
+    assert background(problem("multiclass", filled=0.6).x, 100, 16, anew=False) is None
+    assert background(torch.randn(90, 37), 100, 16, anew=False) is None
+    few = problem("multiclass", filled=0.38).x  # finding out is worth it for a layer that has more to gain
+    assert background(few, 800, 16, anew=True) is not None
+    assert background(few, 100, 16, anew=True) is None
+    assert background(few, 100, 16, anew=False) is not None
+    assert background(few, 2000, 16, anew=False) is None
+    assert background(few, 100, 70_000, anew=False) is None
+
+
+def test_digits_have_one(real_data: Path) -> None:
+    raw = np.fromfile(real_data / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 784)
+    digits = Batch((torch.from_numpy(raw).to(torch.float32) - 33) / 79, torch.arange(len(raw)) % 10)
+    running = ClosedForm([MLP(784, [100], 10, "relu")], Feed([digits], [0], 100), "multiclass", [Train()])
+    assert running.differences is not None
+    assert (running.differences.starts[-1] == np.count_nonzero(raw)).item()
+
+
+def test_what_it_learned_so_far_is_read_by_the_other_step() -> None:
+    data, options = problem("multiclass"), Train(batch_size=16, learning_rate=0.01)
+    feed = Feed([data], [0], 16)
+    ours, theirs = network(data, "multiclass"), network(data, "multiclass")
+    one = ClosedForm([ours], feed, "multiclass", [options])
+    one.epoch(0, 1.0)
+    engines.COMPILED = 10**18  # which the fixture sets back
+    other = ClosedForm([theirs], feed, "multiclass", [options])
+    assert other.differences is None
+    other.load({name: tensor.clone() for name, tensor in one.state().items()})
+    torch.testing.assert_close(torch.stack(other.epoch(1, 1.0)), torch.stack(one.epoch(1, 1.0)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-5)
+
+
+class Numbers(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("x", "y")]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "error"),
+    [("exp", np.exp, 2.5e-7), ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), 4e-7), ("sign", np.sign, 0.0)],
+)
+def test_functions_are_as_accurate_as_float32(name: str, expected: Any, error: float) -> None:
+    x = np.concatenate([np.linspace(-86, 86, 100_000), [0.0, -0.0, 1e-30, -1e-30] * 4]).astype(np.float32)
+    y = np.empty_like(x)
+
+    def write(f: Writer) -> None:
+        with f.loop(0, len(x), 16) as j:
+            f.store(getattr(f, name)(f.floats("x", j, 16)), f.job["y"], j)
+
+    (function,) = compiled.functions(Numbers, {"function": write})
+    compiled.run(function, Numbers(x=x.ctypes.data, y=y.ctypes.data), 1)
+    np.testing.assert_allclose(y, expected(x.astype(np.float64)), rtol=error)
+
+
+def test_threads_share_all_of_the_work_once() -> None:
+    x, y = np.arange(101, dtype=np.float32), np.zeros(101, np.float32)
+
+    def write(f: Writer) -> None:
+        with f.loop(*f.share(I64(len(x)))) as j:
+            f.store(f.b.fadd(f.scalar("y", j), f.load(FLOAT, f.job["x"], j)), f.job["y"], j)
+
+    (function,) = compiled.functions(Numbers, {"function": write})
+    for threads in (1, 2, 3):
+        y[:] = 0
+        compiled.run(function, Numbers(x=x.ctypes.data, y=y.ctypes.data), threads)
+        np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize(
+    ("triple", "cpu"),
+    [
+        ("x86_64-unknown-linux-gnu", "x86-64-v3"), ("x86_64-unknown-linux-gnu", "x86-64"),
+        ("aarch64-unknown-linux-gnu", "generic"), ("arm64-apple-macosx", "apple-m1"),
+    ],
+)  # fmt: skip
+def test_other_machines_can_have_it(triple: str, cpu: str) -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+    adam = sparse.Optimizer("adam", MOMENTUM, *BETAS, EPSILON)
+    step = sparse.step_written(sparse.Shape(33, 21, 5, 16), "multiclass", "sigmoid", adam)
+    for module in (sparse.take_written(33), step):
+        assert machine.emit_object(compiled.optimised(module, machine))
