@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from models import sparse
+from models import step
 from models.card import Kind
 from models.mlp import MLP
 from models.reference import Penalties
+from models.sparse import Picked
 
 if TYPE_CHECKING:
     from models import kernels
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 Optimizer = Literal["sgd", "momentum", "adam"]
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
-CONSTANTS = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
 WORK = 1_000_000  # multiplications of a product that a second thread can speed up
 SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
 MANY = 128  # outputs of which one program has all
@@ -113,8 +113,8 @@ class Backprop:
     Networks that see the same batches have first layers with the same input: these are one product, as if they were one
     layer of M times the units, which is where almost all of the work is.
 
-    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`; on a CPU, those of a network
-    whose samples have a background are those of `models.sparse`.
+    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`; on a CPU, those of networks of
+    one hidden layer can be those of `models.step`.
 
     Parameters
     ----------
@@ -124,7 +124,8 @@ class Backprop:
     optimizer : `sgd`, `momentum` (0.9) or `adam`, as in torch.optim
     learning_rates, penalties : one for each network
     shared : all networks see the same batches
-    background : float32 (n_0,), of the samples of one network of one hidden layer on a CPU, see `models.sparse`
+    compiled : take steps of networks of one hidden layer by `models.step`, on a CPU
+    background : float32 (n_0,), of the samples of one network whose steps are compiled, see `models.sparse`
 
     Attributes
     ----------
@@ -143,6 +144,7 @@ class Backprop:
         learning_rates: Sequence[float],
         penalties: Sequence[Penalties],
         shared: bool = True,
+        compiled: bool = False,
         background: Tensor | None = None,
     ) -> None:
         first = networks[0]
@@ -165,9 +167,9 @@ class Backprop:
             [part.view(*lead, *shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
             for flat in (self.parameters, self.gradients, *self.moments)
         ]
-        if background is not None:
+        if compiled:
             for of in views:
-                of[0] = of[0].view(*reversed(shapes[0])).mT
+                of[0] = of[0].view(*lead, *reversed(shapes[0])).mT
         self._state = {
             f"{name} {i}": view
             for name, of in zip(STATE, (views[0], *views[2:]), strict=False)
@@ -179,14 +181,17 @@ class Backprop:
         self._adopt()
         *hidden, self._output = self.layers
         self._hidden = [
-            self._make_hidden(layer, batch_size, many and shared and i == 0) for i, layer in enumerate(hidden)
+            self._make_hidden(layer, batch_size, many and shared and i == 0 and not compiled)
+            for i, layer in enumerate(hidden)
         ]
         outputs = self._output.b.shape[-1]
         self._d_output = torch.empty(*lead, outputs, batch_size, **like)
         self._d_output_t, self._b_output = self._d_output.mT, self._output.b.unsqueeze(-1)
         self._prepare_penalties(lead, like)
         self._rates = torch.zeros(len(networks), **like)
-        self._small_step = self._make_small_step([(w, b), *moments], batch_size, background)
+        parts = [(w, b), *moments]
+        self.compiled = self._compile(parts, batch_size, background) if compiled else []
+        self._small_step = None if compiled else self._make_small_step(parts, batch_size)
         self.threads = torch.get_num_threads()
         self.combine: Callable[[Tensor], object] | None = None
         self._narrow = {batch_size: (self._hidden, self._d_output, self._scratch)}
@@ -227,22 +232,33 @@ class Backprop:
         active = self._activity_l1 is not None or self._activity_l2 is not None
         self._scratch = [torch.empty_like(hidden.a_seen) for hidden in self._hidden] if active else []
 
-    def _make_small_step(
+    def _compile(
         self, parts: Sequence[tuple[list[Tensor], list[Tensor]]], batch_size: int, background: Tensor | None
-    ) -> "kernels.Step | sparse.Step | None":
-        """What takes whole steps of networks too small to fill a GPU, or of one with a background; None elsewhere.
+    ) -> list[step.Step]:
+        """The steps of each network, of one hidden layer; parts as `_make_small_step` takes them."""
+        optimizer = step.Optimizer(self.optimizer, MOMENTUM, *BETAS, EPSILON, self._l1 is not None)
+        factors = torch.tensor(self.penalties, dtype=torch.float32)
+        many = len(self.networks) > 1
+
+        def of(m: int, tensor: Tensor) -> Tensor:
+            return tensor[m] if many else tensor
+
+        return [
+            step.Step(
+                [step.Part(of(m, w[0]), of(m, b[0]), of(m, w[1]), of(m, b[1])) for w, b in parts], batch_size,
+                self.kind, self.activation, optimizer, self._rates[m : m + 1], self.steps[m : m + 1], factors[m],
+                background,
+            )
+            for m in range(len(self.networks))
+        ]  # fmt: skip
+
+    def _make_small_step(
+        self, parts: Sequence[tuple[list[Tensor], list[Tensor]]], batch_size: int
+    ) -> "kernels.Step | None":
+        """What takes whole steps of networks too small to fill a GPU; None elsewhere.
 
         parts : weights and biases of the layers, then what the optimiser keeps of them
         """
-        factors = torch.tensor(
-            [[getattr(p, name) for p in self.penalties] for name in ("l1", "l2", "activity_l1", "activity_l2")],
-            dtype=torch.float32, device=self.parameters.device,
-        )  # fmt: skip
-        if background is not None:
-            optimizer = sparse.Optimizer(self.optimizer, MOMENTUM, *BETAS, EPSILON, self._l1 is not None)
-            return sparse.Step(
-                background, parts, batch_size, self.kind, self.activation, optimizer, self._rates, self.steps, factors
-            )
         on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ  # which needs no GPU
         size = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
         if not on_gpu or size > SMALL or self._output.b.shape[-1] > MANY:
@@ -256,8 +272,10 @@ class Backprop:
         layers = [
             kernels.Layer(*([p[i] for p in of] for of in zip(*parts, strict=True))) for i in range(len(self.layers))
         ]
+        constants = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
+        factors = torch.tensor(self.penalties, dtype=torch.float32, device=self.parameters.device).T
         return kernels.Step(
-            layers, batch_size, self.kind, self.activation, self.optimizer, CONSTANTS, self._rates, self.steps, factors
+            layers, batch_size, self.kind, self.activation, self.optimizer, constants, self._rates, self.steps, factors
         )
 
     def set_rate(self, factor: float) -> None:
@@ -282,29 +300,38 @@ class Backprop:
         taken = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
         self._moves[active] = taken, self._fused_moves(active)
 
-    def step(self, x: Tensor | sparse.Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+    def step(self, x: Tensor | Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
         """One step of the optimiser on one batch.
 
         Parameters
         ----------
-        x : float32 (..., B, n_0), or (B, n_0) for all networks; where there is a background, rows of all differences
+        x : float32 (..., B, n_0), or (B, n_0) for all networks; where there is a background, where to find the batch
         t : float32 (..., K, B), or (K, B) for all: one-hot columns, 0 or 1 for a binary target, values of a regression
         w : float32 (..., 1, B): 1 / n for each of the batch's n samples, 0 where there is none
         z : float32 (..., K, B), where the logits before the step go
         active : which networks have a batch at all, as `prepare` was told; the others stand still
         """
-        if isinstance(x, sparse.Picked):
-            assert isinstance(self._small_step, sparse.Step)
-            torch.set_num_threads(self.threads)
-            self._small_step(x, t, w, z)
+        if self.compiled:
+            self._compiled_steps(x, t, w, z, active)
             return
+        assert isinstance(x, Tensor)
         if self._small_step and self.combine is None:
-            assert not isinstance(self._small_step, sparse.Step)
             self._small_step(x, t, w, z, self._moves[active][0])
             return
         self.backward(x, t, w, z)
         torch.set_num_threads(self.threads if any(h.large for h in self._hidden) else 1)
         self.move(active)
+
+    def _compiled_steps(self, x: Tensor | Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+        torch.set_num_threads(self.threads if any(h.large for h in self._hidden) else 1)
+        if len(self.compiled) == 1:
+            self.compiled[0](x, t, w, z)
+            return
+        assert isinstance(x, Tensor)
+        for m, take in enumerate(self.compiled):
+            if active[m]:
+                own_x, own_t, own_w = (v if v.ndim == 2 else v[m] for v in (x, t, w))
+                take(own_x, own_t, own_w, z[m])
 
     def backward(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor) -> None:
         """Fill `gradients` with those of loss and penalties, but for the weights' l2, which `move` adds."""

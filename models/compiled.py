@@ -43,6 +43,12 @@ def library() -> ctypes.CDLL | None:
 
 
 @cache
+def is_wide() -> bool:
+    """Whether the machine has 32 registers of 16 floats, and not half of them of half the width."""
+    return bool(llvm.get_host_cpu_features().get("avx512f", False))
+
+
+@cache
 def is_fast() -> bool:
     """Whether the machine multiplies and adds in one operation, as all do but some virtual ones."""
     return bool(llvm.get_host_cpu_features().get("fma", True))  # which only x86 does not take for granted
@@ -125,14 +131,14 @@ class Writer:
         start, stop = (b.udiv(b.mul(n, t), self.threads) for t in (self.thread, b.add(self.thread, I64(1))))
         return start, stop
 
-    def first_thread(self) -> Any:
+    def last_thread(self) -> Any:
         """What one thread does alone."""
-        return self.b.if_then(self.b.icmp_unsigned("==", self.thread, I64(0)))
+        return self.b.if_then(self.b.icmp_unsigned("==", self.thread, self.b.sub(self.threads, I64(1))))
 
     @contextmanager
     def loop(self, start: ir.Value | int, stop: ir.Value | int, step: int = 1) -> Iterator[ir.Value]:
         b = self.b
-        start, stop = (I64(bound) if isinstance(bound, int) else bound for bound in (start, stop))
+        start, stop = map(_int64, (start, stop))
         counter = self.variable(start)
         condition, body, after = (b.append_basic_block(name) for name in ("while", "do", "done"))
         b.branch(condition)
@@ -145,6 +151,25 @@ class Writer:
         b.branch(condition)
         b.position_at_end(after)
 
+    def along(self, n: int, write: Callable[[ir.Value, int], None]) -> None:
+        """Do something with n numbers, a vector at a time: from where, and how many."""
+        whole = n // VECTOR * VECTOR
+        if whole:
+            with self.loop(0, whole, VECTOR) as j:
+                write(j, VECTOR)
+        for at, size in pieces(whole, n):
+            write(I64(at), size)
+
+    def blocks(self, n: int, vectors: int, write: Callable[[ir.Value, list[Piece]], None]) -> None:
+        """Do something with n numbers, in blocks of so many vectors: from where, and the pieces from there on."""
+        width = vectors * VECTOR
+        whole = n // width * width
+        if whole:
+            with self.loop(0, whole, width) as first:
+                write(first, pieces(0, width))
+        if n > whole:
+            write(I64(whole), pieces(0, n - whole))
+
     def variable(self, value: ir.Value) -> ir.Value:
         place = self._entry.alloca(value.type)
         self.b.store(value, place)
@@ -152,8 +177,7 @@ class Writer:
 
     def at(self, row: ir.Value, width: int, column: ir.Value | int = 0) -> ir.Value:
         """Index of an element of a matrix of rows of that width."""
-        column = I64(column) if isinstance(column, int) else column
-        return self.b.add(self.b.mul(row, I64(width)), column)
+        return self.b.add(self.b.mul(row, I64(width)), _int64(column))
 
     def load(self, of: ir.Type, p: ir.Value, index: ir.Value) -> ir.Value:
         """The number, or the vector that begins, at an index of an array."""
@@ -168,7 +192,7 @@ class Writer:
         return self.load(floats(size), self.job[field], index)
 
     def scalar(self, field: str, index: ir.Value | int = 0) -> ir.Value:
-        return self.load(FLOAT, self.job[field], I64(index) if isinstance(index, int) else index)
+        return self.load(FLOAT, self.job[field], _int64(index))
 
     def index(self, field: str, k: ir.Value) -> ir.Value:
         """A number of 16 bits without a sign."""
@@ -260,6 +284,10 @@ def pieces(start: int, stop: int) -> list[Piece]:
         made.append((start, size))
         start += size
     return made
+
+
+def _int64(value: ir.Value | int) -> ir.Value:
+    return I64(value) if isinstance(value, int) else value
 
 
 def _bytes(of: ir.Type) -> int:

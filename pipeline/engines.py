@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models import compiled
 from models.backprop import BETAS, EPSILON, MOMENTUM, Backprop
 from models.card import Kind
 from models.classifier import loss
@@ -24,7 +25,8 @@ from pipeline.task import Train
 from pipeline.threads import Pace, threads
 
 WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
-COMPILED = 10**10  # multiplications of a training by the first weights that are worth compiling for
+CALLS = 4_000_000  # multiplications that take as long as PyTorch's calls for a step
+COMPILED = 20_000_000_000  # of a training's first layers and calls, for which compiling is worth its time
 CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
 
 
@@ -194,11 +196,13 @@ class ClosedForm:
         self.chunk = feed.chunk()
         own = (len(feed.columns),) if len(feed.columns) > 1 else ()
         self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
-        self.differences = self._differences(networks, options[0].epochs)
+        is_compiled = self._is_worth_compiling(networks, options[0].epochs)
+        units = networks[0].linear()[0].out_features
+        self.differences = self._differences(units) if is_compiled and len(networks) == 1 else None
         self.backprop = Backprop(
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
             [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
-            self.differences.background if self.differences else None,
+            is_compiled, self.differences.background if self.differences else None,
         )  # fmt: skip
         lead = (len(networks),) if len(networks) > 1 else ()
         self.n_outputs = networks[0].linear()[-1].out_features
@@ -209,23 +213,25 @@ class ClosedForm:
         for active in set(feed.active):
             self.backprop.prepare(active)
 
-    @torch.inference_mode()
-    def _differences(self, networks: Sequence[MLP], epochs: int) -> Differences | None:
-        """Of all samples, or place for a chunk's if each epoch changes them; None where dense products are faster."""
+    def _is_worth_compiling(self, networks: Sequence[MLP], epochs: int) -> bool:
         feed, linear = self.feed, networks[0].linear()
-        n, units, size = feed.x.shape[1], linear[0].out_features, feed.batch_size
-        if feed.device.type != "cpu" or len(networks) > 1 or len(linear) != 2:
-            return None
-        if len(feed.y) * epochs * n * units < COMPILED:
-            return None
+        if feed.device.type != "cpu" or len(linear) != 2 or not compiled.is_fast():
+            return False
+        step = feed.batch_size * linear[0].weight.numel() + CALLS
+        return len(networks) * epochs * feed.n_steps * step > COMPILED
+
+    @torch.inference_mode()
+    def _differences(self, units: int) -> Differences | None:
+        """Of all samples, or place for a chunk's if each epoch changes them; None where dense products are faster."""
+        feed = self.feed
         if feed.as_stored:
             assert isinstance(feed.x, Tensor)
-            common = background(feed.x, units, size, False)
+            common = background(feed.x, units, feed.batch_size, False)
             return None if common is None else Differences.of(feed.x, common)
         rows, shares = feed.order(0)[: self.chunk], feed.partner_shares(0)
         feed.fill(rows, self.x, feed.randomness(0), None if shares is None else shares[: self.chunk])
         x = self.x.flatten(0, 1)
-        common = background(x, units, size, True)
+        common = background(x, units, feed.batch_size, True)
         return None if common is None else Differences(common, len(x), x.numel())
 
     @torch.inference_mode()

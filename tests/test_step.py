@@ -1,4 +1,4 @@
-"""The compiled step of samples with a background: autograd's, whatever the threads and the machine."""
+"""The compiled step, dense or of what differs from a background: autograd's, whatever the threads and the machine."""
 
 import ctypes
 from itertools import product
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from llvmlite import binding as llvm
 
-from models import compiled, sparse
+from models import compiled, sparse, step
 from models.backprop import BETAS, EPSILON, MOMENTUM, Backprop
 from models.compiled import FLOAT, I64, Writer
 from models.mlp import MLP
@@ -58,8 +58,12 @@ def network(data: Batch, kind: str, units: int = 21, activation: Any = "relu") -
 def trained(engine: Any, mlp: MLP, feed: Feed, kind: Any, options: Train) -> torch.Tensor:
     """Losses and accuracies of three epochs."""
     running = engine([mlp], feed, kind, [options])
-    assert engine is Autograd or running.differences is not None
+    assert engine is Autograd or running.backprop.compiled
     return torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
+
+
+def is_sparse(data: Batch, units: int = 21) -> bool:
+    return background(data.x, units, 16, anew=False) is not None
 
 
 def agree(kind: Any, options: Train, data: Batch, activation: Any, units: int = 21, transform: Any = None) -> None:
@@ -73,16 +77,56 @@ def agree(kind: Any, options: Train, data: Batch, activation: Any, units: int = 
         torch.testing.assert_close(ours_p, judge_p, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("filled", [0.2, 1.0])
 @pytest.mark.parametrize(("kind", "activation", "optimizer", "penalties"), CASES)
-def test_training_is_that_of_autograd(kind: Any, activation: Any, optimizer: Any, penalties: dict[str, float]) -> None:
+def test_training_is_that_of_autograd(
+    kind: Any, activation: Any, optimizer: Any, penalties: dict[str, float], filled: float
+) -> None:
     options = Train(batch_size=16, learning_rate=OPTIMIZERS[optimizer], optimizer=optimizer, **penalties)
-    agree(kind, options, problem(kind), activation)
+    data = problem(kind, filled=filled)
+    assert is_sparse(data) == (filled < 0.5)
+    agree(kind, options, data, activation)
 
 
-@pytest.mark.parametrize(("n_inputs", "units", "size"), [(16, 1, 1), (33, 16, 90), (1, 130, 7), (100, 257, 33)])
-def test_no_size_is_special(n_inputs: int, units: int, size: int) -> None:
+@pytest.mark.parametrize("filled", [0.2, 1.0])
+@pytest.mark.parametrize(
+    ("n_inputs", "units", "size"), [(16, 1, 1), (33, 16, 90), (1, 130, 7), (5, 64, 5), (100, 257, 33)]
+)
+def test_no_size_is_special(n_inputs: int, units: int, size: int, filled: float) -> None:
     options = Train(batch_size=size, learning_rate=0.02, optimizer="momentum")
-    agree("multiclass", options, problem("multiclass", n_inputs=n_inputs), "tanh", units)
+    agree("multiclass", options, problem("multiclass", n_inputs=n_inputs, filled=filled), "tanh", units)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_many_networks_are_trained_as_each_alone_to_the_last_bit(optimizer: Any) -> None:
+    rates, sizes = (0.5, 1.0, 2.0), (90, 50, 90)  # the second has fewer batches
+    options = [
+        Train(batch_size=16, learning_rate=OPTIMIZERS[optimizer] * rate, l2=rate / 1e3, optimizer=optimizer, seed=m)
+        for m, rate in enumerate(rates)
+    ]
+    data = [problem("multiclass", n, filled=1.0) for n in sizes]
+    together, alone = ([MLP(37, [21], 5, "relu", m) for m in range(3)] for _ in range(2))
+    running = ClosedForm(together, Feed(data, [0, 1, 2], 16), "multiclass", options)
+    assert running.backprop.compiled
+    found = torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
+    for m, mlp in enumerate(alone):
+        expected = trained(ClosedForm, mlp, Feed([data[m]], [m], 16), "multiclass", options[m])
+        torch.testing.assert_close(found[..., m : m + 1], expected, rtol=1e-12, atol=1e-12)
+        assert all(map(torch.equal, together[m].parameters(), mlp.parameters()))
+
+
+def test_networks_that_share_their_batches_are_trained_as_each_alone() -> None:
+    options = [Train(batch_size=16, learning_rate=rate) for rate in (0.01, 0.02)]
+    data = problem("multiclass", filled=1.0)
+    together, alone = ([network(data, "multiclass") for _ in range(2)] for _ in range(2))
+    running = ClosedForm(together, Feed([data] * 2, [0, 0], 16), "multiclass", options)
+    for epoch in range(3):
+        running.epoch(epoch, 1 / (1 + epoch))
+    for m, mlp in enumerate(alone):
+        trained(ClosedForm, mlp, Feed([data], [0], 16), "multiclass", options[m])
+        assert all(map(torch.equal, together[m].parameters(), mlp.parameters()))
+    z = running.backprop.logits(data.x, [1])  # of what lies feature by feature
+    torch.testing.assert_close(z[0], together[1](data.x), rtol=1e-4, atol=1e-5)
 
 
 def test_samples_that_every_epoch_mixes_anew() -> None:
@@ -98,17 +142,21 @@ def test_images_that_every_epoch_distorts_anew() -> None:
     agree("multiclass", options, data, "relu", 130, Distortion(Augment(), -0.4, torch.device("cpu")))
 
 
-def steps(threads: int, units: int = 100) -> list[torch.Tensor]:
-    data = problem("multiclass", 64, 300)
+def steps(threads: int, sparse: bool, units: int = 100) -> list[torch.Tensor]:
+    data = problem("multiclass", 64, 301)
     common = background(data.x, units, 64, anew=False)
     assert common is not None
     mlp = network(data, "multiclass", units, "sigmoid")
-    backprop = Backprop([mlp], "multiclass", 64, "adam", [0.01], [Penalties(1e-4, 1e-4, 1e-3, 1e-3)], True, common)
+    penalties = Penalties(1e-4, 1e-4, 1e-3, 1e-3)
+    backprop = Backprop(
+        [mlp], "multiclass", 64, "adam", [0.01], [penalties], compiled=True, background=common if sparse else None
+    )
     backprop.threads = threads
     backprop.prepare((True,))
     t = torch.nn.functional.one_hot(data.y, 5).to(torch.float32).T.contiguous()
     z, w = torch.empty(5, 64), torch.full((1, 64), 1 / 64)
-    batch = Picked(Differences.of(data.x, common), torch.arange(64).flip(0))
+    rows = torch.arange(64).flip(0)
+    batch = Picked(Differences.of(data.x, common), rows) if sparse else data.x[rows]
     before = torch.get_num_threads()
     try:
         for _ in range(20):
@@ -119,24 +167,31 @@ def steps(threads: int, units: int = 100) -> list[torch.Tensor]:
 
 
 @pytest.mark.skipif(torch.get_num_threads() < 2, reason="one core")
-def test_the_number_of_threads_changes_no_bit() -> None:
-    for alone, together in zip(steps(1), steps(2), strict=True):
+@pytest.mark.parametrize("sparse", [True, False])
+def test_the_number_of_threads_changes_no_bit(sparse: bool) -> None:
+    for alone, together in zip(steps(1, sparse), steps(2, sparse), strict=True):
         assert torch.equal(alone, together)
 
 
+def test_dense_and_sparse_steps_agree() -> None:
+    for dense, of_differences in zip(steps(1, False), steps(1, True), strict=True):
+        torch.testing.assert_close(dense, of_differences, rtol=1e-4, atol=1e-4)
+
+
 def test_without_threads_of_pytorchs_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = steps(1, 99)
+    expected = steps(1, True, 99)
     monkeypatch.setattr(compiled, "library", lambda: None)
-    sparse.compiled_step.cache_clear()
+    step._functions.cache_clear()
     try:
-        assert all(map(torch.equal, steps(2, 99), expected))
+        assert all(map(torch.equal, steps(2, True, 99), expected))
     finally:
-        sparse.compiled_step.cache_clear()
+        step._functions.cache_clear()
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
-def test_what_is_too_large_saturates(activation: Any) -> None:
-    data = problem("multiclass")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("filled", [0.2, 1.0])
+def test_what_is_too_large_saturates(activation: Any, filled: float) -> None:
+    data = problem("multiclass", filled=filled)
     data.x.mul_(1e6)
     agree("multiclass", Train(batch_size=90, learning_rate=1e-9, optimizer="sgd"), data, activation)
 
@@ -145,6 +200,7 @@ def test_what_is_too_large_saturates(activation: Any) -> None:
 def test_what_is_not_a_number_stays_so(kind: Any, activation: Any) -> None:
     data = problem(kind)
     data.x[3, 5] = torch.nan
+    assert is_sparse(data)
     mlp = network(data, kind, activation=activation)
     losses = trained(ClosedForm, mlp, Feed([data], [0], 90), kind, Train(batch_size=90))[:, 0]
     assert losses.isnan().all()
@@ -178,7 +234,6 @@ def test_a_background_is_what_most_samples_share() -> None:
     assert background(few, 800, 16, anew=True) is not None
     assert background(few, 100, 16, anew=True) is None
     assert background(few, 100, 16, anew=False) is not None
-    assert background(few, 2000, 16, anew=False) is None
     assert background(few, 100, 70_000, anew=False) is None
 
 
@@ -198,7 +253,7 @@ def test_what_it_learned_so_far_is_read_by_the_other_step() -> None:
     one.epoch(0, 1.0)
     engines.COMPILED = 10**18  # which the fixture sets back
     other = ClosedForm([theirs], feed, "multiclass", [options])
-    assert other.differences is None
+    assert not other.backprop.compiled
     other.load({name: tensor.clone() for name, tensor in one.state().items()})
     torch.testing.assert_close(torch.stack(other.epoch(1, 1.0)), torch.stack(one.epoch(1, 1.0)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-5)
@@ -250,7 +305,8 @@ def test_other_machines_can_have_it(triple: str, cpu: str) -> None:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
-    adam = sparse.Optimizer("adam", MOMENTUM, *BETAS, EPSILON)
-    step = sparse.step_written(sparse.Shape(33, 21, 5, 16), "multiclass", "sigmoid", adam)
-    for module in (sparse.take_written(33), step):
+    adam = step.Optimizer("adam", MOMENTUM, *BETAS, EPSILON)
+    shapes = [step.Shape(33, 21, 5, 16, of_differences) for of_differences in (True, False)]
+    written = [step.written(shape, "multiclass", "sigmoid", adam) for shape in shapes]
+    for module in (sparse.take_written(33), *written):
         assert machine.emit_object(compiled.optimised(module, machine))
