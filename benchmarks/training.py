@@ -4,7 +4,7 @@
 
 784-100-10, sigmoid, Adam, batches of 100, trained on the 60,000 digits of MNIST and evaluated on its 10,000 test digits
 after every epoch (`FOLDER/MNIST/raw`; random pixels where there is none, whose epochs take as long). Each peer is
-written as its users would write it; the floor is the matrix products and the optimiser's steps of the same epoch, and
+written as its users would write it; the floor is PyTorch's matrix products and optimiser's steps of the same epoch, and
 nothing else. The programs take turns, and the best epoch of each counts: other work on the machine only ever adds time.
 """
 

@@ -5,6 +5,7 @@ once, each of which takes its share of the work.
 """
 
 import ctypes
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -46,12 +47,6 @@ def library() -> ctypes.CDLL | None:
 def is_wide() -> bool:
     """Whether the machine has 32 registers of 16 floats, and not half of them of half the width."""
     return bool(llvm.get_host_cpu_features().get("avx512f", False))
-
-
-@cache
-def is_fast() -> bool:
-    """Whether the machine multiplies and adds in one operation, as all do but some virtual ones."""
-    return bool(llvm.get_host_cpu_features().get("fma", True))  # which only x86 does not take for granted
 
 
 def run(function: Any, job: ctypes.Structure, threads: int) -> None:
@@ -103,6 +98,24 @@ def written(job: type[ctypes.Structure], write: Mapping[str, Callable[["Writer"]
         entry.branch(function.blocks[1])
         body.ret_void()
     return str(module)
+
+
+class _Nothing(ctypes.Structure):
+    _fields_ = [("nothing", ctypes.c_void_p)]
+
+
+@cache
+def works() -> bool:
+    """Whether this machine runs what is compiled for it, and fast; a warning says why not."""
+    if not llvm.get_host_cpu_features().get("fma", True):
+        return False  # some virtual machines do not show that theirs multiplies and adds at once
+    try:
+        (nothing,) = functions(_Nothing, {"nothing": lambda writer: None})
+        run(nothing, _Nothing(), 1)
+    except Exception as error:  # of many kinds: a system may forbid that a process runs what it wrote
+        warnings.warn(f"training is slower than it could be, since LLVM does not work here: {error}", stacklevel=2)
+        return False
+    return True
 
 
 class Writer:

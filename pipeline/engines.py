@@ -215,7 +215,7 @@ class ClosedForm:
 
     def _is_worth_compiling(self, networks: Sequence[MLP], epochs: int) -> bool:
         feed, linear = self.feed, networks[0].linear()
-        if feed.device.type != "cpu" or len(linear) != 2 or not compiled.is_fast():
+        if feed.device.type != "cpu" or len(linear) != 2 or not compiled.works():
             return False
         step = feed.batch_size * linear[0].weight.numel() + CALLS
         return len(networks) * epochs * feed.n_steps * step > COMPILED

@@ -310,3 +310,19 @@ def test_other_machines_can_have_it(triple: str, cpu: str) -> None:
     written = [step.written(shape, "multiclass", "sigmoid", adam) for shape in shapes]
     for module in (sparse.take_written(33), *written):
         assert machine.emit_object(compiled.optimised(module, machine))
+
+
+def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object) -> None:
+        raise RuntimeError("cannot allocate executable memory")
+
+    data = problem("multiclass")
+    monkeypatch.setattr(llvm, "create_mcjit_compiler", forbid)
+    compiled.works.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="slower than it could be, .* cannot allocate executable memory"):
+            assert not compiled.works()
+        running = ClosedForm([network(data, "multiclass")], Feed([data], [0], 16), "multiclass", [Train()])
+        assert not running.backprop.compiled
+    finally:
+        compiled.works.cache_clear()
