@@ -37,7 +37,7 @@ MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
 WORK = 1_000_000  # multiplications of a product that a second thread can speed up
 SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
-MANY = 128  # outputs of which one program has all
+MANY = 128  # outputs that one program of a GPU, or one sample on a CPU, takes together
 STATE = ("parameters", "moment", "second moment")  # what a checkpoint calls what changes from step to step
 MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
 

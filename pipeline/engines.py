@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models import compiled
-from models.backprop import BETAS, EPSILON, MOMENTUM, Backprop
+from models.backprop import BETAS, EPSILON, MANY, MOMENTUM, Backprop
 from models.card import Kind
 from models.classifier import loss
 from models.mlp import MLP
@@ -215,7 +215,7 @@ class ClosedForm:
 
     def _is_worth_compiling(self, networks: Sequence[MLP], epochs: int) -> bool:
         feed, linear = self.feed, networks[0].linear()
-        if feed.device.type != "cpu" or len(linear) != 2 or not compiled.works():
+        if feed.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MANY or not compiled.works():
             return False
         step = feed.batch_size * linear[0].weight.numel() + CALLS
         return len(networks) * epochs * feed.n_steps * step > COMPILED

@@ -326,3 +326,11 @@ def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPat
         assert not running.backprop.compiled
     finally:
         compiled.works.cache_clear()
+
+
+@pytest.mark.parametrize(("hidden", "n_outputs"), [((), 5), ((9, 9), 5), ((9,), 200)])
+def test_other_networks_have_steps_of_pytorchs(hidden: tuple[int, ...], n_outputs: int) -> None:
+    data = problem("multiclass", n_outputs=n_outputs)
+    running = ClosedForm([MLP(37, hidden, n_outputs, "relu")], Feed([data], [0], 16), "multiclass", [Train()])
+    assert not running.backprop.compiled
+    assert running.epoch(0, 1.0)[0].isfinite().all()
