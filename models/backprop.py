@@ -125,7 +125,7 @@ class Backprop:
     learning_rates, penalties : one for each network
     shared : all networks see the same batches
     compiled : take steps of networks of one hidden layer by `models.step`, on a CPU
-    background : float32 (n_0,), of the samples of one network whose steps are compiled, see `models.sparse`
+    background : float32 (n_0,), of samples that all networks share and whose steps are compiled, see `models.sparse`
 
     Attributes
     ----------
@@ -327,10 +327,10 @@ class Backprop:
         if len(self.compiled) == 1:
             self.compiled[0](x, t, w, z)
             return
-        assert isinstance(x, Tensor)
         for m, take in enumerate(self.compiled):
             if active[m]:
-                own_x, own_t, own_w = (v if v.ndim == 2 else v[m] for v in (x, t, w))
+                own_x = x if isinstance(x, Picked) or x.ndim == 2 else x[m]
+                own_t, own_w = (v if v.ndim == 2 else v[m] for v in (t, w))
                 take(own_x, own_t, own_w, z[m])
 
     def backward(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor) -> None:

@@ -60,14 +60,15 @@ class Differences:
 
     @classmethod
     def of(cls, x: Tensor, background: Tensor) -> "Differences":
-        """Those of samples float32 (N, n), contiguous."""
+        """Those of samples float32 (N, n)."""
         parts = torch.split(x, max(1, PART // (4 * x.shape[1])))
         made = cls(background, len(x), sum(int((part != background).sum()) for part in parts))
         made.take(x)
         return made
 
     def take(self, x: Tensor) -> None:
-        """Become those of samples float32 (N, n), contiguous, for which there is place."""
+        """Become those of samples float32 (N, n), for which there is place."""
+        x = x.contiguous()
         job = Job(x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), **self.addresses())
         compiled.run(self._take, job, 1)  # where the values of a sample go depends on those before
 

@@ -198,7 +198,7 @@ class ClosedForm:
         self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
         is_compiled = self._is_worth_compiling(networks, options[0].epochs)
         units = networks[0].linear()[0].out_features
-        self.differences = self._differences(units) if is_compiled and len(networks) == 1 else None
+        self.differences = self._differences(units) if is_compiled and feed.shared else None
         self.backprop = Backprop(
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
             [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,

@@ -115,11 +115,13 @@ def test_many_networks_are_trained_as_each_alone_to_the_last_bit(optimizer: Any)
         assert all(map(torch.equal, together[m].parameters(), mlp.parameters()))
 
 
-def test_networks_that_share_their_batches_are_trained_as_each_alone() -> None:
+@pytest.mark.parametrize("filled", [0.2, 1.0])
+def test_networks_that_share_their_batches_are_trained_as_each_alone(filled: float) -> None:
     options = [Train(batch_size=16, learning_rate=rate) for rate in (0.01, 0.02)]
-    data = problem("multiclass", filled=1.0)
+    data = problem("multiclass", filled=filled)
     together, alone = ([network(data, "multiclass") for _ in range(2)] for _ in range(2))
     running = ClosedForm(together, Feed([data] * 2, [0, 0], 16), "multiclass", options)
+    assert (running.differences is not None) == (filled < 0.5)
     for epoch in range(3):
         running.epoch(epoch, 1 / (1 + epoch))
     for m, mlp in enumerate(alone):
