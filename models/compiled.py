@@ -5,6 +5,7 @@ once, each of which takes its share of the work.
 """
 
 import ctypes
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,9 +34,10 @@ def library() -> ctypes.CDLL | None:
     Its entry points are those that compilers use: https://gcc.gnu.org/onlinedocs/libgomp/The-libgomp-ABI.html
     """
     found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
-    if not found:
+    try:
+        openmp = ctypes.CDLL(found[0].name, os.RTLD_NOLOAD)  # the one in use, wherever it came from
+    except (IndexError, OSError):
         return None
-    openmp = ctypes.CDLL(str(found[0]))
     parallel = openmp.GOMP_parallel
     parallel.argtypes, parallel.restype = [_FUNCTION, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
     for name in _ASKED:
