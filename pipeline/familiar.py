@@ -68,12 +68,16 @@ def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, see
     standardize = classifier.standardize
     generator = torch.Generator().manual_seed(seed)
     n = min(max(PICTURES[0], len(samples)), PICTURES[1])
-    known = torch.empty(n, samples.shape[1], device=standardize.mean.device)
+    x = torch.empty(2 * n, samples.shape[1], device=standardize.mean.device)
+    known, strange = x[:n], x[n:]
     take(samples, torch.randint(len(samples), (n,), generator=generator), known)
-    pictures = (known * standardize.deviation + standardize.mean).clamp(0, 1).cpu()
-    strange = standardize.apply_(foreign(pictures, n, generator).to(known.device))
-    known[: n // 2] = standardize.apply_(redrawn(pictures[: n // 2], generator).to(known.device))
-    data = Batch(torch.cat([known, strange]), (torch.arange(2 * n, device=known.device) < n).long())
+    pictures = known.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+    strange.copy_(foreign(pictures, n, generator))
+    standardize.apply_(strange)
+    known[: n // 2] = redrawn(pictures[: n // 2], generator).to(x.device)
+    standardize.apply_(known[: n // 2])
+    del pictures
+    data = Batch(x, (torch.arange(2 * n, device=x.device) < n).long())
     options = Train(epochs=EPOCHS, learning_rate=RATE, l2=1e-5)
     engine = ClosedForm([network], Feed([data], [seed], 200), "binary", [options])
     for epoch in range(EPOCHS):

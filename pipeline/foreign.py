@@ -3,7 +3,7 @@ made from nothing and from the known (outlier exposure; Hendrycks, Mazeika & Die
 pens would draw them, so that it is their shapes that it goes by."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,6 +35,7 @@ PAGE = 80  # pixels that a glyph is drawn on
 THICKEST, BLUR = 3, 2.0  # pixels of them: that its strokes are thickened by, and blurred by, at most
 DRAWN = 4_000  # glyphs at most, if more are asked for they come again: drawing takes most of the time
 BENT = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
+PIECE = 1_000  # pictures that are drawn at a time
 SHARPEST = 4  # times the contrast between ink and paper
 
 
@@ -48,32 +49,40 @@ def foreign(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
     def drawn() -> Tensor:
         return images[torch.randint(len(images), (part,), generator=generator)]
 
-    made = [
-        _turned(drawn(), generator),
-        _joined(drawn(), drawn(), generator),
-        _broken(drawn(), generator),
-        _shuffled(drawn(), generator),
-        torch.maximum(drawn(), drawn()),
-        textures(2 * part, generator),
-        scribbles(3 * part, generator),
-        glyphs(n - 10 * part, generator),
+    makers: list[Callable[[], Tensor]] = [
+        lambda: _turned(drawn(), generator),
+        lambda: _joined(drawn(), drawn(), generator),
+        lambda: _broken(drawn(), generator),
+        lambda: _shuffled(drawn(), generator),
+        lambda: torch.maximum(drawn(), drawn()),
+        lambda: textures(2 * part, generator),
+        lambda: scribbles(3 * part, generator),
+        lambda: glyphs(n - 10 * part, generator),
     ]
-    return torch.cat([_centred(m) for m in made]).flatten(1)
+    made, at = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE), 0
+    for make in makers:  # one after the other: what one has needed is free for the next
+        images_made = _centred(make())
+        made[at : at + len(images_made)] = images_made
+        at += len(images_made)
+    return made.flatten(1)
 
 
 def redrawn(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Each of the pictures float32 (n, 784) with thicker strokes, with thinner ones, or as it is, and sharper."""
-    images = pictures.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
+    drawn = [
+        torch.split(high * torch.rand(len(pictures), 1, 1, 1, generator=generator), PIECE)
+        for high in (3, 0.6, SHARPEST - 1)
+    ]
+    images = torch.split(pictures.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), PIECE)
+    return torch.cat([_redrawn(*part) for part in zip(images, *drawn, strict=True)]).flatten(1)
 
-    def draw(high: float) -> Tensor:
-        return high * torch.rand(len(images), 1, 1, 1, generator=generator)
 
+def _redrawn(images: Tensor, pen: Tensor, share: Tensor, contrast: Tensor) -> Tensor:
     thick, thin = max_pool2d(images, 3, 1, 1), -max_pool2d(-images, 3, 1, 1)
-    pen = draw(3)
     other = torch.where(pen < 1, thick, torch.where(pen < 2, thin, images))
-    lines = images.lerp(other, draw(0.6))
-    sharp = ((lines - 0.5) * (1 + draw(SHARPEST - 1)) + 0.5).clamp(0, 1)
-    return (sharp / sharp.amax((2, 3), keepdim=True).clamp(min=0.2)).flatten(1)
+    lines = images.lerp(other, share)
+    sharp = ((lines - 0.5) * (1 + contrast) + 0.5).clamp(0, 1)
+    return sharp / sharp.amax((2, 3), keepdim=True).clamp(min=0.2)
 
 
 def scribbles(n: int, generator: torch.Generator) -> Tensor:
@@ -111,6 +120,12 @@ def scribbles(n: int, generator: torch.Generator) -> Tensor:
     size = (high - low).amax(2, keepdim=True).clamp(min=0.05)
     points = (points - low) / size * (BOX - 2 * radius.view(-1, 1, 1))
     points = points + IMAGE_SIZE / 2 - points.mean(1, keepdim=True)
+    drawn = zip(torch.split(points, PIECE), torch.split(radius, PIECE), strict=True)
+    return torch.cat([_scribbled(*part) for part in drawn])
+
+
+def _scribbled(points: Tensor, radius: Tensor) -> Tensor:
+    """What pens of those radii (n,) leave at the points (n, P, 2), in pixels."""
     paths = _splat((FINE * points).clamp(0, FINE * IMAGE_SIZE - 1.01))
     for r in PENS:
         of_pen = radius == r
