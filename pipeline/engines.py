@@ -4,7 +4,7 @@ Both take their mini-batches from a `Feed`, so that the same seed gives both the
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol
@@ -253,7 +253,7 @@ class ClosedForm:
         with threads(1):
             return measure(self.z, y, feed, self.kind)
 
-    def _samples(self, rows: Tensor, randomness: torch.Generator, shares: Tensor | None) -> Sequence[Tensor | Picked]:
+    def _samples(self, rows: Tensor, randomness: torch.Generator, shares: Tensor | None) -> Iterable[Tensor | Picked]:
         """What the steps of a chunk are given."""
         differences = self.differences
         if differences and self.feed.as_stored:
@@ -261,11 +261,11 @@ class ClosedForm:
         x = self.x[: len(rows)]
         self.feed.fill(rows, x, randomness, shares)
         if not differences:
-            return x.unbind()
+            return x
         differences.take(x.flatten(0, 1))
         return [Picked(differences, batch) for batch in torch.arange(rows.numel()).view(rows.shape)]
 
-    def _run(self, start: int, stop: int, samples: Sequence[Tensor | Picked]) -> None:
+    def _run(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> None:
         if self.feed.device.type == "cpu":
             self._steps(start, stop, samples)
             return
@@ -273,13 +273,13 @@ class ClosedForm:
             self.graphs[start] = self._capture(start, stop, samples)
         self.graphs[start].replay()
 
-    def _steps(self, start: int, stop: int, samples: Sequence[Tensor | Picked]) -> None:
+    def _steps(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> None:
         assert self.t is not None
         batches = zip(samples, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
         for active, (x, t, w, z) in zip(self.feed.active[start:stop], batches, strict=True):
             self.backprop.step(x, t, w, z, active)
 
-    def _capture(self, start: int, stop: int, samples: Sequence[Tensor | Picked]) -> Any:
+    def _capture(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> Any:
         """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs leaves no trace."""
         before = {name: tensor.clone() for name, tensor in self.backprop.state().items()}
         products = torch.backends.cuda.matmul
