@@ -167,7 +167,7 @@ class Backprop:
             [part.view(*lead, *shape) for part, shape in zip(torch.split(flat, sizes), shapes, strict=True)]
             for flat in (self.parameters, self.gradients, *self.moments)
         ]
-        if compiled:
+        if compiled:  # the first weights lie feature by feature
             for of in views:
                 of[0] = of[0].view(*lead, *reversed(shapes[0])).mT
         self._state = {
@@ -324,14 +324,10 @@ class Backprop:
 
     def _compiled_steps(self, x: Tensor | Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
         torch.set_num_threads(self.threads if any(h.large for h in self._hidden) else 1)
-        if len(self.compiled) == 1:
-            self.compiled[0](x, t, w, z)
-            return
         for m, take in enumerate(self.compiled):
             if active[m]:
-                own_x = x if isinstance(x, Picked) or x.ndim == 2 else x[m]
-                own_t, own_w = (v if v.ndim == 2 else v[m] for v in (t, w))
-                take(own_x, own_t, own_w, z[m])
+                own_t, own_w, own_z = (v if v.ndim == 2 else v[m] for v in (t, w, z))
+                take(x if isinstance(x, Picked) or x.ndim == 2 else x[m], own_t, own_w, own_z)
 
     def backward(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor) -> None:
         """Fill `gradients` with those of loss and penalties, but for the weights' l2, which `move` adds."""

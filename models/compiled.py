@@ -146,9 +146,9 @@ class Writer:
         start, stop = (b.udiv(b.mul(n, t), self.threads) for t in (self.thread, b.add(self.thread, I64(1))))
         return start, stop
 
-    def last_thread(self) -> Any:
-        """What one thread does alone."""
-        return self.b.if_then(self.b.icmp_unsigned("==", self.thread, self.b.sub(self.threads, I64(1))))
+    def is_last(self) -> ir.Value:
+        """Whether this is the thread that does what is left over, and what one does alone."""
+        return self.b.icmp_unsigned("==", self.thread, self.b.sub(self.threads, I64(1)))
 
     @contextmanager
     def loop(self, start: ir.Value | int, stop: ir.Value | int, step: int = 1) -> Iterator[ir.Value]:

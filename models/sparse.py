@@ -17,12 +17,12 @@ from llvmlite import ir
 from torch import Tensor
 
 from models import compiled
+from models.classifier import part_rows
 from models.compiled import I16, I32, I64, Writer
 
 SHARE = 0.45  # of values that differ from the background, with which dense products are as fast
 FINDING = 40  # units whose dense products take as long as finding out where samples differ
 SAMPLES = 1000  # by which the background is judged
-PART = 4 << 20  # bytes of samples that are compared with the background at a time
 INDEX = 1 << 16  # features, and samples of a batch, that two bytes can tell
 ROOM = 1 << 24  # features times samples of a batch for which a thread keeps places
 
@@ -61,7 +61,7 @@ class Differences:
     @classmethod
     def of(cls, x: Tensor, background: Tensor) -> "Differences":
         """Those of samples float32 (N, n)."""
-        parts = torch.split(x, max(1, PART // (4 * x.shape[1])))
+        parts = torch.split(x, part_rows(x.shape[1]))
         made = cls(background, len(x), sum(int((part != background).sum()) for part in parts))
         made.take(x)
         return made

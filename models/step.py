@@ -68,7 +68,7 @@ class Step:
     batch_size : samples of a step
     rate : learning rate, float32 (1,); read anew in every step
     steps : float32 (1,), taken so far, which a step counts
-    penalties : factors l1, l2 of the weights and then of the activities, float32 (4,)
+    penalties : factors l1, l2 of the weights and then of the activities, float32 (4,), contiguous
     background : float32 (n,), of samples that have one
     """
 
@@ -89,7 +89,7 @@ class Step:
         self._forward, self._backward = _functions(shape, kind, activation, optimizer)
         self.batch_size, self._threads = batch_size, torch.get_num_threads()
         self._memory = {
-            "rate": rate, "steps": steps, "penalties": penalties.contiguous(),
+            "rate": rate, "steps": steps, "penalties": penalties,
             "a": torch.empty(batch_size, units), "d": torch.empty(batch_size, units),
             "delta": torch.empty(n_outputs, batch_size), "answers": torch.empty(self._threads, n_outputs),
         }  # fmt: skip
@@ -180,7 +180,7 @@ def _write_affine(f: Writer, shape: Shape) -> None:
 
         _tiles(f, size, tile)
 
-    f.blocks(units, 4 if compiled.is_wide() else 1, write)
+    f.blocks(units, _vectors(ROWS), write)
 
 
 def _write_sparse_affine(f: Writer, shape: Shape) -> None:
@@ -199,7 +199,7 @@ def _write_sparse_affine(f: Writer, shape: Shape) -> None:
                 _add(f, sums, f.scalar("values", k), w)
             _put(f, sums, "a", f.at(i, units, first), block)
 
-    f.blocks(units, _vectors(), write)
+    f.blocks(units, _vectors(1), write)
 
 
 def _write_output(f: Writer, shape: Shape, kind: Kind, activation: str) -> None:
@@ -237,7 +237,7 @@ def _write_output(f: Writer, shape: Shape, kind: Kind, activation: str) -> None:
             f.store(_differentiated(f, activation, d, a), f.job["d"], b.add(row, j))
 
         f.along(units, back)
-    with f.last_thread():
+    with f.b.if_then(f.is_last()):
         f.store(b.fadd(f.scalar("steps"), FLOAT(1)), f.job["steps"], I64(0))
 
 
@@ -281,7 +281,7 @@ def _write_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
 
         _tiles(f, n, tile)
 
-    f.blocks(units, 4 if compiled.is_wide() else 1, write)
+    f.blocks(units, _vectors(ROWS), write)
 
 
 def _write_sparse_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
@@ -304,9 +304,7 @@ def _write_sparse_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
                 f.store(b.add(count, I32(1)), f.job["counts"], j)
 
     def write(first: ir.Value, block: list[Piece]) -> None:
-        d_sums = _sums(f, block)
-        with f.loop(0, size) as i:
-            _add(f, d_sums, FLOAT(1.0), _row(f, "d", f.at(i, units, first), block))
+        d_sums = _sums_of_d(f, shape, first, block)
         with f.loop(start, stop) as j:
             sums = _sums(f, block)
             _add(f, sums, f.scalar("background", j), [b.load(total) for total in d_sums])
@@ -317,7 +315,7 @@ def _write_sparse_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
                 _add(f, sums, f.scalar("sorted_values", place), d)
             move.weights("w", f.at(j, units, first), block, sums)
 
-    f.blocks(units, _vectors(), write)
+    f.blocks(units, _vectors(1), write)
 
 
 def _write_other_gradients(f: Writer, shape: Shape, move: "_Move") -> None:
@@ -335,16 +333,21 @@ def _write_other_gradients(f: Writer, shape: Shape, move: "_Move") -> None:
                 _add(f, sums, f.scalar("delta", f.at(k, size, i)), _row(f, "a", f.at(i, units, first), block))
             move.weights("v", f.at(k, units, first), block, sums)
 
-        f.blocks(units, _vectors(), weights)
-    with f.last_thread():
+        f.blocks(units, _vectors(1), weights)
+    with f.b.if_then(f.is_last()):
 
         def biases(first: ir.Value, block: list[Piece]) -> None:
-            sums = _sums(f, block)
-            with f.loop(0, size) as i:
-                _add(f, sums, FLOAT(1.0), _row(f, "d", f.at(i, units, first), block))
-            move.biases("b", first, block, sums)
+            move.biases("b", first, block, _sums_of_d(f, shape, first, block))
 
-        f.blocks(units, _vectors(), biases)
+        f.blocks(units, _vectors(1), biases)
+
+
+def _sums_of_d(f: Writer, shape: Shape, first: ir.Value, block: list[Piece]) -> list[ir.Value]:
+    """Of the batch's samples, for a block of hidden units."""
+    sums = _sums(f, block)
+    with f.loop(0, shape.batch_size) as i:
+        _add(f, sums, FLOAT(1.0), _row(f, "d", f.at(i, shape.units, first), block))
+    return sums
 
 
 class _Move:
@@ -409,7 +412,7 @@ def _tiles(f: Writer, n: int, tile: Callable[[ir.Value, int], None]) -> None:
     with f.loop(start, stop) as k:
         tile(f.b.mul(k, I64(ROWS)), ROWS)
     if n % ROWS:
-        with f.last_thread():
+        with f.b.if_then(f.is_last()):
             tile(I64(n // ROWS * ROWS), n % ROWS)
 
 
@@ -417,8 +420,7 @@ def _samples(f: Writer, size: int) -> tuple[ir.Value, ir.Value]:
     """Where this thread's samples begin and end: those of its tiles."""
     b = f.b
     start, stop = (b.mul(bound, I64(ROWS)) for bound in f.share(I64(size // ROWS)))
-    is_last = b.icmp_unsigned("==", f.thread, b.sub(f.threads, I64(1)))
-    return start, b.select(is_last, I64(size), stop)
+    return start, b.select(f.is_last(), I64(size), stop)
 
 
 def _bounds(f: Writer, i: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -435,9 +437,10 @@ def _call_ahead(f: Writer, i: ir.Value, size: int) -> None:
     f.call_ahead("features", I16, *bounds)
 
 
-def _vectors() -> int:
-    """Of units whose sums are in registers together, of one row."""
-    return 8 if compiled.is_wide() else 4
+def _vectors(rows: int) -> int:
+    """Of units whose sums of one row, or of `ROWS`, are in registers together."""
+    wide, narrow = (8, 4) if rows == 1 else (4, 1)
+    return wide if compiled.is_wide() else narrow
 
 
 def _row(f: Writer, name: str, row: ir.Value, block: list[Piece]) -> list[ir.Value]:

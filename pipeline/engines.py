@@ -215,10 +215,10 @@ class ClosedForm:
 
     def _is_worth_compiling(self, networks: Sequence[MLP], epochs: int) -> bool:
         feed, linear = self.feed, networks[0].linear()
-        if feed.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MANY or not compiled.works():
+        if feed.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MANY:
             return False
         step = feed.batch_size * linear[0].weight.numel() + CALLS
-        return len(networks) * epochs * feed.n_steps * step > COMPILED
+        return len(networks) * epochs * feed.n_steps * step > COMPILED and compiled.works()
 
     @torch.inference_mode()
     def _differences(self, units: int) -> Differences | None:
