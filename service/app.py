@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,8 +37,6 @@ INLINE_WAV_BYTES = 2**17  # and so is a recording, where its bytes tell how long
 ALIASES = ("digits", "instruments")  # models that have a path of their own
 BENTOML = ("schema.json", "static_content")  # first segments of what BentoML answers
 OPEN = frozenset(("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))  # without a key
-
-TOLD = ("model", "version", "label", "confidence", "known")  # of an answer, to the log of requests
 
 ALWAYS: Headers = ((b"x-content-type-options", b"nosniff"),)
 FAILED = "the service has failed; its log says why"
@@ -133,6 +132,8 @@ class App:
     def _told(self, request: Request, request_id: bytes, route: str, status: int, start: float) -> None:
         seconds = time.perf_counter() - start
         self.metrics.request(route, status, seconds)
+        if request.after:
+            request.after()
         if self.logs:
             log.request(request, request_id.decode(), route, status, seconds)
 
@@ -216,10 +217,8 @@ class App:
             found, response = await self.turns.take(answer, in_thread=len(data) > _inline(data, kind))
         except MediaError as error:
             raise blame(error, kind, content_type) from error
-        self.metrics.answer(found)
-        if self.logs:
-            request.told = {key: found[key] for key in TOLD if key in found}
-            request.told["bytes"] = len(data)
+        request.after = partial(self.metrics.answer, found)
+        request.told = found | {"bytes": len(data)} if self.logs else {}
         return response
 
     async def models(self, request: Request) -> Response:

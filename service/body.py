@@ -47,7 +47,16 @@ async def read_file(request: Request, max_bytes: int, entry: Entry | None = None
 async def read(request: Request, max_bytes: int, entry: Entry | None = None) -> bytes:
     """The whole body. Raises what `read_file` does."""
     body = io.BytesIO()
-    await _read(request, max_bytes, entry, body.write)
+
+    def write(chunk: bytes) -> None:
+        nonlocal body
+        if body.tell():
+            body.write(chunk)
+        else:
+            body = io.BytesIO(chunk)  # which shares it, for most bodies are one chunk
+            body.seek(0, io.SEEK_END)
+
+    await _read(request, max_bytes, entry, write)
     return body.getvalue()
 
 
@@ -59,17 +68,18 @@ async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Ca
         raise MediaError(413, too_large)
     if request.header(b"content-encoding") not in (b"", b"identity"):
         raise MediaError(415, "a compressed body is not read; send it as it is")
-    size, start = 0, asyncio.get_running_loop().time()
+    size, more, start = 0, True, asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(SECONDS) as deadline:
-            async for chunk in request.stream():
+            while more:
+                chunk, more = await request.piece()
                 size += len(chunk)
                 if size > max_bytes:
                     raise MediaError(413, too_large)
                 if entry and size > AHEAD:
                     entry.take(complete=False)
                 write(chunk)
-                if size != length:  # there is more to come
+                if more:
                     deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
         raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error

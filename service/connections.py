@@ -40,6 +40,8 @@ class Connection(HttpToolsProtocol):
         """It has a request."""
         self.waiting.pop(self, None)
         super().on_headers_complete()
+        if self.cycle and not self.cycle.body:
+            self.cycle.body = b""  # type: ignore[assignment]  # bytes + the first piece is that piece: not copied twice
 
     def on_response_complete(self) -> None:
         """It rests until its next request, unless that has come already."""

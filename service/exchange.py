@@ -2,7 +2,7 @@
 to route it."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -24,20 +24,19 @@ class Disconnected(Exception):
 class Request:
     """One HTTP request: an ASGI scope, and where its body comes from."""
 
-    __slots__ = ("method", "path", "receive", "scope", "told")
+    __slots__ = ("_headers", "after", "method", "path", "receive", "scope", "told")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive = scope, receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a name that comes twice, the first
         self.told: dict[str, Any] = {}  # what a handler tells the log of requests
+        self.after: Callable[[], None] | None = None  # what is done once the client has its answer
 
     def header(self, name: bytes) -> bytes:
         """The value of a header, its name in lower case; empty where there is none."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return bytes(value)
-        return b""
+        return self._headers.get(name, b"")
 
     def query(self, name: str) -> str | None:
         """The last value of a query parameter, None where there is none."""
@@ -49,15 +48,12 @@ class Request:
         text = self.header(b"content-length")
         return int(text) if text.isdigit() else None
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises Disconnected."""
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            yield message.get("body", b"")
-            more = message.get("more_body", False)
+    async def piece(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether there are more. Raises Disconnected."""
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        return message.get("body", b""), message.get("more_body", False)
 
 
 @dataclass(slots=True)

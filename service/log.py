@@ -10,6 +10,7 @@ from typing import Any
 from service.exchange import Request
 
 VARIABLE = "PERCEPT_LOG"
+TOLD = ("model", "version", "label", "confidence", "known", "bytes")  # of what a handler tells
 
 requests = logging.getLogger("percept.requests")
 
@@ -62,6 +63,6 @@ def request(request: Request, request_id: str, route: str, status: int, seconds:
         "path": request.path[:200],
         "status": status,
         "seconds": round(seconds, 6),
-        **request.told,
+        **{key: request.told[key] for key in TOLD if key in request.told},
     }
     requests.info("", extra={"fields": fields})

@@ -42,6 +42,8 @@ MAX_SCANS = 100  # of a progressive JPEG; usual are 10, and each takes the time 
 
 Gray = NDArray[np.floating[Any]]  # (height, width)
 
+POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # of indices, of which centres of mass are made
+
 Image.init()  # loads Pillow's plugins now rather than during a request
 
 
@@ -66,39 +68,38 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise MediaError(413, f"the image is larger than the {limits.pixels} pixels allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise unreadable(data, "image") from error
-    if gray.max() - gray.min() < MIN_CONTRAST:
-        raise MediaError(422, "the image is blank: there is no ink that differs from the background")
-    return to_mnist_form(gray)
+    return to_mnist_form(gray, MIN_CONTRAST)
 
 
-def to_mnist_form(gray: NDArray[Any]) -> NDArray[np.uint8]:
+def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uint8]:
     """A picture of one symbol brought to the form of MNIST's digits, as their makers did it: the ink is scaled into a
     20 × 20 box with its aspect kept, and moved so that its centre of mass is the centre of 28 × 28 pixels.
 
     `gray` is (height, width) in any scale and polarity; which end is background is estimated from the border. A
     picture that has this form already keeps every pixel. Returns uint8 (28, 28), 0 = background, 255 = ink.
 
-    Raises MediaError if nothing stands out from the background.
+    Raises MediaError if nothing stands out from the background, or the values span less than `min_contrast`.
     """
     gray = gray.astype(np.float32, copy=False)
     border = _border(gray)
+    low, peak = gray.min(), gray.max()
+    contrast = peak - low
     ink: Gray
-    if border.any() or gray.min() < 0:
+    if low < 0 or border.any():
         background = _median(border)
         noise = 3 * _median(np.abs(border - background))
         ink = gray - background
         if (ink * np.abs(ink)).sum() < 0:  # dark on light
             ink = -ink
         ink = np.where(ink > noise, ink, 0)
+        peak = ink.max()
     else:
         ink = gray  # as it stands: light on black
-    peak = ink.max()
-    if not peak > 0:
+    if contrast < min_contrast or not peak > 0:
         raise MediaError(422, "the image is blank: there is no ink that differs from the background")
 
     mask = ink > INK_THRESHOLD * peak
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    (top, bottom), (left, right) = _extent(mask.any(axis=1)), _extent(mask.any(axis=0))
     if not _in_form(ink, max(bottom - top, right - left)):
         ink = _centred(_fit(ink[top:bottom, left:right]))
         peak = ink.max()
@@ -164,7 +165,8 @@ def _gray(image: Image.Image, limits: Limits) -> Gray:
         white = 65535 if image.mode.startswith("I;16") else None
         return _eight_bit(np.asarray(_shrink(wide)), white)
     if image.mode == "L" and max(image.size) < 2 * WORKING_SIZE and not image.has_transparency_data:
-        return np.asarray(image, np.float32)
+        pixels = np.frombuffer(image.tobytes(), np.uint8)  # np.asarray takes twice as long
+        return pixels.reshape(image.height, image.width).astype(np.float32)
     if image.has_transparency_data:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
@@ -206,10 +208,17 @@ def _median(values: Gray) -> float:
     return float(np.sort(values)[len(values) // 2])  # np.median takes ten times as long on so few
 
 
+def _extent(flags: NDArray[np.bool_]) -> tuple[int, int]:
+    """Index of the first flag (n,) that is set, and of the last, plus one."""
+    text = flags.tobytes()  # searched in a tenth of the time that NumPy takes for so few
+    return text.find(True), text.rfind(True) + 1
+
+
 def _centre_of_mass(ink: Gray) -> tuple[float, float]:
-    rows, columns = ink.sum(axis=1), ink.sum(axis=0)
-    mass = rows.sum()
-    return float(rows @ np.arange(len(rows)) / mass), float(columns @ np.arange(len(columns)) / mass)
+    """Its row and column, of ink of at most SIDE × SIDE pixels."""
+    height, width = ink.shape
+    (mass, across), (down, _) = (POWERS[:, :height] @ ink @ POWERS[:, :width].T).tolist()
+    return down / mass, across / mass
 
 
 def _in_form(ink: Gray, side: int) -> bool:
