@@ -5,6 +5,7 @@ once, each of which takes its share of the work.
 """
 
 import ctypes
+import mmap
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,12 +107,25 @@ class _Nothing(ctypes.Structure):
     _fields_ = [("nothing", ctypes.c_void_p)]
 
 
+def _check_memory() -> None:
+    """Raises OSError where a process may not run what it wrote (PR_SET_MDWE, systemd's MemoryDenyWriteExecute, SELinux
+    without execmem): LLVM would end the process."""
+    if os.name != "posix":
+        return
+    page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    if libc.mprotect(address, ctypes.c_size_t(len(page)), mmap.PROT_READ | mmap.PROT_EXEC):
+        raise OSError(ctypes.get_errno(), "this process may not run what it writes")
+
+
 @cache
 def works() -> bool:
     """Whether this machine runs what is compiled for it, and fast; a warning says why not."""
     if not llvm.get_host_cpu_features().get("fma", True):
         return False  # some virtual machines do not show that theirs multiplies and adds at once
     try:
+        _check_memory()
         (nothing,) = functions(_Nothing, {"nothing": lambda writer: None})
         run(nothing, _Nothing(), 1)
     except Exception as error:  # of many kinds: a system may forbid that a process runs what it wrote

@@ -1,6 +1,8 @@
 """The compiled step, dense or of what differs from a background: autograd's, whatever the threads and the machine."""
 
 import ctypes
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -328,6 +330,27 @@ def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPat
         assert not running.backprop.compiled
     finally:
         compiled.works.cache_clear()
+
+
+HARDENED = """
+import ctypes, sys, warnings
+from models import compiled
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE: what is written is not run
+    sys.exit("this system cannot forbid it")
+warnings.simplefilter("error")
+try:
+    compiled.works()
+except UserWarning as warning:
+    print(warning)
+"""
+
+
+def test_a_process_that_may_not_run_what_it_writes_lives() -> None:
+    done = subprocess.run([sys.executable, "-c", HARDENED], capture_output=True, text=True)
+    if "cannot forbid it" in done.stderr:
+        pytest.skip("PR_SET_MDWE came with Linux 6.3")
+    assert "slower than it could be, since" in done.stdout, done.stderr
+    assert "may not run what it writes" in done.stdout
 
 
 @pytest.mark.parametrize(("hidden", "n_outputs"), [((), 5), ((9, 9), 5), ((9,), 200)])
