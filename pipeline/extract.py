@@ -4,15 +4,16 @@ Clips of sound that may be trained on can have copies that were varied a little,
 """
 
 import json
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from inspect import getsource
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -33,9 +34,13 @@ from service import media
 from service.refusal import Limits, MediaError
 
 FILE = "features.npz"
-CHUNK = 16  # samples that a worker takes at a time
+CHUNK = 16  # samples that a thread takes at a time
+QUICK = 5e-4  # seconds: what takes less is not done in threads, which hand Python's lock to and fro
+FIRST = 0.1  # seconds that the first uses of everything may take besides
 MIN_SAMPLES = 3  # of a class: one for each split
 
+T = TypeVar("T")
+R = TypeVar("R")
 Row = NDArray[np.float32]  # (D,)
 Extracted = tuple[Row | str, NDArray[np.float32]]  # features, or the reason why there are none; of the copies, (C, D)
 
@@ -136,7 +141,8 @@ class Recipe:
         return assign_split(sample.split, self.named, content, self.data)
 
     def n_copies(self, sample: Sample, content: str) -> int:
-        return self.variation.copies if self.split(sample, content) != "test" else 0
+        copies = self.variation.copies
+        return copies if copies and self.split(sample, content) != "test" else 0
 
     def extractor(self) -> Callable[[Sample, str], Extracted]:
         """What makes a sample and the digest of its content into features, in several threads at once."""
@@ -236,7 +242,7 @@ def assign_split(named: Split | None, named_by_data: Set[Split | None], content:
     candidates: list[Split] = [s for s in SPLITS if named is None or s == "train" or s in absent]
     shares = [getattr(data.splits, s) for s in candidates]
     u = int.from_bytes(sha256(f"{data.seed}:{content}".encode()).digest()[:8], "big") / 2**64 * sum(shares)
-    for split, edge in zip(candidates, np.cumsum(shares), strict=True):
+    for split, edge in zip(candidates, accumulate(shares), strict=True):
         if u < edge:
             return split
     return candidates[-1]
@@ -281,11 +287,25 @@ def _extract(
     Of identical samples one alone is looked at.
     """
     work = recipe.extractor()
+    digests = list(_in_turn(digest_of, samples))
+    kept, _ = _without_duplicates(samples, digests)
+    missing = [i for i in kept if not complete(known.get(digests[i]), recipe.n_copies(samples[i], digests[i]))]
+    found = _in_turn(lambda i: work(samples[i], digests[i]), missing)
+    with tqdm(found, desc="extract", total=len(missing), unit="sample", disable=None) as bar:
+        return digests, dict(zip(missing, bar, strict=True))
+
+
+def _in_turn(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """`work` of each item, in this order: here as long as it is quick, and from then on in threads."""
+    done, until = 0, time.perf_counter() + FIRST
+    with threads.threads(1):  # as those of the pool do
+        while done < len(items) and time.perf_counter() < until:
+            yield work(items[done])
+            done, until = done + 1, until + QUICK
+    chunks = [items[i : i + CHUNK] for i in range(done, len(items), CHUNK)]
     with threads.pool() as pool:
-        digests = list(pool.map(digest_of, samples))
-        kept, _ = _without_duplicates(samples, digests)
-        missing = [i for i in kept if not complete(known.get(digests[i]), recipe.n_copies(samples[i], digests[i]))]
-        return digests, dict(_extracted(pool, lambda i: work(samples[i], digests[i]), missing))
+        for results in pool.map(lambda chunk: [work(item) for item in chunk], chunks):
+            yield from results
 
 
 def _without_duplicates(
@@ -308,21 +328,6 @@ def _without_duplicates(
             also = "" if twin.label == sample.label else f", which is labelled {twin.label!r}"
             skipped.append((sample.file, f"identical to {twin.file}{also}", ""))
     return kept, skipped
-
-
-def _extracted(
-    pool: ThreadPoolExecutor, work: Callable[[int], Extracted], indices: Sequence[int]
-) -> Iterator[tuple[int, Extracted]]:
-    """(index, what `work` makes of it) for each sample."""
-
-    def work_all(chunk: Sequence[int]) -> list[Extracted]:
-        return [work(i) for i in chunk]
-
-    chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
-    with tqdm(total=len(indices), desc="extract", unit="sample", disable=None) as bar:
-        for chunk, results in zip(chunks, pool.map(work_all, chunks), strict=True):
-            yield from zip(chunk, results, strict=True)
-            bar.update(len(chunk))
 
 
 def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:
