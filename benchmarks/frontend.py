@@ -29,9 +29,8 @@ from threadpoolctl import threadpool_limits
 from models.classifier import Classifier, Standardize
 from models.frontend import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
-from pipeline import threads
 from pipeline.export import AMIN, Graph, by_librosa, to_onnx
-from pipeline.extract import _extracted, row_of
+from pipeline.extract import in_turn, row_of
 from pipeline.task import load
 from service.media import decode_audio
 from service.refusal import Limits
@@ -160,8 +159,7 @@ def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]
     features = row_of(front)
 
     def percept(work: Callable[[int], Any]) -> None:
-        with threads.pool() as pool:
-            list(_extracted(pool, work, range(len(notes))))
+        list(in_turn(work, range(len(notes))))
 
     def librosa_from_file(data: bytes) -> NDArray[Any]:
         return peer(decode_audio(data, rate, Limits()))

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from models.card import Kind
@@ -23,6 +22,8 @@ def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
     logits : float (N, n_outputs), N ≥ 1, of samples that the network was not trained on
     target : int64 (N,), index of the label
     """
+    from scipy.optimize import minimize_scalar  # half of what training would take to import
+
     columns = logits.double()
     if kind == "binary":
         columns = torch.cat([torch.zeros_like(columns), columns], 1)

@@ -287,15 +287,15 @@ def _extract(
     Of identical samples one alone is looked at.
     """
     work = recipe.extractor()
-    digests = list(_in_turn(digest_of, samples))
+    digests = list(in_turn(digest_of, samples))
     kept, _ = _without_duplicates(samples, digests)
     missing = [i for i in kept if not complete(known.get(digests[i]), recipe.n_copies(samples[i], digests[i]))]
-    found = _in_turn(lambda i: work(samples[i], digests[i]), missing)
+    found = in_turn(lambda i: work(samples[i], digests[i]), missing)
     with tqdm(found, desc="extract", total=len(missing), unit="sample", disable=None) as bar:
         return digests, dict(zip(missing, bar, strict=True))
 
 
-def _in_turn(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def in_turn(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """`work` of each item, in this order: here as long as it is quick, and from then on in threads."""
     done, until = 0, time.perf_counter() + FIRST
     with threads.threads(1):  # as those of the pool do

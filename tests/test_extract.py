@@ -1,6 +1,8 @@
 """Extraction: splits, skipped files, duplicates, the cache, and classes that are too small."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,21 @@ def test_features_are_those_of_the_front_end_bit_for_bit_in_several_threads(feat
     for _ in range(20):  # a traced graph is rewritten in its first calls, and a new thread has settings of its own
         with threads.pool(3) as pool:
             assert all(map(np.array_equal, expected, pool.map(row, media)))
+
+
+def test_threads_take_over_what_is_not_quick() -> None:
+    def where(seconds: float) -> tuple[float, int]:
+        time.sleep(seconds)
+        return seconds, threading.get_ident()
+
+    here = threading.get_ident()
+    assert list(extract.in_turn(where, [0] * 1000)) == [(0, here)] * 1000
+    seconds = [0.03 + i / 10_000 for i in range(40)]
+    found = list(extract.in_turn(where, seconds))
+    assert [s for s, _ in found] == seconds
+    assert found[0][1] == here
+    assert here not in {thread for _, thread in found[10:]}
+    assert list(extract.in_turn(where, [])) == []
 
 
 def test_a_broken_features_file_is_one_line_and_extraction_replaces_it(

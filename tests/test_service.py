@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -196,6 +197,37 @@ class TestRequests:
         monkeypatch.setattr(body, "SLOWEST", 20)  # bytes a second
         request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
         assert asyncio.run(body.read_file(request, 10**6)) == (b"x" * 100, "", {})
+
+    def test_one_piece_is_not_copied(self):
+        data = bytes(1000)
+
+        async def receive():
+            return {"type": "http.request", "body": data}
+
+        request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
+        assert asyncio.run(body.read(request, 1000)) is data
+
+    def test_pieces_and_the_next_request_behind_them(self, server, client):
+        """What comes in one packet with the end of a body is a request of its own, its header's first line too."""
+        digit = digit_file(3)
+        head = b"POST /digits HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+        first = (head + b"\r\n") % len(digit) + digit
+        second = (head + b"X-Request-Id: a\r\nX-Request-Id: b\r\n\r\n") % len(digit) + digit
+        address = (httpx.URL(server.url).host, httpx.URL(server.url).port)
+        with socket.create_connection(address, timeout=30) as connection, connection.makefile("rb") as answers:
+            for piece in (first[:90], first[90:200], first[200:-1], first[-1:] + second):
+                connection.sendall(piece)
+                time.sleep(0.05)
+            found = [answer_of(answers) for _ in range(2)]
+        expected = client.post("/digits", content=digit).json()
+        assert [json.loads(content) for _, content in found] == [expected] * 2
+        assert b"x-request-id: a\r\n" in found[1][0]
+
+
+def answer_of(answers):
+    """Header and body of the next answer on a connection."""
+    head = b"".join(iter(answers.readline, b"\r\n"))
+    return head, answers.read(int(re.search(rb"content-length: (\d+)", head)[1]))
 
 
 class TestRefusals:
