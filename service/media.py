@@ -40,7 +40,7 @@ IMAGE_FORMATS = (  # in the order in which they are tried: usual ones first, TGA
 AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
 MAX_SCANS = 100  # of a progressive JPEG; usual are 10, and each takes the time of a whole picture
 
-Gray = NDArray[np.floating[Any]]  # (height, width)
+Gray = NDArray[Any]  # numbers of any type (height, width)
 
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # of indices, of which centres of mass are made
 
@@ -80,12 +80,14 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
 
     Raises MediaError if nothing stands out from the background, or the values span less than `min_contrast`.
     """
-    gray = gray.astype(np.float32, copy=False)
     border = _border(gray)
-    low, peak = gray.min(), gray.max()
-    contrast = peak - low
+    on_black = not border.any() and (gray.dtype.kind == "u" or gray.min() >= 0)
+    gray = gray.astype(np.float32, copy=False)
+    peak = gray.max()
+    contrast = peak if on_black else peak - gray.min()
     ink: Gray
-    if low < 0 or border.any():
+    if not on_black:
+        border = border.astype(np.float32, copy=False)
         background = _median(border)
         noise = 3 * _median(np.abs(border - background))
         ink = gray - background
@@ -154,7 +156,7 @@ def _check_pixels(image: Image.Image, limits: Limits) -> None:
 
 
 def _gray(image: Image.Image, limits: Limits) -> Gray:
-    """The opened image as float32 (height, width), 0 = black, 255 = white."""
+    """The opened image as numbers (height, width), 0 = black, 255 = white."""
     image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # lets a large JPEG be decoded at a fraction of its size
     image.load()
     _check_pixels(image, limits)  # some formats learn their true size only now
@@ -166,7 +168,7 @@ def _gray(image: Image.Image, limits: Limits) -> Gray:
         return _eight_bit(np.asarray(_shrink(wide)), white)
     if image.mode == "L" and max(image.size) < 2 * WORKING_SIZE and not image.has_transparency_data:
         pixels = np.frombuffer(image.tobytes(), np.uint8)  # np.asarray takes twice as long
-        return pixels.reshape(image.height, image.width).astype(np.float32)
+        return pixels.reshape(image.height, image.width)
     if image.has_transparency_data:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
@@ -217,7 +219,7 @@ def _extent(flags: NDArray[np.bool_]) -> tuple[int, int]:
 def _centre_of_mass(ink: Gray) -> tuple[float, float]:
     """Its row and column, of ink of at most SIDE × SIDE pixels."""
     height, width = ink.shape
-    (mass, across), (down, _) = (POWERS[:, :height] @ ink @ POWERS[:, :width].T).tolist()
+    (mass, across), (down, _) = np.dot(np.dot(POWERS[:, :height], ink.astype(np.float64)), POWERS[:, :width].T).tolist()
     return down / mass, across / mass
 
 
