@@ -16,6 +16,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from models.card import FAMILIARITY, ModelCard
+from service import integers
 from service.body import read
 from service.exchange import Request, Response
 from service.places import Places
@@ -195,13 +196,19 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
             raise Refusal(400, "Inference-Header-Content-Length is not the length of a header in this body")
         length = int(header_length)
     text, binary = data[:length] if header_length else data, memoryview(data)[length:]
-    document = _document(text)
+    taken = integers.taken_out(text)
+    document = _document(taken[0] if taken else text)
     tensor = _tensor_of(document.get("inputs"))
+    if taken and not _has_empty_data(tensor):  # it was another key of that name
+        taken, document = None, _document(text)
+        tensor = _tensor_of(document.get("inputs"))
     if tensor is None:
         raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
     if (name := tensor.get("name")) != card.input.name:
         raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
     others = 2 + ("outputs" in document)  # lists beside the data's: inputs and shape
+    if taken:
+        tensor["data"] = taken[1]
     batch = _array(tensor, binary, text, others, card, limits)
     body = _values(document, ("id", "parameters", "outputs"))
     id_ = body.get("id")
@@ -246,11 +253,15 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
 
 def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int) -> Array:
     """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension. They go there as the
-    parser holds them: a Python object for each would take twice as long.
+    parser holds them, unless they are an array already: a Python object for each would take twice as long.
 
     text, others : where `data` stands, and how many lists there are outside of it, at least
     """
-    n = math.prod(shape)
+    n, dtype = math.prod(shape), np.dtype(DTYPES[datatype])
+    if isinstance(data, np.ndarray):
+        if dtype.kind == "b":
+            raise Refusal(400, f"data: expected values of datatype {datatype}")
+        return _as(_of_size(n, data), dtype)
     if not isinstance(data, simdjson.Array) or not len(data):
         raise Refusal(400, f"data: expected a list of {n} numbers, got none")
     levels = len(shape) if isinstance(data[0], simdjson.Array) else 1
@@ -260,7 +271,6 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
         fits = not any(isinstance(value, simdjson.Array) for value in _inside(data, levels))
     if not fits:
         raise Refusal(400, f"data: the lists are not nested as shape {shape} says")
-    dtype = np.dtype(DTYPES[datatype])
     kind = "i" if dtype.kind == "u" and dtype != np.uint64 else dtype.kind  # read a quarter faster than unsigned
     try:
         values = np.array(data.as_list()).reshape(-1) if kind == "b" else _numbers(data, kind)
@@ -270,9 +280,13 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
         raise Refusal(400, f"data: there are values that {dtype.name} cannot hold") from None
     if dtype.kind == "b" and values.dtype != dtype:
         raise Refusal(400, f"data: expected values of datatype {datatype}")
+    return _as(_of_size(n, values), dtype)
+
+
+def _of_size(n: int, values: Array) -> Array:
     if len(values) != n:
         raise Refusal(400, f"data: expected a list of {n} numbers, got {len(values)} of them")
-    return _as(values, dtype)
+    return values
 
 
 def _has_more_lists(text: bytes, n: int) -> bool:
@@ -417,6 +431,11 @@ def _tensor_of(inputs: Any) -> Parameters | None:
         return None
     tensor = _values(inputs[0], ("name", "shape", "datatype", "parameters"))
     return tensor | {"data": inputs[0]["data"]} if "data" in inputs[0] else tensor
+
+
+def _has_empty_data(tensor: Parameters | None) -> bool:
+    data = tensor and tensor.get("data")
+    return isinstance(data, simdjson.Array) and not len(data)
 
 
 def _values(holder: Any, keys: tuple[str, ...]) -> Parameters:

@@ -317,6 +317,26 @@ class TestDatatypes:
         for value in (0, 1, 0.0, "true", None):
             told(client.post(SUMS, json=data([value, True], "BOOL")), 400)
 
+    @pytest.mark.parametrize("datatype", ["UINT8", "UINT16", "INT64", "FP32", "FP64"])
+    @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,", ":")])
+    def test_many_whole_numbers(self, client, home, datatype, separators):
+        def post(data, **others):
+            tensor = {"name": "image", "shape": [40, 28, 28], "datatype": datatype} | others
+            document = {"inputs": [tensor | ({} if data is None else {"data": data})]}
+            return client.post("/v2/models/digits/infer", content=json.dumps(document, separators=separators))
+
+        pictures = PICTURES[:40]
+        numbers = pictures.reshape(-1).tolist()
+        expected = by_onnxruntime(home, "digits", pictures).reshape(-1)
+        for data in (numbers, pictures.tolist()):
+            found = post(data).raise_for_status().json()["outputs"][0]["data"]
+            assert found == pytest.approx(expected.tolist(), rel=1e-5)
+        told(post([*numbers[:-1], 256]), 400)
+        assert "got 31361 of them" in told(post([*numbers, 0]), 400)
+        told(post(numbers, datatype="BOOL"), 400)
+        told(post(None, parameters={"data": numbers}), 400)
+        assert post(numbers, parameters={"data": numbers}).is_success
+
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_numbers_that_are_not_finite(self, client, value):
         for dtype, datatype in ((np.float16, "FP16"), (np.float32, "FP32"), (np.float64, "FP64")):
