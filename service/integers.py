@@ -27,19 +27,18 @@ def taken_out(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
         return None
     around = np.frombuffer(text, np.uint8, stop + 1 - (start - 2), start - 2)  # the list, two bytes before, one after
     values = around - np.uint8(ZERO)  # what lies below wraps around
-    digit, comma, space = values < 10, around == COMMA, around == SPACE
+    digit, comma = values < 10, around == COMMA
     pairs = digit[:-1] & digit[1:]
-    last = np.flatnonzero(digit[:-1] & ~digit[1:])  # of each number
-    if (
-        not (digit | comma | space)[2:-1].all()
-        or np.count_nonzero(comma) != len(last) - 1
-        or (space[1:] & ~comma[:-1]).any()
-        or (pairs[:-2] & pairs[2:]).any()  # four digits
-        or (pairs[1:] & ~digit[:-2] & (values[1:-1] == 0)).any()  # 01
-    ):
+    last = np.flatnonzero(digit[2:-1] & ~digit[3:])  # of each number, from the list's begin
+    wrong = pairs[1:] & ~digit[:-2] & (values[1:-1] == 0)  # 01
+    wrong[1:] |= pairs[:-2] & pairs[2:]  # four digits
+    parted = digit | comma
+    if text.find(SPACE, start, stop) >= 0:
+        parted[1:] |= (around[1:] == SPACE) & comma[:-1]
+    if wrong.any() or not parted[2:-1].all() or np.count_nonzero(comma) != len(last) - 1:
         return None
     values *= digit
     numbers = (values[:-2] * digit[1:-1]).astype(np.uint16)
     numbers *= 100
     numbers += values[1:-1] * np.uint8(10) + values[2:]  # below 100
-    return rest, numbers.take(last - 2)
+    return rest, numbers.take(last)
