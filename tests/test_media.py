@@ -273,6 +273,16 @@ def pitch(waveform):
 
 
 class TestAudio:
+    @pytest.mark.parametrize("format", ["AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"])
+    @pytest.mark.parametrize("channels", [1, 2, 3])
+    def test_sixteen_bits_are_what_libsndfile_makes_of_them(self, format, channels):
+        samples = np.random.default_rng(0).integers(-(2**15), 2**15, (70_000, channels), np.int16)
+        data = sound_bytes(samples, RATE, format, "PCM_16")
+        expected, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        np.testing.assert_allclose(decode_audio(data, RATE, LIMITS), expected.mean(axis=1), rtol=0, atol=1e-7)
+        if channels == 1:
+            assert np.array_equal(decode_audio(data, RATE, LIMITS), expected[:, 0])
+
     @pytest.mark.parametrize(
         ("format", "subtype"),
         [("WAV", depth) for depth in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")]
