@@ -7,6 +7,7 @@ once, each of which takes its share of the work.
 import ctypes
 import mmap
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ class _Nothing(ctypes.Structure):
 def _check_memory() -> None:
     """Raises OSError where a process may not run what it wrote (PR_SET_MDWE, systemd's MemoryDenyWriteExecute, SELinux
     without execmem): LLVM would end the process."""
-    if os.name != "posix":
+    if sys.platform != "linux":
         return
     page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     libc = ctypes.CDLL(None, use_errno=True)
