@@ -38,6 +38,8 @@ ALIASES = ("digits", "instruments")  # models that have a path of their own
 BENTOML = ("schema.json", "static_content")  # first segments of what BentoML answers
 OPEN = frozenset(("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))  # without a key
 
+TOLD = ("model", "version", "label", "confidence", "known")  # of an answer, to the log of requests
+
 ALWAYS: Headers = ((b"x-content-type-options", b"nosniff"),)
 FAILED = "the service has failed; its log says why"
 
@@ -218,7 +220,9 @@ class App:
         except MediaError as error:
             raise blame(error, kind, content_type) from error
         request.after = partial(self.metrics.answer, found)
-        request.told = found | {"bytes": len(data)} if self.logs else {}
+        if self.logs:
+            request.told = {key: found[key] for key in TOLD if key in found}
+            request.told["bytes"] = len(data)
         return response
 
     async def models(self, request: Request) -> Response:

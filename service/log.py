@@ -10,7 +10,6 @@ from typing import Any
 from service.exchange import Request
 
 VARIABLE = "PERCEPT_LOG"
-TOLD = ("model", "version", "label", "confidence", "known", "bytes")  # of what a handler tells
 
 requests = logging.getLogger("percept.requests")
 
@@ -63,6 +62,6 @@ def request(request: Request, request_id: str, route: str, status: int, seconds:
         "path": request.path[:200],
         "status": status,
         "seconds": round(seconds, 6),
-        **{key: request.told[key] for key in TOLD if key in request.told},
+        **request.told,
     }
     requests.info("", extra={"fields": fields})

@@ -84,9 +84,11 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     on_black = not border.any() and (gray.dtype.kind == "u" or gray.min() >= 0)
     gray = gray.astype(np.float32, copy=False)
     peak = gray.max()
-    contrast = peak if on_black else peak - gray.min()
     ink: Gray
-    if not on_black:
+    if on_black:
+        ink, contrast = gray, peak  # as it stands: light on black
+    else:
+        contrast = peak - gray.min()
         border = border.astype(np.float32, copy=False)
         background = _median(border)
         noise = 3 * _median(np.abs(border - background))
@@ -95,8 +97,6 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
             ink = -ink
         ink = np.where(ink > noise, ink, 0)
         peak = ink.max()
-    else:
-        ink = gray  # as it stands: light on black
     if contrast < min_contrast or not peak > 0:
         raise MediaError(422, "the image is blank: there is no ink that differs from the background")
 

@@ -196,19 +196,12 @@ def _parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -
             raise Refusal(400, "Inference-Header-Content-Length is not the length of a header in this body")
         length = int(header_length)
     text, binary = data[:length] if header_length else data, memoryview(data)[length:]
-    taken = integers.taken_out(text)
-    document = _document(taken[0] if taken else text)
-    tensor = _tensor_of(document.get("inputs"))
-    if taken and not _has_empty_data(tensor):  # it was another key of that name
-        taken, document = None, _document(text)
-        tensor = _tensor_of(document.get("inputs"))
+    document, tensor = _read(text)
     if tensor is None:
         raise Refusal(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
     if (name := tensor.get("name")) != card.input.name:
         raise Refusal(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
     others = 2 + ("outputs" in document)  # lists beside the data's: inputs and shape
-    if taken:
-        tensor["data"] = taken[1]
     batch = _array(tensor, binary, text, others, card, limits)
     body = _values(document, ("id", "parameters", "outputs"))
     id_ = body.get("id")
@@ -414,6 +407,19 @@ def _parameters(holder: Parameters) -> Parameters:
     return parameters
 
 
+def _read(text: bytes) -> tuple[Any, Parameters | None]:
+    """A request as simdjson holds it and its one tensor, whose `data` are an array where they could be taken out."""
+    if taken := integers.taken_out(text):
+        rest, numbers = taken
+        document = _document(rest)
+        tensor = _tensor_of(document.get("inputs"))
+        data = tensor and tensor.get("data")
+        if tensor and isinstance(data, simdjson.Array) and not len(data):  # else they were another key's
+            return document, tensor | {"data": numbers}
+    document = _document(text)
+    return document, _tensor_of(document.get("inputs"))
+
+
 def _document(text: bytes) -> Any:
     """A JSON object as simdjson holds it: what is not asked for does not become an object of Python's."""
     try:
@@ -431,11 +437,6 @@ def _tensor_of(inputs: Any) -> Parameters | None:
         return None
     tensor = _values(inputs[0], ("name", "shape", "datatype", "parameters"))
     return tensor | {"data": inputs[0]["data"]} if "data" in inputs[0] else tensor
-
-
-def _has_empty_data(tensor: Parameters | None) -> bool:
-    data = tensor and tensor.get("data")
-    return isinstance(data, simdjson.Array) and not len(data)
 
 
 def _values(holder: Any, keys: tuple[str, ...]) -> Parameters:

@@ -211,7 +211,8 @@ def test_features_are_those_of_the_front_end_bit_for_bit_in_several_threads(feat
 
 def test_threads_take_over_what_is_not_quick() -> None:
     def where(seconds: float) -> tuple[float, int]:
-        time.sleep(seconds)
+        if seconds:
+            time.sleep(seconds)
         return seconds, threading.get_ident()
 
     here = threading.get_ident()

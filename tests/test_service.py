@@ -207,13 +207,13 @@ class TestRequests:
         request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
         assert asyncio.run(body.read(request, 1000)) is data
 
-    def test_pieces_and_the_next_request_behind_them(self, server, client):
+    def test_pieces_and_the_next_request_behind_them(self, client):
         """What comes in one packet with the end of a body is a request of its own, its header's first line too."""
         digit = digit_file(3)
         head = b"POST /digits HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
         first = (head + b"\r\n") % len(digit) + digit
         second = (head + b"X-Request-Id: a\r\nX-Request-Id: b\r\n\r\n") % len(digit) + digit
-        address = (httpx.URL(server.url).host, httpx.URL(server.url).port)
+        address = (client.base_url.host, client.base_url.port)
         with socket.create_connection(address, timeout=30) as connection, connection.makefile("rb") as answers:
             for piece in (first[:90], first[90:200], first[200:-1], first[-1:] + second):
                 connection.sendall(piece)
