@@ -191,7 +191,7 @@ class Backprop:
         self._rates = torch.zeros(len(networks), **like)
         parts = [(w, b), *moments]
         self.compiled = self._compile(parts, batch_size, background) if compiled else []
-        self._small_step = None if compiled else self._make_small_step(parts, batch_size)
+        self._small_step = None if compiled else self._make_small_step(batch_size)
         self.threads = torch.get_num_threads()
         self.combine: Callable[[Tensor], object] | None = None
         self._narrow = {batch_size: (self._hidden, self._d_output, self._scratch)}
@@ -252,16 +252,11 @@ class Backprop:
             for m in range(len(self.networks))
         ]  # fmt: skip
 
-    def _make_small_step(
-        self, parts: Sequence[tuple[list[Tensor], list[Tensor]]], batch_size: int
-    ) -> "kernels.Step | None":
-        """What takes whole steps of networks too small to fill a GPU; None elsewhere.
-
-        parts : weights and biases of the layers, then what the optimiser keeps of them
-        """
+    def _make_small_step(self, batch_size: int) -> "kernels.Step | None":
+        """What takes whole steps of networks too small to fill a GPU; None elsewhere."""
         on_gpu = self.parameters.device.type == "cuda" or "TRITON_INTERPRET" in os.environ  # which needs no GPU
-        size = batch_size * max(layer.w.numel() for layer in self.layers) // len(self.networks)
-        if not on_gpu or size > SMALL or self._output.b.shape[-1] > MANY:
+        size = batch_size * max(layer.w.numel() for layer in self.layers)
+        if not on_gpu or size // len(self.networks) > SMALL or self._output.b.shape[-1] > MANY:
             return None
         try:
             from models import kernels
@@ -269,14 +264,13 @@ class Backprop:
             return None
         if not kernels.work(self.parameters.device):
             return None
-        layers = [
-            kernels.Layer(*([p[i] for p in of] for of in zip(*parts, strict=True))) for i in range(len(self.layers))
-        ]
         constants = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
         factors = torch.tensor(self.penalties, dtype=torch.float32, device=self.parameters.device).T
         return kernels.Step(
-            layers, batch_size, self.kind, self.activation, self.optimizer, constants, self._rates, self.steps, factors
-        )
+            [(layer.w, layer.b) for layer in self.layers], self.parameters, self.moments, batch_size, self.kind,
+            self.activation, self.optimizer, constants, self._rates, self.steps, factors,
+            kernels.EXACT if size <= SMALL else "tf32",
+        )  # fmt: skip
 
     def set_rate(self, factor: float) -> None:
         """Learning rate of the steps to come, as a factor of each network's own."""

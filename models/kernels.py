@@ -2,17 +2,19 @@
 
 A step of 784-100-10 takes about twenty launches when each product and each function is one, and a launch costs
 microseconds whatever it does. Here a layer is one kernel each way: product, bias and activation of the forward pass;
-loss and δ of the output; g'(z) and the activity penalties on the way back; the gradient of the weights, its penalties
-and the optimiser's step, so that no gradient is ever written to memory.
+loss and δ of the output; g'(z) and the activity penalties on the way back; and one for the gradients of all layers,
+their penalties and the optimiser's step, so that no gradient is ever written to memory.
 
-Every kernel takes M networks, the last axis of its grid, with a stride of 0 between them for what they share. Products
-are in TF32 three times over ("3xTF32", Ootomo & Yokota 2022), whose sum has the accuracy of float32.
+Every kernel takes M networks, the last axis of its grid, with a stride of 0 between them for what they share. Exact
+products are in TF32 three times over ("3xTF32", Ootomo & Yokota 2022), whose sum has the accuracy of float32. Where
+`UNIT` is 4, sizes are given in fours, so that the compiler knows that rows begin at 16 bytes and reads four numbers at
+a time.
 """
 
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -21,8 +23,22 @@ from torch import Tensor
 
 from models.card import Kind
 
-PRECISION = "tf32x3"
+EXACT = "tf32x3"
 MULTIPROCESSORS = 132  # of an H100; with fewer programs a part of it has nothing to do
+# Tiles of the products, how they are summed, and warps and stages of the pipeline for Triton's compiler: for little
+# work, for more, and for enough to fill the GPU; and where the optimiser's step follows. The fastest of some on an H200
+# for one and for 64 networks 784-100-10.
+PRODUCT: dict[int, dict[str, int]] = {
+    16: {"TB": 16, "TN": 16, "SPLIT": 4, "DEPTH": 32, "num_warps": 4, "num_stages": 2},
+    32: {"TB": 32, "TN": 32, "SPLIT": 1, "DEPTH": 32, "num_warps": 4, "num_stages": 4},
+    64: {"TB": 128, "TN": 64, "SPLIT": 1, "DEPTH": 32, "num_warps": 8, "num_stages": 4},
+}
+OUTPUT: dict[str, int] = {"TB": 16, "SPLIT": 4, "DEPTH": 32, "num_warps": 4, "num_stages": 2}
+DESCENT: dict[int, dict[str, int]] = {
+    16: {"TN": 16, "TD": 16, "SPLIT": 2, "DEPTH": 64, "num_warps": 2, "num_stages": 1},
+    32: {"TN": 32, "TD": 32, "SPLIT": 1, "DEPTH": 32, "num_warps": 4, "num_stages": 3},
+    64: {"TN": 16, "TD": 64, "SPLIT": 1, "DEPTH": 32, "num_warps": 4, "num_stages": 3},
+}
 
 
 @triton.jit
@@ -56,34 +72,49 @@ def _differentiate(d, a, weight, activity_l1, activity_l2, ACTIVATION: tl.conste
 
 @triton.jit
 def _product(
-    x, w, rows, columns, B, N, D, w_n, w_d, PRECISION: tl.constexpr,
-    TB: tl.constexpr, TN: tl.constexpr, DEPTH: tl.constexpr,
+    x, x_rows, x_here, x_d, w, w_columns, w_here, w_d, D, PRECISION: tl.constexpr,
+    TB: tl.constexpr, TN: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """TB rows and TN columns of the product of x (B, D) and w (D, N), whose strides are w_d and w_n."""
-    total = tl.zeros((TB, TN), tl.float32)
-    for start in range(0, D, DEPTH):
-        inner = start + tl.arange(0, DEPTH)
-        x_part = tl.load(
-            x + rows[:, None] * D + inner[None, :], mask=(rows[:, None] < B) & (inner[None, :] < D), other=0.0
-        )
-        w_part = tl.load(
-            w + columns[None, :] * w_n + inner[:, None] * w_d,
-            mask=(columns[None, :] < N) & (inner[:, None] < D), other=0.0,
-        )  # fmt: skip
+    """TB rows of x (.., D) times TN columns of w (D, ..): where each begins, and the step to its next number.
+
+    The D terms go to `SPLIT` sums, by different warps, which are added at last: one after the other, the products of a
+    small tile would take most of its time.
+    """
+    at = tl.arange(0, DEPTH)
+    if SPLIT == 1:
+        x_at, w_at = at[None, :], at[:, None]
+        x_tile, w_tile = x + x_rows[:, None], w + w_columns[None, :]
+        x_here, w_here = x_here[:, None], w_here[None, :]
+        total = tl.zeros((TB, TN), tl.float32)
+    else:
+        at = tl.arange(0, SPLIT)[:, None] * DEPTH + at[None, :]
+        x_at, w_at = at[:, None, :], at[:, :, None]
+        x_tile, w_tile = x + x_rows[None, :, None], w + w_columns[None, None, :]
+        x_here, w_here = x_here[None, :, None], w_here[None, None, :]
+        total = tl.zeros((SPLIT, TB, TN), tl.float32)
+    for start in range(0, D, SPLIT * DEPTH):
+        x_part = tl.load(x_tile + (start + x_at) * x_d, mask=x_here & (start + x_at < D), other=0.0)
+        w_part = tl.load(w_tile + (start + w_at) * w_d, mask=w_here & (start + w_at < D), other=0.0)
         total = tl.dot(x_part, w_part, total, input_precision=PRECISION)
+    if SPLIT > 1:
+        total = tl.sum(total, 0)
     return total
 
 
 @triton.jit
 def forward(
-    x, w, b, a, B, N, D, x_m, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
-    TB: tl.constexpr, TN: tl.constexpr, DEPTH: tl.constexpr,
+    x, w, b, a, B, N, D, x_m, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, UNIT: tl.constexpr,
+    TB: tl.constexpr, TN: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """a (M, B, N) ← g(x Wᵀ + b), for x (M, B, D), W (M, N, D), b (M, N); a tile of TB samples and TN units."""
+    B, N, D = B * UNIT, N * UNIT, D * UNIT
     m = tl.program_id(2)
     rows = tl.program_id(0) * TB + tl.arange(0, TB)
     units = tl.program_id(1) * TN + tl.arange(0, TN)
-    total = _product(x + m * x_m, w + m * N * D, rows, units, B, N, D, D, 1, PRECISION, TB, TN, DEPTH)
+    total = _product(
+        x + m * (x_m * UNIT), rows * D, rows < B, 1, w + m * N * D, units * D, units < N, 1, D,
+        PRECISION, TB, TN, SPLIT, DEPTH,
+    )  # fmt: skip
     total += tl.load(b + m * N + units, mask=units < N, other=0.0)[None, :]
     here = (rows[:, None] < B) & (units[None, :] < N)
     tl.store(a + m * B * N + rows[:, None] * N + units[None, :], _activate(total, ACTIVATION), mask=here)
@@ -91,20 +122,24 @@ def forward(
 
 @triton.jit
 def output(
-    a, w, b, t, weight, z, delta, d, steps, taken, activity, M, B, K, N, a_m, t_m, weight_m,
-    KIND: tl.constexpr, ACTIVATION: tl.constexpr, HIDDEN: tl.constexpr, PRECISION: tl.constexpr,
-    TB: tl.constexpr, TK: tl.constexpr, DEPTH: tl.constexpr,
+    a, w, b, t, weight, z, delta, d, steps, taken, corrections, activity, M, B, K, N, a_m, t_m, weight_m,
+    KIND: tl.constexpr, ACTIVATION: tl.constexpr, HIDDEN: tl.constexpr, BETA_1: tl.constexpr, BETA_2: tl.constexpr,
+    PRECISION: tl.constexpr, UNIT: tl.constexpr, TB: tl.constexpr, TK: tl.constexpr, SPLIT: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """z, δ (M, K, B) of the output layer, and δ (M, B, N) of the layer below; the steps of the networks are counted.
+    """z, δ (M, K, B) of the output layer, and δ (M, N, B) of the layer below; the steps of the networks are counted.
 
     a (M, B, N), W (M, K, N), b (M, K), t (M, K, B), weight (M, B); a program has TB samples and all K outputs.
     """
+    B, N = B * UNIT, N * UNIT
     m = tl.program_id(1)
     rows = tl.program_id(0) * TB + tl.arange(0, TB)
     outputs = tl.arange(0, TK)
-    a += m * a_m
+    a += m * (a_m * UNIT)
     w += m * K * N
-    total = _product(a, w, rows, outputs, B, K, N, N, 1, PRECISION, TB, TK, DEPTH)
+    total = _product(
+        a, rows * N, rows < B, 1, w, outputs * N, outputs < K, 1, N, PRECISION, TB, TK, SPLIT, DEPTH
+    )  # fmt: skip
     total += tl.load(b + m * K + outputs, mask=outputs < K, other=0.0)[None, :]
     here = (rows[:, None] < B) & (outputs[None, :] < K)
     place = outputs[None, :] * B + rows[:, None]
@@ -125,45 +160,53 @@ def output(
     tl.store(delta + m * K * B + place, error, mask=here)
     if HIDDEN:
         l1, l2 = tl.load(activity + m), tl.load(activity + M + m)
-        for start in range(0, N, DEPTH):
-            units = start + tl.arange(0, DEPTH)
+        for start in range(0, N, SPLIT * DEPTH):
+            units = start + tl.arange(0, SPLIT * DEPTH)
             w_back = tl.load(
                 w + outputs[:, None] * N + units[None, :], mask=(outputs[:, None] < K) & (units[None, :] < N), other=0.0
             )
             below = (rows[:, None] < B) & (units[None, :] < N)
-            lies = rows[:, None] * N + units[None, :]
-            a_below = tl.load(a + lies, mask=below, other=0.0)
+            a_below = tl.load(a + rows[:, None] * N + units[None, :], mask=below, other=0.0)
             part = tl.dot(error, w_back, input_precision=PRECISION)
-            tl.store(d + m * B * N + lies, _differentiate(part, a_below, share, l1, l2, ACTIVATION), mask=below)
+            part = _differentiate(part, a_below, share, l1, l2, ACTIVATION)
+            tl.store(d + m * B * N + units[None, :] * B + rows[:, None], part, mask=below)
     if tl.program_id(0) == 0:
-        tl.store(steps + m, tl.load(steps + m) + tl.load(taken + m))
+        step = tl.load(steps + m) + tl.load(taken + m)
+        tl.store(steps + m, step)
+        step = step.to(tl.float64)  # 1 - β₂ after a step has four digits less in float32
+        mean_is = 1 - tl.exp2(step * tl.log2(tl.full((), BETA_1, tl.float64)))
+        square_is = 1 - tl.exp2(step * tl.log2(tl.full((), BETA_2, tl.float64)))
+        tl.store(corrections + m, mean_is.to(tl.float32))
+        tl.store(corrections + M + m, square_is.to(tl.float32))
 
 
 @triton.jit
 def propagate(
     above, w, a, weight, d, activity, M, B, N, D, weight_m, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
-    TB: tl.constexpr, TN: tl.constexpr, DEPTH: tl.constexpr,
+    UNIT: tl.constexpr, TB: tl.constexpr, TN: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """δ (M, B, D) of a hidden layer with outputs a (M, B, D), from δ (M, B, N) and W (M, N, D) of the one above."""
+    """δ (M, D, B) of a hidden layer with outputs a (M, B, D), from δ (M, N, B) and W (M, N, D) of the one above."""
+    B, N, D = B * UNIT, N * UNIT, D * UNIT
     m = tl.program_id(2)
     rows = tl.program_id(0) * TB + tl.arange(0, TB)
     units = tl.program_id(1) * TN + tl.arange(0, TN)
-    total = _product(above + m * B * N, w + m * N * D, rows, units, B, D, N, 1, D, PRECISION, TB, TN, DEPTH)
+    total = _product(
+        above + m * N * B, rows, rows < B, B, w + m * N * D, units, units < D, D, N, PRECISION, TB, TN, SPLIT, DEPTH
+    )  # fmt: skip
     here = (rows[:, None] < B) & (units[None, :] < D)
-    place = m * B * D + rows[:, None] * D + units[None, :]
     share = tl.load(weight + m * weight_m + rows, mask=rows < B, other=0.0)[:, None]
-    a_part = tl.load(a + place, mask=here, other=0.0)
+    a_part = tl.load(a + m * B * D + rows[:, None] * D + units[None, :], mask=here, other=0.0)
     l1, l2 = tl.load(activity + m), tl.load(activity + M + m)
-    tl.store(d + place, _differentiate(total, a_part, share, l1, l2, ACTIVATION), mask=here)
+    total = _differentiate(total, a_part, share, l1, l2, ACTIVATION)
+    tl.store(d + m * B * D + units[None, :] * B + rows[:, None], total, mask=here)
 
 
 @triton.jit
 def _move(
-    p, g, first, second, here, rate, step, OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr,
+    p, first, second, value, g, here, rate, mean_is, square_is, OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr,
     BETA_1: tl.constexpr, BETA_2: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
     """The optimiser's step of parameters at `p`, whose moments lie at `first` and `second`, along their gradient."""
-    value = tl.load(p, mask=here, other=0.0)
     if OPTIMIZER == "sgd":
         value -= rate * g
     elif OPTIMIZER == "momentum":
@@ -176,62 +219,74 @@ def _move(
         square = BETA_2 * tl.load(second, mask=here, other=0.0) + (1 - BETA_2) * g * g
         tl.store(first, mean, mask=here)
         tl.store(second, square, mask=here)
-        taken = step.to(tl.float64)  # 1 - β₂ after a step has four digits less in float32
-        mean_is = (1 - tl.exp2(taken * tl.log2(tl.full((), BETA_1, tl.float64)))).to(tl.float32)
-        square_is = (1 - tl.exp2(taken * tl.log2(tl.full((), BETA_2, tl.float64)))).to(tl.float32)
         value -= rate / mean_is * mean / (tl.sqrt(square) / tl.sqrt(square_is) + EPSILON)
     tl.store(p, value, mask=here)
 
 
 @triton.jit
-def descend(
-    d, x, w, b, first_w, first_b, second_w, second_b, rates, penalty, steps, taken, M, B, N, D, d_m, d_b, d_n, x_m,
+def _descend(
+    tile, p, first, second, d, x, w_at, b_at, rates, penalty, corrections, M, B, N, D, x_m,
     OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr, BETA_1: tl.constexpr, BETA_2: tl.constexpr, EPSILON: tl.constexpr,
-    PRECISION: tl.constexpr, TN: tl.constexpr, TD: tl.constexpr, DEPTH: tl.constexpr,
+    PRECISION: tl.constexpr, TN: tl.constexpr, TD: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """W (M, N, D) and b (M, N) of a layer with δ (M, B, N), of any strides, and input x (M, B, D) take their step.
-
-    The gradients are δᵀ x, with those of the penalties l1 Σ|w| + l2 Σw², and Σδ. Networks without a batch stand still.
-    """
-    m = tl.program_id(2)
-    if tl.load(taken + m) > 0:
-        units = tl.program_id(0) * TN + tl.arange(0, TN)
-        inputs = tl.program_id(1) * TD + tl.arange(0, TD)
-        d += m * d_m
-        x += m * x_m
-        total = tl.zeros((TN, TD), tl.float32)
-        for start in range(0, B, DEPTH):
-            rows = start + tl.arange(0, DEPTH)
-            d_part = tl.load(
-                d + rows[None, :] * d_b + units[:, None] * d_n,
-                mask=(rows[None, :] < B) & (units[:, None] < N), other=0.0,
-            )  # fmt: skip
-            x_part = tl.load(
-                x + rows[:, None] * D + inputs[None, :], mask=(rows[:, None] < B) & (inputs[None, :] < D), other=0.0
+    """The step of a tile of a layer, which see `descend`."""
+    m = tl.program_id(1)
+    across = tl.cdiv(D, TD)
+    units = tile // across * TN + tl.arange(0, TN)
+    inputs = tile % across * TD + tl.arange(0, TD)
+    d += m * N * B
+    gradient = _product(
+        d, units * B, units < N, 1, x + m * x_m, inputs, inputs < D, D, B, PRECISION, TN, TD, SPLIT, DEPTH
+    )  # fmt: skip
+    rate = tl.load(rates + m)
+    mean_is, square_is = tl.load(corrections + m), tl.load(corrections + M + m)
+    here = (units[:, None] < N) & (inputs[None, :] < D)
+    place = w_at + m * N * D + units[:, None] * D + inputs[None, :]
+    value = tl.load(p + place, mask=here, other=0.0)
+    gradient += tl.load(penalty + m) * _sign(value) + 2 * tl.load(penalty + M + m) * value
+    _move(
+        p + place, first + place, second + place, value, gradient, here, rate, mean_is, square_is,
+        OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
+    )  # fmt: skip
+    if tile % across == 0:
+        sums = tl.zeros((TN, 32), tl.float32)
+        for start in range(0, B, 32):
+            rows = start + tl.arange(0, 32)
+            sums += tl.load(
+                d + units[:, None] * B + rows[None, :], mask=(units[:, None] < N) & (rows[None, :] < B), other=0.0
             )
-            total = tl.dot(d_part, x_part, total, input_precision=PRECISION)
-        rate, step = tl.load(rates + m), tl.load(steps + m)
-        here = (units[:, None] < N) & (inputs[None, :] < D)
-        place = m * N * D + units[:, None] * D + inputs[None, :]
-        value = tl.load(w + place, mask=here, other=0.0)
-        total += tl.load(penalty + m) * _sign(value) + 2 * tl.load(penalty + M + m) * value
+        of_b = b_at + m * N + units
+        biases = tl.load(p + of_b, mask=units < N, other=0.0)
         _move(
-            w + place, total, first_w + place, second_w + place, here, rate, step,
+            p + of_b, first + of_b, second + of_b, biases, tl.sum(sums, 1), units < N, rate, mean_is, square_is,
             OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
         )  # fmt: skip
-        if tl.program_id(1) == 0:
-            sums = tl.zeros((TN, DEPTH), tl.float32)
-            for start in range(0, B, DEPTH):
-                rows = start + tl.arange(0, DEPTH)
-                sums += tl.load(
-                    d + rows[None, :] * d_b + units[:, None] * d_n,
-                    mask=(rows[None, :] < B) & (units[:, None] < N), other=0.0,
+
+
+@triton.jit
+def descend(
+    p, first, second, layers, rates, penalty, corrections, taken, M, B,
+    OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr, BETA_1: tl.constexpr, BETA_2: tl.constexpr, EPSILON: tl.constexpr,
+    PRECISION: tl.constexpr, UNIT: tl.constexpr, TN: tl.constexpr, TD: tl.constexpr, SPLIT: tl.constexpr,
+    DEPTH: tl.constexpr,
+):  # fmt: skip
+    """All layers take their step; networks without a batch stand still.
+
+    Layers have δ (M, N, B), input x (M, B, D), and W (M, N, D) and b (M, N) at `w_at` and `b_at` in the parameters p,
+    as their moments in those. The gradients are δ x, with those of the penalties l1 Σ|w| + l2 Σw², and Σδ.
+    """
+    tile = tl.program_id(0)
+    if tl.load(taken + tl.program_id(1)) > 0:
+        for i in tl.static_range(len(layers)):
+            d, x, w_at, b_at, N, D, x_m = layers[i]
+            D = D * UNIT
+            n = tl.cdiv(N, TN) * tl.cdiv(D, TD)
+            if (tile >= 0) & (tile < n):
+                _descend(
+                    tile, p, first, second, d, x, w_at * UNIT, b_at, rates, penalty, corrections, M, B * UNIT, N, D,
+                    x_m * UNIT, OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON, PRECISION, TN, TD, SPLIT, DEPTH,
                 )  # fmt: skip
-            place_b = m * N + units
-            _move(
-                b + place_b, tl.sum(sums, 1), first_b + place_b, second_b + place_b, units < N, rate, step,
-                OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
-            )  # fmt: skip
+            tile -= n
 
 
 @triton.jit
@@ -251,29 +306,26 @@ def work(device: torch.device) -> bool:
     return True
 
 
-class Layer(NamedTuple):
-    """Parameters of a layer, W (M, N, D) and b (M, N), each followed by the moments that the optimiser keeps of it."""
-
-    w: list[Tensor]
-    b: list[Tensor]
-
-
 class Step:
     """Steps of M networks on one device, with memory of their own for what lies between the layers.
 
     Parameters
     ----------
-    layers : from the first to the output
-    batch_size : samples of a step for each network, at most
+    layers : weights (M, N, D) and biases (M, N) from the first to the output, views of `parameters`
+    parameters, moments : all of them, and what the optimiser keeps of them, flat
+    batch_size : samples of a step for each network, B
     constants : the optimiser's `MOMENTUM`, `BETA_1`, `BETA_2` and `EPSILON`
     rates : learning rates, float32 (M,); read anew in every step
     steps : float32 (M,), that each network has taken, which a step counts
     penalties : factors l1, l2 of the weights and then of the activities, float32 (4, M)
+    precision : of the products
     """
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Sequence[tuple[Tensor, Tensor]],
+        parameters: Tensor,
+        moments: Sequence[Tensor],
         batch_size: int,
         kind: Kind,
         activation: str,
@@ -282,75 +334,78 @@ class Step:
         rates: Tensor,
         steps: Tensor,
         penalties: Tensor,
+        precision: str = EXACT,
     ) -> None:
-        self.layers, self.kind, self.activation = layers, kind, activation
+        self.layers, self.size, self.kind = layers, batch_size, kind
+        self.flat = [parameters, *moments, parameters, parameters][:3]
         self.rates, self.steps = rates, steps
         self.of_weights, self.of_activities = penalties[:2].contiguous(), penalties[2:].contiguous()
-        self.move = {"OPTIMIZER": optimizer, "PRECISION": PRECISION, **constants}
         self.m = len(rates)
-        *hidden, last = [layer.b[0].numel() // self.m for layer in layers]
+        self.widths = [b.numel() // self.m for _, b in layers]
+        self.depths = [w.numel() // b.numel() for w, b in layers]
+        self.unit = 4 if all(n % 4 == 0 for n in (batch_size, *self.depths)) else 1  # rows begin at 16 bytes
+        self.like: dict[str, Any] = {"PRECISION": precision, "UNIT": self.unit}
+        self.active = {"ACTIVATION": activation, **self.like}
+        self.constants = {"OPTIMIZER": optimizer, **constants, **self.like}
+        self.betas = {name: constants[name] for name in ("BETA_1", "BETA_2")}
         new = rates.new_empty
-        self.a, self.d = ([new(self.m * batch_size * n) for n in hidden] for _ in range(2))
-        self.delta = new(self.m * last * batch_size)
+        self.a = [new(self.m * batch_size * n) for n in self.widths[:-1]]
+        self.d = [new(self.m * batch_size * n) for n in self.widths]
+        self.corrections = new(2 * self.m)
 
     def __call__(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, taken: Tensor) -> None:
         """One step; x, t, w and z as `Backprop.step` takes them, contiguous but for what the networks share.
 
         taken : float32 (M,), 1 for those that have a batch, 0 for the others
         """
-        m, size = self.m, x.shape[-2]
+        m, size, unit, widths, depths = self.m, self.size, self.unit, self.widths, self.depths
         x_m, t_m, w_m = (v.stride(0) if v.ndim == 3 else 0 for v in (x, t, w))
         fed = [x, *self.a]
-        widths = [layer.b[0].numel() // m for layer in self.layers]
-        depths = [x.shape[-1], *widths[:-1]]
         strides = [x_m, *(size * n for n in widths[:-1])]
-        like: dict[str, Any] = {"ACTIVATION": self.activation, "PRECISION": PRECISION}
-        *hidden, last = self.layers
-        top = len(hidden)
-        for i, layer in enumerate(hidden):
-            tile = _tile(m, size, widths[i])
-            grid = (triton.cdiv(size, tile), triton.cdiv(widths[i], tile), m)
-            forward[grid](
-                fed[i], layer.w[0], layer.b[0], self.a[i], size, widths[i], depths[i], strides[i],
-                TB=tile, TN=tile, **like, **_launch(tile),
+        top = len(widths) - 1
+        for i, (weights, biases) in enumerate(self.layers[:-1]):
+            forward[_tiles(m, size, widths[i])](
+                fed[i], weights, biases, self.a[i], size // unit, widths[i] // unit, depths[i] // unit,
+                strides[i] // unit, **self.active, **PRODUCT[_tile(m, size, widths[i])],
             )  # fmt: skip
-        output[triton.cdiv(size, 16), m](
-            fed[top], last.w[0], last.b[0], t, w, z, self.delta, self.d[-1] if hidden else z, self.steps, taken,
-            self.of_activities, m, size, widths[top], depths[top], strides[top], t_m, w_m,
-            KIND=self.kind, HIDDEN=bool(hidden), TB=16, TK=max(16, triton.next_power_of_2(widths[top])),
-            **like, **_launch(16),
+        weights, biases = self.layers[-1]
+        output[triton.cdiv(size, OUTPUT["TB"]), m](
+            fed[top], weights, biases, t, w, z, self.d[top], self.d[top - 1] if top else z, self.steps, taken,
+            self.corrections, self.of_activities, m, size // unit, widths[top], depths[top] // unit,
+            strides[top] // unit, t_m, w_m, KIND=self.kind, HIDDEN=bool(top), **self.betas,
+            TK=max(16, triton.next_power_of_2(widths[top])), **self.active, **OUTPUT,
         )  # fmt: skip
         for i in range(top - 1, 0, -1):
-            tile = _tile(m, size, depths[i])
-            grid = (triton.cdiv(size, tile), triton.cdiv(depths[i], tile), m)
-            propagate[grid](
-                self.d[i], hidden[i].w[0], self.a[i - 1], w, self.d[i - 1], self.of_activities, m, size, widths[i],
-                depths[i], w_m, TB=tile, TN=tile, **like, **_launch(tile),
+            propagate[_tiles(m, size, depths[i])](
+                self.d[i], self.layers[i][0], self.a[i - 1], w, self.d[i - 1], self.of_activities, m, size // unit,
+                widths[i] // unit, depths[i] // unit, w_m, **self.active, **PRODUCT[_tile(m, size, depths[i])],
             )  # fmt: skip
-        for i, layer in enumerate(self.layers):
-            n = widths[i]
-            d, lies = (self.delta, (n * size, 1, size)) if i == top else (self.d[i], (n * size, n, 1))
-            tile = _tile(m, n, depths[i])
-            grid = (triton.cdiv(n, tile), triton.cdiv(depths[i], tile), m)
-            first, second = ([p[min(j, len(p) - 1)] for p in layer] for j in (1, 2))
-            descend[grid](
-                d, fed[i], layer.w[0], layer.b[0], *first, *second, self.rates, self.of_weights, self.steps, taken,
-                m, size, n, depths[i], *lies, strides[i], TN=tile, TD=tile,
-                **self.move, **(_launch(tile) | {"DEPTH": 32}),
-            )  # fmt: skip
+        # Programs that wait for memory more than they compute: several for each multiprocessor.
+        tile = DESCENT[max(_tile(m, n, depth, 4) for n, depth in zip(widths, depths, strict=True))]
+        tiles = sum(
+            triton.cdiv(n, tile["TN"]) * triton.cdiv(depth, tile["TD"])
+            for n, depth in zip(widths, depths, strict=True)
+        )  # fmt: skip
+        layers = tuple(
+            (self.d[i], fed[i], weights.storage_offset() // unit, biases.storage_offset(), widths[i],
+             depths[i] // unit, strides[i] // unit)
+            for i, (weights, biases) in enumerate(self.layers)
+        )  # fmt: skip
+        descend[tiles, m](
+            *self.flat, layers, self.rates, self.of_weights, self.corrections, taken, m, size // unit,
+            **self.constants, **tile,
+        )  # fmt: skip
 
 
-def _tile(m: int, rows: int, columns: int) -> int:
-    """Side of the squares in which programs compute m matrices of that shape: large, but with work for all the GPU."""
+def _tile(m: int, rows: int, columns: int, work: int = 1) -> int:
+    """Which of the tiles m matrices of that shape are computed in: large ones, but with work for all the GPU."""
     for tile in (64, 32):
-        if m * triton.cdiv(rows, tile) * triton.cdiv(columns, tile) >= MULTIPROCESSORS // 2:
+        if m * triton.cdiv(rows, tile) * triton.cdiv(columns, tile) >= work * MULTIPROCESSORS // 2:
             return tile
     return 16
 
 
-def _launch(tile: int) -> dict[str, int]:
-    """Slices in which products are summed, and warps and stages of the pipeline for Triton's compiler: the fastest of
-    some on an H100 for 784-100-10, among those that keep a tile in registers."""
-    if tile == 16:
-        return {"DEPTH": 64, "num_warps": 4, "num_stages": 3}
-    return {"DEPTH": 32, "num_warps": 8 if tile == 64 else 4, "num_stages": 4}
+def _tiles(m: int, rows: int, columns: int) -> tuple[int, int, int]:
+    """The grid of programs that compute products of that shape."""
+    tile = PRODUCT[_tile(m, rows, columns)]
+    return triton.cdiv(rows, tile["TB"]), triton.cdiv(columns, tile["TN"]), m

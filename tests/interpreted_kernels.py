@@ -64,8 +64,16 @@ def test_stacked_networks_are_those_of_autograd(shared: bool) -> None:
 
 def test_large_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data = problem("multiclass", 70, 80)
-    for multiprocessors, tile in ((0, 64), (9, 32)):
+    for multiprocessors, product, descent in ((0, 64, 64), (9, 32, 16), (4, 64, 32)):
         monkeypatch.setattr(kernels, "MULTIPROCESSORS", multiprocessors)
-        assert kernels._tile(1, 64, 70) == tile
+        assert (kernels._tile(1, 64, 70), kernels._tile(1, 70, 80, 4)) == (product, descent)
         options = Train(batch_size=64, l1=1e-4)
         same_as_autograd([network(data, "multiclass", (70,), "relu")], [data], "multiclass", [options], 1)
+
+
+@pytest.mark.parametrize("size", [16, 17])
+def test_rows_need_not_begin_at_16_bytes(size: int) -> None:
+    """Where they all do, kernels read four numbers at a time."""
+    data = problem("multiclass", 40, 8)
+    options = Train(batch_size=size, l2=1e-3, activity_l1=1e-3)
+    same_as_autograd([network(data, "multiclass", (8, 4), "tanh")], [data], "multiclass", [options])

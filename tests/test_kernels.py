@@ -15,31 +15,40 @@ from triton.compiler import ASTSource
 from models import kernels
 from models.backprop import BETAS, EPSILON, MOMENTUM
 
-SIZES = {"M", "B", "N", "D", "K", "x_m", "a_m", "t_m", "weight_m", "d_m", "d_b", "d_n"}
+SIZES = {"M", "B", "N", "D", "K", "x_m", "a_m", "t_m", "weight_m"}
 NUMBERS = {"MOMENTUM": MOMENTUM, "BETA_1": BETAS[0], "BETA_2": BETAS[1], "EPSILON": EPSILON}
+BETA = {name: NUMBERS[name] for name in ("BETA_1", "BETA_2")}
+LAYER = ("*fp32", "*fp32", *5 * ("i32",))
 
 
-def build(kernel, tile, ones="", **constants):
-    launch = kernels._launch(tile)
-    options = {name: launch[name] for name in ("num_warps", "num_stages")}
-    constants |= {"PRECISION": kernels.PRECISION, "DEPTH": launch["DEPTH"], **dict.fromkeys(ones.split(), 1)}
+def build(kernel, settings, ones="", **constants):
+    options = {name: value for name, value in settings.items() if name.islower()}
+    constants = {"PRECISION": kernels.EXACT, "UNIT": 4, **constants, **dict.fromkeys(ones.split(), 1)}
+    constants |= {name: value for name, value in settings.items() if name.isupper()}
     names = kernel.arg_names
     types = {n: "constexpr" if n in constants else "i32" if n in SIZES else "*fp32" for n in names}
+    if "layers" in types:
+        types["layers"] = (LAYER, LAYER)
     values = {(i,): constants[n] for i, n in enumerate(names) if n in constants}
-    triton.compile(ASTSource(kernel, types, values, {}), target=GPUTarget("cuda", 90, 32), options=options)
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if types[n] == "*fp32"}
+    source = ASTSource(kernel, types, values, aligned)
+    code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
     print(kernel.__name__)
+    return code
 
 
-build(kernels.forward, 16, ACTIVATION="sigmoid", TB=16, TN=16)
-build(kernels.forward, 32, "N D", ACTIVATION="relu", TB=32, TN=32)  # arguments of 1 are constants for Triton
-build(kernels.forward, 64, ACTIVATION="tanh", TB=64, TN=64)
-build(kernels.output, 16, KIND="multiclass", ACTIVATION="sigmoid", HIDDEN=True, TB=16, TK=16)
-build(kernels.output, 16, "M K", KIND="binary", ACTIVATION="relu", HIDDEN=True, TB=16, TK=16)
-build(kernels.output, 16, "N", KIND="regression", ACTIVATION="tanh", HIDDEN=False, TB=16, TK=128)
-build(kernels.propagate, 32, "M", ACTIVATION="relu", TB=32, TN=32)
-build(kernels.descend, 16, OPTIMIZER="sgd", TN=16, TD=16, **NUMBERS)
-build(kernels.descend, 32, "M d_b", OPTIMIZER="momentum", TN=32, TD=32, **NUMBERS)
-build(kernels.descend, 64, "D d_n", OPTIMIZER="adam", TN=64, TD=64, **NUMBERS)
+product, last, descent = kernels.PRODUCT, kernels.OUTPUT, kernels.DESCENT
+code = build(kernels.forward, product[16], ACTIVATION="sigmoid")
+assert "cp.async.cg" in code and "cp.async.ca" not in code, "numbers are not read four at a time"
+build(kernels.forward, product[32], "N D", ACTIVATION="relu")  # arguments of 1 are constants for Triton
+build(kernels.forward, product[64], ACTIVATION="tanh", PRECISION="tf32")
+build(kernels.output, last, KIND="multiclass", ACTIVATION="sigmoid", HIDDEN=True, TK=16, **BETA)
+build(kernels.output, last, "M K", KIND="binary", ACTIVATION="relu", HIDDEN=True, TK=16, UNIT=1, **BETA)
+build(kernels.output, last, "N", KIND="regression", ACTIVATION="tanh", HIDDEN=False, TK=128, **BETA)
+build(kernels.propagate, product[32], "M", ACTIVATION="relu")
+build(kernels.descend, descent[16], OPTIMIZER="sgd", **NUMBERS)
+build(kernels.descend, descent[32], "M B", OPTIMIZER="momentum", UNIT=1, **NUMBERS)
+build(kernels.descend, descent[64], OPTIMIZER="adam", PRECISION="tf32", **NUMBERS)
 """
 
 
@@ -55,7 +64,7 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_interpreted_they_train_as_autograd_does() -> None:
     file = "tests/interpreted_kernels.py"
-    assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1").startswith("." * 9)
+    assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1").startswith("." * 11)
 
 
 def test_they_compile_for_a_gpu() -> None:
