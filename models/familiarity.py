@@ -89,12 +89,12 @@ class Density(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 (N, H) → float32 (N,), in nats, without the constant of the normal distribution."""
+        """float32 (N, H) → float32 (N, 1), in nats, without the constant of the normal distribution."""
         x = x - self.centre
         squared = (x * x).sum(1, keepdim=True) - 2 * x @ self.mean.T + (self.mean * self.mean).sum(1)
         inside = (x @ self.basis - self.offset).view(-1, *self.gain.shape)
         distance = squared * self.precision - (inside * inside * self.gain).sum(2)
-        return (distance + self.log_volume).amin(1) / -2
+        return (distance + self.log_volume).amin(1, keepdim=True) / -2
 
 
 class Familiarity(nn.Module):
@@ -124,14 +124,14 @@ class Familiarity(nn.Module):
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
-        """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N,), in nats."""
+        """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
         of_inputs, of_answers = self._parts(x, hidden, probabilities)
         return of_inputs / self.unit + of_answers
 
     def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        of_answers = torch.log(probabilities.amax(1))
+        of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.contrast is not None:
-            return self.contrast.forward(x)[:, 0], of_answers
+            return self.contrast.forward(x), of_answers
         assert self.density is not None
         return self.density.forward(hidden), of_answers
 
@@ -147,9 +147,9 @@ class Familiarity(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """As `log_likelihood` → rank float32 (N,): linear between the steps, and below the first an exponential."""
-        value = self.log_likelihood(x, hidden, probabilities).unsqueeze(1)
+        value = self.log_likelihood(x, hidden, probabilities)
         low, high = self.scale[:-1], self.scale[1:]
-        rank = ((value - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).sum(1)
+        rank = ((value - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).sum(1, keepdim=True)
         typical = (self.scale[STEPS // 2] - self.scale[0]).clamp(min=1e-6)
-        tail = torch.exp(((value[:, 0] - self.scale[0]) / typical).clamp(max=0))
-        return (rank + tail) / (STEPS + 1)
+        tail = torch.exp(((value - self.scale[0]) / typical).clamp(max=0))
+        return ((rank + tail) / (STEPS + 1)).squeeze(1)

@@ -131,7 +131,7 @@ class Mfcc(nn.Module):
         factorised = _mel_of_factorised_bins(mel, rows, columns)
         self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
         constants = {
-            "row_dft": _row_dft(rows, columns),
+            "row_dft": _row_dft(rows, columns, n_fft // hop_length),
             "column_dft": _column_dft(columns),
             "factorised_mel": factorised,
             "window": torch.hann_window(n_fft, periodic=True, dtype=torch.float64),
@@ -169,14 +169,15 @@ class Mfcc(nn.Module):
         """As `mel_power`, but for rounding, by matrix products."""
         n, samples = audio.shape
         frames, overlap = 1 + samples // self.hop_length, self.n_fft // self.hop_length
-        columns, _, rows = self.row_dft.shape
+        columns = len(self.column_dft) // 2
+        rows = self.n_fft // columns
         n_hops = frames + overlap - 1
         padded = self._padded(audio)[:, : n_hops * self.hop_length]
-        # → (N, columns, rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
+        # → (N, columns · rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
         hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
-        hops = hops.reshape(n, self.hop_length // columns, columns, n_hops).transpose(1, 2)
-        framed = torch.cat([hops[..., i : i + frames] for i in range(overlap)], 2)  # (N, C, R, frames)
-        by_row = (self.row_dft @ framed).reshape(n, 2 * columns, (rows // 2 + 1) * frames)
+        hops = hops.reshape(n, -1, columns, n_hops).transpose(1, 2).reshape(n, self.hop_length, n_hops)
+        by_row = nn.functional.conv1d(hops, self.row_dft, groups=columns)  # (N, C · 2 · (R/2 + 1), frames)
+        by_row = by_row.reshape(n, 2 * columns, (rows // 2 + 1) * frames)
         spectrum = (self.column_dft @ by_row).reshape(n, -1, frames)  # (N, C · 2 · (R/2 + 1), frames)
         squared = spectrum * spectrum  # the filters add real² and imaginary²
         bands = [self.factorised_mel[filters, bins] @ squared[:, bins] for filters, bins in self.factorised_bands]
@@ -241,41 +242,46 @@ def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
     """
     active = (level >= -silence_db).to(values.dtype)
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
-    mean, deviation = _moments(values, active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3))
     loudest = values.gather(2, level.argmax(2, keepdim=True).expand(-1, values.shape[1], -1))
-    statistics = [mean, deviation, loudest[..., 0]]
-    statistics += _quantiles(values, active, n)
-    statistics += _structure(values, active)
     rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)
-    first, last = ((values * active * part).sum(-1) / third[..., 0] for part in (rank <= third, rank > n - third))
-    shares = [(active * (level > edge)).sum(-1) / n[..., 0] for edge in SHARES_DB]
-    return torch.cat([*statistics, first - last, *_moments(level, active), *shares], 1)
+    course = active * ((rank <= third).to(values.dtype) - (rank > n - third).to(values.dtype))
+    above = active * (level > torch.tensor(SHARES_DB).view(-1, 1))
+    statistics = [
+        *_moments(values, active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3)),
+        loudest,
+        _quantiles(values, active, n),
+        _structure(values, active),
+        values @ course.mT / third,
+        *_moments(level, active),
+        above.sum(-1, keepdim=True) / n,
+    ]
+    return torch.cat(statistics, 1).squeeze(-1)
 
 
 def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    total = weights.sum(-1)
-    mean = (values * weights).sum(-1) / total
-    centred = values - mean.unsqueeze(-1)
-    return mean, torch.sqrt((centred * centred * weights).sum(-1) / total)
+    """(N, M, frames), (N, 1, frames) → mean and standard deviation, (N, M, 1)."""
+    total = weights.sum(-1, keepdim=True)
+    mean = values @ weights.mT / total
+    centred = values - mean
+    return mean, torch.sqrt((centred * centred) @ weights.mT / total)
 
 
-def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> list[Tensor]:
+def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
+    """One quantile of all coefficients after the other, (N, M · quantiles, 1)."""
     ordered = torch.where(active > 0, values, 1e9).sort(-1).values  # what does not count goes to the end
     position = (n - 1) * torch.tensor(QUANTILES)
     lower, upper = (p.expand(-1, values.shape[1], -1) for p in (position.floor(), position.ceil()))
     low, high = (ordered.gather(2, p.to(torch.int64)) for p in (lower, upper))
-    return list((low + (position - lower) * (high - low)).unbind(-1))
+    return (low + (position - lower) * (high - low)).mT.flatten(1).unsqueeze(-1)
 
 
-def _structure(values: Tensor, active: Tensor) -> list[Tensor]:
+def _structure(values: Tensor, active: Tensor) -> Tensor:
+    """One lag of all coefficients after the other, (N, lags · M, 1)."""
     frames = values.shape[-1]
-    after, also = (nn.functional.pad(x, (0, LAGS[-1])) for x in (values, active))
-    result = []
-    for lag in LAGS:
-        both = active * also[..., lag : lag + frames]
-        step = after[..., lag : lag + frames] - values
-        result.append(torch.sqrt((step * step * both).sum(-1) / both.sum(-1).clamp(min=1)))
-    return result
+    after, also = (nn.functional.pad(x, (0, LAGS[-1])).unsqueeze(1) for x in (values, active))
+    later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in (after, also))
+    step, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
+    return torch.sqrt((step * step) @ both.mT / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
 
 
 def _decibels(power: Tensor) -> Tensor:
@@ -295,16 +301,17 @@ def _deemphasis(sample_rate: int, n_mels: int, preemphasis: float) -> Tensor:
     return torch.where(hertz >= LOWEST, 1 / gain, 0)
 
 
-def _row_dft(rows: int, columns: int) -> Tensor:
+def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:
     """For each column c the windowed first step with its twiddle factors: real parts of p = 0 … R/2, then the imaginary
-    parts. (C, 2 (R/2 + 1), R)"""
+    parts; as a convolution over hops, whose channels are the columns' rows. (C · 2 (R/2 + 1), R / overlap, overlap)"""
     n_fft = rows * columns
     c = torch.arange(columns).view(-1, 1, 1)
     p = torch.arange(rows // 2 + 1).view(1, -1, 1)
     n = columns * torch.arange(rows) + c
     angle = -2 * torch.pi * (n * p % n_fft).to(torch.float64) / n_fft
     window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)[n]
-    return torch.cat([window * angle.cos(), window * angle.sin()], 1)
+    dft = torch.cat([window * angle.cos(), window * angle.sin()], 1)  # (C, 2 (R/2 + 1), R)
+    return dft.view(-1, overlap, rows // overlap).mT
 
 
 def _column_dft(columns: int) -> Tensor:

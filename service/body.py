@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.connections import AHEAD
+from service.connections import AHEAD, has_arrived
 from service.exchange import Request
 from service.places import Entry
 from service.refusal import MediaError
@@ -69,8 +69,10 @@ async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Ca
     if request.header(b"content-encoding") not in (b"", b"identity"):
         raise MediaError(415, "a compressed body is not read; send it as it is")
     size, more, start = 0, True, asyncio.get_running_loop().time()
+    # Most bodies come with their header, and do without a timer.
+    deadline = asyncio.timeout(None if has_arrived(request.receive) else SECONDS)
     try:
-        async with asyncio.timeout(SECONDS) as deadline:
+        async with deadline:
             while more:
                 chunk, more = await request.piece()
                 size += len(chunk)

@@ -9,6 +9,8 @@ import uvicorn.protocols.http.auto
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.exchange import Receive
+
 AHEAD = 2**19  # bytes of a body that are taken in unasked: uvicorn's 64 KiB halt every short recording
 SECONDS = 20.0  # for the header of a request to arrive
 # Between two requests. Clients and load balancers give a connection up after 60 at most, and they have to be first:
@@ -53,6 +55,12 @@ class Connection(HttpToolsProtocol):
         """It waits no more."""
         self.waiting.pop(self, None)
         super().connection_lost(exc)
+
+
+def has_arrived(receive: Receive) -> bool:
+    """Whether a request's body is there already, and nothing will have to be waited for; False where nobody knows."""
+    cycle = getattr(receive, "__self__", None)  # uvicorn's, whose method it is
+    return getattr(cycle, "more_body", True) is False
 
 
 def watch() -> None:

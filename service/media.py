@@ -82,13 +82,14 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     """
     border = _border(gray)
     on_black = not border.any() and (gray.dtype.kind == "u" or gray.min() >= 0)
-    gray = gray.astype(np.float32, copy=False)
-    peak = gray.max()
+    if not on_black or gray.dtype != np.uint8:
+        gray = gray.astype(np.float32, copy=False)
+    peak = gray.max().item()
     ink: Gray
     if on_black:
         ink, contrast = gray, peak  # as it stands: light on black
     else:
-        contrast = peak - gray.min()
+        contrast = peak - gray.min().item()
         border = border.astype(np.float32, copy=False)
         background = _median(border)
         noise = 3 * _median(np.abs(border - background))
@@ -96,19 +97,17 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
         if (ink * np.abs(ink)).sum() < 0:  # dark on light
             ink = -ink
         ink = np.where(ink > noise, ink, 0)
-        peak = ink.max()
+        peak = ink.max().item()
     if contrast < min_contrast or not peak > 0:
         raise MediaError(422, "the image is blank: there is no ink that differs from the background")
 
-    mask = ink > INK_THRESHOLD * peak
-    (top, bottom), (left, right) = _extent(mask.any(axis=1)), _extent(mask.any(axis=0))
+    top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))  # of whole numbers, the whole part will do
     if not _in_form(ink, max(bottom - top, right - left)):
-        ink = _centred(_fit(ink[top:bottom, left:right]))
-        peak = ink.max()
+        ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
+        peak = ink.max().item()
     if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
-        ink = ink * (WHITE / peak)
-    picture: NDArray[np.uint8] = np.rint(ink).astype(np.uint8)
-    return picture
+        ink = ink * np.float32(WHITE / peak)
+    return ink if ink.dtype == np.uint8 else np.rint(ink).astype(np.uint8)
 
 
 def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
@@ -210,10 +209,11 @@ def _median(values: Gray) -> float:
     return float(np.sort(values)[len(values) // 2])  # np.median takes ten times as long on so few
 
 
-def _extent(flags: NDArray[np.bool_]) -> tuple[int, int]:
-    """Index of the first flag (n,) that is set, and of the last, plus one."""
-    text = flags.tobytes()  # searched in a tenth of the time that NumPy takes for so few
-    return text.find(True), text.rfind(True) + 1
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Rows and columns between which all flags (height, width) that are set lie: the first, and the last plus one."""
+    # Bytes are searched in a tenth of the time that NumPy takes for so few.
+    rows, width, columns = mask.tobytes(), mask.shape[1], np.logical_or.reduce(mask).tobytes()
+    return rows.find(True) // width, rows.rfind(True) // width + 1, columns.find(True), columns.rfind(True) + 1
 
 
 def _centre_of_mass(ink: Gray) -> tuple[float, float]:

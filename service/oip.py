@@ -167,7 +167,7 @@ class Protocol:
         over its pieces, as they are everywhere."""
         rate, batch = predictor.card.input.sample_rate, inference.batch
         if rate is not None and batch.shape[1] > PIECE * rate:
-            return np.stack([predictor.outputs_of(sample) for sample in batch]).astype(np.float32)
+            return np.array([predictor.outputs_of(sample) for sample in batch], np.float32)
         familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
         rows = max(1, CHUNK_BYTES // max(1, batch[:1].nbytes))
         parts = [predictor.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
