@@ -159,7 +159,7 @@ class Mfcc(nn.Module):
 
     def mel_power(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
-        frames = self._padded(audio).unfold(1, self.n_fft, self.hop_length) * self.window
+        frames = self._padded(audio, self.n_fft // 2).unfold(1, self.n_fft, self.hop_length) * self.window
         spectrum = torch.fft.rfft(frames)
         power = spectrum.real.square() + spectrum.imag.square()
         bands = [power[..., bins] @ self.mel[filters, bins].T for filters, bins in self.bands]
@@ -168,11 +168,11 @@ class Mfcc(nn.Module):
     def factorised_mel_power(self, audio: Tensor) -> Tensor:
         """As `mel_power`, but for rounding, by matrix products."""
         n, samples = audio.shape
-        frames, overlap = 1 + samples // self.hop_length, self.n_fft // self.hop_length
+        frames = 1 + samples // self.hop_length
         columns = len(self.column_dft) // 2
         rows = self.n_fft // columns
-        n_hops = frames + overlap - 1
-        padded = self._padded(audio)[:, : n_hops * self.hop_length]
+        padded = self._padded(audio, self.n_fft // 2 - samples % self.hop_length)  # whole hops
+        n_hops = padded.shape[1] // self.hop_length
         # → (N, columns · rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
         hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
         hops = hops.reshape(n, -1, columns, n_hops).transpose(1, 2).reshape(n, self.hop_length, n_hops)
@@ -183,11 +183,11 @@ class Mfcc(nn.Module):
         bands = [self.factorised_mel[filters, bins] @ squared[:, bins] for filters, bins in self.factorised_bands]
         return torch.cat(bands, 1)
 
-    def _padded(self, audio: Tensor) -> Tensor:
-        """The filtered signal between zeros: half a frame on either side."""
+    def _padded(self, audio: Tensor, after: int) -> Tensor:
+        """The filtered signal between zeros: half a frame before it, and as many after it."""
         if self.preemphasis:
             audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
-        return nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))
+        return nn.functional.pad(audio, (self.n_fft // 2, after))
 
     def coefficients(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames), librosa's, which hear the level.

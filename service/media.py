@@ -284,8 +284,9 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
         raise too_long
     stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
     samples, total = bytearray(), 0
+    length = file.frames if file.seekable() else MAX_SAMPLES  # of which libsndfile reads no more
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
-    while len(block := file.read(BLOCK // channels, dtype=dtype, always_2d=True)):
+    while total < length and len(block := file.read(BLOCK // channels, dtype=dtype, always_2d=True)):
         total += len(block)
         if total > most:  # a header can lie
             raise too_long
@@ -293,6 +294,8 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
             block = block.astype(np.float32)
             block *= np.float32(2**-15)
         mono = _mono(block)
+        if stream is None and total == length == len(mono):
+            return mono
         samples += (stream.resample_chunk(mono) if stream else mono).data
     if stream:
         samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data

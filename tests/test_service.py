@@ -198,6 +198,23 @@ class TestRequests:
         request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
         assert asyncio.run(body.read_file(request, 10**6)) == (b"x" * 100, "", {})
 
+    @pytest.mark.parametrize("more", [False, True])
+    def test_only_a_body_that_is_there_has_no_timer(self, monkeypatch, more):
+        class Cycle:  # as uvicorn's, which knows whether there is more to come
+            more_body = more
+
+            async def receive(self):
+                await asyncio.sleep(0.01)
+                return {"type": "http.request", "body": b"x", "more_body": False}
+
+        monkeypatch.setattr(body, "SECONDS", 0)
+        request = Request({"path": "/", "headers": [], "method": "POST"}, Cycle().receive)
+        if more:
+            with pytest.raises(MediaError, match="too slowly"):
+                asyncio.run(body.read(request, 1000))
+        else:
+            assert asyncio.run(body.read(request, 1000)) == b"x"
+
     def test_one_piece_is_not_copied(self):
         data = bytes(1000)
 
