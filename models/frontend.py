@@ -74,12 +74,13 @@ class Mfcc(nn.Module):
 
     The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
     window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). For training the discrete Fourier
-    transform is torch's FFT. The exported graph has matrix products instead, which are faster in ONNX Runtime than its
-    own; there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
+    transform is torch's FFT. The exported graph has products instead, which are faster in ONNX Runtime than its own;
+    there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
 
         X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
 
-    one real matrix for each column c, window and twiddle factors inside, then one complex DFT of length C, whatever p.
+    one real matrix for each column c, window and twiddle factors inside, as a convolution over hops, since frames share
+    them; then one complex DFT of length C, whatever p.
     The signal is real, so p = 0 … R/2 give every bin. They come nearly in the order of their frequencies, so that a few
     neighbouring mel filters see a small part of them; the filters pick each bin once, and add its real² and imaginary².
 
@@ -166,7 +167,7 @@ class Mfcc(nn.Module):
         return torch.cat(bands, 2).transpose(1, 2)
 
     def factorised_mel_power(self, audio: Tensor) -> Tensor:
-        """As `mel_power`, but for rounding, by matrix products."""
+        """As `mel_power`, but for rounding, by a convolution and matrix products."""
         n, samples = audio.shape
         frames = 1 + samples // self.hop_length
         columns = len(self.column_dft) // 2
