@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu [--data FOLDER] [--device cuda]
 
-784-100-10, sigmoid, Adam, batches of 100, in the accuracy of float32, evaluated after every epoch. The 64 networks have
-seeds of their own and four learning rates. `--device cpu` takes the same way without graphs.
+784-100-10, sigmoid, Adam, batches of 100, evaluated after every epoch; one network in the accuracy of float32. The 64
+have seeds of their own and four learning rates, and are in TF32. `--device cpu` takes the same way without graphs, all
+in float32.
 """
 
 import argparse

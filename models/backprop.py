@@ -113,7 +113,8 @@ class Backprop:
     Networks that see the same batches have first layers with the same input: these are one product, as if they were one
     layer of M times the units, which is where almost all of the work is.
 
-    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`; on a CPU, those of networks of
+    On a GPU, whole steps of networks too small to fill it are those of `models.kernels`, in TF32 where together they
+    do fill it; on a CPU, those of networks of
     one hidden layer can be those of `models.step`.
 
     Parameters
@@ -269,7 +270,7 @@ class Backprop:
         return kernels.Step(
             [(layer.w, layer.b) for layer in self.layers], self.parameters, self.moments, batch_size, self.kind,
             self.activation, self.optimizer, constants, self._rates, self.steps, factors,
-            kernels.EXACT if size <= SMALL else "tf32",
+            kernels.EXACT if size <= SMALL else kernels.FAST,
         )  # fmt: skip
 
     def set_rate(self, factor: float) -> None:

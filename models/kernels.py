@@ -23,7 +23,7 @@ from torch import Tensor
 
 from models.card import Kind
 
-EXACT = "tf32x3"
+EXACT, FAST = "tf32x3", "tf32"  # how products are multiplied
 MULTIPROCESSORS = 132  # of an H100; with fewer programs a part of it has nothing to do
 # Tiles of the products, how they are summed, and warps and stages of the pipeline for Triton's compiler: for little
 # work, for more, and for enough to fill the GPU; and where the optimiser's step follows. The fastest of some on an H200
@@ -318,7 +318,7 @@ class Step:
     rates : learning rates, float32 (M,); read anew in every step
     steps : float32 (M,), that each network has taken, which a step counts
     penalties : factors l1, l2 of the weights and then of the activities, float32 (4, M)
-    precision : of the products
+    precision : of the products, `EXACT` or `FAST`
     """
 
     def __init__(
@@ -334,7 +334,7 @@ class Step:
         rates: Tensor,
         steps: Tensor,
         penalties: Tensor,
-        precision: str = EXACT,
+        precision: str,
     ) -> None:
         self.layers, self.size, self.kind = layers, batch_size, kind
         self.flat = [parameters, *moments, parameters, parameters][:3]
@@ -364,9 +364,10 @@ class Step:
         strides = [x_m, *(size * n for n in widths[:-1])]
         top = len(widths) - 1
         for i, (weights, biases) in enumerate(self.layers[:-1]):
-            forward[_tiles(m, size, widths[i])](
+            grid, tile = _tiles(m, size, widths[i])
+            forward[grid](
                 fed[i], weights, biases, self.a[i], size // unit, widths[i] // unit, depths[i] // unit,
-                strides[i] // unit, **self.active, **PRODUCT[_tile(m, size, widths[i])],
+                strides[i] // unit, **self.active, **tile,
             )  # fmt: skip
         weights, biases = self.layers[-1]
         output[triton.cdiv(size, OUTPUT["TB"]), m](
@@ -376,9 +377,10 @@ class Step:
             TK=max(16, triton.next_power_of_2(widths[top])), **self.active, **OUTPUT,
         )  # fmt: skip
         for i in range(top - 1, 0, -1):
-            propagate[_tiles(m, size, depths[i])](
+            grid, tile = _tiles(m, size, depths[i])
+            propagate[grid](
                 self.d[i], self.layers[i][0], self.a[i - 1], w, self.d[i - 1], self.of_activities, m, size // unit,
-                widths[i] // unit, depths[i] // unit, w_m, **self.active, **PRODUCT[_tile(m, size, depths[i])],
+                widths[i] // unit, depths[i] // unit, w_m, **self.active, **tile,
             )  # fmt: skip
         # Programs that wait for memory more than they compute: several for each multiprocessor.
         tile = DESCENT[max(_tile(m, n, depth, 4) for n, depth in zip(widths, depths, strict=True))]
@@ -405,7 +407,7 @@ def _tile(m: int, rows: int, columns: int, work: int = 1) -> int:
     return 16
 
 
-def _tiles(m: int, rows: int, columns: int) -> tuple[int, int, int]:
-    """The grid of programs that compute products of that shape."""
+def _tiles(m: int, rows: int, columns: int) -> tuple[tuple[int, int, int], dict[str, int]]:
+    """The grid of programs that compute products of that shape, and the tile of each."""
     tile = PRODUCT[_tile(m, rows, columns)]
-    return triton.cdiv(rows, tile["TB"]), triton.cdiv(columns, tile["TN"]), m
+    return (triton.cdiv(rows, tile["TB"]), triton.cdiv(columns, tile["TN"]), m), tile

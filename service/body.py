@@ -69,10 +69,9 @@ async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Ca
     if request.header(b"content-encoding") not in (b"", b"identity"):
         raise MediaError(415, "a compressed body is not read; send it as it is")
     size, more, start = 0, True, asyncio.get_running_loop().time()
-    # Most bodies come with their header, and do without a timer.
-    deadline = asyncio.timeout(None if has_arrived(request.receive) else SECONDS)
     try:
-        async with deadline:
+        # Most bodies come with their header, and do without a timer.
+        async with asyncio.timeout(None if has_arrived(request.receive) else SECONDS) as deadline:
             while more:
                 chunk, more = await request.piece()
                 size += len(chunk)

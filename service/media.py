@@ -76,7 +76,8 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     20 × 20 box with its aspect kept, and moved so that its centre of mass is the centre of 28 × 28 pixels.
 
     `gray` is (height, width) in any scale and polarity; which end is background is estimated from the border. A
-    picture that has this form already keeps every pixel. Returns uint8 (28, 28), 0 = background, 255 = ink.
+    picture that has this form already keeps every pixel. Returns uint8 (28, 28), 0 = background, 255 = ink; it may be
+    `gray` itself.
 
     Raises MediaError if nothing stands out from the background, or the values span less than `min_contrast`.
     """
@@ -294,8 +295,6 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
             block = block.astype(np.float32)
             block *= np.float32(2**-15)
         mono = _mono(block)
-        if stream is None and total == length == len(mono):
-            return mono
         samples += (stream.resample_chunk(mono) if stream else mono).data
     if stream:
         samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data

@@ -41,14 +41,14 @@ product, last, descent = kernels.PRODUCT, kernels.OUTPUT, kernels.DESCENT
 code = build(kernels.forward, product[16], ACTIVATION="sigmoid")
 assert "cp.async.cg" in code and "cp.async.ca" not in code, "numbers are not read four at a time"
 build(kernels.forward, product[32], "N D", ACTIVATION="relu")  # arguments of 1 are constants for Triton
-build(kernels.forward, product[64], ACTIVATION="tanh", PRECISION="tf32")
+build(kernels.forward, product[64], ACTIVATION="tanh", PRECISION=kernels.FAST)
 build(kernels.output, last, KIND="multiclass", ACTIVATION="sigmoid", HIDDEN=True, TK=16, **BETA)
 build(kernels.output, last, "M K", KIND="binary", ACTIVATION="relu", HIDDEN=True, TK=16, UNIT=1, **BETA)
 build(kernels.output, last, "N", KIND="regression", ACTIVATION="tanh", HIDDEN=False, TK=128, **BETA)
 build(kernels.propagate, product[32], "M", ACTIVATION="relu")
 build(kernels.descend, descent[16], OPTIMIZER="sgd", **NUMBERS)
 build(kernels.descend, descent[32], "M B", OPTIMIZER="momentum", UNIT=1, **NUMBERS)
-build(kernels.descend, descent[64], OPTIMIZER="adam", PRECISION="tf32", **NUMBERS)
+build(kernels.descend, descent[64], OPTIMIZER="adam", PRECISION=kernels.FAST, **NUMBERS)
 """
 
 
