@@ -129,7 +129,7 @@ def test_a_killed_worker_comes_back(server: Server, record_property: Any) -> Non
 
 
 def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
-    recording = post("/instruments?timeline=0.1", sound_bytes(tone(seconds=120)))
+    recording = post("/instruments?timeline=0.1", sound_bytes(tone(seconds=600)))  # seconds of work
     with serving(home) as server, ExitStack() as stack:
         long, slow, idle = (stack.enter_context(connected(server)) for _ in range(3))
         idle.sendall(get("/livez"))
