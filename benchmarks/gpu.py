@@ -49,7 +49,7 @@ def ours(raw: Raw, device: torch.device, n: int) -> tuple[float, float]:
     options = [Train(batch_size=BATCH, learning_rate=RATE * 2 ** (m % 4)) for m in range(n)]
     networks = [MLP(784, [HIDDEN], CLASSES, "sigmoid", seed).to(device) for seed in range(n)]
     engine = ClosedForm(networks, Feed([training] * n, [0] * n, BATCH), "multiclass", options)
-    train.evaluate(networks[0], test, "multiclass")
+    train.evaluate(networks[0], test, "multiclass")  # starts the libraries of its products
     engine.epoch(0, 1.0)[0].tolist()  # captures, and waits
     started = time.perf_counter()
     for epoch in range(1, EPOCHS + 1):

@@ -114,8 +114,7 @@ class Backprop:
     layer of M times the units, which is where almost all of the work is.
 
     On a GPU, whole steps of networks too small to fill it are those of `models.kernels`, in TF32 where together they
-    do fill it; on a CPU, those of networks of
-    one hidden layer can be those of `models.step`.
+    do fill it; on a CPU, those of networks of one hidden layer can be those of `models.step`.
 
     Parameters
     ----------
