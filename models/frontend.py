@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.card import Input
 
+VERSION = 1  # raise it when features of the same media change: caches are keyed by it
 AMIN = 1e-10  # smallest mel power that the logarithm of librosa.power_to_db sees
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
 BAND = 16  # mel filters that are applied together, to the bins that they hear

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from inspect import getsource
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,7 +178,7 @@ def extract(task: Task, run: Path, strict: bool = False, engine: Runner = LOCAL)
     samples = sources.load(task)
     parameters = task.features.model_dump(mode="json")
     key = _key(parameters)
-    copies_key = digest([key, task.augment.model_dump(exclude={"copies"}), getsource(variations)])
+    copies_key = digest([key, task.augment.model_dump(exclude={"copies"}), variations.VERSION])
     known = _known(run / FILE, key, copies_key)
     recipe = Recipe(parameters, task.data, task.augment, frozenset(s.split for s in samples))
     if engine.is_ray:
@@ -361,8 +360,9 @@ def origin(task: Task) -> dict[str, Any]:
 
 
 def _key(parameters: dict[str, Any]) -> str:
-    """What the features of a given content depend on: parameters, limits, and the code that computes them."""
-    return digest([parameters, asdict(Limits.from_environment()), getsource(frontend), getsource(media)])
+    """What the features of a given content depend on: parameters, limits, and the versions of the code that computes
+    them."""
+    return digest([parameters, asdict(Limits.from_environment()), frontend.VERSION, media.VERSION])
 
 
 def _targets(targets: Sequence[Target]) -> tuple[NDArray[Any], tuple[str, ...]]:

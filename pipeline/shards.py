@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
-from inspect import getsource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from models import frontend
 from pipeline import variations
 from pipeline.artifacts import replacing
 from pipeline.sources.sample import Sample
-from pipeline.task import UserError, digest
+from pipeline.task import UserError
 from pipeline.threads import threads
 from service import media
 
@@ -210,7 +209,8 @@ def _read(path: Path) -> list[tuple[str, "Extracted | None"]]:
 @lru_cache(maxsize=1)
 def _origin() -> dict[str, str]:
     """What the features depend on beside the data: all nodes must have the same."""
-    from pipeline import extract
-
-    code = digest([getsource(module) for module in (extract, frontend, media, variations)])
-    return {"percept": code[:8], **{name: version(name) for name in ("torch", "numpy", "soxr", "soundfile", "pillow")}}
+    features = ".".join(str(module.VERSION) for module in (frontend, media, variations))
+    return {
+        "features": features,
+        **{name: version(name) for name in ("percept", "torch", "numpy", "soxr", "soundfile", "pillow")},
+    }

@@ -17,6 +17,8 @@ from service.refusal import EXPECTED, Kind, Limits, MediaError, unreadable
 
 __all__ = ["Limits", "MediaError", "check_bytes", "decode_audio", "decode_image", "to_mnist_form"]
 
+VERSION = 1  # raise it when a file is decoded into other numbers: caches of features are keyed by it
+
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
 CENTRE = 14  # index of the row and the column that the ink's centre of mass is moved to

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from inspect import getsource
 
 import numpy as np
 import soxr
@@ -26,20 +25,17 @@ def digits() -> list[Sample]:
 
 @dataclass(frozen=True, slots=True)
 class SynthesisedNote:
-    """A note that is rendered when asked; its recipe and the synthesis' source text stand for its content."""
+    """A note that is rendered when asked; its recipe and the synthesis' version stand for its content."""
 
     note: synthesis.Note
     sample_rate: int  # Hz
 
     def digest(self) -> str:
-        return sha256(f"{_SYNTHESIS} {self.note!r}".encode()).hexdigest()
+        return sha256(f"{synthesis.VERSION} {self.note!r}".encode()).hexdigest()
 
     def load(self) -> NDArray[np.float32]:
         audio: NDArray[np.float32] = soxr.resample(self.note.render(), synthesis.SAMPLE_RATE, self.sample_rate)
         return audio
-
-
-_SYNTHESIS = sha256(getsource(synthesis).encode()).hexdigest()
 
 
 def notes(seed: int, sample_rate: int) -> list[Sample]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve, lfilter, sosfilt
 
+VERSION = 1  # raise it when a note sounds different: it stands for the content of all of them
 SAMPLE_RATE = 22_050  # Hz
 NYQUIST = SAMPLE_RATE / 2  # Hz
 TABLE_SIZE = 8192  # samples in one period of a wavetable
