@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from pipeline import extract, metrics, task, train, validate
+from pipeline import extract, task, train, validate
+from pipeline.validate import metrics
 
 
 def main() -> None:

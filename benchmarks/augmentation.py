@@ -17,9 +17,9 @@ import torch
 from torchvision.transforms import v2
 
 from models.frontend import IMAGE_SIZE
-from pipeline.augment import Distortion
-from pipeline.engines import CHUNK
 from pipeline.task import Augment
+from pipeline.train.distortion import Distortion
+from pipeline.train.trainers import CHUNK
 
 N = 60_000
 SAMPLE = 500  # images of torchvision's turn

@@ -29,11 +29,11 @@ from threadpoolctl import threadpool_limits
 from models.classifier import Classifier, Standardize
 from models.frontend import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc, build
 from models.mlp import MLP
-from pipeline.export import AMIN, Graph, by_librosa, to_onnx
-from pipeline.extract import in_turn, row_of
+from pipeline.export.stage import AMIN, Graph, by_librosa, to_onnx
+from pipeline.extract.stage import in_turn, row_of
 from pipeline.task import load
-from service.media import decode_audio
-from service.refusal import Limits
+from service.media.image import decode_audio
+from service.media.limits import Limits
 
 SECONDS = (2, 0.1, 0.5, 1, 5, 10, 30, 60)
 BATCH = 16

@@ -17,8 +17,8 @@ import torch
 from benchmarks.training import BATCH, CLASSES, HIDDEN, RATE, Raw, digits, features, lecture
 from models.mlp import MLP
 from pipeline import train
-from pipeline.engines import Batch, ClosedForm, Feed
 from pipeline.task import Train, UserError
+from pipeline.train.trainers import Batch, ClosedForm, Feed
 
 EPOCHS, NETWORKS = 30, 64
 

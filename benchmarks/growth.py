@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipeline import extract, task, train
-from pipeline.artifacts import write_json
-from pipeline.canvas import CURVES, STYLE, write_svg
-from pipeline.extract import Features
+from pipeline.extract.stage import Features
+from pipeline.report.style import CURVES, STYLE, write_svg
+from pipeline.run import write_json
 
 FEATURES, CLASSES = 784, 10
 

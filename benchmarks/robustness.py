@@ -24,9 +24,9 @@ import soxr
 from numpy.typing import NDArray
 
 from pipeline import extract
-from pipeline.extract import Features
-from service.predictor import Predictor
-from service.refusal import Limits, MediaError
+from pipeline.extract.stage import Features
+from service.media.limits import Limits, MediaError
+from service.serving.predictor import Predictor
 
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000)  # Hz
 LEVELS = {  # libsndfile's compression level for kbit/s of a mono file

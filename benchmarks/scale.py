@@ -25,7 +25,7 @@ PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
 from pipeline import extract, task
-from pipeline.runner import Runner
+from pipeline.engine import Runner
 workers, run, clips, copies = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 chosen = task.load("instruments", clips, [f"augment.copies={copies}"])
 began = time.perf_counter()

@@ -19,8 +19,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.growth import random_features
-from pipeline import extract, stored, task, train
-from pipeline.runner import Runner
+from pipeline import extract, task, train
+from pipeline.engine import Runner
+from pipeline.train import data
 
 SAMPLES, EPOCHS = 60_000, 9
 
@@ -32,9 +33,9 @@ def main() -> None:
         run = Path(folder)
         random_features(SAMPLES).save(run / extract.FILE)
         show("in memory", run, Runner())
-        before, stored.SHARE = stored.SHARE, 0.0
+        before, data.SHARE = data.SHARE, 0.0
         show("from the file", run, Runner())
-        stored.SHARE = before
+        data.SHARE = before
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:
             engine = Runner.parse(f"ray:{cluster.address}")

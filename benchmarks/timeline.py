@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from benchmarks.robustness import encoded
 from pipeline.sources.notes import SAMPLE_RATE, notes
-from service.media import decode_audio
-from service.predictor import Predictor
-from service.refusal import Limits
+from service.media.image import decode_audio
+from service.media.limits import Limits
+from service.serving.predictor import Predictor
 from tests.serving import peak_mb, resident_mb, serving, workers
 
 RATE = 44_100  # Hz

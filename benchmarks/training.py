@@ -25,9 +25,9 @@ from models.classifier import Standardize
 from models.frontend import Pixels
 from models.mlp import MLP
 from pipeline import train
-from pipeline.engines import Autograd, Batch, ClosedForm, Feed
 from pipeline.task import Train
 from pipeline.threads import Pace
+from pipeline.train.trainers import Autograd, Batch, ClosedForm, Feed
 
 HIDDEN, CLASSES, BATCH, RATE = 100, 10, 100, 1e-3
 STEPS = 12  # between two choices of the number of threads, as in the trainer

@@ -34,10 +34,11 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
-from pipeline import extract, task, train, validate, weights
-from pipeline.extract import Features
-from service.predictor import Predictor
-from service.refusal import Limits, MediaError
+from pipeline import extract, task, train, validate
+from pipeline.extract.stage import Features
+from pipeline.train import weights
+from service.media.limits import Limits, MediaError
+from service.serving.predictor import Predictor
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"

@@ -13,9 +13,9 @@ from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
-from pipeline.runner import Runner
+from pipeline.engine import Runner
 from pipeline.task import Task, UserError
-from service.refusal import Limits, MediaError
+from service.media.limits import Limits, MediaError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -188,13 +188,14 @@ def export(
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)
-    from pipeline import plots, report, search_plots, tune
+    from pipeline import tune
+    from pipeline.report import curves, page, search
 
     folder = runs / resolved.name
-    searched = search_plots.draw(folder) if (folder / tune.FILE).is_file() else []
-    for figure in plots.draw(folder) + searched:
+    searched = search.draw(folder) if (folder / tune.FILE).is_file() else []
+    for figure in curves.draw(folder) + searched:
         print(figure)
-    print(report.write(folder))
+    print(page.write(folder))
 
 
 @app.command()
@@ -235,7 +236,7 @@ def tune(
 def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Compare closed-form gradients with central differences and with autograd, in float64, on extracted features."""
     resolved = _load(task, data, set_, None)
-    from pipeline import gradcheck
+    from pipeline.lessons import gradcheck
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     gradcheck.gradcheck(resolved, runs / resolved.name)
@@ -246,7 +247,7 @@ def exercises(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go.")] = RUNS / "exercises",
 ) -> None:
     """Work the two exercises with a network of sigmoid units set by hand, and draw their figures."""
-    from pipeline import exercises
+    from pipeline.lessons import exercises
 
     for figure in exercises.draw(out):
         print(figure)
@@ -287,9 +288,9 @@ def predict(
     runs: RunsOption = RUNS,
 ) -> None:
     """Classify files through the exported graph, exactly as the service does."""
-    from pipeline.artifacts import require
-    from pipeline.timeline import draw, lines
-    from service.predictor import Predictor
+    from pipeline.report.timeline import draw, lines
+    from pipeline.run import require
+    from service.serving.predictor import Predictor
 
     name = task if (runs / task / "model.onnx").is_file() else tasks.load(task).name
     predictor = Predictor(require(runs / name / "model.onnx", "export"))
@@ -342,7 +343,7 @@ def rollback(
     ] = None,
 ) -> None:
     """Serve an older version of a model; a running service follows within seconds. The next export is served again."""
-    from service import store
+    from service.serving import store
 
     try:
         print(f"{model}: serving {store.roll_back(model, version)}")
@@ -404,7 +405,8 @@ def _check_made_with(
     given = {override.split(".")[0] for override in overrides or []} | ({"data"} if data else set())
     if not given.intersection(sections):
         return
-    from pipeline import extract, weights
+    from pipeline import extract
+    from pipeline.train import weights
 
     folder = runs / task.name
     made = dict(extract.Features.load(folder / extract.FILE).task)

@@ -20,8 +20,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from service.drift import ROWS
-from service.predictor import Predictor
+from service.serving.drift import ROWS
+from service.serving.predictor import Predictor
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TENTHS = tuple(i / 10 for i in range(1, 11))

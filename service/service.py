@@ -1,7 +1,7 @@
 """The BentoML service: a file's bytes in, probabilities out.
 
 BentoML starts the workers, packs the Bento and describes the typed methods to its clients (/schema.json); what arrives
-over HTTP is answered by `service.app`, in front of it.
+over HTTP is answered by `service.http.app`, in front of it.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
 
-from service import connections, log, memory
-from service.app import App
-from service.exchange import ASGIApp
-from service.refusal import positive
-from service.store import newest_models
+from service import memory
+from service.http import connections, log
+from service.http.app import App
+from service.http.request import ASGIApp
+from service.media.limits import positive
+from service.serving.store import newest_models
 
 try:
     app = App()
@@ -86,7 +87,7 @@ class Percept:
     def __init__(self) -> None:
         # Imported here, since BentoML's supervisor imports this module too and needs no ONNX Runtime.
         from service.metrics import Metrics
-        from service.repository import Repository
+        from service.serving.repository import Repository
 
         memory.keep()
         if app.logs:

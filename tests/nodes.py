@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from pipeline import shards, study, train
-from pipeline.runner import Runner
+from pipeline import train
+from pipeline.engine import Runner
+from pipeline.extract import on_ray
+from pipeline.tune import study
 
 T = TypeVar("T")
 NODES = 3
@@ -91,7 +93,7 @@ def started() -> Iterator[Cluster]:
 def _driver() -> None:
     """Let the process that uses the cluster do little at a time, and say where it is if it crashes."""
     faulthandler.enable()
-    shards.SHARD = 2
+    on_ray.SHARD = 2
     study.GRACE, study.TOGETHER = 1, 2  # three CPUs share six trials
     train.CHECKPOINT_SECONDS = 0.1
 

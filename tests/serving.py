@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
 from models.card import CARD_KEY, STORE_LABEL, Input, ModelCard, seal
-from service.media import to_mnist_form
+from service.media.image import to_mnist_form
 
 ROOT = Path(__file__).parent.parent
 FIRST, NEWEST = "v1", "v2"  # versions of the test models

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from service.app import MAX_CONCURRENCY
+from service.http.app import MAX_CONCURRENCY
 from tests.serving import ROOT
 
 DEPLOY = ROOT / "deploy"

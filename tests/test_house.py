@@ -37,7 +37,7 @@ def test_service_imports_only_the_card_of_models_and_nothing_of_pipeline() -> No
         assert all(name.startswith("models.card") for name in names if name.split(".")[0] == "models")
 
 
-@pytest.mark.parametrize("module", ["service.service", "service.predictor", "pipeline.cli", "models.card"])
+@pytest.mark.parametrize("module", ["service.service", "service.serving.predictor", "pipeline.cli", "models.card"])
 def test_importing_it_loads_nothing_heavy(module: str) -> None:
     program = f"import sys, {module}; print(*[m for m in {HEAVY[:-1]!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

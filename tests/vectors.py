@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import extract, task, weights
-from pipeline.extract import Features
+from pipeline import extract, task
+from pipeline.extract.stage import Features
 from pipeline.task import Task
+from pipeline.train import weights
 
 
 def history(run: Path) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """Where labelled samples come from: embedded data, MNIST, recorded instruments, class folders, CSV manifests."""
 
-from pipeline.sources import files, mir, mnist, synthetic
+from pipeline.sources import folder, mnist, recordings, toy
 from pipeline.sources.sample import Sample
 from pipeline.task import MfccFeatures, Task, UserError
 
@@ -36,14 +36,14 @@ def load(task: Task) -> list[Sample]:
     if source == "mnist":
         return mnist.load(task.data.path)
     if source == "regions":
-        return synthetic.regions(task.data.seed)
+        return toy.regions(task.data.seed)
     if source == "sine":
-        return synthetic.sine(task.data.seed)
+        return toy.sine(task.data.seed)
     if isinstance(features, MfccFeatures) and source == "notes":
         from pipeline.sources import embedded
 
         return embedded.notes(task.data.seed, features.sample_rate)
     if isinstance(features, MfccFeatures) and source in ("tinysol", "medley_solos_db"):
-        return mir.load(task.data, features.sample_rate)
+        return recordings.load(task.data, features.sample_rate)
     sample_rate = features.sample_rate if isinstance(features, MfccFeatures) else None
-    return files.load(task.data, sample_rate)
+    return folder.load(task.data, sample_rate)

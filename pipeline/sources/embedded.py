@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources import notes as synthesis
 from pipeline.sources.sample import Decoded, Sample
-from service.media import to_mnist_form
+from service.media.image import to_mnist_form
 
 
 def digits() -> list[Sample]:

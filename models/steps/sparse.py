@@ -1,0 +1,122 @@
+"""Samples most of whose values are the same in most samples, kept as what differs.
+
+Four fifths of the pixels of a digit are empty. With the background β, one value for each feature, a sample is
+x = β + s, where s is sparse, and the products of a first layer
+
+    x Wᵀ + b = s Wᵀ + (W β + b)        ∂L/∂W = Σ_i δ_i x_iᵀ = Σ_i δ_i s_iᵀ + (Σ_i δ_i) βᵀ
+
+need a multiplication by each value of s that is not 0 and by each of β (`models.steps.cpu`).
+"""
+
+import ctypes
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from models.classifier import part_rows
+from models.steps import llvm
+from models.steps.llvm import I16, I32, I64, Writer
+
+SHARE = 0.45  # of values that differ from the background, with which dense products are as fast
+FINDING = 40  # units whose dense products take as long as finding out where samples differ
+SAMPLES = 1000  # by which the background is judged
+INDEX = 1 << 16  # features, and samples of a batch, that two bytes can tell
+ROOM = 1 << 24  # features times samples of a batch for which a thread keeps places
+
+
+def background(x: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | None:
+    """The value that most samples share, for each feature: float32 (N, n) → (n,).
+
+    It is judged by some of the samples. None where too many values differ for a layer of so many units, or the batches
+    are too large; `anew`, if the samples are others in every epoch.
+    """
+    n = x.shape[1]
+    if max(n, batch_size) > INDEX or n * batch_size > ROOM:
+        return None
+    some = x[:: -(-len(x) // SAMPLES)]
+    common = some.mode(0).values
+    share = (some != common).to(torch.float32).mean().item()
+    return common if share / SHARE + anew * FINDING / units < 1 else None
+
+
+class Differences:
+    """Where samples differ from their background, and by how much: a sparse matrix, row by row.
+
+    Parameters
+    ----------
+    background : β, float32 (n,)
+    n_samples, room : samples and values that there is place for
+    """
+
+    def __init__(self, background: Tensor, n_samples: int, room: int) -> None:
+        self.background = background
+        self.starts = torch.zeros(n_samples + 1, dtype=torch.int64)
+        self.features = torch.empty(room + llvm.VECTOR, dtype=torch.int16)
+        self.values = torch.empty(room + llvm.VECTOR)
+        self._take = _compiled_take(len(background))
+
+    @classmethod
+    def of(cls, x: Tensor, background: Tensor) -> "Differences":
+        """Those of samples float32 (N, n)."""
+        parts = torch.split(x, part_rows(x.shape[1]))
+        made = cls(background, len(x), sum(int((part != background).sum()) for part in parts))
+        made.take(x)
+        return made
+
+    def take(self, x: Tensor) -> None:
+        """Become those of samples float32 (N, n), for which there is place."""
+        x = x.contiguous()
+        job = Job(x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), **self.addresses())
+        llvm.run(self._take, job, 1)  # where the values of a sample go depends on those before
+
+    def addresses(self) -> dict[str, int]:
+        return {name: getattr(self, name).data_ptr() for name in ("starts", "features", "values")}
+
+
+class Picked(NamedTuple):
+    """A batch: some rows of many samples, int64 (B,), contiguous."""
+
+    samples: Differences
+    rows: Tensor
+
+
+class Job(ctypes.Structure):
+    """Addresses of float32 unless a comment says otherwise, and the number of samples."""
+
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ("n_samples", "x", "background", "starts", "features", "values")  # int64, int16, float32
+    ]
+
+
+@cache
+def _compiled_take(n: int) -> Any:
+    return llvm.for_this_machine(take_written(n), ["take"])[0]
+
+
+def take_written(n: int) -> str:
+    return llvm.written(Job, {"take": lambda writer: _write_take(writer, n)})
+
+
+def _write_take(f: Writer, n: int) -> None:
+    """Differences of all samples, without a branch for each feature."""
+    b = f.b
+    count = f.variable(I64(0))
+
+    def take(row: ir.Value, j: ir.Value, size: int) -> None:
+        x, common = f.floats("x", b.add(row, j), size), f.floats("background", j, size)
+        differs = b.fcmp_unordered("!=", x, common)
+        places = ir.VectorType(I32, size)(list(range(size)))
+        features = f.compressed(b.add(f.splat(b.trunc(j, I32), size), places), differs)
+        here = b.load(count)
+        f.store(f.compressed(b.fsub(x, common), differs), f.job["values"], here)
+        f.store(b.trunc(features, ir.VectorType(I16, size)), f.job["features"], here)
+        b.store(b.add(here, b.zext(b.ctpop(b.bitcast(differs, ir.IntType(size))), I64)), count)
+
+    with f.loop(0, f.number("n_samples")) as i:
+        row = f.at(i, n)
+        f.along(n, lambda j, size: take(row, j, size))
+        f.store(b.load(count), f.job["starts"], b.add(i, I64(1)))

@@ -1,0 +1,246 @@
+"""Every figure of a run, drawn from its saved results only: nothing here trains, predicts or measures."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from pipeline.report import pictures
+from pipeline.report.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    PERCENT,
+    PICTURE_STYLE,
+    STYLE,
+    Floats,
+    png,
+    shorten,
+    write,
+    write_svg,
+)
+from pipeline.run import read_json
+from pipeline.validate import interval
+
+INSIDE = "figures.npz"  # what `figures` computes; named here, so that drawing does not load torch
+SHADE = 0.75  # opacity of the strongest cell: above it, text in either page's colour would drop below 4.5 : 1
+FAINTEST = 0.12  # opacity added to every cell that is not zero, so that a single confusion can be seen
+NUMBERED = 40  # classes beyond which the cells are too small for their counts
+ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1), "ncols": 3, "columnspacing": 1.4}
+DECADES = 20  # ratio of the largest to the smallest loss from which the curve needs a logarithmic axis
+
+
+def draw(run: Path) -> list[Path]:
+    """Draw every figure that the results of `run` allow into `run/plots/`, and remove those of older results.
+
+    Reads `history.json`, `report.json` and, where there are such, `mistakes.npz` and `figures.npz`. Returns the files
+    written.
+    """
+    history = read_json(run / "history.json", "train")
+    report = read_json(run / "report.json", "validate")
+    inside = _arrays(run / INSIDE)
+    folder = run / "plots"
+    with warnings.catch_warnings():
+        # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has its own fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        with matplotlib.rc_context(STYLE):
+            drawn = (*_figures(history, report), *_curves(inside, report))
+            files = [write_svg(figure, folder / f"{name}.svg") for name, figure in drawn]
+        with matplotlib.rc_context(PICTURE_STYLE):
+            for name, figure in _insides(inside, report):
+                files.append(write(folder / f"{name}.png", png(figure)))
+            for number, picture in enumerate(_pictures(run, report), start=1):
+                files.append(write(folder / f"mistake-{number:02}.png", picture))
+    for stale in {*folder.glob("*.svg"), *folder.glob("*.png")} - set(files):
+        stale.unlink()
+    return files
+
+
+def _figures(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    best_epoch = report.get("training", {}).get("best_epoch")
+    for metric in ("loss", "accuracy"):
+        if history.get(f"train_{metric}"):
+            yield metric, curve(history, metric, best_epoch)
+    test = report["test"]
+    if test.get("confusion_matrix"):
+        yield "confusion", confusion(test["confusion_matrix"], report["labels"])
+    if test.get("reliability"):
+        yield "reliability", reliability(test["reliability"])
+    if test.get("roc"):
+        yield "roc", roc(test["roc"])
+        yield "precision_recall", precision_recall(test["precision_recall"])
+
+
+def _curves(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """What a network of one input gives."""
+    if report["kind"] != "regression" or "axis_1" not in inside or "axis_2" in inside:
+        return
+    yield "fit", pictures.fit(inside, report["labels"], report["task"]["data"]["source"] == "sine")
+    if "votes" in inside and len(report["labels"]) == 1:
+        shares = inside["votes"][0][:, None] * inside["units"]
+        yield "contributions", pictures.contributions(inside["axis_1"], shares, float(inside["bias"][0]))
+
+
+def _insides(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Pictures of a network of two inputs, of one on pixels, and of what one on sound is given."""
+    activation = report["task"].get("model", {}).get("activation", "sigmoid")
+    if "axis_2" in inside:
+        if report["kind"] != "regression":
+            yield "regions", pictures.regions(inside, report["labels"])
+        if "units" in inside:
+            yield "units", pictures.units(inside, activation)
+    if "weights" in inside:
+        yield "weights", pictures.weights(inside["weights"])
+    for i in range(len(report.get("clips", []))):
+        if f"mel_{i}" in inside:
+            features = report["task"]["features"]
+            yield (
+                f"clip-{i + 1:02}",
+                pictures.clip(inside[f"mel_{i}"], inside[f"mfcc_{i}"], report["sample_rate"], features),
+            )
+
+
+def _pictures(run: Path, report: dict[str, Any]) -> Iterator[bytes]:
+    for _, array in zip(report.get("mistakes", []), _arrays(run / "mistakes.npz").values(), strict=False):
+        if array.ndim == 1:
+            yield png(pictures.spectrogram(array, report["sample_rate"], report["task"]["features"]))
+        else:
+            yield pictures.enlarged(array)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figure:
+    """`metric` ("loss", "accuracy") of train and validation samples over the epochs, with the epoch kept."""
+    epochs = history["epoch"]
+    kept = [epoch for epoch in epochs if epoch == best_epoch]
+    figure = Figure(figsize=(5, 3))
+    axes = figure.add_subplot()
+    marker = "o" if len(epochs) < 3 else None  # a line through one point cannot be seen
+    for split, colour, dashes in (("train", BLUE, "--"), ("validation", ORANGE, "-")):
+        values = history.get(f"{split}_{metric}")
+        if not values:
+            continue
+        axes.plot(epochs, values, dashes, color=colour, marker=marker, label=split, linewidth=1.8)
+        for epoch in kept:
+            axes.plot(epoch, values[epochs.index(epoch)], "o", color=colour, markersize=6)
+    for epoch in kept:
+        axes.axvline(epoch, color=INK, linewidth=1, linestyle=":", label=f"epoch {epoch}, kept")
+    axes.set(xlabel="epoch", ylabel=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # no half epoch beside a single one
+    drawn = [value for line in axes.lines[:2] for value in np.asarray(line.get_ydata())]
+    if metric == "accuracy":
+        axes.yaxis.set_major_formatter(PERCENT)
+    elif min(drawn) > 0 and max(drawn) > DECADES * min(drawn):
+        axes.set(yscale="log", ylabel="loss (logarithmic)")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.legend(**ABOVE)
+    return figure
+
+
+def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
+    """Counts of true class (rows) against predicted class (columns), shaded by their share of the row.
+
+    Right answers are blue, wrong ones orange, and zeros are left blank.
+    """
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    cell = float(np.clip(12 / len(labels), 0.14, 0.42))  # inches
+    side = cell * len(labels)
+    figure = Figure(figsize=(side, side))
+    axes = figure.add_axes((0, 0, 1, 1))  # _svg grows the canvas around the names: no cell shrinks for them
+    rows, columns = np.nonzero(counts)
+    cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
+    squares = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for y, x in cells]
+    opacity = FAINTEST + (SHADE - FAINTEST) * np.sqrt(shares)  # the root tells small shares apart
+    colours = [(BLUE if y == x else ORANGE, opacity[y, x]) for y, x in cells]
+    axes.add_collection(PolyCollection(squares, facecolors=colours, linewidths=0))
+    size = min(10, 0.75 * cell * 72)  # points
+    if len(labels) <= NUMBERED:
+        fitting = min(size, 1.3 * cell * 72 / len(str(counts.max())))
+        for y, x in cells:
+            axes.text(x + 0.5, y + 0.5, f"{counts[y, x]}", ha="center", va="center_baseline", fontsize=fitting)
+    names = [shorten(label) for label in labels]
+    ticks = np.arange(len(labels)) + 0.5
+    axes.set(xlim=(0, len(labels)), ylim=(len(labels), 0), xlabel="predicted", ylabel="true")
+    axes.set_yticks(ticks, names, fontsize=size)
+    axes.set_xticks(ticks, names, fontsize=size)
+    if max(map(len, names)) > 3:
+        slope = 45 if len(labels) <= 20 else 90
+        for text in axes.get_xticklabels():
+            text.set(rotation=slope, rotation_mode="anchor", ha="right", va="center")
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.hlines(range(len(labels) + 1), 0, len(labels), color=INK, alpha=0.12, linewidth=0.6)
+    axes.vlines(range(len(labels) + 1), 0, len(labels), color=INK, alpha=0.12, linewidth=0.6)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def reliability(bins: list[dict[str, Any]]) -> Figure:
+    """How often answers of a given confidence are right, with 95 % intervals, above how many there are."""
+    filled = [b for b in bins if b["count"]]
+    confidence = np.array([b["confidence"] for b in filled])
+    accuracy = np.array([b["accuracy"] for b in filled])
+    count = np.array([b["count"] for b in filled])
+    figure = Figure(figsize=(5, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    upper.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="confidence = accuracy")
+    low, high = np.array([interval(round(a * n), int(n)) for a, n in zip(accuracy, count, strict=True)], float).T
+    upper.vlines(confidence, low, high, color=BLUE, linewidth=1.5, alpha=0.6, label="95 % interval")
+    upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.5, markersize=5, label="measured", clip_on=False)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    upper.legend(**ABOVE)
+    lower.bar(confidence, count, width=0.02, color=BLUE)
+    lower.set(xlabel="confidence", ylabel="samples")
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for axis in (upper.yaxis, lower.xaxis):
+        axis.set_major_formatter(PERCENT)
+    return figure
+
+
+def roc(curve: dict[str, list[float]]) -> Figure:
+    """Share of the positives that are found against the share of the negatives taken for them."""
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_subplot()
+    axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="guessing")
+    axes.plot(curve["fpr"], curve["tpr"], color=BLUE, linewidth=1.8, label="the model")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    _shares(axes)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def precision_recall(curve: dict[str, list[float]]) -> Figure:
+    """Share of the positive answers that are right against the share of the positives that are found."""
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_subplot()
+    guessing = curve["precision"][0]  # at the lowest threshold everything is taken for positive
+    axes.axhline(guessing, color=INK, linewidth=1, linestyle=":", label="guessing")
+    axes.step(curve["recall"], curve["precision"], where="post", color=BLUE, linewidth=1.8, label="the model")
+    axes.set(xlabel="recall", ylabel="precision")
+    _shares(axes)
+    axes.legend(loc="lower left")
+    return figure
+
+
+def _shares(axes: Axes) -> None:
+    """Both axes from 0 to 100 %, with room for a curve that runs along the edge."""
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PERCENT)

@@ -1,0 +1,241 @@
+"""Pictures: sound as the network is given it, and what the network has learned, seen from inside."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.report.style import BLUE, CURVES, GLOWING, INK, LIGHT, ORANGE, SIGNED, TILE, Floats, shorten
+
+ENLARGE = 8  # 28 × 28 pixels become 224 × 224
+DYNAMIC_RANGE = 80  # dB below the loudest point of the clip
+RESPONSES = 16  # hidden units shown one by one
+HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, about evenly spaced on the mel scale
+
+
+def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[str, Any]) -> Figure:
+    """Mel spectrogram in dB of a mono waveform (T,), framed as the task's features say where they say it."""
+    import librosa  # loads numba; only a run on sound needs it
+
+    names = ("n_fft", "hop_length", "n_mels", "fmin", "fmax")
+    asked = {name: features[name] for name in names if features.get(name) is not None}
+    frames = {"n_fft": 2048, "hop_length": 512, "n_mels": 64, "fmin": 0.0, "fmax": sample_rate / 2} | asked
+    seconds = len(waveform) / sample_rate
+    padded = np.pad(waveform, (0, max(0, frames["n_fft"] - len(waveform))))
+    power = librosa.feature.melspectrogram(y=padded, sr=sample_rate, **frames)
+    decibels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE)
+
+    figure = Figure(figsize=(3.6, 2.3), dpi=150)
+    axes = figure.add_axes((0.17, 0.2, 0.66, 0.7))
+    hop = frames["hop_length"] / sample_rate
+    image = _mel_image(axes, decibels, hop, frames["fmin"], frames["fmax"])
+    axes.set(xlim=(0, seconds), xlabel="time (s)")
+    bar = figure.colorbar(image, cax=figure.add_axes((0.86, 0.2, 0.025, 0.7)), ticks=[-80, -60, -40, -20, 0])
+    bar.ax.set_title("dB", fontsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def clip(mel: Floats, mfcc: Floats, sample_rate: int, features: dict[str, Any]) -> Figure:
+    """Mel spectrogram (n_mels, frames) in dB above its cepstral coefficients (n_mfcc, frames), from the first on.
+
+    Coefficient 0, the loudness, is an order of magnitude larger than the others and is left out.
+    """
+    hop = features["hop_length"] / sample_rate
+    figure = Figure(figsize=(3.6, 3.4), dpi=130)
+    upper, lower = figure.add_axes((0.17, 0.55, 0.66, 0.4)), figure.add_axes((0.17, 0.13, 0.66, 0.36))
+    image = _mel_image(upper, mel, hop, 0.0, sample_rate / 2)
+    upper.tick_params(labelbottom=False)
+    first = min(1, len(mfcc) - 1)
+    shape = mfcc[first:]
+    limit = float(np.percentile(np.abs(shape), 95)) or 1.0
+    end = (mel.shape[1] - 0.5) * hop
+    coefficients = lower.imshow(
+        shape,
+        origin="lower",
+        aspect="auto",
+        cmap=SIGNED,
+        vmin=-limit,
+        vmax=limit,
+        extent=(-hop / 2, end, first - 0.5, len(mfcc) - 0.5),
+    )
+    for axes in (upper, lower):
+        axes.set_xlim(0, max(end, hop / 2))
+    lower.set(xlabel="time (s)", ylabel="MFCC")
+    lower.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for shown, bottom, height, title in ((image, 0.55, 0.34, "dB"), (coefficients, 0.13, 0.36, "")):
+        extend = "neither" if shown is image else "both"
+        bar = figure.colorbar(shown, cax=figure.add_axes((0.86, bottom, 0.025, height)), extend=extend)
+        bar.locator = MaxNLocator(4)
+        bar.update_ticks()
+        bar.ax.set_title(title, fontsize=8)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: float) -> AxesImage:
+    """Mel spectrogram (n_mels, frames) in dB, `hop` seconds a frame, on an axis in Hz that is even in mel."""
+    import librosa  # loads numba; only a run on sound needs it
+
+    low, high = librosa.hz_to_mel([fmin, fmax])
+    half = (high - low) / (len(decibels) + 1) / 2  # filters are centred between the ends of the range
+    image = axes.imshow(
+        decibels,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=-DYNAMIC_RANGE,
+        vmax=0,
+        extent=(-hop / 2, (decibels.shape[1] - 0.5) * hop, low + half, high - half),
+    )
+    hertz = [tick for tick in HERTZ if fmin <= tick <= fmax]
+    axes.set_yticks(librosa.hz_to_mel(hertz), [str(tick) for tick in hertz])
+    axes.set(ylim=(low + half, high - half), ylabel="frequency (Hz)")
+    return image
+
+
+def fit(inside: dict[str, Floats], labels: list[str], noiseless: bool) -> Figure:
+    """The values that the network gives, over the training samples and the test samples.
+
+    noiseless : the test samples are the true curve, and are drawn as one
+    """
+    figure = Figure(figsize=(6, 0.6 + 3 * len(labels)))
+    order = np.argsort(inside["test_x"][:, 0])
+    for k, axes in enumerate(figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]):
+        axes.plot(
+            inside["train_x"][:, 0], inside["train_y"][:, k], ".", color=INK, alpha=0.45, label="training samples"
+        )
+        test = inside["test_x"][order, 0], inside["test_y"][order, k]
+        if noiseless:
+            axes.plot(*test, "--", color=ORANGE, linewidth=1.8, label="true curve")
+        else:
+            axes.plot(*test, "x", color=ORANGE, markersize=4, label="test samples")
+        axes.plot(inside["axis_1"], inside["answers"][k], color=BLUE, linewidth=2, label="the network")
+        axes.set(ylabel=labels[k])
+    axes.set(xlabel="x")
+    figure.axes[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.4)
+    return figure
+
+
+def contributions(x: Floats, shares: Floats, bias: float) -> Figure:
+    """What each hidden unit adds to the output, weight times activation (H, n), and their sum with `bias`."""
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.add_subplot()
+    for h, share in enumerate(shares):
+        turn, colour = divmod(h, len(CURVES))
+        named = f"unit {h + 1}" if h < RESPONSES else None
+        axes.plot(x, share, ("-", "--", ":")[turn % 3], color=CURVES[colour], linewidth=1.3, label=named)
+    axes.plot(x, np.full_like(x, bias), color=INK, linewidth=1, linestyle=":", label="bias")
+    axes.plot(x, shares.sum(axis=0) + bias, color=INK, linewidth=2.6, label="output")
+    axes.set(xlabel="x", ylabel="contribution")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
+    """Where the network answers what, the stronger the surer, with training samples and the units' lines on top."""
+    p = inside["answers"]  # (K, n2, n1)
+    k = len(p)
+    x, y = inside["axis_1"], inside["axis_2"]
+    colours = np.array([to_rgb(GLOWING[i % len(GLOWING)]) for i in range(k)])
+    sure = (p.max(axis=0) - 1 / k) / (1 - 1 / k) * 0.5
+    mixed = sure[..., None] * colours[p.argmax(axis=0)] + (1 - sure[..., None]) * np.array(to_rgb(TILE))
+    figure = Figure(figsize=(5, 4.3), dpi=150)
+    axes = figure.add_axes((0.1, 0.11, 0.72, 0.84))
+    axes.imshow(mixed, origin="lower", aspect="auto", interpolation="bilinear", extent=(x[0], x[-1], y[0], y[-1]))
+    for i, label in enumerate(labels):
+        chosen = inside["train_y"] == i
+        axes.scatter(
+            inside["train_x"][chosen, 0],
+            inside["train_x"][chosen, 1],
+            s=9,
+            color=colours[i],
+            linewidths=0,
+            label=shorten(label),
+        )
+        others = np.delete(p, i, axis=0).max(axis=0)
+        if p[i].max() > 1 / k and (k > 2 or i == 0):
+            axes.contour(x, y, p[i] - others, levels=[0], colors=LIGHT, linewidths=1.8)
+    for sums in inside.get("sums", np.empty(0))[:RESPONSES]:
+        _line(axes, x, y, sums)
+    axes.set(xlabel="x1", ylabel="x2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.2)
+    return figure
+
+
+def units(inside: dict[str, Floats], activation: str) -> Figure:
+    """What each unit of the first hidden layer gives over the plane, with the line along which its sum is 0."""
+    x, y, shown = inside["axis_1"], inside["axis_2"], inside["units"][:RESPONSES]
+    low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(activation, (0.0, float(shown.max()) or 1.0))
+    votes = inside["votes"][0] if "votes" in inside and len(inside["votes"]) == 1 else None
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(0.7 + 1.75 * columns, 0.35 + 1.85 * rows), dpi=130, layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for h, axes in enumerate(panels.flat):
+        if h >= len(shown):
+            axes.set_axis_off()
+            continue
+        image = axes.imshow(
+            shown[h],
+            origin="lower",
+            cmap="viridis",
+            vmin=low,
+            vmax=high,
+            extent=(x[0], x[-1], y[0], y[-1]),
+            aspect="auto",
+        )
+        _line(axes, x, y, inside["sums"][h])
+        axes.xaxis.set_major_locator(MaxNLocator(2))
+        axes.yaxis.set_major_locator(MaxNLocator(2))
+        axes.set_title(
+            f"unit {h + 1}" + (f", weight {votes[h]:+.1f}".replace("-", "−") if votes is not None else ""), fontsize=8
+        )
+    figure.colorbar(image, ax=panels, fraction=0.03).outline.set_visible(False)
+    figure.supxlabel("x1", fontsize=8)
+    figure.supylabel("x2", fontsize=8)
+    return figure
+
+
+def _line(axes: Axes, x: Floats, y: Floats, sums: Floats) -> None:
+    """Where a unit's weighted sum is 0: the line between its two sides."""
+    if sums.min() < 0 < sums.max():
+        axes.contour(x, y, sums, levels=[0], colors=LIGHT, linewidths=0.8, linestyles="--")
+
+
+def weights(images: Floats) -> Figure:
+    """First-layer weights of each unit as an image (H, rows, columns), on one scale: orange above 0, blue below."""
+    n, height, width = images.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = -(-n // columns)
+    gap = 2  # pixels
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
+    for h, image in enumerate(images):
+        top, left = h // columns * (height + gap), h % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    limit = float(np.percentile(np.abs(images), 99.5)) or 1.0
+    side = 5.6  # inches
+    tall = side * sheet.shape[0] / sheet.shape[1]
+    figure = Figure(figsize=(side + 1, tall + 0.3), dpi=150)
+    axes = figure.add_axes((0.15 / (side + 1), 0.15 / (tall + 0.3), side / (side + 1), tall / (tall + 0.3)))
+    shown = axes.imshow(sheet, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_axis_off()
+    bar = figure.colorbar(shown, cax=figure.add_axes(((side + 0.3) / (side + 1), 0.25, 0.02, 0.5)), extend="both")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def enlarged(pixels: NDArray[np.uint8]) -> bytes:
+    """PNG of a grey image, each pixel a square; ink (255) is light, as the model's input has it."""
+    stream = io.BytesIO()
+    squares = np.kron(pixels, np.ones((ENLARGE, ENLARGE), np.uint8))
+    Image.fromarray(squares).save(stream, "png")
+    return stream.getvalue()

@@ -1,0 +1,104 @@
+"""The canvas of every figure: colours, styles, and files of SVG and PNG.
+
+Curves are SVG on no background, in the text colour of whatever page holds them. Pictures are PNG on a dark tile of
+their own, since a bitmap cannot follow the page.
+"""
+
+import io
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.run import replacing
+
+INK = "#010203"  # a stand-in: the saved SVG says currentColor in its place
+BLUE, ORANGE = "#3576b8", "#c8601a"  # 3.8 : 1 or more on white and near-black; the colour-blind see two
+TILE, LIGHT = "#15181d", "#d8dce2"  # background and text of a picture
+GLOWING = ("#f0883e", "#58a6ff", "#3fb950", "#d2a8ff", "#e3b341", "#ff7b9c", "#39c5cf", "#a8b1bb")  # classes on a tile
+CURVES = (BLUE, ORANGE, "#3a8a4d", "#9a5fc0", "#a67a16", "#c2437a", "#16868f", "#7a828c")  # each 3 : 1 on either page
+SIGNED = LinearSegmentedColormap.from_list("signed", ("#a9d4ff", "#2f81d6", "#242931", "#d2691e", "#ffc894"))
+
+LABEL = 24  # characters of a class name on an axis
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")
+
+Floats = NDArray[np.float64]
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "svg.hashsalt": "percept",  # the same results give the same bytes
+    "text.parse_math": False,  # a class may be called "$5 to $10"
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than what a page puts in its place
+    "font.size": 10,
+    "legend.frameon": False,
+}
+PICTURE_STYLE: dict[Any, Any] = STYLE | {
+    "text.color": LIGHT,
+    "axes.edgecolor": LIGHT,
+    "axes.labelcolor": LIGHT,
+    "xtick.color": LIGHT,
+    "ytick.color": LIGHT,
+    "axes.grid": False,
+    "figure.facecolor": TILE,
+    "font.size": 8,
+}
+
+
+def shorten(label: str) -> str:
+    """Cut out of the middle: names of one family often differ only at the end."""
+    if len(label) <= LABEL:
+        return label
+    head = math.ceil((LABEL - 1) / 2)
+    return f"{label[:head]}…{label[head - LABEL + 1 :]}"
+
+
+def write_svg(figure: Figure, path: Path) -> Path:
+    """Write a figure of curves as an SVG file."""
+    return write(path, _svg(figure, path.stem))
+
+
+def _svg(figure: Figure, name: str) -> bytes:
+    """`figure` as an SVG element fit for a page: ids that no other figure has, and the page's text colour."""
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", bbox_inches="tight", metadata=nothing)
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :].replace(f": {INK}", ": currentColor")
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).encode()
+
+
+def png(figure: Figure) -> bytes:
+    """A picture as a PNG file's bytes."""
+    drawn, stream = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    picture = Image.open(drawn).convert("RGB")
+    # 256 colours: the eye sees no difference, and the file halves
+    picture.quantize(256, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
+    return stream.getvalue()
+
+
+def write(path: Path, data: bytes) -> Path:
+    """Put a figure's bytes in the place of `path`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return path

@@ -1,0 +1,260 @@
+"""What the network behind `known` learns from, beside the known pictures: pictures that are no sample of any class,
+made from nothing and from the known (outlier exposure; Hendrycks, Mazeika & Dietterich 2019), and the known as other
+pens would draw them, so that it is their shapes that it goes by."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.font_manager import get_font
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d
+
+from models.frontend import IMAGE_SIZE
+from pipeline.task import Augment
+from pipeline.train.distortion import Distortion
+from service.media.image import WHITE, MediaError, to_mnist_form
+
+STROKES = 4  # of a scribble, at most
+POINTS = 48  # that are drawn along a stroke
+BOX = 20.0  # pixels; the ink's longer side, as in MNIST
+PENS = (0.5, 0.75, 1.0, 1.35, 1.7, 2.1)  # pixels: radii
+FINE = 2  # pixels that a scribble is drawn with, for one of the picture: its edges are grey, as those of a scan are
+FONT = "DejaVuSans.ttf"  # comes with Matplotlib
+SCRIPTS = (  # Unicode's blocks: Armenian, Hebrew, Arabic, Lao, Georgian, Canadian syllabics and Tifinagh; and symbols
+    (0x531, 0x58F), (0x5D0, 0x5EA), (0x621, 0x64A), (0xE81, 0xEAE), (0x10A0, 0x10FF), (0x1401, 0x1676),
+    (0x2D30, 0x2D67), (0x2190, 0x23FF), (0x2600, 0x27BF),
+)  # fmt: skip
+PAGE = 80  # pixels that a glyph is drawn on
+THICKEST, BLUR = 3, 2.0  # pixels of them: that its strokes are thickened by, and blurred by, at most
+DRAWN = 4_000  # glyphs at most, if more are asked for they come again: drawing takes most of the time
+BENT = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
+PIECE = 1_000  # pictures that are drawn at a time
+SHARPEST = 4  # times the contrast between ink and paper
+
+
+def foreign(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """`n` pictures float32 (n, 784), 0 = background, 1 = ink, in no order; `pictures`, of the same form, are what is
+    known. A third are glyphs, a third known pictures turned, taken apart or laid on one another, the others scribbles
+    and textures."""
+    images = pictures.view(-1, IMAGE_SIZE, IMAGE_SIZE)
+    part = n // 15
+
+    def drawn() -> Tensor:
+        return images[torch.randint(len(images), (part,), generator=generator)]
+
+    makers: list[Callable[[], Tensor]] = [
+        lambda: _turned(drawn(), generator),
+        lambda: _joined(drawn(), drawn(), generator),
+        lambda: _broken(drawn(), generator),
+        lambda: _shuffled(drawn(), generator),
+        lambda: torch.maximum(drawn(), drawn()),
+        lambda: textures(2 * part, generator),
+        lambda: scribbles(3 * part, generator),
+        lambda: glyphs(n - 10 * part, generator),
+    ]
+    made, at = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE), 0
+    for make in makers:  # one after the other: what one has needed is free for the next
+        images_made = _centred(make())
+        made[at : at + len(images_made)] = images_made
+        at += len(images_made)
+    return made.flatten(1)
+
+
+def redrawn(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Each of the pictures float32 (n, 784) with thicker strokes, with thinner ones, or as it is, and sharper."""
+    drawn = [
+        torch.split(high * torch.rand(len(pictures), 1, 1, 1, generator=generator), PIECE)
+        for high in (3, 0.6, SHARPEST - 1)
+    ]
+    images = torch.split(pictures.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), PIECE)
+    return torch.cat([_redrawn(*part) for part in zip(images, *drawn, strict=True)]).flatten(1)
+
+
+def _redrawn(images: Tensor, pen: Tensor, share: Tensor, contrast: Tensor) -> Tensor:
+    thick, thin = max_pool2d(images, 3, 1, 1), -max_pool2d(-images, 3, 1, 1)
+    other = torch.where(pen < 1, thick, torch.where(pen < 2, thin, images))
+    lines = images.lerp(other, share)
+    sharp = ((lines - 0.5) * (1 + contrast) + 0.5).clamp(0, 1)
+    return sharp / sharp.amax((2, 3), keepdim=True).clamp(min=0.2)
+
+
+def scribbles(n: int, generator: torch.Generator) -> Tensor:
+    """One to four strokes of one pen, straight ones, arcs and waves, many joined or upright; scaled and centred as
+    MNIST's digits are. float32 (n, 28, 28), as of the other makers."""
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    along = torch.linspace(0, 1, POINTS)
+    strokes: list[Tensor] = []
+    for i in range(STROKES):
+        start = draw(0, 1, 2)
+        if i:  # half begin where the stroke before has ended or begun
+            before = torch.where(draw(0, 1, 1) < 0.6, strokes[-1][:, -1], strokes[-1][:, 0])
+            start = torch.where(draw(0, 1, 1) < 0.6, before, start)
+        end = draw(0, 1, 2)
+        kind = draw(0, 1, 1)  # upright, level, or any direction
+        end = torch.where(torch.cat([kind < 0.3, (kind > 0.3) & (kind < 0.6)], 1), start, end)
+        line = start[:, None] + along[:, None] * (end - start)[:, None]
+        turn = torch.where(draw(0, 1, 1) < 0.5, 1.0, -1.0) * draw(0.5 * math.pi, 2 * math.pi, 1)
+        angle = draw(0, 2 * math.pi, 1) + turn * along
+        circle = torch.stack([angle.cos(), angle.sin()], 2) * draw(0.1, 0.4, 1, 2)
+        arc = start[:, None] + circle - circle[:, :1]
+        across = (end - start).flip(1) * torch.tensor([-1.0, 1.0])
+        wave = line + draw(-0.6, 0.6, 1, 1) * (2 * math.pi * along).sin()[:, None] * across[:, None]
+        shape = draw(0, 1, 1, 1)
+        stroke = torch.where(shape < 0.5, line, torch.where(shape < 0.85, arc, wave))
+        if i:  # a stroke that is not there repeats the first
+            stroke = torch.where(draw(0, 1, 1, 1) < 0.3 + 0.1 * i, strokes[0], stroke)
+        strokes.append(stroke)
+    points = torch.cat(strokes, 1)
+    radius = torch.tensor(PENS)[torch.randint(len(PENS), (n,), generator=generator)]
+    low, high = points.amin(1, keepdim=True), points.amax(1, keepdim=True)
+    size = (high - low).amax(2, keepdim=True).clamp(min=0.05)
+    points = (points - low) / size * (BOX - 2 * radius.view(-1, 1, 1))
+    points = points + IMAGE_SIZE / 2 - points.mean(1, keepdim=True)
+    drawn = zip(torch.split(points, PIECE), torch.split(radius, PIECE), strict=True)
+    return torch.cat([_scribbled(*part) for part in drawn])
+
+
+def _scribbled(points: Tensor, radius: Tensor) -> Tensor:
+    """What pens of those radii (n,) leave at the points (n, P, 2), in pixels."""
+    paths = _splat((FINE * points).clamp(0, FINE * IMAGE_SIZE - 1.01))
+    for r in PENS:
+        of_pen = radius == r
+        reach = math.ceil(FINE * r)
+        offsets = torch.arange(-reach, reach + 1.0)
+        disc = (FINE * r + 0.5 - torch.hypot(offsets[:, None], offsets)).clamp(0, 1)
+        paths[of_pen] = conv2d(paths[of_pen], disc[None, None], padding=reach).clamp(max=1)
+    pictures = avg_pool2d(paths, FINE)[:, 0]
+    return pictures / pictures.amax((1, 2), keepdim=True)
+
+
+def glyphs(n: int, generator: torch.Generator) -> Tensor:
+    """Characters of scripts in which none is written as in Latin, and of no script; by pens of any width, more or less
+    sharp; half of them distorted. float32 (n, 28, 28), as of the other makers."""
+    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONT
+    typeface = ImageFont.truetype(font, PAGE // 2)
+    known = sorted(get_font(str(font)).get_charmap())
+    characters = [chr(code) for code in known if any(first <= code <= last for first, last in SCRIPTS)]
+    drawn = [_page(characters, typeface, generator) for _ in range(min(n, DRAWN))]
+    bank = torch.from_numpy(np.stack(drawn)).to(torch.float32) / WHITE
+    pictures = bank[torch.arange(n) % len(bank)]
+    distorted = pictures[: n // 2].flatten(1)
+    Distortion(BENT, 0.0, torch.device("cpu"))(distorted, generator)
+    pictures[: n // 2] = distorted.view(-1, IMAGE_SIZE, IMAGE_SIZE)
+    return pictures
+
+
+def _page(characters: Sequence[str], typeface: ImageFont.FreeTypeFont, generator: torch.Generator) -> NDArray[np.uint8]:
+    """One character in the form of MNIST's digits, uint8 (28, 28)."""
+    while True:
+        which, thick = (int(torch.randint(m, (1,), generator=generator)) for m in (len(characters), THICKEST + 1))
+        blur = BLUR * float(torch.rand(1, generator=generator))
+        page = Image.new("L", (PAGE, PAGE), 0)
+        place = (PAGE // 2, PAGE // 2)
+        ImageDraw.Draw(page).text(place, characters[which], fill=WHITE, font=typeface, anchor="mm", stroke_width=thick)
+        with suppress(MediaError):  # it has no ink
+            return to_mnist_form(np.asarray(page.filter(ImageFilter.GaussianBlur(blur))))
+
+
+def textures(n: int, generator: torch.Generator) -> Tensor:
+    """Noise and gradients, fine or smooth, over the whole picture or in a patch of any shape. float32 (n, 28, 28)."""
+
+    def field(least: int) -> Tensor:
+        """Smooth noise; each picture has one of several sizes of grain."""
+        sizes = [s for s in (2, 4, 7, 14, 28) if s >= least]
+        parts = [torch.randn(-(-n // len(sizes)), 1, s, s, generator=generator) for s in sizes]
+        smooth = torch.cat([interpolate(p, IMAGE_SIZE, mode="bilinear", align_corners=True) for p in parts])[:n, 0]
+        smooth = smooth[torch.randperm(n, generator=generator)]
+        lowest, highest = smooth.amin((1, 2), keepdim=True), smooth.amax((1, 2), keepdim=True)
+        return (smooth - lowest) / (highest - lowest)
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
+
+    floor = draw(-0.5, 0.9)  # below which there is no ink: few grains, or a full surface
+    grain = ((field(2) - floor) / (1 - floor)).clamp(min=0)
+    shape = torch.zeros(n, IMAGE_SIZE, IMAGE_SIZE)
+    shape[:, 4:-4, 4:-4] = 1
+    patch = avg_pool2d(shape * field(2), 3, 1, 1) > draw(0.2, 0.6)
+    whole = draw(0, 1) < 0.4
+    made = torch.where(whole, grain, grain * patch)
+    return made / made.amax((1, 2), keepdim=True).clamp(min=1e-3)
+
+
+def _turned(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each turned by a quarter, or mirrored along a diagonal."""
+    ways = (images.rot90(1, (1, 2)), images.rot90(3, (1, 2)), images.transpose(1, 2), images.flip(1, 2).transpose(1, 2))
+    way = torch.randint(len(ways), (len(images),), generator=generator)
+    return torch.stack(ways)[way, torch.arange(len(images))]
+
+
+def _joined(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
+    """The upper or left half of each, with the other half of another."""
+    joined, half = images.clone(), IMAGE_SIZE // 2
+    upright = torch.rand(len(images), generator=generator) < 0.5
+    joined[upright, half:] = others[upright, half:]
+    joined[~upright, :, half:] = others[~upright, :, half:]
+    return joined
+
+
+def _broken(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each broken along a row or a column, the further part moved along the break by 3 to 7 pixels."""
+    n = len(images)
+    place = torch.arange(IMAGE_SIZE).expand(n, IMAGE_SIZE)
+    far = place >= torch.randint(8, 21, (n, 1), generator=generator)
+    way = 2 * torch.randint(2, (n, 1), generator=generator) - 1
+    moved = torch.where(far, way * torch.randint(3, 8, (n, 1), generator=generator), 0)  # of each row
+    source = (torch.arange(IMAGE_SIZE) - moved.unsqueeze(2)) % IMAGE_SIZE
+    across = torch.rand(n, 1, 1, generator=generator) < 0.5
+    rows = images.gather(2, source)
+    columns = images.transpose(1, 2).gather(2, source).transpose(1, 2)
+    return torch.where(across, rows, columns)
+
+
+def _shuffled(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each cut into 4 × 4 tiles, of which some have changed places."""
+    n, side = len(images), IMAGE_SIZE // 4
+    tiles = images.view(n, 4, side, 4, side).transpose(2, 3).reshape(n, 16, side, side)
+    stays = torch.rand(n, 16, generator=generator) < torch.rand(n, 1, generator=generator)
+    home = torch.arange(16.0)
+    # Those that move are sorted by chance among themselves: each to the place of another of them.
+    key = torch.where(stays, torch.inf, torch.rand(n, 16, generator=generator)).argsort(1)
+    places = torch.where(stays, torch.inf, home).argsort(1)
+    order = torch.arange(16).repeat(n, 1).scatter(1, places, key)
+    order = torch.where(stays, torch.arange(16), order)
+    tiles = tiles.gather(1, order[:, :, None, None].expand_as(tiles))
+    return tiles.view(n, 4, 4, side, side).transpose(2, 3).reshape(n, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def _centred(images: Tensor) -> Tensor:
+    """Each moved by whole pixels, so that its centre of mass is that of MNIST's pictures."""
+    mass = images.sum((1, 2)).clamp(min=1e-6)
+    place = torch.arange(IMAGE_SIZE)
+    for axis in (1, 2):
+        centre = (images.sum(3 - axis) * place).sum(1) / mass
+        source = (place + (centre - IMAGE_SIZE / 2).round().long()[:, None]) % IMAGE_SIZE
+        index = source.unsqueeze(3 - axis).expand_as(images)
+        images = images.gather(axis, index)
+    return images
+
+
+def _splat(points: Tensor) -> Tensor:
+    """Points (n, P, 2) in fine pixels, shared out to the four pixels around each: float32 (n, 1, 56, 56)."""
+    n, side = len(points), FINE * IMAGE_SIZE
+    corner = points.floor()
+    part = points - corner
+    ink = torch.zeros(n, side * side)
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = (part[..., 0] if dy else 1 - part[..., 0]) * (part[..., 1] if dx else 1 - part[..., 1])
+        index = (corner[..., 0] + dy) * side + corner[..., 1] + dx
+        ink.scatter_add_(1, index.long(), weight)
+    return ink.clamp(max=1).view(n, 1, side, side)

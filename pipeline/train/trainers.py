@@ -1,0 +1,412 @@
+"""What trains the networks for one epoch: closed-form steps for one network or many, or autograd, which judges them.
+
+Both take their mini-batches from a `Feed`, so that the same seed gives both the same samples in the same order.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.card import Kind
+from models.classifier import loss
+from models.mlp import MLP
+from models.steps import llvm
+from models.steps.closed_form import BETAS, EPSILON, MANY, MOMENTUM, Backprop
+from models.steps.reference import Penalties
+from models.steps.sparse import Differences, Picked, background
+from pipeline.task import Train
+from pipeline.threads import Pace, threads
+from pipeline.train.data import Rows, Table, take
+
+WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
+CALLS = 4_000_000  # multiplications that take as long as PyTorch's calls for a step
+COMPILED = 20_000_000_000  # of a training's first layers and calls, for which compiling is worth its time
+CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A split on the device: features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A split whose features stay in their file, float32 (N, D), and only their targets lie on the device."""
+
+    x: Table
+    y: Tensor
+
+
+class Samples(Protocol):
+    """What a `Feed` takes samples from: a `Batch`, or features that are not in memory."""
+
+    @property
+    def x(self) -> Tensor | Rows: ...
+
+    @property
+    def y(self) -> Tensor: ...
+
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Feed:
+    """The mini-batches of every epoch: the seed and the number of the epoch alone decide them.
+
+    "..." stands for nothing where all networks see the same batches, and for their number M where each sees its own.
+
+    Parameters
+    ----------
+    data, seeds : one for each network; the same object and seed twice mean the same batches
+    batch_size : B, or the number of samples if that is less
+    transform : what is done to samples (N, D) as they are fed, in place, with a generator of its own randomness
+    mix : α of mixup (Zhang et al. 2018), for networks that share their batches: each sample is fed as a mixture with
+        the one before it in its batch, and so is its target; the larger share, drawn from Beta(α, α), is its own
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Samples],
+        seeds: Sequence[int],
+        batch_size: int,
+        transform: Change | None = None,
+        mix: float = 0.0,
+    ) -> None:
+        sets = list({id(batch): batch for batch in data}.values())
+        starts = accumulate((len(batch.y) for batch in sets), initial=0)
+        offsets = {id(batch): start for batch, start in zip(sets, starts, strict=False)}
+        columns = [(offsets[id(batch)], len(batch.y), seed) for batch, seed in zip(data, seeds, strict=True)]
+        self.shared = len(set(columns)) == 1
+        self.columns = columns[:1] if self.shared else columns
+        self.transform, self.mix = transform, mix
+        self.x, self.y = (sets[0].x, sets[0].y) if len(sets) == 1 else _joined(sets)
+        self.device = self.y.device
+        counts = [n for _, n, _ in columns]
+        self.batch_size = min(batch_size, max(counts))
+        self.n_steps = -(-max(counts) // self.batch_size)
+        #: (steps, ..., 1, B): 1 / n for each of a batch's n samples, 0 for what only fills it up
+        self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
+        self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
+        self.counts = torch.tensor(counts, device=self.device)
+        self.partners: Tensor | None = None
+        #: every epoch has the samples as they are
+        self.as_stored = isinstance(self.x, Tensor) and transform is None and not mix
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""
+        shuffled: dict[tuple[int, int], Tensor] = {}
+        rows = []
+        for offset, n, seed in self.columns:
+            if (n, seed) not in shuffled:
+                shuffled[n, seed] = torch.randperm(n, generator=self._generator(seed, epoch), device=self.device)
+            filling = self.n_steps * self.batch_size - n
+            rows.append(torch.nn.functional.pad(shuffled[n, seed], (0, filling)) + offset)
+        return self._shaped(rows)
+
+    def partner_shares(self, epoch: int) -> Tensor | None:
+        """How much of each sample of an epoch is its partner, 0 … ½, float32 (steps, B); None if nothing is mixed."""
+        if not self.mix:
+            return None
+        rng = np.random.default_rng(self.randomness(epoch).initial_seed())  # torch draws no Beta from a generator
+        drawn = rng.beta(self.mix, self.mix, (self.n_steps, self.batch_size)).astype(np.float32)
+        return torch.from_numpy(np.minimum(drawn, 1 - drawn)).to(self.device)
+
+    def targets(self, y: Tensor, n_outputs: int, shares: Tensor | None = None) -> Tensor:
+        """Targets of batches (steps, ..., B) as columns, float32 (steps, ..., K, B): one-hot; for K = 1 as they are;
+        mixed where there are `partner_shares`."""
+        columns = self._columns(y, n_outputs)
+        return columns if shares is None else columns.lerp(columns.roll(1, -1), shares.unsqueeze(-2))
+
+    def _columns(self, y: Tensor, n_outputs: int) -> Tensor:
+        if y.is_floating_point():
+            return y.mT.contiguous()
+        if n_outputs == 1:
+            return y.unsqueeze(-2).to(torch.float32)
+        steps, *lead, size = y.shape
+        return torch.zeros(steps, *lead, n_outputs, size, device=y.device).scatter_(-2, y.unsqueeze(-2), 1.0)
+
+    def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator, shares: Tensor | None = None) -> None:
+        """The samples of indices (..., B) into float32 (..., B, D), mixed where there are `partner_shares` (..., B)."""
+        flat = out.view(-1, out.shape[-1])
+        take(self.x, rows.flatten(), flat)
+        if shares is not None:
+            if self.partners is None:  # as many as the first, which is the largest
+                self.partners = torch.empty_like(flat)
+            partners = self.partners[: len(flat)]
+            take(self.x, rows.roll(1, -1).flatten(), partners)
+            flat.lerp_(partners, shares.flatten().unsqueeze(1))
+        if self.transform:
+            self.transform(flat, generator)
+
+    def randomness(self, epoch: int) -> torch.Generator:
+        """The generator of an epoch's distortions."""
+        return self._generator(self.columns[0][2], ~epoch)
+
+    def chunk(self) -> int:
+        """How many batches to gather at a time: what a CPU's cache holds, or a quarter of a GPU's free memory."""
+        room = CHUNK if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 4
+        step = len(self.columns) * self.batch_size * self.x.shape[1] * self.x.element_size()
+        return max(1, min(self.n_steps, room // step))
+
+    def _shaped(self, columns: Sequence[Tensor]) -> Tensor:
+        """Columns (steps · B,), one or one for each network → (steps, ..., B)."""
+        if len(columns) == 1:
+            return columns[0].view(self.n_steps, self.batch_size)
+        return torch.stack([c.view(self.n_steps, self.batch_size) for c in columns], 1)
+
+    def _weights(self, n: int) -> Tensor:
+        full, rest = divmod(n, self.batch_size)
+        weights = torch.zeros(self.n_steps * self.batch_size, device=self.device)
+        weights[: full * self.batch_size] = 1 / self.batch_size
+        weights[full * self.batch_size : n] = 1 / max(rest, 1)
+        return weights
+
+    def _generator(self, seed: int, epoch: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
+
+
+def _joined(sets: Sequence[Samples]) -> tuple[Tensor, Tensor]:
+    in_memory = [s for s in sets if isinstance(s, Batch)]
+    assert len(in_memory) == len(sets), "only one data set may be trained on from its file"
+    return torch.cat([s.x for s in in_memory]), torch.cat([s.y for s in in_memory])
+
+
+class ClosedForm:
+    """Closed-form steps (`models.steps.closed_form`) for one network or many; on a GPU as CUDA graphs.
+
+    A graph holds the steps of a chunk: of a whole epoch, where its samples fit into a quarter of the free memory.
+    Nothing waits for the GPU inside an epoch.
+
+    Parameters
+    ----------
+    options : one for each network; they differ in learning rate, penalties and seed alone
+    """
+
+    def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
+        self.feed, self.kind = feed, kind
+        self.chunk = feed.chunk()
+        own = (len(feed.columns),) if len(feed.columns) > 1 else ()
+        self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
+        is_compiled = self._is_worth_compiling(networks, options[0].epochs)
+        units = networks[0].linear()[0].out_features
+        self.differences = self._differences(units) if is_compiled and feed.shared else None
+        self.backprop = Backprop(
+            networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
+            [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
+            is_compiled, self.differences.background if self.differences else None,
+        )  # fmt: skip
+        lead = (len(networks),) if len(networks) > 1 else ()
+        self.n_outputs = networks[0].linear()[-1].out_features
+        self.z = torch.empty(feed.n_steps, *lead, self.n_outputs, feed.batch_size, device=feed.device)
+        self.t: Tensor | None = None
+        self.graphs: dict[int, Any] = {}
+        self.pace = Pace()
+        for active in set(feed.active):
+            self.backprop.prepare(active)
+
+    def _is_worth_compiling(self, networks: Sequence[MLP], epochs: int) -> bool:
+        feed, linear = self.feed, networks[0].linear()
+        if feed.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MANY:
+            return False
+        step = feed.batch_size * linear[0].weight.numel() + CALLS
+        return len(networks) * epochs * feed.n_steps * step > COMPILED and llvm.works()
+
+    @torch.inference_mode()
+    def _differences(self, units: int) -> Differences | None:
+        """Of all samples, or place for a chunk's if each epoch changes them; None where dense products are faster."""
+        feed = self.feed
+        if feed.as_stored:
+            assert isinstance(feed.x, Tensor)
+            common = background(feed.x, units, feed.batch_size, False)
+            return None if common is None else Differences.of(feed.x, common)
+        rows, shares = feed.order(0)[: self.chunk], feed.partner_shares(0)
+        feed.fill(rows, self.x, feed.randomness(0), None if shares is None else shares[: self.chunk])
+        x = self.x.flatten(0, 1)
+        common = background(x, units, feed.batch_size, True)
+        return None if common is None else Differences(common, len(x), x.numel())
+
+    @torch.inference_mode()
+    def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        """Take every step of an epoch, its learning rate times `factor`; mean loss and accuracy (M,), see `measure`."""
+        feed = self.feed
+        self.backprop.set_rate(factor)
+        order = feed.order(number)
+        with threads(1):
+            y, shares = feed.y[order], feed.partner_shares(number)
+            targets = feed.targets(y, self.n_outputs, shares)
+        self.t = targets if self.t is None or feed.device.type == "cpu" else self.t.copy_(targets)
+        randomness = feed.randomness(number)
+        for start in range(0, feed.n_steps, self.chunk):
+            stop = min(start + self.chunk, feed.n_steps)
+            with self.pace.piece() as self.backprop.threads:
+                mixed = None if shares is None else shares[start:stop]
+                self._run(start, stop, self._samples(order[start:stop], randomness, mixed))
+        with threads(1):
+            return measure(self.z, y, feed, self.kind)
+
+    def _samples(self, rows: Tensor, randomness: torch.Generator, shares: Tensor | None) -> Iterable[Tensor | Picked]:
+        """What the steps of a chunk are given."""
+        differences = self.differences
+        if differences and self.feed.as_stored:
+            return [Picked(differences, batch) for batch in rows]
+        x = self.x[: len(rows)]
+        self.feed.fill(rows, x, randomness, shares)
+        if not differences:
+            return x
+        differences.take(x.flatten(0, 1))
+        return [Picked(differences, batch) for batch in torch.arange(rows.numel()).view(rows.shape)]
+
+    def _run(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> None:
+        if self.feed.device.type == "cpu":
+            self._steps(start, stop, samples)
+            return
+        if start not in self.graphs:
+            self.graphs[start] = self._capture(start, stop, samples)
+        self.graphs[start].replay()
+
+    def _steps(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> None:
+        assert self.t is not None
+        batches = zip(samples, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
+        for active, (x, t, w, z) in zip(self.feed.active[start:stop], batches, strict=True):
+            self.backprop.step(x, t, w, z, active)
+
+    def _capture(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> Any:
+        """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs leaves no trace."""
+        before = {name: tensor.clone() for name, tensor in self.backprop.state().items()}
+        products = torch.backends.cuda.matmul
+        precision, products.fp32_precision = products.fp32_precision, "tf32"
+        try:
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                # A batch in four begins at 16 bytes: each kernel is compiled.
+                self._steps(start, min(stop, start + 4), samples)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._steps(start, stop, samples)
+        finally:
+            products.fp32_precision = precision
+        self.backprop.load(before)
+        return graph
+
+    def state(self) -> dict[str, Any]:
+        return self.backprop.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.backprop.load(state)
+
+
+class Autograd:
+    """The same steps by PyTorch's automatic differentiation and torch.optim, for one network."""
+
+    def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
+        (self.mlp,), self.feed, self.kind, (self.options,) = networks, feed, kind, options
+        rate = self.options.learning_rate
+        self.optimizer: torch.optim.Optimizer
+        if self.options.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(self.mlp.parameters(), rate, BETAS, EPSILON, fused=True)
+        else:
+            momentum = MOMENTUM if self.options.optimizer == "momentum" else 0.0
+            self.optimizer = torch.optim.SGD(self.mlp.parameters(), rate, momentum, fused=True)
+
+    def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        """As `ClosedForm.epoch`."""
+        with threads(threads_for(self.options.batch_size, self.mlp)):
+            return self._epoch(number, factor)
+
+    def _epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        feed, kind = self.feed, self.kind
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * factor
+        order, randomness = feed.order(number), feed.randomness(number)
+        n_outputs, shares = self.mlp.linear()[-1].out_features, feed.partner_shares(number)
+        soft = None if shares is None else feed.targets(feed.y[order], n_outputs, shares).mT
+        z = torch.empty(feed.n_steps, feed.batch_size, n_outputs, device=feed.device)
+        x = torch.empty(feed.chunk(), feed.batch_size, feed.x.shape[1], device=feed.device)
+        for start in range(0, feed.n_steps, len(x)):
+            rows = order[start : start + len(x)]
+            feed.fill(rows, x[: len(rows)], randomness, None if shares is None else shares[start : start + len(rows)])
+            for s, (batch, indices) in enumerate(zip(x, rows, strict=False), start):
+                n = min(feed.batch_size, len(feed.y) - s * feed.batch_size)  # the last batch may be smaller
+                logits, activations = self.mlp.with_activations(batch[:n])
+                target = feed.y[indices[:n]] if soft is None else soft[s, :n]
+                objective = loss(logits, target, kind) + penalty(self.mlp, activations, self.options)
+                self.optimizer.zero_grad()
+                objective.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                z[s, :n] = logits.detach()
+        return measure(z.mT, feed.y[order], feed, kind)
+
+    def state(self) -> dict[str, Any]:
+        return {"mlp": self.mlp.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.mlp.load_state_dict(state["mlp"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor | float:
+    """R(θ) = l1 Σ|w| + l2 Σw² over the weights, not the biases, plus the activity penalties of the hidden layers.
+
+    Those are sums over the units and means over the batch, so that they do not grow with it.
+    """
+    total: Tensor | float = 0.0
+    for a in activations:
+        if options.activity_l1:
+            total = total + options.activity_l1 * a.abs().sum() / len(a)
+        if options.activity_l2:
+            total = total + options.activity_l2 * a.square().sum() / len(a)
+    for w in mlp.weights():
+        if options.l1:
+            total = total + options.l1 * w.abs().sum()
+        if options.l2:
+            total = total + options.l2 * w.square().sum()
+    return total
+
+
+def threads_for(n_samples: int, mlp: MLP) -> int:
+    """Threads that pay whatever else the machine does, for products of that many samples with the weights."""
+    return max(1, n_samples * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
+
+
+def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:
+    """Mean loss, without the penalties, and accuracy of an epoch's samples as they were met.
+
+    Logits z float32 (steps, ..., K, B) and targets y (steps, ..., B) or (steps, ..., B, K) → float64 (M,) each; the
+    accuracy of a regression is NaN.
+    """
+    total, correct = totals(z, y, feed.weights.squeeze(-2) > 0, kind)
+    return total / feed.counts, correct / feed.counts
+
+
+def totals(z: Tensor, y: Tensor, counted: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+    """As `measure`, the sums over the samples that are `counted`, bool (steps, ..., B)."""
+    if z.ndim - 1 > counted.ndim:  # networks that share their batches
+        counted, y = counted.unsqueeze(1), y.unsqueeze(1)
+    if kind == "regression":
+        losses = (z.mT - y).square().mean(-1)
+        hits = torch.full_like(losses, math.nan)
+    elif kind == "binary":
+        z = z.squeeze(-2)
+        truth = y.to(z.dtype).expand_as(z)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(z, truth, reduction="none")
+        hits = (z > 0) == (truth > 0)
+    else:
+        index = y.unsqueeze(-2).expand(*z.shape[:-2], 1, -1)
+        losses = -torch.log_softmax(z, -2).gather(-2, index).squeeze(-2)
+        hits = z.max(-2).indices == y  # several times as fast as argmax
+    # Batch by batch first, which no number of threads divides otherwise.
+    total, correct = (
+        torch.where(counted, values, 0).sum(-1, dtype=torch.float64).sum(0).view(-1) for values in (losses, hits)
+    )
+    return total, correct

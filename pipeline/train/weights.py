@@ -1,0 +1,103 @@
+"""`weights.pt`: what training found, as tensors only, with the facts that later stages need."""
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import frontend
+from models.card import Kind
+from models.classifier import Classifier, Standardize, n_outputs
+from models.mlp import MLP
+from pipeline.extract import Features
+from pipeline.run import replacing, require
+from pipeline.task import Task, UserError
+
+FILE = "weights.pt"
+_FACTS = "facts"  # the tensor that holds the facts: UTF-8 JSON as uint8
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How the weights came about; with the tensors it is enough to build the classifier."""
+
+    labels: tuple[str, ...]
+    kind: Kind
+    features: dict[str, Any]  # the task's sections
+    model: dict[str, Any]
+    train: dict[str, Any]
+    data_digest: str
+    epochs: int
+    best_epoch: int  # the epoch whose weights these are
+    seconds: float
+    device: str
+    with_validation: bool = False  # whether the validation samples were trained on too
+    known: float | None = None  # least familiarity that counts as known; None where the classifier has no familiarity
+
+
+def begin(task: Task, features: Features, device: str) -> Facts:
+    """The facts of a training that is about to start."""
+    return Facts(
+        labels=features.labels,
+        kind=features.kind,
+        features=features.task["features"],
+        model=task.model.model_dump(mode="json"),
+        train=task.train.model_dump(mode="json"),
+        data_digest=features.data_digest(),
+        epochs=0, best_epoch=0, seconds=0.0, device=device,
+    )  # fmt: skip
+
+
+def network(facts: Facts) -> Classifier:
+    """The classifier that the facts describe, its weights as initialised from the seed."""
+    front = frontend.build(facts.features)
+    mlp = MLP(
+        front.n_features,
+        facts.model["hidden"],
+        n_outputs(facts.kind, len(facts.labels)),
+        facts.model["activation"],
+        facts.train["seed"],
+        facts.model["init"],
+    )
+    classifier = Classifier(front, Standardize(front.n_features), mlp, facts.kind)
+    if facts.known is not None:
+        classifier.add_familiarity()
+    return classifier
+
+
+def save(path: Path, classifier: Classifier, facts: Facts) -> None:
+    # Copies: a view would be saved with the whole buffer that it is part of.
+    tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
+    text = json.dumps(asdict(facts), ensure_ascii=False).encode()
+    tensors[_FACTS] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
+    with replacing(path) as temporary:
+        torch.save(tensors, temporary)
+
+
+def file_digest(run: Path) -> str:
+    """SHA-256 of the run's weights file: ties a report to the weights that it judged."""
+    return sha256(require(run / FILE, "train").read_bytes()).hexdigest()
+
+
+def load(path: Path) -> tuple[Classifier, Facts]:
+    """The trained classifier, on the CPU, and its facts.
+
+    Raises
+    ------
+    UserError : no such file, or not one of ours
+    """
+    try:
+        tensors = torch.load(require(path, "train"), weights_only=True, map_location="cpu")
+        values = json.loads(tensors.pop(_FACTS).numpy().tobytes())
+        facts = Facts(**values | {"labels": tuple(values["labels"])})
+        classifier = network(facts)
+        classifier.load_state_dict(tensors)
+    except UserError:
+        raise
+    except Exception as error:  # torch's loader raises many kinds, and all mean the same to the user
+        raise UserError(f"{path}: not a weights file ({type(error).__name__}); run `percept train` again") from None
+    return classifier.eval(), facts

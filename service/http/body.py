@@ -1,0 +1,157 @@
+"""The body of a request: read no further than the limits allow, and the file taken out of a form."""
+
+import asyncio
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.http.admission import Entry
+from service.http.connections import AHEAD, has_arrived
+from service.http.request import Request
+from service.media.limits import MediaError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+SECONDS = 30  # for a body to arrive, and one more for each SLOWEST bytes that have; a slower client is turned away
+SLOWEST = 256 * 2**10  # bytes a second
+FIELDS = 8  # of a form that are kept
+FIELD = 256  # bytes of a field that is no file, at most: it names a model or the seconds of a window
+
+
+async def read_file(request: Request, max_bytes: int, entry: Entry | None = None) -> tuple[bytes, str, dict[str, str]]:
+    """The file that the request carries, as its body or as a field of a form; the content type it declares; and the
+    other fields of the form.
+
+    The bytes are in memory once: they are kept as they arrive, and BytesIO gives them without a copy.
+
+    Parameters
+    ----------
+    entry : takes its places when the body is there, or `AHEAD` bytes of it
+
+    Raises
+    ------
+    MediaError : 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if the
+        form holds no file, 415 if it is compressed
+    Refusal : 503 if there is no place
+    """
+    declared = request.header(b"content-type")
+    if declared.startswith(b"multipart/form-data"):
+        return await _first_file(request, max_bytes, entry, parse_options_header(declared)[1].get(b"boundary", b""))
+    return await read(request, max_bytes, entry), declared.partition(b";")[0].strip().lower().decode("latin-1"), {}
+
+
+async def read(request: Request, max_bytes: int, entry: Entry | None = None) -> bytes:
+    """The whole body. Raises what `read_file` does."""
+    body = io.BytesIO()
+
+    def write(chunk: bytes) -> None:
+        nonlocal body
+        if body.tell():
+            body.write(chunk)
+        else:
+            body = io.BytesIO(chunk)  # which shares it, for most bodies are one chunk
+            body.seek(0, io.SEEK_END)
+
+    await _read(request, max_bytes, entry, write)
+    return body.getvalue()
+
+
+async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Callable[[bytes], object]) -> None:
+    """Hand the body to `write`, chunk by chunk."""
+    too_large = f"the body is larger than the {max_bytes} bytes allowed"
+    length = request.content_length()
+    if (length or 0) > max_bytes:
+        raise MediaError(413, too_large)
+    if request.header(b"content-encoding") not in (b"", b"identity"):
+        raise MediaError(415, "a compressed body is not read; send it as it is")
+    size, more, start = 0, True, asyncio.get_running_loop().time()
+    try:
+        # Most bodies come with their header, and do without a timer.
+        async with asyncio.timeout(None if has_arrived(request.receive) else SECONDS) as deadline:
+            while more:
+                chunk, more = await request.piece()
+                size += len(chunk)
+                if size > max_bytes:
+                    raise MediaError(413, too_large)
+                if entry and size > AHEAD:
+                    entry.take(complete=False)
+                write(chunk)
+                if more:
+                    deadline.reschedule(start + SECONDS + size / SLOWEST)
+    except TimeoutError as error:
+        raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
+    if entry:
+        entry.take()
+
+
+async def _first_file(
+    request: Request, max_bytes: int, entry: Entry | None, boundary: bytes
+) -> tuple[bytes, str, dict[str, str]]:
+    """The first field of a multipart/form-data body that is a file, whatever its name, its content type, and the
+    fields that are none."""
+    form = _Form()
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        await _read(request, max_bytes, entry, parser.write)
+        parser.finalize()
+    except FormParserError as error:
+        raise MediaError(400, f"the form cannot be read: {error}") from error
+    if not form.complete:
+        raise MediaError(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
+    return form.data.getvalue(), form.content_type, form.fields
+
+
+class _Form:
+    """Keeps the first file of the parts that a MultipartParser announces, and what stands in short other fields."""
+
+    def __init__(self) -> None:
+        self.data = io.BytesIO()
+        self.content_type = ""
+        self.complete = False
+        self.fields: dict[str, str] = {}
+        self._field = ""
+        self._name = self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._is_file = False
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._headers.clear,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+        }
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        self._field = "" if b"filename" in options else options.get(b"name", b"").decode("latin-1")
+        self._is_file = b"filename" in options and not self.complete
+        if self._is_file:
+            self.content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self.data.write(data[start:end])
+        elif self._field and len(self.fields) < FIELDS:
+            text = self.fields.get(self._field, "") + data[start:end].decode("latin-1")
+            self.fields[self._field] = text[:FIELD]
+
+    def _part_end(self) -> None:
+        self.complete = self.complete or self._is_file

@@ -1,0 +1,67 @@
+"""Structured logs, where the operator asks for them: one JSON object a line, for requests and for all else."""
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from service.http.request import Request
+
+VARIABLE = "PERCEPT_LOG"
+
+requests = logging.getLogger("percept.requests")
+
+
+class JSONFormatter(logging.Formatter):
+    """A record as one JSON object: time, level, logger, message or the fields of a request, and a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        line |= getattr(record, "fields", None) or {"message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def wanted() -> bool:
+    """Whether PERCEPT_LOG asks for JSON. Raises ValueError if it asks for anything else."""
+    text = os.environ.get(VARIABLE, "")
+    if text not in ("", "json"):
+        raise ValueError(f"{VARIABLE}={text}: expected json")
+    return text == "json"
+
+
+def set_up() -> None:
+    """Write every logger's records to the standard output as JSON, and one for each request."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JSONFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    for name in ("bentoml", "uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    requests.setLevel(logging.INFO)
+
+
+def request(request: Request, request_id: str, route: str, status: int, seconds: float) -> None:
+    """One line of the log of requests."""
+    client = request.scope.get("client") or ("", 0)
+    fields = {
+        "request_id": request_id,
+        "client": client[0],
+        "method": request.method,
+        "route": route,
+        "path": request.path[:200],
+        "status": status,
+        "seconds": round(seconds, 6),
+        **request.told,
+    }
+    requests.info("", extra={"fields": fields})

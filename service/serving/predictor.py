@@ -1,0 +1,230 @@
+"""One ONNX model and its card: a file's bytes, or an array, to the answer that HTTP and `percept predict` give."""
+
+import io
+import json
+import math
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
+from service.media.image import SILENCE, check_bytes, decode_audio, decode_image, peak
+from service.media.limits import EXPECTED, Limits, MediaError, unreadable
+from service.serving.drift import Drift
+
+FALSE = np.array(False)
+MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
+PIECE = 60  # seconds of a recording that go through the graph at once, at most: they take it 75 MB
+BATCH = 4  # seconds of windows that do: one by one takes longer, and so do more, out of the cache
+MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
+
+
+class Predictor:
+    """An ONNX Runtime session, trusted to take and give what the card inside the file says."""
+
+    def __init__(self, path: str | Path, card_file: str | Path | None = None) -> None:
+        """Opens the ONNX file at `path`; with the card that lies beside it, only if it is the very file that was
+        exported with it.
+
+        Raises ValueError if the file carries no card or not the one beside it, OSError if a file cannot be read, and
+        what ONNX Runtime raises if it cannot.
+        """
+        model = Path(path).read_bytes()
+        if card_file is not None:
+            check_seal(model, Path(card_file).read_bytes())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # the graphs are small: a pool of threads costs more than it gains
+        options.log_severity_level = 3  # errors
+        options.enable_mem_pattern = False  # one is kept for each length of recording, and takes half as much again
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+        if card is None:
+            raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
+        self.card = ModelCard.model_validate_json(card)
+        self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
+        self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
+        self.drift = Drift(self.card.groups)
+        self._watched = [FEATURES] if self.card.groups and self.card.input.kind != "image" else []
+
+    def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
+        """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28), float32 (T,) or
+        float32 (D,). Raises MediaError."""
+        match self.card.input.kind:
+            case "image":
+                return decode_image(data, limits)
+            case "audio":
+                assert self.card.input.sample_rate is not None
+                return decode_audio(data, self.card.input.sample_rate, limits)
+            case "vector":
+                check_bytes(len(data), "vector", limits)
+                return decode_vector(data, self.card.input.shape[-1])
+
+    def window(self, text: str | None) -> float | None:
+        """The length of a timeline's windows in seconds that `text` asks for; None if it is None.
+
+        Raises MediaError if it is no length that windows can have, or the model does not take recordings.
+        """
+        if text is None:
+            return None
+        if self.card.input.kind != "audio":
+            expected = EXPECTED[self.card.input.kind]
+            raise MediaError(422, f"only recordings have a timeline; {self.card.name} takes {expected}")
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not MIN_WINDOW <= seconds <= MAX_WINDOW:
+            raise MediaError(
+                422, f"timeline={text[:20]!r}: expected the seconds of a window, {MIN_WINDOW:g} to {MAX_WINDOW:g}"
+            )
+        return seconds
+
+    def predict(self, sample: NDArray[Any], window: float | None = None) -> dict[str, Any]:
+        """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
+        also the timeline of the recording.
+
+        Raises MediaError if the answer is not a finite number, as for a vector far outside of what was trained on.
+        """
+        answer = {"model": self.card.name, "version": self.card.version} | self._named(self.outputs_of(sample))
+        return answer if window is None else answer | {"timeline": list(self._timeline(sample, window))}
+
+    def outputs_of(self, sample: NDArray[Any]) -> list[float]:
+        """One row of `run`'s outputs for a sample as `decode` returns it: of a long recording the mean over its
+        pieces. Raises MediaError."""
+        rows = [self._row(piece) for piece in self._pieces(sample)]
+        if not rows:
+            raise MediaError(422, "the audio is silent")
+        mean: list[float] = rows[0] if len(rows) == 1 else np.mean(rows, axis=0).tolist()
+        return mean
+
+    def answer(self, data: bytes, limits: Limits, window: float | None = None) -> dict[str, Any]:
+        """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
+        return self.predict(self.decode(data, limits), window)
+
+    def run(self, batch: NDArray[Any], watch: bool = True, familiarity: bool = True) -> NDArray[np.float32]:
+        """The graph's outputs for a batch of samples (N, …): probabilities or values (N, K), or (N, K + 1) with the
+        familiarity last, if the model tells it and it is wanted. What a client sent is watched for drift.
+
+        Raises MediaError if an answer is not a finite number.
+        """
+        answers, *more = self._outputs(batch, watch, familiarity)
+        if not np.isfinite(answers).all():
+            raise _overflow()
+        return np.concatenate([answers, more[0][:, np.newaxis]], axis=1) if more else answers
+
+    def _row(self, sample: NDArray[Any]) -> list[float]:
+        """What `run` gives for one sample, without the arrays, which would take a fifth as long as the graph."""
+        answers, *more = self._outputs(sample[np.newaxis])
+        row: list[float] = answers[0].tolist()
+        if not math.isfinite(sum(row)):
+            raise _overflow()
+        return row + more[0].tolist() if more else row
+
+    def _outputs(self, batch: NDArray[Any], watch: bool = True, familiarity: bool = True) -> list[NDArray[np.float32]]:
+        """Answers (N, K), and the familiarity (N,) if the model tells it and it is wanted."""
+        inputs = {self.card.input.name: batch}
+        names = self.outputs
+        if not familiarity and self._optional:
+            names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
+        outputs: list[NDArray[np.float32]] = self.session.run([*names, *self._watched] if watch else names, inputs)
+        if watch and self.card.groups:
+            self.drift.add(outputs[-1] if self._watched else batch.reshape(len(batch), -1))
+        return outputs[: len(names)]
+
+    def _named(self, values: list[float] | None) -> dict[str, Any]:
+        """One row of `run`'s outputs in words; None is the row of silence. Whether an input is `known` stays None
+        where the model cannot tell."""
+        names = ("value",) if self.card.kind == "regression" else ("label", "confidence", "known", "probabilities")
+        if values is None:
+            return dict.fromkeys(names)
+        threshold = self.card.known_threshold
+        known = None if threshold is None else values.pop() >= threshold
+        named = dict(zip(self.card.labels, values, strict=True))
+        if self.card.kind == "regression":
+            return {"value": named}
+        label = max(named, key=named.__getitem__)
+        return {"label": label, "confidence": named[label], "known": known, "probabilities": named}
+
+    def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
+        """What the answer to a sample is the mean of: the sample, or those equal parts of a recording longer than
+        PIECE that are not silent."""
+        rate = self.card.input.sample_rate
+        if rate is None or len(sample) <= PIECE * rate:
+            return [sample]
+        n = math.ceil(len(sample) / (PIECE * rate))
+        return [piece for piece in np.array_split(sample, n) if peak(piece) >= SILENCE]
+
+    def _timeline(self, waveform: NDArray[np.float32], window: float) -> Iterator[dict[str, Any]]:
+        """Start and end in seconds of each window of a recording (T,), and what is heard there, None if it is silent.
+
+        The last window has between half and one and a half times the length of the others.
+        """
+        rate = self.card.input.sample_rate
+        assert rate is not None
+        size = round(window * rate)
+        n = max(1, (2 * len(waveform) + size) // (2 * size))
+        full, last = waveform[: (n - 1) * size].reshape(n - 1, size), waveform[np.newaxis, (n - 1) * size :]
+        rows: list[list[float] | None] = []
+        step = max(1, BATCH * rate // size)
+        for batch in [*(full[i : i + step] for i in range(0, n - 1, step)), last]:
+            heard = peak(batch) >= SILENCE
+            outputs = iter(self.run(batch[heard], watch=False).tolist() if heard.any() else ())
+            rows += [next(outputs) if is_heard else None for is_heard in heard]
+        edges = [*range(0, n * size, size), len(waveform)]
+        for i, row in enumerate(rows):
+            named = self._named(row)
+            named.pop("probabilities", None)
+            yield {"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | named
+
+    def warm_up(self) -> None:
+        """Answers one small file, so that no request pays for first uses, and a broken model is found at once."""
+        self.run(self.decode(_sample(self.card), Limits())[np.newaxis], watch=False)
+
+
+def _overflow() -> MediaError:
+    """Of an input whose answer is not a finite number."""
+    return MediaError(422, "the model has no answer to this input: it overflows")
+
+
+def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
+    """A JSON array of numbers as float32 (D,), of `length` numbers unless that is None. Raises MediaError."""
+    try:
+        numbers = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(data, "vector") from error
+    if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
+        raise MediaError(422, "expected one JSON array of numbers")
+    if length is not None and len(numbers) != length:
+        raise MediaError(422, f"expected {length} numbers, got {len(numbers)}")
+    with np.errstate(over="ignore"):
+        try:
+            vector = np.array(numbers, np.float64).astype(np.float32)
+        except OverflowError as error:
+            raise MediaError(422, "a number is too large") from error
+    if not np.isfinite(vector).all():
+        raise MediaError(422, "a number is too large or not finite")
+    return vector
+
+
+def _sample(card: ModelCard) -> bytes:
+    """A small file that the model can answer: a picture of one stroke, a second of noise, or ones."""
+    file = io.BytesIO()
+    match card.input.kind:
+        case "image":
+            picture = np.zeros((28, 28), np.uint8)
+            picture[6:22, 13:15] = 255
+            Image.fromarray(picture).save(file, "PNG")
+        case "audio":
+            noise = np.random.default_rng(0).integers(-9999, 9999, 44_100, np.int16)
+            with wave.open(file, "wb") as recording:
+                recording.setparams((1, 2, 44_100, 0, "NONE", ""))
+                recording.writeframes(noise.tobytes())
+        case "vector":
+            file.write(json.dumps([1] * (card.input.shape[-1] or 1)).encode())
+    return file.getvalue()

@@ -1,0 +1,152 @@
+"""The models that are open: the present version of each, older ones that somebody asked for, and those that failed."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+import anyio
+import bentoml
+
+from models.card import CARD_FILE
+from service.media.limits import Refusal
+from service.serving import store
+from service.serving.predictor import MODEL_FILE, Predictor
+
+logger = logging.getLogger("bentoml.percept")
+
+PINNED = 8  # older versions that stay open; the one that was asked for longest ago is closed first
+
+
+class Repository:
+    """What is served, by name. `follow` and `pin` open files: call them beside the event loop.
+
+    A model is replaced as a whole, by one assignment: a request has the old one or the new one.
+
+    Parameters
+    ----------
+    fixed : the models of a Bento, which never change; None: those of the store
+    changed : told whenever a model was opened or replaced: the new one, and the one that it replaces
+    """
+
+    def __init__(
+        self,
+        fixed: list[bentoml.Model] | None = None,
+        changed: Callable[[Predictor | None, Predictor | None], None] = lambda new, old: None,
+    ) -> None:
+        self.served: dict[str, Predictor] = {}
+        self.failures: dict[str, str] = {}  # name → what a client may know of it; the reason stands in the log
+        self.fixed, self._changed = fixed, changed
+        self.failed: dict[str, str] = {}  # name → version
+        self._stamps: dict[str, store.Stamp] = {}  # of the store, when it was looked at last
+        self._pinned: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+        self.follow()
+
+    def follow(self, name: str | None = None) -> None:
+        """Open what the store holds anew, close what it has no more; with a `name`, that model again if it failed."""
+        with self._lock:
+            stamps = store.stamps() if self.fixed is None else {}
+            if name is None and stamps and stamps == self._stamps:
+                return
+            # Other files in the same version: a copy into the store that was half done when it was looked at.
+            changed = {model for model, stamp in stamps.items() if stamp != self._stamps.get(model)}
+            if name in self.failed:
+                changed.add(name)
+            models = store.newest_models() if self.fixed is None else self.fixed
+            self._stamps = stamps
+            for model in models:
+                if model.tag.name in changed or self._known().get(model.tag.name) != model.tag.version:
+                    self._open(model)
+            for gone in set(self._known()) - {model.tag.name for model in models}:
+                self.failures.pop(gone, None)
+                self.failed.pop(gone, None)
+                if old := self.served.pop(gone, None):
+                    logger.info("no longer serving %s:%s", gone, old.card.version)
+                    self._changed(None, old)
+
+    def get(self, name: str) -> Predictor:
+        """The present version. Raises Refusal 404 if there is none."""
+        predictor = self.served.get(name)
+        if predictor is None:
+            raise Refusal(404, self.failures.get(name) or f"there is no model {name!r}; see /models")
+        return predictor
+
+    async def find(self, name: str, version: str | None) -> Predictor:
+        """A version, None: the present one. Raises Refusal 404 if there is none or it cannot be opened."""
+        return self.get(name) if version is None else await anyio.to_thread.run_sync(self.pin, name, version)
+
+    def pin(self, name: str, version: str) -> Predictor:
+        """A version, opened if it is not yet. Raises Refusal 404 if there is none or it cannot be opened."""
+        if self.get(name).card.version == version:
+            return self.get(name)
+        with self._lock:
+            predictor = self._pinned.get((name, version))
+            if predictor is not None and self.fixed is None and not store.holds(name, version):
+                del self._pinned[name, version]
+                predictor = None
+            if predictor is None:
+                model = self._version(name, version)
+                if model is None:
+                    raise Refusal(404, f"model {name!r} has no version {version[:80]!r}")
+                try:
+                    predictor = _opened(model)
+                except Exception as error:
+                    logger.error("%s cannot be served: %s", model.tag, _line(error))
+                    raise Refusal(404, _told(model)) from error
+                self._pinned[name, version] = predictor
+                if len(self._pinned) > PINNED:
+                    self._pinned.popitem(last=False)
+            self._pinned.move_to_end((name, version))
+        return predictor
+
+    def versions(self, name: str) -> list[bentoml.Model]:
+        """Every version of a model that is served or has failed, the newest first; else none."""
+        if self.fixed is not None:
+            return [model for model in self.fixed if model.tag.name == name]
+        return store.versions(name) if name in self.served or name in self.failures else []
+
+    def state(self) -> dict[str, Mapping[str, str]]:
+        """Name → version of what is served, and name → reason of what is not."""
+        return {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures}
+
+    def _version(self, name: str, version: str) -> bentoml.Model | None:
+        if self.fixed is None:
+            return store.version(name, version)
+        return next((model for model in self.versions(name) if model.tag.version == version), None)
+
+    def _known(self) -> dict[str, str]:
+        """Name → version that is served, or, where a newer one failed, that one."""
+        return {name: predictor.card.version for name, predictor in self.served.items()} | self.failed
+
+    def _open(self, model: bentoml.Model) -> None:
+        name, version = model.tag.name, str(model.tag.version)
+        try:
+            predictor = _opened(model)
+        except Exception as error:  # one broken file must not take the others down, nor the version before it
+            logger.error("%s cannot be served: %s", model.tag, _line(error))
+            self.failed[name] = version
+            self.failures[name] = _told(model)  # by now the log, to which this refers, does say why
+            return
+        self.failed.pop(name, None)
+        self.failures.pop(name, None)
+        old, self.served[name] = self.served.get(name), predictor
+        self._changed(predictor, old)
+        logger.info("serving %s", model.tag)
+
+
+def _opened(model: bentoml.Model) -> Predictor:
+    """A warm predictor. Raises ValueError if the card beside the file is missing or not that of the model's tag."""
+    predictor = Predictor(model.path_of(MODEL_FILE), model.path_of(CARD_FILE))
+    if (predictor.card.name, predictor.card.version) != (model.tag.name, model.tag.version):
+        raise ValueError(f"its card is that of {predictor.card.name}:{predictor.card.version}")
+    predictor.warm_up()
+    return predictor
+
+
+def _told(model: bentoml.Model) -> str:
+    return f"{model.tag} could not be loaded; the log of the service says why"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,148 @@
+"""The front ends: pixels scaled, MFCC equal to librosa's, pooling over what is not silence."""
+
+import warnings
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.frontend import pooled
+from models.classifier import Standardize
+from models.frontend import LEVELS, STATISTICS, Mfcc, Pixels, build, pool
+from pipeline import task
+from service.media.image import decode_audio
+from service.media.limits import Limits
+
+TOLERANCE = 1e-3  # values reach some hundreds
+
+
+def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+def difference(front: Mfcc, clip: NDArray[np.float32]) -> float:
+    """From librosa's, of the MFCC as they are for training and as they are in the exported graph; the larger one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clips shorter than a frame
+        expected = librosa.feature.mfcc(
+            y=clip, sr=front.sample_rate, n_mfcc=front.n_mfcc, n_fft=front.n_fft,
+            hop_length=front.hop_length, n_mels=front.n_mels,
+        )  # fmt: skip
+    audio = torch.from_numpy(clip)[None]
+    found = [front.coefficients(power(audio))[0].numpy() for power in (front.mel_power, front.factorised_mel_power)]
+    assert all(values.shape == expected.shape for values in found)
+    return max(float(np.abs(values - expected).max()) for values in found)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 511, 512, 513, 1023, 1024, 2047, 2048, 2049, 22_050, 100_001, 1_323_000])
+def test_mfcc_equals_librosa_for_every_length(samples: int) -> None:
+    assert difference(Mfcc(), noise(samples)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("n_fft", "hop_length"), [(2048, 2048), (2048, 32), (2048, 16), (1024, 256), (512, 128), (64, 32), (4096, 1024)]
+)
+def test_mfcc_equals_librosa_for_every_frame_size(n_fft: int, hop_length: int) -> None:
+    front = Mfcc(sample_rate=16_000, n_fft=n_fft, hop_length=hop_length, n_mels=20, n_mfcc=13)
+    assert difference(front, noise(16_000)) < TOLERANCE
+
+
+def test_mfcc_equals_librosa_on_tones_and_silence() -> None:
+    t = np.arange(22_050) / 22_050
+    tone = (0.9 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    half_silent = np.where(t < 0.5, tone, 0).astype(np.float32)
+    for clip in (tone, half_silent, np.zeros_like(tone), 1e-4 * tone):
+        assert difference(Mfcc(), clip) < TOLERANCE
+
+
+def test_mfcc_equals_librosa_on_real_clips(real_data: Path) -> None:
+    files = [*sorted(real_data.glob("clips/*/*"))[::7], *sorted(real_data.glob("notes/*/*"))[::60]]
+    assert len(files) > 40
+    front = Mfcc()
+    assert max(difference(front, decode_audio(file.read_bytes(), 22_050, Limits())) for file in files) < TOLERANCE
+
+
+def test_a_batch_gives_what_its_clips_give_alone() -> None:
+    clips = torch.from_numpy(np.stack([noise(30_000, seed) for seed in range(3)]))
+    front = Mfcc()
+    alone = torch.cat([front(clip[None]) for clip in clips])
+    assert torch.allclose(front(clips), alone, atol=1e-4)
+
+
+def test_more_silence_around_a_clip_does_not_change_its_features() -> None:
+    front, hop = Mfcc(), 512
+    clip = torch.from_numpy(noise(44_032))[None]
+    short, long = (torch.nn.functional.pad(clip, (n * hop, 2 * n * hop)) for n in (5, 60))
+    assert torch.allclose(front(short), front(long), atol=1e-3)
+    assert torch.isfinite(front(torch.zeros(1, 5000))).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 17, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 30, (5, frames)).astype(np.float32)
+    level = rng.uniform(-90, 0, frames).astype(np.float32)
+    level[rng.integers(frames)] = 0
+    found = pool(torch.from_numpy(values)[None], torch.from_numpy(level)[None, None], 60)[0].numpy()
+    assert found.shape == (STATISTICS * 5 + LEVELS,)
+    assert np.abs(found - pooled(values, level, 60)).max() < 1e-3
+
+
+def test_features_do_not_hear_the_level() -> None:
+    front = Mfcc(preemphasis=0.97)
+    tone = np.sin(np.arange(30_000) * 0.06).astype(np.float32) / 2
+    clip = torch.from_numpy(tone + 1e-3 * noise(30_000))[None]
+    for gain in (2**-13, 2**-3, 2):  # by powers of two, so that nothing is rounded; the first is -78 dB
+        assert torch.allclose(front(clip), front(clip * gain), atol=1e-4)
+
+
+def test_levels_are_those_before_preemphasis() -> None:
+    rng, samples = np.random.default_rng(0), np.arange(44_032)
+    decaying = sum(np.sin(0.05 * k * samples) / k for k in (1, 2, 5, 12)) * np.exp(-samples / 8000)
+    clip = torch.from_numpy((decaying + 1e-3 * rng.standard_normal(len(samples))).astype(np.float32))[None]
+    fronts = Mfcc(), Mfcc(preemphasis=0.97)
+    plain, emphasised = (front.level(front.mel_power(clip)) for front in fronts)
+    assert plain.min() < -40
+    assert (plain - emphasised).abs().max() < 1
+
+
+def test_quiet_noise_and_an_offset_around_a_sound_are_silence() -> None:
+    front = build(task.load("instruments").features.model_dump())
+    assert isinstance(front, Mfcc)
+    tone = np.sin(np.arange(40 * 512) * 0.1).astype(np.float32) / 2
+    clip = np.pad(tone, 44_032) + noise(len(tone) + 2 * 44_032) / 200 + np.float32(0.01)  # noise at -60 dB
+    level = front.level(front.mel_power(torch.from_numpy(clip)[None]))[0, 0]
+    assert int((level >= -front.silence_db).sum()) in range(40, 46)  # those that the tone reaches into
+
+
+def test_preemphasis_is_that_of_the_waveform() -> None:
+    clip = noise(20_000)
+    emphasised = np.append(clip[:1], clip[1:] - np.float32(0.97) * clip[:-1])
+    expected = librosa.feature.mfcc(y=emphasised, sr=22_050, n_mfcc=40)
+    found = Mfcc(preemphasis=0.97).mfcc(torch.from_numpy(clip)[None])[0].numpy()
+    assert np.abs(found - expected).max() < TOLERANCE
+
+
+def test_the_lifter_lets_high_coefficients_count_less() -> None:
+    assert Mfcc().weights is None
+    weights = Mfcc(n_mfcc=20, lifter=8).weights
+    assert weights is not None
+    assert weights.shape == (STATISTICS * 20 + LEVELS,)
+    assert weights[20:40].tolist() == weights[:20].tolist()
+    assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
+    x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)
+    standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, lifter=8))(x)
+    assert torch.allclose(standardised.std(0, correction=0), weights, atol=1e-4)
+
+
+def test_pixels_are_scaled_to_one() -> None:
+    image = torch.arange(784, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 28, 28)
+    features = Pixels()(image)
+    assert features.shape == (1, 784)
+    assert features.dtype == torch.float32
+    assert features[0, 255] == 1
+    assert features[0, 51] == pytest.approx(0.2)

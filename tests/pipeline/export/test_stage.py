@@ -1,0 +1,200 @@
+"""The exported graph: equal to torch and to librosa, any batch and length, with its card; the gate; the store."""
+
+import json
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.card import CARD_KEY, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
+from models.classifier import Classifier, Standardize, n_outputs
+from models.frontend import FrontEnd, Mfcc, Pixels, Vector
+from models.mlp import MLP
+from pipeline import extract, task, train, validate
+from pipeline.export import stage as export
+from pipeline.extract.stage import Features
+from pipeline.task import UserError
+from service.serving.predictor import Predictor
+from tests.command import model_store
+
+
+def classifier(front: FrontEnd, labels: int, kind: str = "multiclass") -> Classifier:
+    mlp = MLP(front.n_features, [16], n_outputs(kind, labels), "sigmoid")
+    standardize = Standardize(front.n_features)
+    standardize.deviation.fill_(3.0)
+    return Classifier(front, standardize, mlp, kind).eval()
+
+
+def run_graph(model: onnx.ModelProto, media: NDArray[np.generic]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    output = session.run(None, {session.get_inputs()[0].name: media})[0]
+    return output
+
+
+@pytest.fixture(scope="module")
+def mfcc_graph() -> tuple[Classifier, onnx.ModelProto]:
+    module = classifier(Mfcc(), 12)
+    return module, export.to_onnx(export.Graph(module))
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples"), [(1, 1), (1, 511), (1, 512), (1, 1024), (2, 2048), (3, 30_001), (1, 1_323_000)]
+)
+def test_any_batch_and_clip_length(mfcc_graph: tuple[Classifier, onnx.ModelProto], batch: int, samples: int) -> None:
+    module, graph = mfcc_graph
+    audio = (0.1 * np.random.default_rng(samples).standard_normal((batch, samples))).astype(np.float32)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(audio)).numpy()
+    found = run_graph(graph, audio)
+    assert found.shape == (batch, 12)
+    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+
+
+def test_the_graphs_own_mfcc_equal_librosas(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
+    module, graph = mfcc_graph
+    rng = np.random.default_rng(0)
+    clips = [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in (1, 600, 22_050, 70_000)]
+    assert isinstance(module.frontend, Mfcc)
+    assert 0 < export.mfcc_difference(graph, module.frontend, clips) < export.MAX_MFCC_DIFFERENCE
+
+
+def test_the_graph_is_one_clean_file(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
+    _, graph = mfcc_graph
+    assert [i.name for i in graph.graph.input] == ["audio"]
+    assert [o.name for o in graph.graph.output] == ["probabilities", "features"]
+    assert not any(t.external_data for t in graph.graph.initializer)
+    assert not {"DFT", "STFT"} & {node.op_type for node in graph.graph.node}  # which ONNX Runtime does slowly
+    assert str(Path(__file__).parents[3]).encode() not in graph.SerializeToString()  # no path of this machine
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "binary"])
+def test_pictures(kind: str) -> None:
+    labels = 2 if kind == "binary" else 5
+    module = classifier(Pixels(), labels, kind)
+    images = np.random.default_rng(0).integers(256, size=(7, 28, 28), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(images)).numpy()
+    found = run_graph(export.to_onnx(export.Graph(module)), images)
+    assert found.shape == (7, labels)
+    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+
+
+@pytest.mark.parametrize(("kind", "labels", "name"), [("regression", 3, "value"), ("binary", 2, "probabilities")])
+def test_vectors(kind: str, labels: int, name: str) -> None:
+    module = classifier(Vector(4), labels, kind)
+    vectors = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
+    graph = export.to_onnx(export.Graph(module))
+    assert [o.name for o in graph.graph.output] == [name, "features"]
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(vectors)).numpy()
+    found = run_graph(graph, vectors)
+    assert found.shape == (7, labels)
+    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    resolved = task.load("digits", overrides=["train.epochs=2", "validate.baselines=false"])
+    extract.extract(resolved, folder)
+    train.train(resolved, folder)
+    validate.validate(resolved, folder)
+    return folder
+
+
+def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> bentoml.Model:
+    """Validate, and export into a model store in `home`; what the store then has."""
+    resolved = task.load("digits", overrides=["validate.baselines=false", *overrides])
+    validate.validate(resolved, run)
+    with model_store(home):
+        export.export(resolved, run, force)
+        return bentoml.models.get("digits")
+
+
+def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
+    model_in_store = exported(run, tmp_path, "validate.min_accuracy=0.5")
+    stored = Path(model_in_store.path)
+    assert stored.is_relative_to(tmp_path)
+    assert model_in_store.info.labels == {STORE_LABEL: "multiclass"}
+    assert {f.name for f in stored.iterdir()} >= {"model.onnx", "card.json", "report.json"}
+    card = ModelCard.model_validate_json((stored / "card.json").read_text())
+    assert str(model_in_store.tag) == f"{card.name}:{card.version}"
+    assert card.labels == tuple("0123456789")
+    assert (card.input.kind, card.input.dtype, card.input.shape) == ("image", "uint8", (None, 28, 28))
+    assert card.checks["probabilities"] <= 1e-5
+    assert card.gate_passed
+    assert not card.gate_forced
+    assert card.metrics["accuracy"] == json.loads((run / "report.json").read_text())["test"]["accuracy"]
+    model = onnx.load(stored / "model.onnx")
+    inside = next(p.value for p in model.metadata_props if p.key == CARD_KEY)
+    assert json.loads(inside) == json.loads((stored / "card.json").read_text())
+    assert Predictor(run / "model.onnx").card == card  # the .onnx file alone is enough
+    file, text = (stored / "model.onnx").read_bytes(), (stored / "card.json").read_bytes()
+    check_seal(file, text)
+    for other in (file + b"\0", file[1:], file.replace(b"probabilities", b"probabilitieS", 1), b""):
+        with pytest.raises(ValueError, match="not the one whose SHA-256 stands in the card beside it"):
+            check_seal(other, text)
+    for other in (text.replace(b'"0",', b'"O",', 1), text.replace(card.sha256.encode(), b"0" * 64)):
+        with pytest.raises(ValueError, match="not the one whose SHA-256 stands in the card beside it"):
+            check_seal(file, other)
+
+
+def test_pictures_are_told_familiar_only_where_that_is_wanted(run: Path, tmp_path: Path) -> None:
+    exported(run, tmp_path / "home", "validate.min_accuracy=0.5")
+    predictor = Predictor(run / "model.onnx")
+    pictures = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
+    whole, bare = predictor.run(pictures), predictor.run(pictures, familiarity=False)
+    assert (whole.shape, bare.shape) == ((5, 11), (5, 10))
+    assert (whole[:, :10] == bare).all()
+    session = predictor.session
+    assert [i.name for i in session.get_inputs()] == ["image"]
+    [none] = session.run(["familiarity"], {"image": pictures, WITH_FAMILIARITY: np.array(False)})
+    assert (none == bare.min(axis=1)).all()  # it was not computed
+
+
+def test_the_card_tells_how_the_training_features_were_distributed(run: Path) -> None:
+    features = Features.load(run / extract.FILE)
+    x = features.x[features.rows("train")].astype(np.float64) * 255
+    groups = ModelCard.model_validate_json((run / "card.json").read_text()).groups
+    assert [(group.start, group.stop) for group in groups] == [(i, i + 112) for i in range(0, 784, 112)]
+    for group in groups:
+        score = np.sqrt((x[:, group.start : group.stop] ** 2).mean(1))
+        bins = np.searchsorted(group.edges, score, side="right")
+        assert np.bincount(bins, minlength=len(group.shares)) / len(x) == pytest.approx(group.shares, abs=0.002)
+        assert len(group.shares) == len(group.edges) + 1
+
+
+@pytest.mark.parametrize(("front", "n"), [(Vector(3), 3), (Vector(32), 32), (Vector(1000), 32), (Mfcc(), 13)])
+def test_groups_cover_every_feature_once(front: FrontEnd, n: int) -> None:
+    groups = front.groups()
+    assert len(groups) == len({name for name, _, _ in groups}) == n
+    assert [i for _, start, stop in groups for i in range(start, stop)] == list(range(front.n_features))
+
+
+def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not exported; --force overrides the gate"):
+        exported(run, tmp_path, "validate.min_accuracy=1.0")
+    exported(run, tmp_path, "validate.min_accuracy=1.0", force=True)
+    card = ModelCard.model_validate_json((run / "card.json").read_text())
+    assert card.gate_forced
+    assert not card.gate_passed
+
+
+def test_a_report_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None:
+    for name in (extract.FILE, "report.json"):
+        (tmp_path / name).symlink_to(run / name)
+    resolved = task.load("digits", overrides=["train.epochs=1"])
+    train.train(resolved, tmp_path)
+    with pytest.raises(UserError, match="not the report of these weights; run `percept validate` first"):
+        export.export(resolved, tmp_path)
+
+
+def test_a_difference_above_its_limit_stops_export(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "MAX_OUTPUT_DIFFERENCE", 0.0)
+    with pytest.raises(UserError, match=r"probabilities of the graph differ by .*, more than 0e\+00"):
+        export.export(task.load("digits"), run, force=True)

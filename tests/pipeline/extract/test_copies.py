@@ -1,0 +1,187 @@
+"""Varied copies of clips: what is changed and by how much, and that extraction makes them of training clips alone."""
+
+import json
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import extract, task, train, tune
+from pipeline.extract.copies import vary
+from pipeline.extract.stage import Features
+from pipeline.task import Task, UserError, Variation
+from pipeline.train import weights
+
+RATE = 22_050
+CONTENT = "0123456789abcdef" * 4  # a SHA-256
+OFF = {"copies": 1, "pitch": 0, "gain": 0, "shift": 0, "filter": 0, "noise": 0, "rate": 0}
+
+
+def tone(frequency: float, seconds: float = 1.0) -> NDArray[np.float32]:
+    return (0.1 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def varied(clip: NDArray[np.float32], **changes: float) -> list[NDArray[np.float32]]:
+    return [vary(clip, RATE, Variation(**OFF | changes), CONTENT, n) for n in range(60)]
+
+
+def pitch(clip: NDArray[np.float32]) -> float:
+    """Semitones above 1 kHz."""
+    spectrum = np.abs(np.fft.rfft(clip * np.hanning(len(clip)), 1 << 18))
+    return float(12 * np.log2(spectrum.argmax() * RATE / (1 << 18) / 1000))
+
+
+def test_nothing_is_changed_where_everything_is_off() -> None:
+    assert all(np.array_equal(copy, tone(440)) for copy in varied(tone(440)))
+
+
+def test_pitches_fill_their_range() -> None:
+    pitches = [pitch(copy) for copy in varied(tone(1000), pitch=1.5)]
+    assert -1.55 < min(pitches) < -1.2
+    assert 1.2 < max(pitches) < 1.55
+
+
+def test_gains_fill_their_range() -> None:
+    decibels = [20 * np.log10(np.abs(copy).max() / 0.1) for copy in varied(tone(1000), gain=12)]
+    assert -12 <= min(decibels) < -10
+    assert 10 < max(decibels) <= 12.01
+
+
+def test_a_part_of_the_beginning_is_cut_off() -> None:
+    lengths = [len(copy) / RATE for copy in varied(tone(1000), shift=0.1)]
+    assert 0.9 <= min(lengths) < 0.92
+    assert 0.98 < max(lengths) <= 1
+    assert all(len(copy) >= 5 for copy in varied(tone(1000)[:10], shift=10))  # a short clip keeps its half
+
+
+def test_a_share_goes_through_a_lower_sampling_rate() -> None:
+    clip = tone(1000) + tone(7000)
+    spectra = np.abs([np.fft.rfft(copy, RATE) for copy in varied(clip, rate=8000, share=0.5)])
+    low, high = spectra[:, 1000], spectra[:, 7000]
+    assert low.min() > 0.99 * low.max()
+    assert 0.1 < np.mean(high < 0.01 * low) < 0.45  # half the copies; six tenths of the rates, by octaves, are too low
+    assert np.mean(high > 0.99 * low) > 0.5
+
+
+def test_noise_keeps_its_distance() -> None:
+    clip = tone(1000)
+    copies = [copy - clip for copy in varied(clip, noise=20, share=1)]
+    decibels = [20 * np.log10(clip.std() / noise.std()) for noise in copies]
+    assert 19.8 < min(decibels) < 25
+    assert 55 < max(decibels) < 60.2
+
+
+def test_a_filter_changes_octaves_by_their_gains() -> None:
+    white = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    gains = []
+    for copy in varied(white, filter=4, share=1):
+        ratio = np.abs(np.fft.rfft(copy)) / np.abs(np.fft.rfft(white))
+        gains += [20 * np.log10(ratio[500]), 20 * np.log10(ratio[4000])]
+    assert 2.5 < np.std(gains) < 5
+
+
+def test_a_share_of_the_copies_is_filtered() -> None:
+    clip = tone(1000)
+    changed = sum(not np.array_equal(copy, clip) for copy in varied(clip, filter=4, share=0.25))
+    assert 5 < changed < 25  # of 60
+
+
+def test_copies_are_a_pure_function_of_content_and_number() -> None:
+    variation = Variation(copies=2, filter=3, noise=30, share=1)
+    one = vary(tone(440), RATE, variation, CONTENT, 0)
+    assert np.array_equal(one, vary(tone(440), RATE, variation, CONTENT, 0))
+    assert not np.array_equal(one, vary(tone(440), RATE, variation, CONTENT, 1))
+    assert not np.array_equal(one, vary(tone(440), RATE, variation, "f" * 64, 0))
+
+
+def write_clips(folder: Path, per_class: int = 8) -> None:
+    rng = np.random.default_rng(0)
+    for label, frequency in (("high", 2000), ("low", 200)):
+        (folder / label).mkdir(parents=True)
+        for i in range(per_class):
+            samples = tone(frequency * rng.uniform(0.9, 1.1), 0.3) + 0.01 * rng.standard_normal(int(0.3 * RATE))
+            with wave.open(str(folder / label / f"{i}.wav"), "wb") as file:
+                file.setparams((1, 2, RATE, 0, "NONE", ""))
+                file.writeframes((samples * 32767).astype(np.int16).tobytes())
+
+
+def clips(folder: Path, *overrides: str) -> Task:
+    keys = ["augment.copies=3", "features.n_mfcc=8", "train.epochs=3", "model.hidden=[4]", *overrides]
+    return task.load("instruments", str(folder), keys)
+
+
+def test_only_clips_that_may_be_trained_on_have_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clips(tmp_path / "clips")
+    features = extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    of_test = features.rows("test")
+    assert of_test.any()
+    assert np.bincount(features.copy_of, minlength=len(features.x)).tolist() == np.where(of_test, 0, 3).tolist()
+    assert features.copies.shape == (3 * (~of_test).sum(), features.x.shape[1])
+    assert not (features.copies == features.x[features.copy_of]).all(axis=1).any()
+    loaded = Features.load(tmp_path / "run" / "features.npz")
+    assert np.array_equal(loaded.copies, features.copies)
+
+    capsys.readouterr()
+    extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    assert " 0 newly extracted" in capsys.readouterr().out
+    fewer = extract.extract(clips(tmp_path / "clips", "augment.copies=2"), tmp_path / "run")
+    assert np.array_equal(
+        fewer.copies, features.copies.reshape(-1, 3, features.x.shape[1])[:, :2].reshape(-1, features.x.shape[1])
+    )
+    assert np.array_equal(fewer.x, features.x)
+
+
+def test_another_split_makes_the_copies_that_are_missing(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    found = extract.extract(clips(tmp_path / "clips", "data.seed=1"), tmp_path / "run")
+    alone = extract.extract(clips(tmp_path / "clips", "data.seed=1"), tmp_path / "alone")
+    assert np.array_equal(found.copies, alone.copies)
+    assert np.array_equal(found.copy_of, alone.copy_of)
+
+
+def test_copies_follow_their_clips_into_folds(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    resolved = clips(tmp_path / "clips", "tune.folds=3")
+    features = extract.extract(resolved, tmp_path / "run")
+    kept = int((~features.rows("test")).sum())
+    for fold in tune.make_folds(resolved, features, train.choose_device("cpu")):
+        held_out = len(fold.held_out.y)
+        assert len(fold.training.y) == 4 * (kept - held_out)
+
+
+def test_rows_with_copies(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    features = extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    rows = np.flatnonzero(features.rows("train"))[:2]
+    x, y = features.with_copies(rows)
+    assert np.array_equal(x[:2], features.x[rows])
+    assert y.tolist() == [*features.y[rows], *np.repeat(features.y[rows], 3)]
+    x, _ = replace(features, copies=features.copies[:0], copy_of=features.copy_of[:0]).with_copies(rows)
+    assert len(x) == 2
+
+
+def test_refitting_learns_from_the_validation_samples_too(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    run, once = tmp_path / "run", clips(tmp_path / "clips", "train.refit=false")
+    extract.extract(once, run)
+
+    def trained(resolved: Task, with_validation: bool = False) -> NDArray[np.float32]:
+        train.train(resolved, run, with_validation)
+        return weights.load(run / weights.FILE)[0].mlp.weights()[0].detach().numpy()
+
+    of_all, of_training = trained(once, with_validation=True), trained(once)
+    history = json.loads((run / "history.json").read_text())
+    refitted = trained(clips(tmp_path / "clips", "train.refit=true"))
+    assert np.array_equal(refitted, of_all)
+    assert not np.array_equal(refitted, of_training)
+    shown = json.loads((run / "history.json").read_text())  # that of the training which was validated
+    assert shown["validation_loss"] == history["validation_loss"]
+
+
+def test_pictures_have_no_copies() -> None:
+    with pytest.raises(UserError, match="copies are of sound"):
+        task.load("digits", None, ["augment.copies=3"])

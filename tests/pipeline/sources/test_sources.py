@@ -1,0 +1,157 @@
+"""Sources: embedded digits, MNIST, folders and manifests, and the line that each mistake gets."""
+
+import gzip
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline import sources, task
+from pipeline.sources import Sample
+from pipeline.task import UserError
+from service.media.limits import MediaError
+
+
+def samples(name: str, data: str, *overrides: str) -> list[Sample]:
+    return sources.load(task.load(name, data, overrides))
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(file.encode())
+
+
+def test_embedded_digits_have_the_form_of_mnist() -> None:
+    found = samples("digits", "digits")
+    assert len(found) == 1797
+    images = np.stack([s.media.load() for s in found])
+    assert images.shape == (1797, 28, 28)
+    assert images.dtype == np.uint8
+    assert (images.reshape(1797, -1).max(1) >= 254).all()
+    assert not images[:, 0].any()  # a dark border
+    assert not images[:, :, -1].any()
+    rows = np.nonzero(images.any(2).any(0))[0]
+    assert rows.size > 20  # moved by mass, so not always the same rows
+    heights = images.any(2).sum(1)
+    assert np.median(heights) == 20
+
+
+def test_embedded_notes_keep_their_names_and_digests() -> None:
+    first, second = samples("instruments", "notes"), samples("instruments", "notes")
+    assert len({s.label for s in first}) >= 10
+    assert [s.media.digest() for s in first] == [s.media.digest() for s in second]
+    assert len({s.file for s in first}) == len(first)
+
+
+def test_notes_are_resampled_to_the_rate_of_the_task() -> None:
+    full, half = (samples("instruments", "notes", f"features.sample_rate={rate}")[0] for rate in (22_050, 11_025))
+    assert half.media.load().size == pytest.approx(full.media.load().size / 2, abs=2)
+    assert full.media.digest() != half.media.digest() or full.media != half.media
+
+
+def test_mnist_is_read_from_a_local_copy(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
+    for part in ("train", "t10k"):
+        header = struct.pack(">IIII", 2051, 5, 28, 28)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 5) + bytes([3, 1, 4, 1, 5]))
+        for kind in ("images-idx3", "labels-idx1"):  # torchvision looks for the archives first
+            with gzip.open(raw / f"{part}-{kind}-ubyte.gz", "wb") as f:
+                f.write((raw / f"{part}-{kind}-ubyte").read_bytes())
+    found = samples("digits", f"mnist:{tmp_path}")
+    assert [s.split for s in found] == ["train"] * 5 + ["test"] * 5
+    assert [s.label for s in found[:5]] == ["3", "1", "4", "1", "5"]
+    assert np.array_equal(found[2].media.load(), images[2])
+
+
+def test_real_mnist(real_data: Path) -> None:
+    found = samples("digits", f"mnist:{real_data}")
+    assert len(found) == 70_000
+    assert found[0].label == "5"
+
+
+def test_no_mnist_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mnist:.*Dataset not found") as caught:
+        samples("digits", f"mnist:{tmp_path}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folder_of_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "a b/1.wav", "a b/deep/2.wav", "c/3.wav", "c/.hidden", ".cache/x/4.wav", "README.txt")
+    found = samples("instruments", str(tmp_path))
+    assert [(s.file, s.label, s.split) for s in found] == [
+        ("a b/1.wav", "a b", None), ("a b/deep/2.wav", "a b", None), ("c/3.wav", "c", None),
+    ]  # fmt: skip
+
+
+def test_recordings_to_learn_from_are_shorter_than_those_that_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("a", 120), ("b", 121)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "1.wav", np.full(seconds * 8000, 0.5), 8000)
+    usable, long = samples("instruments", str(tmp_path))
+    assert usable.media.load().size == 120 * 22_050
+    with pytest.raises(MediaError, match="longer than the 120 seconds"):
+        long.media.load()
+    monkeypatch.setenv("PERCEPT_MAX_SECONDS", "121")
+    assert samples("instruments", str(tmp_path))[1].media.load().size == 121 * 22_050
+
+
+def test_a_file_name_that_is_no_utf8_can_be_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.wav")
+    (tmp_path / "a" / os.fsdecode(b"\xff.wav")).write_bytes(b"x")
+    names = [s.file for s in samples("instruments", str(tmp_path))]
+    assert names == ["a/1.wav", "a/\\xff.wav"]
+    assert "\n".join(names).encode()
+
+
+def test_folder_that_names_its_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/2.png", "test/a/3.png")
+    assert [(s.label, s.split) for s in samples("digits", str(tmp_path))] == [
+        ("a", "train"), ("b", "train"), ("a", "test"),
+    ]  # fmt: skip
+    touch(tmp_path, "c/4.png")
+    with pytest.raises(UserError, match=r"class folders \(c\) stand beside folders of splits"):
+        samples("digits", str(tmp_path))
+
+
+def test_empty_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "class").mkdir()
+    with pytest.raises(UserError, match="no files; expected one sub-folder for each class"):
+        samples("digits", str(tmp_path))
+
+
+def test_manifest(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("\ufefflabel,path,split,comment\ncat,x/1.wav,train,ok\ndog,2.wav,,\n", "utf-8")
+    found = samples("instruments", str(manifest))
+    assert [(s.file, s.label, s.split) for s in found] == [("x/1.wav", "cat", "train"), ("2.wav", "dog", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("path,class\na.wav,x\n", "column 'label' is missing; expected path,label"),
+        ("", "column 'path' is missing"),
+        ("path,label\n", "no rows"),
+        ("path,label\na.wav,\n", "line 2: label is empty"),
+        ("path,label,split\na.wav,x,dev\n", "line 2: split 'dev' is not train, validation, test"),
+    ],
+)
+def test_a_bad_manifest_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=line):
+        samples("instruments", str(tmp_path / "list.csv"))
+
+
+def test_source_and_features_must_fit() -> None:
+    for name, data in (("digits", "notes"), ("instruments", "digits"), ("instruments", "mnist")):
+        with pytest.raises(UserError, match=r"does not give what features\.kind"):
+            samples(name, data)

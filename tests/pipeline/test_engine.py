@@ -1,0 +1,313 @@
+"""The Ray engine, on a cluster of three nodes on this machine: a lost node, worker or command changes no result."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from pipeline import engine, extract, task, train, tune, validate
+from pipeline.engine import Runner
+from pipeline.extract import on_ray
+from pipeline.sources.sample import Sample
+from pipeline.task import Task, UserError
+from pipeline.tune import study
+from tests import command, nodes
+from tests.nodes import Cluster
+from tests.vectors import columns, tensors, write
+
+RATE = 22_050
+PERCEPT = "from pipeline.cli import main; main()"
+COPIES = "augment.copies=24"
+RATES = 'tune.space={"train.learning_rate"=[0.003, 0.01, 0.02, 0.03, 0.1, 0.2]}'
+SEARCH = (RATES, "tune.folds=3", "train.epochs=250")
+
+
+@pytest.fixture(scope="module")
+def all_nodes() -> Iterator[Cluster]:
+    yield from nodes.started()
+
+
+@pytest.fixture
+def cluster(all_nodes: Cluster) -> Cluster:
+    """Three nodes, whatever a test before has killed."""
+    all_nodes.fill()
+    return all_nodes
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 tones in two classes, a second name for one, and a file that is no recording."""
+    root = tmp_path_factory.mktemp("data") / "clips"
+    rng = np.random.default_rng(0)
+    t = np.arange(RATE // 2) / RATE
+    for label, low in (("beep", 800), ("buzz", 80)):
+        (root / label).mkdir(parents=True)
+        for i in range(12):
+            soundfile.write(root / label / f"{i:02d}.wav", np.sin(2 * np.pi * rng.uniform(low, 2 * low) * t) / 2, RATE)
+    (root / "buzz" / "broken.wav").write_bytes(b"RIFF")
+    (root / "beep" / "again.wav").write_bytes((root / "beep" / "00.wav").read_bytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What the local engine makes of the clips."""
+    return extracted(clips, tmp_path_factory.mktemp("local"))
+
+
+def extracted(clips: Path, run: Path, where: Runner = engine.LOCAL) -> bytes:
+    extract.extract(task.load("instruments", str(clips), [COPIES]), run, engine=where)
+    assert [path.name for path in run.iterdir()] == [extract.FILE]
+    return (run / extract.FILE).read_bytes()
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PERCEPT, *arguments],
+        cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_extraction_with_a_node_killed_equals_the_local_one(
+    cluster: Cluster, clips: Path, expected: bytes, tmp_path: Path
+) -> None:
+    killing = cluster.kill_while("ray::Map", lambda: len(list(tmp_path.rglob("*.parquet"))) > 1)
+    assert cluster.do(extracted, clips, tmp_path, cluster.engine) == expected
+    killing.join(timeout=10)
+    assert not killing.is_alive()
+    before = (tmp_path / extract.FILE).stat().st_mtime_ns
+    assert cluster.do(extracted, clips, tmp_path, cluster.engine) == expected  # all is known
+    assert (tmp_path / extract.FILE).stat().st_mtime_ns > before
+
+
+def resumed(clips: Path, run: Path, engine: Runner) -> tuple[bytes, str, dict[Path, int]]:
+    """What is extracted and printed, and when each shard was written that was used for it."""
+    seen: dict[Path, int] = {}
+    discard = on_ray.discard
+
+    def look(folder: Path) -> None:
+        seen.update((path, path.stat().st_mtime_ns) for path in folder.rglob("*.parquet"))
+        discard(folder)
+
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(on_ray, "discard", look)
+        return extracted(clips, run, engine), printed.getvalue(), seen
+
+
+def test_a_killed_extraction_goes_on_with_its_shards(
+    cluster: Cluster, clips: Path, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = f"from pipeline.extract import on_ray; on_ray.SHARD = 2; {PERCEPT}"
+    monkeypatch.setattr(sys.modules[__name__], "PERCEPT", program)
+    process = start(
+        tmp_path, "extract", "instruments", "--data", str(clips), "--set", COPIES,
+        "--engine", f"ray:{cluster.address}",
+    )  # fmt: skip
+    run = tmp_path / "runs" / "instruments"
+    kill_when(process, lambda: len(list(run.rglob("*.parquet"))) > 3)
+    time.sleep(1)  # what the cluster still did for it is done, or ended
+    left = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
+    assert 3 < len(left) < 13
+    found, printed, seen = cluster.do(resumed, clips, run, cluster.engine)
+    assert found == expected
+    assert len(seen) == 13
+    assert f"  {2 * len(left)} samples were in the shards" in printed
+    assert {path: seen[path] for path in left} == left  # not written again
+
+
+class Deadly:
+    """Media that kill the process that decodes them."""
+
+    def digest(self) -> str:
+        return "deadly"
+
+    def load(self) -> Any:
+        os._exit(1)
+
+
+def extract_deadly(run: Path, engine: Runner) -> None:
+    samples = [Sample("a/1.wav", "a", None, Deadly())]
+    chosen = task.load("instruments")
+    recipe = extract.Recipe(chosen.features.model_dump(mode="json"), chosen.data, chosen.augment, frozenset([None]))
+    with pytest.MonkeyPatch.context() as patch, engine.running():
+        patch.setattr(on_ray, "TRIES", 1)
+        on_ray.extract(samples, recipe, {}, run, "key")
+
+
+def test_media_that_kill_every_process_are_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^a/1.wav … a/1.wav: .* died 1 times$"):
+        cluster.do(extract_deadly, tmp_path, cluster.engine)
+
+
+def test_a_search_with_command_and_node_killed_equals_the_local_one(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "TOGETHER", 2)  # as three CPUs share six trials
+    chosen = task.load("regions", overrides=SEARCH)
+    run = tmp_path / "runs" / "regions"
+    extract.extract(chosen, run)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / extract.FILE).symlink_to(run / extract.FILE)
+    local = tune.tune(chosen, tmp_path / "local")
+    options = [word for override in SEARCH for word in ("--set", override)]
+    process = start(tmp_path, "tune", "regions", *options, "--engine", f"ray:{cluster.address}")
+    kill_when(process, (run / tune.FILE).is_file)
+    so_far = json.loads((run / tune.FILE).read_text())["trials"]
+    assert 0 < len(so_far) < 6
+    rate = so_far[0]["parameters"]["train.learning_rate"]
+    assert tune.best(chosen, run).train.learning_rate == rate
+    killing = cluster.kill_while("ray::_in_worker")
+    found = cluster.do(tune.tune, chosen, run, engine=cluster.engine)
+    killing.join(timeout=10)
+    assert not killing.is_alive()
+    assert found["study"] == local["study"]
+    expected, scores = ({str(t["parameters"]): t["score"] for t in result["trials"]} for result in (local, found))
+    assert scores == pytest.approx(expected, abs=0.02)  # trials that were begun again may have other neighbours
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("digits")
+    extract.extract(task.load("digits"), run)
+    return run
+
+
+def both(source: Path, folder: Path, resolved: Task, cluster: Cluster) -> tuple[Path, Path]:
+    """The task trained on this machine and on the cluster, from the same features."""
+    here, there = folder / "here", folder / "there"
+    for run in (here, there):
+        run.mkdir()
+        (run / extract.FILE).symlink_to(source / extract.FILE)
+    train.train(resolved, here)
+    cluster.do(train.train, resolved, there, engine=cluster.engine)
+    return here, there
+
+
+def assert_same(here: Path, there: Path) -> None:
+    expected, found = columns(here), columns(there)
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-5), name
+    a, b = tensors(here), tensors(there)
+    assert torch.equal(a["standardize.mean"], b["standardize.mean"])
+    assert torch.equal(a["standardize.deviation"], b["standardize.deviation"])
+    for name, values in a.items():
+        if name.startswith("mlp."):
+            assert torch.allclose(values, b[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_three_workers_tell_two_classes_apart(cluster: Cluster, tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    y = generator.integers(0, 2, 1201)
+    x = generator.normal(0, 1, (1201, 600)).astype(np.float32)
+    x[:, 0] += 3 * y
+    (tmp_path / "source").mkdir()
+    resolved = write(
+        tmp_path / "source", x, y, ["validation" if i % 8 == 0 else "train" for i in range(1201)], 2,
+        train={"optimizer": "sgd", "learning_rate": 0.1, "epochs": 4, "batch_size": 7},
+    )  # fmt: skip
+    assert_same(*both(tmp_path / "source", tmp_path, resolved, cluster))
+
+
+def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(cluster: Cluster, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    x = generator.normal(1000, 1, (1203, 600)).astype(np.float32)
+    y = (x[:, :2] - 1000 + generator.normal(0, 0.1, (1203, 2))).astype(np.float32)
+    options = {
+        "optimizer": "momentum",
+        "learning_rate": 0.01,
+        "epochs": 4,
+        "l1": 1e-4,
+        "l2": 1e-3,
+        "mix": 0.4,
+        "noise": 0.1,
+    }
+    (tmp_path / "source").mkdir()
+    resolved = write(
+        tmp_path / "source", x, y, ["validation" if i % 6 == 0 else "train" for i in range(1203)], 2,
+        train=options | {"activity_l1": 1e-4, "activity_l2": 1e-4}, model={"hidden": [30, 20]},
+    )  # fmt: skip
+    assert_same(*both(tmp_path / "source", tmp_path, resolved, cluster))
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.framework=keras", "train.framework = 'keras'"), ("train.engine=autograd", "train.engine = 'autograd'"),
+        ("train.device=cuda", "no node of the Ray cluster has a GPU"),
+    ],
+)  # fmt: skip
+def test_what_is_not_distributed_is_refused_in_one_line(
+    cluster: Cluster, digits: Path, tmp_path: Path, override: str, named: str
+) -> None:
+    (tmp_path / extract.FILE).symlink_to(digits / extract.FILE)
+    with pytest.raises(UserError, match=named) as refusal:
+        cluster.do(train.train, task.load("digits", overrides=[override]), tmp_path, engine=cluster.engine)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_node_that_dies_costs_no_more_than_the_time_since_the_last_checkpoint(
+    cluster: Cluster, digits: Path, tmp_path: Path
+) -> None:
+    resolved = task.load("digits", overrides=["train.epochs=25", "train.early_stopping=25"])
+    checkpoint = tmp_path / "there" / train.CHECKPOINT
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not checkpoint.exists():
+            time.sleep(0.02)
+        cluster.kill(cluster.workers[0])
+        killed.append(torch.load(checkpoint, weights_only=True)["state"]["epoch"])
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    here, there = both(digits, tmp_path, resolved, cluster)
+    thread.join()
+    assert 0 < killed[0] < 25
+    assert_same(here, there)
+    assert not checkpoint.exists()
+    reports = [validate.validate(resolved, run)["test"]["accuracy"] for run in (here, there)]
+    assert reports[0] == pytest.approx(reports[1], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("spark", "--engine spark: expected local, ray, ray:auto or ray:HOST:PORT"),
+        ("ray:", "--engine ray:: expected local, ray, ray:auto or ray:HOST:PORT"),
+        ("ray:127.0.0.1:1", "--engine ray:127.0.0.1:1: no cluster answers there: Connection refused"),
+    ],
+)
+def test_a_mistake_in_the_engine_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    if text != "spark":
+        pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+    done = command.percept("extract", "regions", "--engine", text, home=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"percept: {line}\n")
+
+
+def test_without_ray_the_engine_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    done = command.percept("extract", "regions", "--engine", "ray", home=tmp_path)
+    assert done.stderr == "percept: --engine ray: Ray is not installed: pip install '.[ray]' -c constraints.txt\n"

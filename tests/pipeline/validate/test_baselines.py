@@ -1,0 +1,245 @@
+"""Baselines: scikit-learn's, chosen without the test rows, and what the page makes of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
+
+from pipeline import extract, task, train, validate
+from pipeline.report import page
+from pipeline.task import UserError
+from pipeline.validate import baselines, metrics
+from pipeline.validate.baselines import Rows
+from tests.pipeline.report.test_page import Page
+
+NAMES = ["logistic regression", "SVM", "random forest"]
+
+
+def digits() -> tuple[Rows, Rows, Rows]:
+    """scikit-learn's digits as they are, 8 × 8, in three parts."""
+    x, y = load_digits(return_X_y=True)
+    x = ((x - x.mean()) / x.std()).astype(np.float32)
+    return Rows(x[:800], y[:800]), Rows(x[800:1100], y[800:1100]), Rows(x[1100:], y[1100:])
+
+
+def found(parts: tuple[Rows, Rows, Rows], seed: int = 0, **options: Any) -> list[dict[str, Any]]:
+    """The baselines beside a network that has every third test row wrong; without their seconds, which vary."""
+    right = np.arange(len(parts[2].y)) % 3 > 0
+    rows = baselines.baselines(*parts, right, seed, **options)
+    assert all(row.pop("seconds") > 0 for row in rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def judged() -> list[dict[str, Any]]:
+    return found(digits())
+
+
+def test_baselines_equal_scikit_learn_called_by_hand(judged: list[dict[str, Any]]) -> None:
+    training, _, test = digits()
+    assert [row["name"] for row in judged] == NAMES
+    models = [LogisticRegression(max_iter=1000), SVC(), RandomForestClassifier(300, random_state=0)]
+    for row, model in zip(judged, models, strict=True):
+        model.set_params(**row["hyperparameters"]).fit(*training)
+        predicted = model.predict(test.x)
+        assert row["accuracy"] == sk.accuracy_score(test.y, predicted)
+        assert row["accuracy_interval"] == metrics.interval(int((predicted == test.y).sum()), len(test.y))
+        assert row["samples"] == row["available"] == 800
+        right = np.arange(len(test.y)) % 3 > 0
+        assert row["only_network"] == (right & (predicted != test.y)).sum()
+        assert row["only_baseline"] == (~right & (predicted == test.y)).sum()
+        if row["name"] == "SVM":
+            assert row["log_loss"] is None
+        else:
+            assert row["log_loss"] == pytest.approx(sk.log_loss(test.y, model.predict_proba(test.x)), rel=1e-4)
+
+
+def test_hyperparameters_are_the_best_on_the_validation_rows(judged: list[dict[str, Any]]) -> None:
+    training, validation, test = digits()
+    scale = SVC(gamma="scale").fit(*training)._gamma
+    for row, settings in zip(
+        judged[:2],
+        (
+            [LogisticRegression(C=c, max_iter=1000) for c in (1, 0.1, 0.01, 10)],
+            [SVC(C=c, gamma=gamma * scale) for c, gamma in ((1, 1), (10, 1), (10, 0.1), (100, 0.1))],
+        ),
+        strict=True,
+    ):
+        best = max(settings, key=lambda model: model.fit(*training).score(*validation)).get_params()
+        assert row["hyperparameters"] == pytest.approx({key: best[key] for key in row["hyperparameters"]})
+    shuffled = Rows(test.x, np.random.default_rng(0).permutation(test.y))
+    again = found((training, validation, shuffled))  # nothing of the test rows decides a model
+    assert [(row["hyperparameters"], row["bytes"]) for row in again] == [
+        (row["hyperparameters"], row["bytes"]) for row in judged
+    ]
+
+
+def test_a_seed_gives_the_same_results(judged: list[dict[str, Any]]) -> None:
+    assert found(digits()) == judged
+
+
+def test_of_many_rows_some_are_taken(judged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "LIMIT", 200)
+    monkeypatch.setattr(baselines, "CHOICE", 100)
+    few = found(digits())
+    assert [(row["samples"], row["available"]) for row in few] == [(200, 800)] * 3
+    assert all(row["accuracy"] < full["accuracy"] for row, full in zip(few, judged, strict=True))
+    assert found(digits()) == few
+    assert found(digits(), seed=1) != few
+
+
+def test_without_validation_rows_scikit_learn_s_own_settings_are_taken() -> None:
+    training, validation, test = digits()
+    logistic, svm, _ = found((training, Rows(validation.x[:0], validation.y[:0]), test))
+    assert logistic["hyperparameters"] == {"C": LogisticRegression().C}
+    assert svm["hyperparameters"] == pytest.approx({"C": SVC().C, "gamma": SVC().fit(*training)._gamma})
+
+
+def test_a_network_that_saw_the_validation_rows_meets_baselines_that_did() -> None:
+    training, validation, test = digits()
+    learned = Rows(np.concatenate([training.x, validation.x]), np.concatenate([training.y, validation.y]))
+    assert [row["samples"] for row in found((training, validation, test), learned=learned)] == [1100] * 3
+
+
+def test_a_class_that_lost_its_row_has_no_log_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "LIMIT", 100)
+    x = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    y[399] = 2
+    rare = Rows(x, y)
+    assert 2 not in baselines._some(rare, 100, 0).y
+    logistic, _, _ = found((rare, rare, rare))
+    assert logistic["log_loss"] is None
+    assert logistic["accuracy"] > 0.9
+
+
+def test_mc_nemar_by_hand() -> None:
+    first = np.array([True] * 7 + [False] * 2 + [True] * 90)
+    second = np.array([False] * 7 + [True] * 2 + [True] * 90)
+    assert metrics.mcnemar(first, second) == pytest.approx(2 * (1 + 9 + 36) / 2**9)
+    assert metrics.mcnemar(first, second) == metrics.mcnemar(second, first)
+    assert metrics.mcnemar(first, first) == 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
+    folder = tmp_path_factory.mktemp("digits")
+    resolved = task.load("digits", overrides=["train.epochs=3", "validate.baselines=true"])
+    extract.extract(resolved, folder)
+    train.train(resolved, folder)
+    validate.validate(resolved, folder)
+    return folder
+
+
+def read(run: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((run / "report.json").read_text())
+    return values
+
+
+def test_a_report_holds_them_on_the_network_s_features_and_splits(run: Path) -> None:
+    values = read(run)
+    features = extract.Features.load(run / extract.FILE)
+    x = (features.x - features.x[features.rows("train")].mean()) / features.x[features.rows("train")].std()
+    training, test = (Rows(x[features.rows(s)], features.y[features.rows(s)]) for s in ("train", "test"))
+    for row, model in zip(
+        values["baselines"],
+        (LogisticRegression(max_iter=1000), SVC(), RandomForestClassifier(300, random_state=0)),
+        strict=True,
+    ):
+        model.set_params(**row["hyperparameters"]).fit(*training)
+        assert row["accuracy"] == pytest.approx(
+            model.score(*test), abs=1.5 / len(test.y)
+        )  # rounding may tip one sample
+        lead = (row["only_network"] - row["only_baseline"]) / len(test.y)
+        assert values["test"]["accuracy"] - row["accuracy"] == pytest.approx(lead)
+    assert [check["name"] for check in values["gate"]["checks"]] == ["min_accuracy"]
+
+
+def test_the_headline_names_them_in_one_line(run: Path) -> None:
+    values = read(run)
+    (line,) = [line for line in page.headline(values).splitlines() if line.startswith("baselines: ")]
+    for row in values["baselines"]:
+        assert f"{row['name']} {row['accuracy']:.1%}".replace("%", " %") in line
+        row |= {"samples": 1000, "available": 54_000}
+    assert "(fitted to 1,000 of 54,000 samples)" in page.headline(values)
+    assert "baselines" not in page.headline(values | {"baselines": []})
+
+
+def page_of(run: Path, values: dict[str, Any], folder: Path) -> str:
+    """The section's text, in single spaces, of a page that is written for these values."""
+    (folder / "history.json").write_text((run / "history.json").read_text())
+    (folder / "report.json").write_text(json.dumps(values))
+    shown = Page(page.write(folder).read_text("utf-8"))
+    assert not shown.open
+    text = " ".join(shown.text.split())
+    return text.partition("Beside simpler models")[2].partition("Class by class")[0]
+
+
+@pytest.mark.parametrize(
+    ("network", "baseline", "says"),
+    [
+        (20, 3, "The network earns its place: it is better than the SVM"),
+        (3, 20, "The network does not earn its place: the SVM is better."),
+        (5, 4, "These test samples cannot tell the network from the SVM"),
+        (3, 12, "little, but the SVM was picked as the best of three by these very samples"),  # p = 0.035
+        (0, 0, "Both are right on the very same samples."),
+    ],
+)
+def test_the_page_says_whether_the_network_earns_its_place(
+    run: Path, tmp_path: Path, network: int, baseline: int, says: str
+) -> None:
+    values = read(run)
+    assert {"logistic regression", "SVM", "random forest", "318 kB"} <= set(_cells(run))
+    p = binomtest(network, network + baseline).pvalue if network + baseline else 1.0
+    values["baselines"][1] |= {
+        "accuracy": 0.99, "only_network": network, "only_baseline": baseline, "p_value": p,
+    }  # fmt: skip
+    text = page_of(run, values, tmp_path)
+    assert says in text
+    assert "taken at random" not in text
+    assert "Fitted to as many" not in text
+
+
+def _cells(run: Path) -> list[str]:
+    source = (run / "report.html").read_text("utf-8").replace("<br>", "<")
+    return [cell.partition("<")[0] for cell in source.replace('<th scope="row">', "<td>").split("<td>")]
+
+
+def test_the_page_says_when_they_saw_less_than_the_network(run: Path, tmp_path: Path) -> None:
+    values = read(run)
+    for row in values["baselines"]:
+        row |= {"samples": 10_000, "available": 54_000, "only_network": 9, "only_baseline": 8, "p_value": 1.0}
+    values["task"]["train"]["augment"] = {"rotation": 7.0}
+    text = page_of(run, values, tmp_path)
+    assert "They were fitted to 10,000 of the network’s 54,000 training samples, taken at random" in text
+    assert "Fitted to as many samples as the network," in text
+    assert "The network saw every picture distorted anew in each epoch" in text
+
+
+def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Path) -> None:
+    resolved = task.load("regions", overrides=["validate.baselines=true"])
+    extract.extract(resolved, tmp_path)
+    train.train(resolved, tmp_path)
+    values = validate.validate(resolved, tmp_path)
+    logistic = values["baselines"][0]
+    assert logistic["accuracy"] < 0.7  # no line parts the regions
+    assert logistic["p_value"] < 0.001
+    assert validate.validate(task.load("regions"), tmp_path)["baselines"] == []
+    assert "Beside simpler models" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_numbers_have_no_baselines(tmp_path: Path) -> None:
+    resolved = task.load("sine", overrides=["train.epochs=1"])
+    extract.extract(resolved, tmp_path)
+    train.train(resolved, tmp_path)
+    with pytest.raises(UserError, match=r"validate\.baselines tell classes apart, and the targets are numbers"):
+        validate.validate(task.load("regions", overrides=["validate.baselines=true"]), tmp_path)

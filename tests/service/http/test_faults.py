@@ -1,0 +1,289 @@
+"""The service when it is asked for too much, killed, stopped, or held by clients that say nothing."""
+
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.http.connections import AHEAD
+from tests.load import Outcome, closed_loop, get, open_loop, post
+from tests.service.http.test_app import FLUTE, digit_file
+from tests.service.media.test_media import sound_bytes, tone
+from tests.serving import ROOT, Server, fill_store, resident_mb, serving, until, workers
+
+PLACES = 64  # requests in flight that the service allows
+DIGIT = post("/digits", digit_file(3))
+LARGE = post("/digits", digit_file(3) + bytes(2 * AHEAD))  # takes its place before it is complete
+SOUND = post("/instruments", FLUTE)
+
+# The service with short times, in place of the 20, 30 and 65 seconds that clients have.
+IMPATIENT = """
+from service import service
+from service.http import body, connections
+body.SECONDS = connections.SECONDS = 2
+connections.REST = 6
+connections.close_waiting.__defaults__ = (2,)
+Percept = service.Percept
+"""
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Server]:
+    with serving(home) as running:
+        yield running
+
+
+def in_flight(client: httpx.Client) -> float:
+    """What /metrics says."""
+    (line,) = re.findall(r"^percept_in_flight (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(line)
+
+
+@contextmanager
+def watched(server: Server, statuses: list[int]) -> Iterator[None]:
+    """Ask for what a load balancer asks for during the block."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            while not over.wait(0.05):
+                statuses.extend(client.get(path).status_code for path in ("/livez", "/readyz", "/v2/health/ready"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+@pytest.mark.parametrize("request_", [DIGIT, SOUND], ids=["digits", "instruments"])
+def test_four_times_what_it_can_do(server: Server, request_: bytes, record_property: Any) -> None:
+    closed_loop(server.url, [request_], 4, seconds=1)
+    health: list[int] = []
+    for _ in range(3):  # a neighbour who comes between the measurements of one try counts as ours
+        full = closed_loop(server.url, [request_], PLACES, seconds=2)
+        assert set(full.statuses) == {200}
+        with watched(server, health):
+            storm = open_loop(server.url, request_, 8 * PLACES, 4 * full.rate(), 3)
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            until(lambda client=client: in_flight(client) == 0)
+        after = closed_loop(server.url, [request_], PLACES, seconds=2)
+        ratio = np.percentile(storm.waited[200], 99) / np.percentile(full.waited[200], 99)
+        if storm.rate() > 0.1 * full.rate() and ratio < 20 and after.rate() > 0.5 * full.rate():
+            break
+    assert set(storm.statuses) == {200, 503}
+    assert storm.lost == 0
+    (refusal,) = storm.refusals
+    assert b"\r\nretry-after: 1\r\n" in refusal
+    assert b'{"error":{"code":"busy","message":"' in refusal
+    record_property("offered", round(storm.sent / 3 / full.rate(), 2))
+    record_property("goodput", round(storm.rate() / full.rate(), 2))
+    record_property("p99", round(float(ratio), 2))
+    assert storm.rate() > 0.1 * full.rate()
+    assert ratio < 20
+    assert len(health) >= 3
+    assert set(health) == {200}
+    record_property("after", round(after.rate() / full.rate(), 2))
+    assert set(after.statuses) == {200}
+    assert after.rate() > 0.5 * full.rate()
+
+
+def test_a_killed_worker_comes_back(server: Server, record_property: Any) -> None:
+    (worker,) = workers(server)
+    outcomes: list[Outcome] = []
+    load = threading.Thread(target=lambda: outcomes.append(closed_loop(server.url, [DIGIT], 16, seconds=4)))
+    with ExitStack() as stack:
+        held = [stack.enter_context(connected(server)) for _ in range(5)]  # that the gauge counts when it dies
+        for connection in held:
+            connection.sendall(LARGE[:-100])
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            until(lambda: in_flight(client) >= len(held))
+        load.start()
+        time.sleep(1)
+        os.kill(worker, signal.SIGKILL)
+        start = time.perf_counter()
+        for connection in held:
+            assert ended(connection) == b""
+        assert httpx.get(f"{server.url}/livez", timeout=60).is_success  # it waited in the backlog
+        record_property("seconds", round(time.perf_counter() - start, 1))
+        load.join()
+    (outcome,) = outcomes
+    assert set(outcome.statuses) == {200}
+    assert 0 < outcome.lost <= 16
+    assert len(outcome.bodies) == 1  # the same answer every time
+    assert workers(server) != [worker]
+    with httpx.Client(base_url=server.url) as client:
+        until(lambda: in_flight(client) == 0, 5)
+
+
+def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
+    recording = post("/instruments?timeline=0.1", sound_bytes(tone(seconds=600)))  # seconds of work
+    with serving(home) as server, ExitStack() as stack:
+        long, slow, idle = (stack.enter_context(connected(server)) for _ in range(3))
+        idle.sendall(get("/livez"))
+        told = b""
+        while not told.endswith(b"\r\n\r\n\n"):
+            told += idle.recv(1000)
+        assert told.startswith(b"HTTP/1.1 200 ")
+        slow.sendall(LARGE[:-3])
+        long.sendall(recording)
+        with httpx.Client(base_url=server.url) as client:
+            until(lambda: in_flight(client) >= 2)
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1) == b""
+        for i in (3, 2, 1):
+            time.sleep(0.3)
+            slow.sendall(LARGE[-i : -i + 1 or None])
+        for connection in (slow, long):
+            answer = received(connection)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"}")
+        assert server.process.wait(60) == 0
+        log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "rror" not in log
+
+
+def connected(server: Server) -> socket.socket:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything until the other side closes the connection."""
+    parts = []
+    while part := connection.recv(2**16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_memory_is_flat_over_100_000_requests(server: Server, record_property: Any) -> None:
+    """Small pictures above all, since they are answered soonest; sounds, errors, tensors in binary, paths that nobody
+    has asked for before, and clients that hang up."""
+    (worker,) = workers(server)
+    digit = post("/digits", digit_file(3, "JPEG"))
+    header = b'{"inputs":[{"name":"vector","shape":[2,2],"datatype":"FP32","parameters":{"binary_data_size":16}}]}'
+    tensor = post("/v2/models/sums/infer", header + bytes(16), f"Inference-Header-Content-Length: {len(header)}")
+    vector = post("/predict/sums", b"[1, 2]")
+    rare = [SOUND, post("/digits", b"nonsense"), post("/predict/absent", b"x"), get("/metrics"), get("/models")]
+    random = np.random.default_rng(0)
+
+    def hang_up() -> None:
+        for i in range(200):
+            with connected(server) as connection:
+                connection.sendall((SOUND, DIGIT, b"GET / HT")[i % 3][: random.integers(1, 3000)])
+
+    def some(n: int) -> None:
+        answers = 0
+        while answers < n:
+            unheard = [get(f"/{random.bytes(8).hex()}") for _ in range(200)]
+            mixture = [r for i in range(200) for r in (digit, vector, tensor, vector, unheard[i], tensor, vector)]
+            outcome = closed_loop(server.url, [*rare, *mixture], 16, n=5000)
+            assert set(outcome.statuses) <= {200, 404, 415}
+            answers += sum(outcome.statuses.values())
+            hang_up()
+
+    some(10_000)
+    before = resident_mb(worker)
+    some(100_000)
+    after = resident_mb(worker)
+    record_property("growth", f"{before:.1f} MB to {after:.1f} MB, {after / before - 1:.1%}")
+    assert after < before * 1.05
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    fill_store(home)
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    with (
+        serving(home, target="impatient:Percept", directory=tmp_path, PYTHONPATH=str(ROOT)) as server,
+        ExitStack() as stack,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        says = {"nothing": b"", "half a header": b"POST /digits HTTP/1.1\r\nHost", "half a body": DIGIT[:-500]}
+        many = {"nothing": 220, "half a header": 220, "half a body": 2 * PLACES}
+        silent = {key: [stack.enter_context(connected(server)) for _ in range(n)] for key, n in many.items()}
+        for key, text in says.items():
+            for connection in silent[key]:
+                connection.sendall(text)
+        idle = [stack.enter_context(connected(server)) for _ in range(20)]
+        for connection in idle:
+            connection.sendall(get("/livez"))
+        dripping = [stack.enter_context(connected(server)) for _ in range(30)]
+        stopped: list[bool] = [False] * len(dripping)
+
+        def drip() -> None:  # one byte of the header at a time
+            for byte in (DIGIT[i : i + 1] for i in range(10**6)):
+                for i, connection in enumerate(dripping):
+                    try:
+                        connection.sendall(byte)
+                    except OSError:
+                        stopped[i] = True
+                if all(stopped):
+                    return
+                time.sleep(0.2)
+
+        dripper = threading.Thread(target=drip, daemon=True)
+        dripper.start()
+        assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
+        assert set(closed_loop(server.url, [DIGIT], 4, seconds=1).statuses) == {200}
+        resting = stack.enter_context(connected(server))
+        for pause in (3, 0):  # longer than a header may take
+            resting.sendall(get("/livez"))
+            answer = b""  # whose header and body may come apart
+            while not answer.endswith(b"\r\n\r\n\n") and (part := resting.recv(2**16)):
+                answer += part
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            time.sleep(pause)
+        resting.sendall(b"GET /li")
+        for connection in [*silent["nothing"], *silent["half a header"], resting]:
+            assert ended(connection) == b""
+        for connection in silent["half a body"]:
+            assert ended(connection).startswith(b"HTTP/1.1 408 ")
+        for connection in idle:
+            assert ended(connection).startswith(b"HTTP/1.1 200 ")
+        dripper.join(60)
+        assert all(stopped)
+        assert in_flight(client) == 0
+        assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
+
+
+def test_large_bodies_that_do_not_arrive_keep_nobody_out(server: Server) -> None:
+    with ExitStack() as stack, httpx.Client(base_url=server.url, timeout=30) as client:
+        slow = [stack.enter_context(connected(server)) for _ in range(2 * PLACES)]
+        for connection in slow:
+            connection.sendall(LARGE[:-100])
+        until(lambda: in_flight(client) == PLACES // 2)
+        outcome = closed_loop(server.url, [DIGIT], PLACES // 2, seconds=1)
+        assert set(outcome.statuses) == {200}
+        for connection in slow:
+            connection.shutdown(socket.SHUT_WR)
+        answers = Counter(ended(connection)[:12] for connection in slow)
+        assert answers == {b"HTTP/1.1 503": len(slow) - PLACES // 2, b"": PLACES // 2}
+        until(lambda: in_flight(client) == 0)
+        assert client.post("/instruments", content=FLUTE + bytes(2 * AHEAD)).is_success
+
+
+def ended(connection: socket.socket) -> bytes:
+    """What came before the other side closed the connection, or cut it off."""
+    parts = []
+    try:
+        while part := connection.recv(2**16):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)

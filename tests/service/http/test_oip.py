@@ -1,0 +1,589 @@
+"""The Open Inference Protocol, asked by a client that is not ours, Triton's, and by hand."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import bentoml
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+import tritonclient.http as triton
+from bentoml._internal.models import ModelStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from models.card import FAMILIARITY, STORE_LABEL
+from service.http.oip import DTYPES
+from service.media.image import to_mnist_form
+from tests.service.media.test_media import to_bytes
+from tests.service.test_page import careful_model
+from tests.serving import FIRST, NEWEST, digits_model, fill_store, put, serving
+
+KEY = "a-key"
+RATE = 22_050
+PICTURES = np.stack([to_mnist_form(image) for image in load_digits().images[:300]])
+SUMS = "/v2/models/sums/infer"
+
+
+def waveforms(n, seconds=0.2):
+    """float32 (n, T): tones from 100 Hz up."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    return np.float32([0.5 * np.sin(2 * np.pi * (100 + 50 * i) * time) for i in range(n)])
+
+
+BATCHES = {
+    "digits": ("image", PICTURES),
+    "instruments": ("waveform", waveforms(300, 0.05)),
+    "sums": ("vector", np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)),
+}
+
+
+def by_onnxruntime(home, name, batch, version=NEWEST):
+    session = onnxruntime.InferenceSession(home / "models" / name / version / "model.onnx")
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+def tensor(array, name, binary=True, datatype=None):
+    made = triton.InferInput(name, array.shape, datatype or np_to_triton_dtype(array.dtype))
+    made.set_data_from_numpy(array, binary_data=binary)
+    return made
+
+
+def told(response, status):
+    """The message of a refusal; the test fails if it has another status or form."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert list(body) == ["error"]
+    assert body["error"]
+    assert "\n" not in body["error"]
+    return body["error"]
+
+
+@pytest.fixture(scope="module")
+def client_of_triton(server):
+    with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory):
+    """A server with a key, a small limit of batches, a model that knows what is familiar, and a broken one."""
+    home = tmp_path_factory.mktemp("closed")
+    fill_store(home)
+    put(home, careful_model())
+    store = ModelStore(home / "models")
+    with bentoml.models.create("broken:v1", labels={STORE_LABEL: "multiclass"}, _model_store=store) as stored:
+        Path(stored.path_of("model.onnx")).write_bytes(b"not a graph")
+    limits = {"PERCEPT_MAX_BATCH": "10", "PERCEPT_MAX_SECONDS": "100", "PERCEPT_POLL_SECONDS": "3600"}
+    with serving(home, PERCEPT_API_KEYS=f"another,{KEY}", **limits) as running:
+        yield running, home
+
+
+@pytest.fixture(scope="module")
+def with_key(closed):
+    headers = {"authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=closed[0].url, headers=headers, timeout=30) as connection:
+        yield connection
+
+
+class TestMetadata:
+    def test_server(self, client_of_triton):
+        assert client_of_triton.is_server_live()
+        assert client_of_triton.is_server_ready()
+        metadata = client_of_triton.get_server_metadata()
+        assert metadata["name"] == "percept"
+        assert {"binary_tensor_data", "classification"} <= set(metadata["extensions"])
+
+    @pytest.mark.parametrize(
+        ("name", "inputs", "output", "labels"),
+        [
+            ("digits", {"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}, "probabilities", 10),
+            ("instruments", {"name": "waveform", "datatype": "FP32", "shape": [-1, -1]}, "probabilities", 2),
+            ("sums", {"name": "vector", "datatype": "FP32", "shape": [-1, 2]}, "value", 2),
+        ],
+    )
+    def test_model(self, client_of_triton, name, inputs, output, labels):
+        metadata = client_of_triton.get_model_metadata(name)
+        assert metadata["name"] == name
+        assert metadata["inputs"] == [inputs]
+        assert metadata["outputs"] == [{"name": output, "datatype": "FP32", "shape": [-1, labels]}]
+        assert metadata["versions"] == ([NEWEST, FIRST] if name == "digits" else [NEWEST])
+        assert len(metadata["parameters"]["labels"]) == labels
+        assert client_of_triton.is_model_ready(name)
+        assert client_of_triton.is_model_ready(name, NEWEST)
+
+    def test_versions(self, client_of_triton, client):
+        assert client_of_triton.is_model_ready("digits", FIRST)
+        assert not client_of_triton.is_model_ready("digits", "v9")
+        assert not client_of_triton.is_model_ready("nobody")
+        assert client_of_triton.get_model_metadata("digits", FIRST)["name"] == "digits"
+        with pytest.raises(InferenceServerException, match="has no version 'v9'"):
+            client_of_triton.get_model_metadata("digits", "v9")
+        told(client.get("/v2/models/digits/versions/..%2f..%2fsums/ready"), 404)
+
+    def test_index(self, client_of_triton, client):
+        rows = client_of_triton.get_model_repository_index()
+        present = {(row["name"], row["version"]): row["state"] for row in rows}
+        expected = {(name, NEWEST): "READY" for name in BATCHES} | {("digits", FIRST): "UNAVAILABLE"}
+        assert present == expected
+        ready = client.post("/v2/repository/index", json={"ready": True}).json()
+        assert {row["state"] for row in ready} == {"READY"}
+        assert client.get("/v2/repository/index").json() == rows
+        told(client.post("/v2/repository/index", json={"ready": 1}), 400)
+
+
+class TestLoad:
+    def test_without_keys_nobody_may(self, client_of_triton):
+        with pytest.raises(InferenceServerException, match="takes an API key"):
+            client_of_triton.load_model("digits")
+
+    def test_a_new_version(self, closed):
+        running, home = closed
+        headers = {"Authorization": f"Bearer {KEY}"}
+        with triton.InferenceServerClient(running.url.removeprefix("http://")) as client:
+            with pytest.raises(InferenceServerException, match="asks for an API key"):
+                client.get_model_metadata("digits")
+            assert client.is_server_ready()
+            put(home, digits_model("v3"))
+            assert (
+                client.infer("digits", [tensor(PICTURES[:1], "image")], headers=headers).get_response()["model_version"]
+                == NEWEST
+            )
+            client.load_model("digits", headers=headers)
+            answer = client.infer("digits", [tensor(PICTURES[:1], "image")], headers=headers)
+            assert answer.get_response()["model_version"] == "v3"
+            for name, message in (("nobody", "no model 'nobody'"), ("broken", "broken:v1 could not be loaded")):
+                with pytest.raises(InferenceServerException, match=message):
+                    client.load_model(name, headers=headers)
+            with pytest.raises(InferenceServerException, match="parameters"):
+                client.load_model("digits", headers=headers, config="{}")
+
+    def test_a_broken_model(self, with_key):
+        assert with_key.get("/v2/models/broken/ready").status_code == 503
+        told(with_key.get("/v2/models/broken"), 404)
+        told(with_key.post("/v2/models/broken/infer", json={}), 404)
+        rows = with_key.post("/v2/repository/index").json()
+        assert [row["state"] for row in rows if row["name"] == "broken"] == ["UNAVAILABLE"]
+        told(with_key.post("/v2/repository/models/digits/load", content=b"{"), 400)
+
+
+class TestInference:
+    @pytest.mark.parametrize("binary_output", [True, False])
+    @pytest.mark.parametrize("binary_input", [True, False])
+    @pytest.mark.parametrize("n", [1, 3, 300])
+    @pytest.mark.parametrize("name", list(BATCHES))
+    def test_same_as_onnxruntime(self, client_of_triton, home, name, n, binary_input, binary_output):
+        input_name, batch = BATCHES[name]
+        batch = batch[:n]
+        output = client_of_triton.get_model_metadata(name)["outputs"][0]["name"]
+        answer = client_of_triton.infer(
+            name,
+            [tensor(batch, input_name, binary_input)],
+            outputs=[triton.InferRequestedOutput(output, binary_data=binary_output)],
+            request_id="number 1",
+        )
+        response = answer.get_response()
+        assert (response["model_name"], response["model_version"]) == (name, NEWEST)
+        assert response["id"] == "number 1"
+        # A larger batch may go through the graph in parts, which round otherwise.
+        np.testing.assert_allclose(answer.as_numpy(output), by_onnxruntime(home, name, batch), rtol=1e-5, atol=1e-6)
+
+    def test_same_as_the_files_path(self, client_of_triton, client):
+        answer = client_of_triton.infer("digits", [tensor(PICTURES[:20], "image")])
+        for picture, probabilities in zip(PICTURES[:20], answer.as_numpy("probabilities"), strict=True):
+            of_file = client.post("/digits", content=to_bytes(Image.fromarray(picture))).json()
+            np.testing.assert_allclose(list(of_file["probabilities"].values()), probabilities, rtol=1e-5)
+
+    def test_all_outputs_unless_some_are_named(self, client_of_triton, client):
+        answer = client_of_triton.infer("digits", [tensor(PICTURES[:2], "image")])  # asks for binary_data_output
+        assert answer.as_numpy("probabilities").shape == (2, 10)
+        body = {"name": "vector", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2]]}
+        nothing = {"id": None, "parameters": None}
+        assert client.post(SUMS, json={"inputs": [body | {"parameters": None}], "outputs": None} | nothing).is_success
+        plain = client.post(SUMS, json={"inputs": [body], "outputs": []})
+        assert plain.headers["content-type"] == "application/json"
+        assert plain.json() == {
+            "model_name": "sums",
+            "model_version": NEWEST,
+            "outputs": [{"name": "value", "shape": [1, 2], "datatype": "FP32", "data": [3, -1]}],
+        }
+
+    @pytest.mark.parametrize("binary", [True, False])
+    def test_two_outputs_one_of_them_binary(self, closed, binary):
+        running, home = closed
+        with triton.InferenceServerClient(running.url.removeprefix("http://")) as client:
+            answer = client.infer(
+                "careful",
+                [tensor(PICTURES[:3], "image")],
+                outputs=[
+                    triton.InferRequestedOutput(FAMILIARITY, binary_data=binary),
+                    triton.InferRequestedOutput("probabilities", binary_data=not binary),
+                ],
+                headers={"Authorization": f"Bearer {KEY}"},
+            )
+        familiarity = 1 - PICTURES[:3].mean(axis=(1, 2)) / 255
+        np.testing.assert_allclose(answer.as_numpy(FAMILIARITY), familiarity, rtol=1e-5)
+        expected = by_onnxruntime(home, "careful", PICTURES[:3])
+        np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, rtol=1e-5)
+        assert [output["name"] for output in answer.get_response()["outputs"]] == [FAMILIARITY, "probabilities"]
+
+    @pytest.mark.parametrize("binary", [True, False])
+    @pytest.mark.parametrize("classes", [1, 3, 99])
+    def test_classification(self, client_of_triton, home, classes, binary):
+        answer = client_of_triton.infer(
+            "digits",
+            [tensor(PICTURES[:4], "image")],
+            outputs=[triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=classes)],
+        )
+        named = answer.as_numpy("probabilities")
+        expected = by_onnxruntime(home, "digits", PICTURES[:4])
+        assert named.shape == (4, min(classes, 10))
+        for row, probabilities in zip(named, expected, strict=True):
+            texts = [text.decode() if binary else text for text in row]
+            best = np.argsort(-probabilities, kind="stable")[: len(texts)]
+            assert texts == [f"{probabilities[i]:f}:{i}:{i}" for i in best]
+
+    def test_a_version(self, client_of_triton, home):
+        answer = client_of_triton.infer("digits", [tensor(PICTURES[:1], "image")], model_version=FIRST)
+        assert answer.get_response()["model_version"] == FIRST
+        expected = by_onnxruntime(home, "digits", PICTURES[:1], FIRST)
+        np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("binary", [True, False])
+    def test_long_recordings(self, client_of_triton, binary):
+        """They are answered piece by piece, as files are."""
+        batch = waveforms(2, 61)
+        outputs = [triton.InferRequestedOutput("probabilities", binary_data=binary)]
+        answer = client_of_triton.infer("instruments", [tensor(batch, "waveform")], outputs=outputs)
+        assert answer.as_numpy("probabilities").argmax(axis=1).tolist() == [0, 0]
+        assert answer.as_numpy("probabilities").dtype == np.float32
+        silent = tensor(batch * np.float32([[1], [0]]), "waveform")
+        with pytest.raises(InferenceServerException, match="the audio is silent"):
+            client_of_triton.infer("instruments", [silent])
+
+    def test_many_at_once(self, client_of_triton, home, server):
+        with triton.InferenceServerClient(server.url.removeprefix("http://"), concurrency=8) as client:
+            waiting = [client.async_infer("digits", [tensor(PICTURES[i : i + 3], "image")]) for i in range(40)]
+            for i, request in enumerate(waiting):
+                expected = by_onnxruntime(home, "digits", PICTURES[i : i + 3])
+                found = request.get_result().as_numpy("probabilities")
+                np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class TestDatatypes:
+    @pytest.mark.parametrize("binary", [True, False])
+    @pytest.mark.parametrize("datatype", list(DTYPES))
+    def test_pictures(self, client_of_triton, home, datatype, binary):
+        values = np.minimum(PICTURES[:2], 1 if datatype == "BOOL" else 127).astype(DTYPES[datatype])
+        if datatype == "FP16" and not binary:
+            pytest.skip("Triton's client sends it in binary alone")
+        answer = client_of_triton.infer("digits", [tensor(values, "image", binary, datatype)])
+        expected = by_onnxruntime(home, "digits", values.astype(np.uint8))
+        np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("binary", [True, False])
+    @pytest.mark.parametrize("datatype", list(DTYPES))
+    def test_extremes_of_each(self, client, datatype, binary):
+        """The model's float32 has room for all of them, but for those of FP64."""
+        dtype = np.dtype(DTYPES[datatype])
+        if datatype == "BOOL":
+            values = np.array([False, True])
+        elif dtype.kind == "f":
+            values = np.array([-3e4, 0.1], dtype)
+        else:
+            values = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
+        answer = client.post(SUMS, **request(values, datatype, binary))
+        a, b = values.astype(np.float32)
+        assert answer.json()["outputs"][0]["data"] == pytest.approx([a + b, a - b], rel=1e-6)
+
+    def test_values_that_do_not_fit(self, client):
+        def data(values, datatype):
+            return {"inputs": [{"name": "vector", "shape": [1, 2], "datatype": datatype, "data": values}]}
+
+        for datatype in [name for name in DTYPES if "INT" in name]:
+            limits = np.iinfo(DTYPES[datatype])
+            beyond = 2**64 if limits.bits == 64 else 1  # readers of JSON round what has more than 64 bits
+            for value in (int(limits.max) + beyond, int(limits.min) - beyond, 0.5, 1e300, -1e300, "1", None, True, [1]):
+                told(client.post(SUMS, json=data([value, 1], datatype)), 400)
+            assert client.post(SUMS, json=data([1.0, 2], datatype)).is_success
+        for datatype, value in (("FP16", 7e4), ("FP32", 1e39), ("FP64", 1e39), ("FP32", True), ("FP32", "1")):
+            told(client.post(SUMS, json=data([value, 1], datatype)), 400)
+        for value in (0, 1, 0.0, "true", None):
+            told(client.post(SUMS, json=data([value, True], "BOOL")), 400)
+
+    @pytest.mark.parametrize("datatype", ["UINT8", "UINT16", "INT64", "FP32", "FP64"])
+    @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,", ":")])
+    def test_many_whole_numbers(self, client, home, datatype, separators):
+        def post(data, **others):
+            tensor = {"name": "image", "shape": [40, 28, 28], "datatype": datatype} | others
+            document = {"inputs": [tensor | ({} if data is None else {"data": data})]}
+            return client.post("/v2/models/digits/infer", content=json.dumps(document, separators=separators))
+
+        pictures = PICTURES[:40]
+        numbers = pictures.reshape(-1).tolist()
+        expected = by_onnxruntime(home, "digits", pictures).reshape(-1)
+        for data in (numbers, pictures.tolist()):
+            found = post(data).raise_for_status().json()["outputs"][0]["data"]
+            assert found == pytest.approx(expected.tolist(), rel=1e-5)
+        told(post([*numbers[:-1], 256]), 400)
+        assert "got 31361 of them" in told(post([*numbers, 0]), 400)
+        told(post(numbers, datatype="BOOL"), 400)
+        told(post(None, parameters={"data": numbers}), 400)
+        assert post(numbers, parameters={"data": numbers}).is_success
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_numbers_that_are_not_finite(self, client, value):
+        for dtype, datatype in ((np.float16, "FP16"), (np.float32, "FP32"), (np.float64, "FP64")):
+            told(client.post(SUMS, **request(np.array([value, 1], dtype), datatype, True)), 400)
+        recording = waveforms(1)
+        recording[0, 100] = value
+        told(client.post("/v2/models/instruments/infer", **request(recording, "FP32", True, "waveform")), 400)
+        for text in ("NaN", "Infinity", "-Infinity", "1e999"):
+            body = json.dumps(changed(datatype="FP64")).replace("[1, 2]}", f"[1, {text}]}}")
+            told(client.post(SUMS, content=body), 400)
+
+    def test_an_answer_that_overflows(self, client):
+        told(client.post(SUMS, **request(np.float32([3e38, 3e38]), "FP32", True)), 400)
+
+    def test_pictures_take_whole_numbers_of_a_byte(self, client):
+        for value in (-1, 256, 0.5):
+            picture = np.full((1, 28, 28), value, np.float32)
+            told(client.post("/v2/models/digits/infer", **request(picture, "FP32", True, "image")), 400)
+
+
+def request(values, datatype, binary, name="vector"):
+    """What httpx sends for one input; a vector of one dimension is a batch of one."""
+    values = np.atleast_2d(values)
+    part = {"name": name, "shape": list(values.shape), "datatype": datatype}
+    if not binary:
+        return {"json": {"inputs": [part | {"data": values.reshape(-1).tolist()}]}}
+    raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    head = json.dumps({"inputs": [part | {"parameters": {"binary_data_size": len(raw)}}]}).encode()
+    return {"content": head + raw, "headers": {"inference-header-content-length": str(len(head))}}
+
+
+GOOD = {"name": "vector", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+
+
+def changed(**keys):
+    """A request whose tensor has these keys instead; without those that are None."""
+    part = {key: value for key, value in (GOOD | keys).items() if value is not None}
+    return {"inputs": [part]}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("POST", "/v2/models/nobody/infer", 404),
+            ("GET", "/v2/models/nobody", 404),
+            ("GET", "/v2/models/nobody/ready", 404),
+            ("POST", "/v2/models/sums/versions/v9/infer", 404),
+            ("POST", "/v2/models/%00/infer", 404),
+            ("GET", "/v2/models/digits/versions/%00", 404),
+            ("GET", f"/v2/models/{'a' * 5000}", 404),
+            ("GET", "/v2/nothing", 404),
+            ("GET", "/v2/", 404),
+            ("GET", SUMS, 405),
+            ("DELETE", "/v2/models/sums", 405),
+            ("POST", "/v2", 405),
+            ("POST", "/v2/health/live", 405),
+            ("PUT", "/v2/repository/index", 405),
+            ("GET", "/v2/repository/models/sums/load", 405),
+        ],
+    )
+    def test_paths(self, client, method, path, status):
+        answer = client.request(method, path)
+        told(answer, status)
+        assert status == 404 or answer.headers["allow"]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            *([], 1, None, "x", {}, {"inputs": None}, {"inputs": []}, {"inputs": {}}, {"inputs": [1]}),
+            {"inputs": [GOOD, GOOD]},
+            *(changed(name=name) for name in (None, "image", 1, [], {}, "ü" * 1000, "a\nb")),
+            *(changed(datatype=d) for d in (None, "fp32", "BYTES", "", 1, [], {}, "FP32\n")),
+            *(changed(shape=s) for s in (None, [], [2], [1, 3], [2, 1], [1, 1, 2], [1, 2, 1], [2, 2], "12", {}, 1)),
+            *(changed(shape=s) for s in ([-1, 2], [1, -2], [-1, -2], [0, 2], [1.0, 2], [True, 2], ["1", 2], [None, 2])),
+            *(changed(shape=s) for s in ([2**40, 2], [2**63, 2], [2**64, 2], [1e300, 2], [[1], 2], [1, 2**62])),
+            *(changed(shape=[1] * n) for n in (100, 10_000)),
+            *(changed(data=d) for d in (None, [], [1], [1, 2, 3], {}, "12", 12, [[1], [2]], [[1, 2], [3, 4]])),
+            *(changed(data=d) for d in ([1, [2]], [[1, 2], 3], [[[1, 2]]], [["1", "2"]], [{}, {}], [None, 1])),
+            *(changed(data=d) for d in ([[1, [2]]], [[[1], 2]], [[[1], [2]]], [1, [], 2], [[1, []]], [1, [[2]]])),
+            changed(shape=[2, 2], data=[[1], [2, 3, 4]]),
+            changed(shape=[2, 2], data=["12", "34"]),
+            changed(shape=[2, 2], data=[{"a": 1, "b": 2}, {"a": 1, "b": 2}]),
+            *(changed(parameters=p) for p in (1, "x", [1])),
+            *(changed(data=None, parameters={"binary_data_size": s}) for s in (8, 0, -8, 2**70, 8.0, "8", [], True)),
+            changed(parameters={"binary_data_size": 8}),
+            *(changed() | {"outputs": o} for o in (1, "value", {"name": "value"}, [1], [{}], [{"name": "values"}])),
+            *(changed() | {"outputs": [{"name": n}]} for n in (None, 1, [], {}, FAMILIARITY)),
+            changed() | {"outputs": [{"name": "value"}] * 2},
+            changed() | {"outputs": [{"name": "value", "parameters": 1}]},
+            *(changed() | {"outputs": [{"name": "value", "parameters": {"classification": c}}]} for c in (1, -1, "1")),
+            *(changed() | {"id": i} for i in (1, [], {}, True)),
+            *(changed() | {key: value} for key in ("parameters", "outputs") for value in (1, 0, "", False)),
+        ],
+    )  # fmt: skip
+    def test_bodies(self, client, body):
+        told(client.post(SUMS, json=body), 400)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            *(b"", b"{", b"nonsense", b"\xff\xfe", b'{"inputs": [', b'{"id": "\\ud800"}', b"\0" * 100, b"NaN"),
+            *(b"[" * 100_000, b'{"a":' * 100_000, b'{"inputs": ' + b"[" * 900 + b"]" * 900 + b"}"),
+            json.dumps(changed(data=0)).replace(": 0}", ": " + "[" * 800 + "]" * 800 + "}").encode(),
+            json.dumps(changed()).encode() + b"x",
+        ],
+    )
+    def test_garbage(self, client, content):
+        told(client.post(SUMS, content=content), 400)
+
+    @pytest.mark.parametrize(
+        "length",
+        [b"0", b"-1", b"1", b"9", b"+5", b"1e2", b"0x10", b"", b"\xb2", b"9" * 17, b"9" * 19, b"9" * 5000, b"1,1"],
+    )
+    def test_length_of_the_header(self, client, length):
+        sent = request(np.float32([1, 2]), "FP32", True)
+        assert client.post(SUMS, **sent).is_success
+        sent["headers"] = {"inference-header-content-length": length}
+        told(client.post(SUMS, **sent), 400)
+
+    @pytest.mark.parametrize("shift", [-4, -1, 1, 4])
+    def test_sizes_of_binary_data(self, client, shift):
+        sent = request(np.float32([1, 2]), "FP32", True)
+        more = sent["content"] + bytes(shift) if shift > 0 else sent["content"][:shift]
+        told(client.post(SUMS, content=more, headers=sent["headers"]), 400)
+        length = str(int(sent["headers"]["inference-header-content-length"]) + shift)
+        told(client.post(SUMS, content=sent["content"], headers={"inference-header-content-length": length}), 400)
+        size = sent["content"].replace(b'size": 8', b'size": %d' % (8 + shift))
+        length = str(len(size) - 8)
+        told(client.post(SUMS, content=size, headers={"inference-header-content-length": length}), 400)
+        unnamed = json.dumps(changed()).encode()
+        length = str(len(unnamed))
+        told(client.post(SUMS, content=unnamed + b"1234", headers={"inference-header-content-length": length}), 400)
+
+    def test_one_long_text_among_numbers_takes_no_memory(self, client):
+        """NumPy would give every number the room of the text: 64 GB."""
+        body = changed(shape=[8000, 2], data=["x" * 1_000_000, *range(15_999)])
+        assert "numbers of datatype FP32" in told(client.post(SUMS, json=body), 400)
+
+    def test_batches(self, client, with_key):
+        for shape in ([2**31, 2], [2**40 - 1, 2]):
+            told(client.post(SUMS, json=changed(shape=shape)), 413)
+        told(client.post(SUMS, **request(np.zeros((2**15 + 1, 2), np.float32), "FP32", True)), 413)
+        assert client.post(SUMS, **request(np.zeros((2**15, 2), np.float32), "FP32", True)).is_success
+        told(with_key.post(SUMS, **request(np.zeros((11, 2), np.float32), "FP32", True)), 413)
+        assert with_key.post(SUMS, **request(np.zeros((10, 2), np.float32), "FP32", False)).is_success
+
+    def test_recordings(self, with_key):
+        path = "/v2/models/instruments/infer"
+        told(with_key.post(path, **request(waveforms(1, 100.1), "FP32", True, "waveform")), 413)
+        told(with_key.post(path, **request(np.zeros((1, 0), np.float32), "FP32", True, "waveform")), 400)
+        for length in (1, 2, 3):
+            answer = with_key.post(path, **request(np.full((1, length), 0.5, np.float32), "FP32", True, "waveform"))
+            assert answer.status_code in (200, 400)
+
+    def test_size_of_the_body(self, client):
+        told(client.post(SUMS, content=bytes(2**25 + 1)), 413)
+        told(client.post(SUMS, content=(bytes(2**20) for _ in range(40))), 413)
+        told(client.post("/v2/repository/index", content=bytes(2**16 + 1)), 413)
+
+    @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+    def test_compression(self, client_of_triton, algorithm):
+        with pytest.raises(InferenceServerException, match="a compressed body is not read"):
+            client_of_triton.infer("digits", [tensor(PICTURES[:1], "image")], request_compression_algorithm=algorithm)
+        answer = client_of_triton.infer(
+            "digits", [tensor(PICTURES[:1], "image")], response_compression_algorithm=algorithm
+        )
+        assert answer.as_numpy("probabilities").shape == (1, 10)
+
+    def test_what_triton_has_and_we_do_not(self, client_of_triton):
+        for ask in (client_of_triton.unload_model, client_of_triton.get_model_config):
+            with pytest.raises(InferenceServerException, match="there is nothing at this path"):
+                ask("digits")
+
+
+NUMBERS = st.integers(-300, 300) | st.integers(-(2**66), 2**66) | st.floats()
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def mostly(strategy):
+    """What the protocol expects or, now and then, anything that JSON can say."""
+    return st.integers(0, 9).flatmap(lambda lot: strategy if lot else ANYTHING)
+
+
+def holding(**keys):
+    """An object with these keys, one of them now and then missing."""
+    return st.fixed_dictionaries({key: mostly(value) for key, value in keys.items()}).flatmap(
+        lambda whole: st.sampled_from([*[None] * 9, *whole]).map(
+            lambda gone: {key: value for key, value in whole.items() if key != gone}
+        )
+    )
+
+
+@st.composite
+def requests(draw):
+    """A model, a body, and a length of the body's header."""
+    model, (name, batch) = draw(st.sampled_from(list(BATCHES.items())))
+    n = draw(st.sampled_from([1, 1, 1, 2, 3, 0, -1, 2**33]))
+    m = max(0, min(n, 3))
+    shape = [n, *batch.shape[1:]] if model == "digits" else [n, 2]
+    size = m * int(np.prod(shape[1:]))
+    flat = st.lists(NUMBERS, min_size=min(size, 6), max_size=min(size, 6)).map(lambda some: (some * size)[:size])
+    tail = draw(st.sampled_from([None, 0, 1, size, 2 * size, 4 * size, 8 * size]))
+    parts = {
+        "name": st.just(name),
+        "shape": st.just(shape),
+        "datatype": st.sampled_from(list(DTYPES)),
+        "parameters": st.just({}) if tail is None else holding(binary_data_size=st.just(tail)),
+        **({"data": flat} if tail is None else {}),
+    }
+    output = holding(
+        name=st.sampled_from(["probabilities", "value"]),
+        parameters=holding(classification=st.integers(0, 3), binary_data=st.booleans()),
+    )
+    body = draw(
+        mostly(
+            holding(
+                id=st.text(max_size=3),
+                inputs=st.lists(holding(**parts), min_size=1, max_size=1),
+                outputs=st.lists(output, max_size=2),
+            )
+        )
+    )
+    head = json.dumps(body).encode()
+    content = head + draw(st.binary(max_size=8)) * ((tail or 0) // 8 + 1) if tail is not None else head
+    if tail is not None:
+        content = content[: len(head) + tail]
+    length = draw(st.sampled_from([len(head)] * 9 + [0, len(head) - 1, 2**70])) if tail is not None else None
+    return model, content, {} if length is None else {"inference-header-content-length": str(length)}
+
+
+class TestAnything:
+    statuses: ClassVar[set[int]] = set()
+
+    @settings(max_examples=600, derandomize=True, deadline=None, database=None)
+    @given(asked=requests())
+    def test_is_answered_or_refused(self, client, asked):
+        model, content, headers = asked
+        answer = client.post(f"/v2/models/{model}/infer", content=content, headers=headers)
+        self.statuses.add(answer.status_code)
+        if answer.status_code != 200:
+            told(answer, answer.status_code)
+            assert answer.status_code in (400, 413)
+
+    def test_both_happened(self):
+        assert self.statuses == {200, 400, 413}

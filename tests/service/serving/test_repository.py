@@ -1,0 +1,300 @@
+"""Models that come, go, break and return while the service answers: a real `bentoml serve`, real HTTP, a real store."""
+
+import json
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import httpx
+import onnx
+import pytest
+from bentoml._internal.models import ModelStore
+
+from models.card import STORE_LABEL, ModelCard
+from service.serving import store
+from tests.command import model_store, percept
+from tests.load import closed_loop, post
+from tests.service.http.test_app import digit_file
+from tests.serving import (
+    FIRST,
+    NEWEST,
+    Server,
+    build,
+    digits_model,
+    put,
+    resident_mb,
+    serving,
+    sums_model,
+    until,
+    workers,
+)
+
+SUM = b"[3, 1]"
+KEY = {"x-api-key": "key"}
+
+
+def scaled(version: str, factor: float, name: str = "sums") -> onnx.ModelProto:
+    """A model of two numbers whose answer tells which version it is: the sum and the difference, times a factor."""
+    model = sums_model(version)
+    card = ModelCard.model_validate_json(model.metadata_props[0].value)
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0]) * factor
+    return build(name, version, card.input, card.labels, list(model.graph.node), {"w": weights.astype("f4")})
+
+
+def version(client: httpx.Client, name: str = "sums") -> str | None:
+    """The version that is served."""
+    served: dict[str, str] = client.get("/readyz").json()["models"]
+    return served.get(name)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A store with a model in two versions, and another."""
+    put(tmp_path, scaled("v1", 1))
+    put(tmp_path, scaled("v2", 2))
+    put(tmp_path, digits_model(FIRST))
+    return tmp_path
+
+
+@contextmanager
+def asking(home: Path, **environment: str) -> Iterator[tuple[Server, httpx.Client]]:
+    with serving(home, **environment) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        yield server, client
+
+
+def answer(client: httpx.Client, path: str = "/predict/sums") -> tuple[int, str | None, float | None]:
+    """Status, version and the sum in an answer."""
+    response = client.post(path, content=SUM)
+    body = response.json()
+    return response.status_code, body.get("version"), body.get("value", {}).get("sum")
+
+
+def broken(home: Path, version: str, how: str) -> None:
+    """Puts a version that cannot be served into the store."""
+    put(home, scaled(version, 9))
+    folder = home / "models" / "sums" / version
+    match how:
+        case "no ONNX":
+            (folder / "model.onnx").write_bytes(b"not a graph")
+        case "other file":
+            file = bytearray((folder / "model.onnx").read_bytes())
+            file[len(file) // 4] ^= 1
+            (folder / "model.onnx").write_bytes(file)
+        case "other card":
+            card = json.loads((folder / "card.json").read_text())
+            (folder / "card.json").write_text(json.dumps(card | {"sha256": "0" * 64}, indent=1))
+        case "no card":
+            (folder / "card.json").unlink()
+
+
+def test_versions_change_under_load_without_a_failed_request(home: Path) -> None:
+    """Versions appear, are rolled back to, and every answer is that of the version that it names."""
+    found: list[Counter[tuple[int, str | None, float | None]]] = [Counter() for _ in range(4)]
+    done = threading.Event()
+    with asking(home, PERCEPT_POLL_SECONDS="1") as (server, client):
+
+        def ask(counter: Counter[tuple[int, str | None, float | None]]) -> None:
+            with httpx.Client(base_url=server.url, timeout=30) as own:
+                while not done.is_set():
+                    counter[answer(own)] += 1
+
+        threads = [threading.Thread(target=ask, args=[counter]) for counter in found]
+        for thread in threads:
+            thread.start()
+        try:
+            for present in ("v3", "v4"):
+                put(home, scaled(present, int(present[1:])))
+                until(lambda present=present: version(client) == present)
+            with model_store(home):
+                assert store.roll_back("sums", None) == "v3"
+                until(lambda: version(client) == "v3")
+                assert store.roll_back("sums", "v1") == "v1"
+                until(lambda: version(client) == "v1")
+            put(home, scaled("v5", 5))
+            until(lambda: version(client) == "v5")
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    every = sum(found, Counter())
+    assert set(every) == {(200, f"v{n}", 4.0 * n) for n in range(1, 6)}, every
+
+
+def test_a_key_loads_at_once(home: Path) -> None:
+    load = "/v2/repository/models/sums/load"
+    with asking(home, PERCEPT_POLL_SECONDS="3600", PERCEPT_API_KEYS="key") as (_, client):
+        put(home, scaled("v3", 3))
+        assert client.post(load).status_code == 401
+        assert client.post(load, headers={"x-api-key": "other"}).status_code == 401
+        assert version(client) == "v2"
+        assert client.post(load, headers=KEY).status_code == 200
+        assert version(client) == "v3"
+        broken(home, "v4", "no ONNX")
+        refused = client.post(load, headers=KEY)
+        assert refused.status_code == 503
+        assert "sums:v4" in refused.json()["error"]
+        assert version(client) == "v3"
+        assert client.post("/v2/repository/models/absent/load", headers=KEY).status_code == 404
+    with asking(home) as (_, client):
+        assert client.post(load).status_code == 403
+
+
+def test_older_versions_can_be_asked(home: Path) -> None:
+    put(home, digits_model(NEWEST))
+    tensor = {"inputs": [{"name": "vector", "shape": [1, 2], "datatype": "FP32", "data": [3, 1]}]}
+    absent = (
+        "v",
+        "v3",
+        "latest",
+        ".",
+        "..",
+        "../v1",
+        "%2e%2e",
+        "..%2fv1",
+        "v1%2f",
+        "v1%00",
+        "",
+        "%20",
+        "%C3%BC",
+        "x" * 4000,
+    )
+    with asking(home) as (server, client):
+        for n in (1, 2):
+            assert answer(client, f"/predict/sums/versions/v{n}") == (200, f"v{n}", 4.0 * n)
+            response = client.post(f"/v2/models/sums/versions/v{n}/infer", json=tensor).json()
+            assert (response["model_version"], response["outputs"][0]["data"]) == (f"v{n}", [4.0 * n, 2.0 * n])
+            assert client.get(f"/v2/models/sums/versions/v{n}/ready").status_code == 200
+        for tag in (FIRST, NEWEST):
+            response = client.post(f"/digits/versions/{tag}", content=digit_file(3)).json()
+            assert (response["version"], response["label"]) == (tag, "3")
+        for name in absent:
+            for path in (f"/predict/sums/versions/{name}", f"/v2/models/sums/versions/{name}/infer"):
+                refused = raw(server, path)
+                assert refused.startswith(b"HTTP/1.1 404 "), (path, refused)
+        shutil.rmtree(home / "models" / "sums" / "v1")
+        assert answer(client, "/predict/sums/versions/v1")[0] == 404
+        assert answer(client, "/predict/absent/versions/v1")[0] == 404
+        assert "Traceback" not in server.log.read_text()
+
+
+def raw(server: Server, path: str) -> bytes:
+    """The whole answer, the path as it stands: clients tidy it up."""
+    refusals = closed_loop(server.url, [post(path, SUM)], 1, n=1).refusals
+    return next(iter(refusals), b"")
+
+
+def test_a_broken_version_leaves_the_old_one(home: Path) -> None:
+    with asking(home, PERCEPT_POLL_SECONDS="1") as (server, client):
+        for n, how in enumerate(("no ONNX", "other file", "other card", "no card"), 3):
+            broken(home, f"v{n}", how)
+            told = f"sums:v{n} could not be loaded; the log of the service says why"
+            until(lambda told=told: client.get("/readyz").json()["failed"] == {"sums": told})
+            for path in ("/readyz", "/v2/health/ready"):
+                response = client.get(path)
+                assert response.status_code == 200
+                assert response.json()["models"]["sums"] == "v2"
+                assert response.json()["failed"] == {"sums": told}
+            rows = {(row["name"], row["version"]): row for row in client.get("/v2/repository/index").json()}
+            assert [rows["sums", v]["state"] for v in ("v1", "v2", f"v{n}")] == ["UNAVAILABLE", "READY", "UNAVAILABLE"]
+            assert rows["sums", f"v{n}"]["reason"] == told
+            assert "could not be loaded" not in rows["sums", "v1"]["reason"]
+            assert client.get("/v2/models/sums/ready").status_code == 200
+            assert answer(client) == (200, "v2", 8.0)
+            assert answer(client, f"/predict/sums/versions/v{n}")[0] == 404
+            assert f"sums:v{n} cannot be served" in server.log.read_text()
+        put(home, scaled("v9", 9))
+        until(lambda: version(client) == "v9")
+        assert client.get("/readyz").json()["failed"] == {}
+
+
+def test_what_is_broken_at_start_takes_nobody_down(home: Path) -> None:
+    """A model whose only version is corrupt, a folder that is no model, a file cut short; then the corrupt one is
+    repaired in place, as by a copy that is finished."""
+    whole = home / "models" / "sums"
+    shutil.rmtree(whole / "v1")
+    good = (whole / "v2" / "model.onnx").read_bytes()
+    (whole / "v2" / "model.onnx").write_bytes(good[:-100])
+    (home / "models" / "lost+found").mkdir()
+    put(home, scaled("v1", 1, "torn"))
+    (home / "models" / "torn" / "v1" / "model.yaml").write_text("name: [")
+    with asking(home, PERCEPT_POLL_SECONDS="1") as (server, client):
+        assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
+        assert client.get("/readyz").json()["models"] == {"digits": FIRST}
+        assert list(client.get("/models").json()["failed"]) == ["sums"]
+        assert client.get("/v2/models/sums/ready").status_code == 503
+        assert answer(client)[0] == 404
+        assert "Traceback" not in server.log.read_text()
+        (whole / "v2" / "model.onnx").write_bytes(good)
+        until(lambda: version(client) == "v2")
+        assert client.get("/v2/models/sums/ready").status_code == 200
+
+
+def test_models_come_and_go(home: Path) -> None:
+    with asking(home, PERCEPT_POLL_SECONDS="1") as (_, client):
+        put(home, scaled("v1", 7, "sevens"))
+        until(lambda: version(client, "sevens"))
+        assert answer(client, "/predict/sevens") == (200, "v1", 28.0)
+        (home / "models" / "sums" / "latest").write_text("")  # as BentoML leaves it while it writes
+        (home / "models" / "digits" / "latest").unlink()
+        models = ModelStore(home / "models")
+        models.delete("sevens:v1")
+        until(lambda: version(client, "sevens") is None)
+        assert answer(client, "/predict/sevens")[0] == 404
+        assert client.get("/v2/models/sevens").status_code == 404
+        assert client.get("/readyz").json() == {"ready": True, "models": {"sums": "v2", "digits": FIRST}, "failed": {}}
+        models.delete("sums:v2")
+        until(lambda: version(client) == "v1")
+        with bentoml.models.create("foreign:v1", _model_store=models):
+            pass
+        put(home, scaled("v3", 7, "sevens"))
+        until(lambda: version(client, "sevens") == "v3")
+        assert version(client, "foreign") is None
+
+
+def test_rollback_as_it_is_typed(home: Path) -> None:
+    def lines(*arguments: str) -> tuple[int, str, str]:
+        done = percept("rollback", *arguments, home=home)
+        return done.returncode, done.stdout, done.stderr
+
+    assert lines("sums") == (0, "sums: serving v1\n", "")
+    assert lines("sums") == (1, "", "percept: sums:v1 is the oldest version in the model store\n")
+    assert lines("sums", "v2") == (0, "sums: serving v2\n", "")
+    assert lines("sums", "v3") == (1, "", "percept: the model store holds no sums:v3; its versions are v2, v1\n")
+    assert lines("sums", "../sums/v1")[0] == 1
+    assert lines("absent") == (1, "", "percept: the model store holds no model 'absent'\n")
+    assert lines("../models/sums")[2] == "percept: the model store holds no model '../models/sums'\n"
+    with bentoml.models.create("foreign:v1", labels={}, _model_store=ModelStore(home / "models")):
+        pass
+    assert lines("foreign")[0] == 1
+    with model_store(home):
+        assert {model.tag.name: model.tag.version for model in store.newest_models()} == {
+            "digits": FIRST,
+            "sums": "v2",
+        }
+        assert STORE_LABEL in store.newest_models()[0].info.labels
+
+
+def test_memory_is_flat_over_200_swaps(home: Path, record_property: Any) -> None:
+    """Each swap takes up another digits model, whose weights are 31 kB, and asks it."""
+    put(home, digits_model(NEWEST))
+    file = digit_file(3)
+    with asking(home, PERCEPT_POLL_SECONDS="3600", PERCEPT_API_KEYS="key") as (server, client), model_store(home):
+        (worker,) = workers(server)
+        load = client.build_request("POST", "/v2/repository/models/digits/load", headers=KEY)
+
+        def swaps(n: int) -> float:
+            for i in range(n):
+                present = store.roll_back("digits", (FIRST, NEWEST)[i % 2])
+                assert client.send(load).status_code == 200
+                assert client.post("/digits", content=file, headers=KEY).json()["version"] == present
+            return resident_mb(worker)
+
+        before = swaps(40)
+        after = swaps(200)
+        record_property("growth", f"{before:.1f} MB to {after:.1f} MB, {after / before - 1:.1%}")
+        assert after < before * 1.05
