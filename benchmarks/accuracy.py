@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from pipeline import extract, task, train, validate
+from pipeline.run import Run
 from pipeline.validate import metrics
 
 
@@ -59,9 +60,9 @@ def _report(name: str, folder: Path, files: list[Path], held_out: set[int], over
         writer.writerows([path, path.parent.name, "test" if i in held_out else "train"] for i, path in enumerate(files))
     resolved = task.load(name, str(manifest), overrides)
     with contextlib.redirect_stdout(io.StringIO()):
-        extract.extract(resolved, folder)
-        train.train(resolved, folder)
-        return validate.validate(resolved, folder)
+        extract.extract(resolved, Run(folder))
+        train.train(resolved, Run(folder))
+        return validate.validate(resolved, Run(folder))
 
 
 if __name__ == "__main__":

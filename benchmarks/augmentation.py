@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 
 from models.frontend import IMAGE_SIZE
 from pipeline.task import Augment
+from pipeline.train.batches import CHUNK
 from pipeline.train.distortion import Distortion
-from pipeline.train.trainers import CHUNK
 
 N = 60_000
 SAMPLE = 500  # images of torchvision's turn

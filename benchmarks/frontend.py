@@ -27,12 +27,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
-from models.frontend import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc, build
+from models.frontend import build
+from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc
 from models.mlp import MLP
-from pipeline.export.stage import AMIN, Graph, by_librosa, to_onnx
-from pipeline.extract.stage import in_turn, row_of
+from pipeline.export.check import AMIN, by_librosa
+from pipeline.export.graph import Graph, to_onnx
+from pipeline.extract.recipe import row_of
+from pipeline.extract.stage import in_turn
 from pipeline.task import load
-from service.media.image import decode_audio
+from service.media.audio import decode_audio
 from service.media.limits import Limits
 
 SECONDS = (2, 0.1, 0.5, 1, 5, 10, 30, 60)

@@ -18,7 +18,9 @@ from benchmarks.training import BATCH, CLASSES, HIDDEN, RATE, Raw, digits, featu
 from models.mlp import MLP
 from pipeline import train
 from pipeline.task import Train, UserError
-from pipeline.train.trainers import Batch, ClosedForm, Feed
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch
+from pipeline.train.trainers import ClosedForm
 
 EPOCHS, NETWORKS = 30, 64
 

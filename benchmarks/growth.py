@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipeline import extract, task, train
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
 from pipeline.report.style import CURVES, STYLE, write_svg
-from pipeline.run import write_json
+from pipeline.run import Run, write_json
 
 FEATURES, CLASSES = 784, 10
 
@@ -65,7 +65,7 @@ def measured(folder: Path, n: int, hidden: int) -> dict[str, float]:
     """Peak resident set in MB and seconds of the second epoch, of a training in a process of its own."""
     run = folder / f"{n}"
     if not run.is_dir():
-        random_features(n).save(run / extract.FILE)
+        random_features(n).save(run / "features.npz")
     command = [sys.executable, "-m", "benchmarks.growth", "--one", str(run), "--hidden", str(hidden)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -74,7 +74,7 @@ def measured(folder: Path, n: int, hidden: int) -> dict[str, float]:
 
 def one(run: Path, hidden: int) -> None:
     overrides = [f"model.hidden=[{hidden}]", "model.activation=relu", "train.epochs=2", "train.batch_size=250"]
-    train.train(task.load("digits", overrides=overrides), run)
+    train.train(task.load("digits", overrides=overrides), Run(run))
     seconds = json.loads((run / "history.json").read_text())["seconds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
     print(json.dumps({"peak": peak, "seconds": seconds[1] - seconds[0]}))

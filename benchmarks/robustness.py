@@ -23,9 +23,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from pipeline import extract
-from pipeline.extract.stage import Features
-from service.media.limits import Limits, MediaError
+from pipeline.extract.features import Features
+from service.errors import MediaError
+from service.media.limits import Limits
 from service.serving.predictor import Predictor
 
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000)  # Hz
@@ -58,7 +58,7 @@ def main() -> None:
     if not graph.is_file():
         sys.exit(f"{graph}: not there yet; run `percept run instruments --data {arguments.data}` first")
     predictor = Predictor(graph)
-    features = Features.load(arguments.run / extract.FILE)
+    features = Features.load(arguments.run / "features.npz")
     rows = np.flatnonzero(features.rows("test"))
     recordings = [read(arguments.data / features.file[i], seed) for seed, i in enumerate(rows)]
     truth = [features.labels[features.y[i]] for i in rows]

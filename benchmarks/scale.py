@@ -24,8 +24,9 @@ ENGINES = {"local, 1 thread": 0, "ray, 1 worker": 1, "local, 2 threads": 0, "ray
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
+from pipeline.run import Run
 from pipeline import extract, task
-from pipeline.engine import Runner
+from pipeline.engine import Engine
 workers, run, clips, copies = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 chosen = task.load("instruments", clips, [f"augment.copies={copies}"])
 began = time.perf_counter()
@@ -34,7 +35,7 @@ if workers:
     import logging, ray
     ray.init("local", num_cpus=workers, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
 started = time.perf_counter()
-extract.extract(chosen, run, engine=Runner("local") if workers else Runner())
+extract.extract(chosen, Run(run), engine=Engine("local") if workers else Engine())
 ended = time.perf_counter()
 print(json.dumps({"start": started - began, "extract": ended - started}))
 """

@@ -19,9 +19,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmarks.growth import random_features
-from pipeline import extract, task, train
-from pipeline.engine import Runner
-from pipeline.train import data
+from pipeline import task, train
+from pipeline.engine import Engine
+from pipeline.run import Run
+from pipeline.train import memory
 
 SAMPLES, EPOCHS = 60_000, 9
 
@@ -31,14 +32,14 @@ def main() -> None:
     print(f"{'batch':<28}{'100':>8}{'1000':>8}")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        random_features(SAMPLES).save(run / extract.FILE)
-        show("in memory", run, Runner())
-        before, data.SHARE = data.SHARE, 0.0
-        show("from the file", run, Runner())
-        data.SHARE = before
+        random_features(SAMPLES).save(run / "features.npz")
+        show("in memory", run, Engine())
+        before, memory.SHARE = memory.SHARE, 0.0
+        show("from the file", run, Engine())
+        memory.SHARE = before
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:
-            engine = Runner.parse(f"ray:{cluster.address}")
+            engine = Engine.parse(f"ray:{cluster.address}")
             with engine.running():
                 show("Ray, 1 worker", run, engine)
                 cluster.add_node(num_cpus=1)
@@ -49,14 +50,14 @@ def main() -> None:
             cluster.shutdown()
 
 
-def show(name: str, run: Path, engine: Runner) -> None:
+def show(name: str, run: Path, engine: Engine) -> None:
     print(f"{name:<28}{epoch(run, engine, 100):>8.3f}{epoch(run, engine, 1000):>8.3f}", flush=True)
 
 
-def epoch(run: Path, engine: Runner, batch_size: int) -> float:
+def epoch(run: Path, engine: Engine, batch_size: int) -> float:
     overrides = [f"train.epochs={EPOCHS}", f"train.batch_size={batch_size}"]
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        train.train(task.load("digits", overrides=overrides), run, engine=engine)
+        train.train(task.load("digits", overrides=overrides), Run(run), engine=engine)
     seconds = json.loads((run / "history.json").read_text())["seconds"]
     return min(b - a for a, b in pairwise(seconds))
 

@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline import extract, task, tune
+from pipeline.run import Run
 from pipeline.task import Task
 from pipeline.threads import threads
 
@@ -41,7 +42,7 @@ def main() -> None:
     epochs = parser.parse_args().epochs
     with tempfile.TemporaryDirectory() as folder:
         base = task.load("instruments", overrides=[*PLAIN, f"train.epochs={epochs}"])
-        features = extract.extract(base, Path(folder))
+        features = extract.extract(base, Run(Path(folder)))
     kept = np.flatnonzero(~features.rows("test"))
     folds = tune.make_folds(base, features, torch.device("cpu"))
     tasks = [_with(base, {"learning_rate": rate, "l2": l2}) for rate, l2 in product(RATES, PENALTIES)]

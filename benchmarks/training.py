@@ -27,7 +27,9 @@ from models.mlp import MLP
 from pipeline import train
 from pipeline.task import Train
 from pipeline.threads import Pace
-from pipeline.train.trainers import Autograd, Batch, ClosedForm, Feed
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch
+from pipeline.train.trainers import Autograd, ClosedForm
 
 HIDDEN, CLASSES, BATCH, RATE = 100, 10, 100, 1e-3
 STEPS = 12  # between two choices of the number of threads, as in the trainer

@@ -34,10 +34,12 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
-from pipeline import extract, task, train, validate
-from pipeline.extract.stage import Features
+from pipeline import task, train, validate
+from pipeline.extract.features import Features
+from pipeline.run import Run
 from pipeline.train import weights
-from service.media.limits import Limits, MediaError
+from service.errors import MediaError
+from service.media.limits import Limits
 from service.serving.predictor import Predictor
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -84,7 +86,7 @@ def measure(run: Path) -> None:
     if threshold is None:
         print(f"{run.name}: the model was trained without validation samples and does not know what it knows")
         return
-    features = Features.load(run / extract.FILE)
+    features = Features.load(run / "features.npz")
     files = features.file[features.rows("test")].tolist()
     media = validate.load_media(features, files)
     known = familiarity(predictor, [media[file] for file in files])
@@ -248,8 +250,8 @@ def speech() -> Iterator[bytes]:
 
 def leave_out(run: Path, pairs: int) -> None:
     """Train without two classes, on the features that the run has extracted, and judge those; the classes in turn."""
-    features = Features.load(run / extract.FILE)
-    _, facts = weights.load(run / weights.FILE)
+    features = Features.load(run / "features.npz")
+    _, facts = weights.load(run / "weights.pt")
     given = {"name": run.name, **features.task, "model": facts.model, "train": facts.train}
     resolved = task.parse(given, run.name)
     order = np.random.default_rng(0).permutation(len(features.labels))
@@ -265,9 +267,9 @@ def leave_out(run: Path, pairs: int) -> None:
             copy_of=(np.cumsum(kept) - 1)[features.copy_of[copied]],
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            rest.save(Path(folder) / extract.FILE)
-            train.train(resolved, Path(folder))
-            classifier, facts = weights.load(Path(folder) / weights.FILE)
+            rest.save(Path(folder) / "features.npz")
+            train.train(resolved, Run(Path(folder)))
+            classifier, facts = weights.load(Path(folder) / "weights.pt")
         assert facts.known is not None
 
         def judged(x: Array) -> Array:

@@ -13,9 +13,11 @@ from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
-from pipeline.engine import Runner
+from pipeline.engine import Engine
+from pipeline.run import Run, require
 from pipeline.task import Task, UserError
-from service.media.limits import Limits, MediaError
+from service.errors import MediaError
+from service.media.limits import Limits
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -106,15 +108,15 @@ def run(
     engine: EngineOption = "local",
 ) -> None:
     """Extract, train, validate and export: the whole way, in one go."""
-    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export, extract, train, validate
 
-    folder = runs / resolved.name
+    directory = Run(runs / resolved.name)
     with where.running():
-        extract.extract(resolved, folder, strict, where)
-        train.train(resolved, folder, engine=where)
-    validate.validate(resolved, folder)
-    export.export(resolved, folder, force)
+        extract.extract(resolved, directory, strict, where)
+        train.train(resolved, directory, engine=where)
+    validate.validate(resolved, directory)
+    export.export(resolved, directory, force)
 
 
 @app.command()
@@ -128,10 +130,10 @@ def extract(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 1: decode the samples into features (features.npz). What is known already is not decoded again."""
-    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import extract
 
-    extract.extract(resolved, runs / resolved.name, strict, where)
+    extract.extract(resolved, Run(runs / resolved.name), strict, where)
 
 
 @app.command()
@@ -144,11 +146,11 @@ def train(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 2: fit the network (weights.pt, history.json). A killed run continues where it was."""
-    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import train
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
-    train.train(resolved, runs / resolved.name, engine=where)
+    train.train(resolved, Run(runs / resolved.name), engine=where)
 
 
 @app.command()
@@ -164,7 +166,7 @@ def validate(
     from pipeline import validate
 
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
-    validate.validate(resolved, runs / resolved.name)
+    validate.validate(resolved, Run(runs / resolved.name))
 
 
 @app.command()
@@ -181,21 +183,20 @@ def export(
     from pipeline import export
 
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
-    export.export(resolved, runs / resolved.name, force)
+    export.export(resolved, Run(runs / resolved.name), force)
 
 
 @app.command()
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)
-    from pipeline import tune
     from pipeline.report import curves, page, search
 
-    folder = runs / resolved.name
-    searched = search.draw(folder) if (folder / tune.FILE).is_file() else []
-    for figure in curves.draw(folder) + searched:
+    directory = Run(runs / resolved.name)
+    searched = search.draw(directory) if directory.search.is_file() else []
+    for figure in curves.draw(directory) + searched:
         print(figure)
-    print(page.write(folder))
+    print(page.write(directory))
 
 
 @app.command()
@@ -218,18 +219,18 @@ def tune(
     An interrupted search continues, and the same command in two terminals shares the work. The space, sampler, number
     of trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved, where = _load(task, data, set_, device), Runner.parse(engine)
+    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export as exporting
     from pipeline import tune as searching
     from pipeline import validate as validating
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
-    folder = runs / resolved.name
-    searching.tune(resolved, folder, storage, where)
+    directory = Run(runs / resolved.name)
+    searching.tune(resolved, directory, storage, where)
     if export:
-        best = searching.train_best(resolved, folder)
-        validating.validate(best, folder)
-        exporting.export(best, folder)
+        best = searching.train_best(resolved, directory)
+        validating.validate(best, directory)
+        exporting.export(best, directory)
 
 
 @app.command()
@@ -239,7 +240,7 @@ def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, r
     from pipeline.lessons import gradcheck
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
-    gradcheck.gradcheck(resolved, runs / resolved.name)
+    gradcheck.gradcheck(resolved, Run(runs / resolved.name))
 
 
 @app.command()
@@ -289,11 +290,12 @@ def predict(
 ) -> None:
     """Classify files through the exported graph, exactly as the service does."""
     from pipeline.report.timeline import draw, lines
-    from pipeline.run import require
     from service.serving.predictor import Predictor
 
-    name = task if (runs / task / "model.onnx").is_file() else tasks.load(task).name
-    predictor = Predictor(require(runs / name / "model.onnx", "export"))
+    directory = Run(runs / task)
+    if not directory.model.is_file():
+        directory = Run(runs / tasks.load(task).name)
+    predictor = Predictor(require(directory.model, "export"))
     try:
         window = predictor.window(timeline)
     except MediaError as error:
@@ -323,7 +325,7 @@ def predict(
             print(*(f"  {line}" for line in lines(answer["timeline"])), sep="\n")
             if "label" in answer:
                 title = f"{file.name}: {answer['label']}, {answer['confidence']:.4f}"
-                picture = runs / name / "timelines" / f"{file.stem}.png"
+                picture = directory.timelines / f"{file.stem}.png"
                 while picture in drawn:
                     picture = picture.with_stem(f"{picture.stem}-2")
                 try:
@@ -408,15 +410,15 @@ def _check_made_with(
     from pipeline import extract
     from pipeline.train import weights
 
-    folder = runs / task.name
-    made = dict(extract.Features.load(folder / extract.FILE).task)
+    directory = Run(runs / task.name)
+    made = dict(extract.Features.of(directory).task)
     if "train" in sections:
-        _, facts = weights.load(folder / weights.FILE)
+        _, facts = weights.of(directory)
         made |= {"model": facts.model, "train": facts.train}
     asked = {**task.resolved(), "data": extract.origin(task)["data"]}
     for section in sections:
         if section in given and asked[section] != made[section]:
             verb = "extract" if section in EXTRACTED else "train"
             raise UserError(
-                f"{folder} was made with another [{section}]; run `percept {verb}` with these options first"
+                f"{directory.folder} was made with another [{section}]; run `percept {verb}` with these options first"
             )

@@ -14,7 +14,7 @@ SECONDS = 5  # that a cluster's address has to answer
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
+class Engine:
     """`local`; `ray`, which starts Ray on this machine; or `ray:ADDRESS`, a running cluster.
 
     address : HOST:PORT of the cluster's head; "auto", the cluster that this machine is a node of; or "local", Ray
@@ -28,7 +28,7 @@ class Runner:
         return self.address is not None
 
     @staticmethod
-    def parse(text: str) -> "Runner":
+    def parse(text: str) -> "Engine":
         """The engine that a text names.
 
         Raises
@@ -37,13 +37,13 @@ class Runner:
         """
         kind, colon, address = text.partition(":")
         if text == "local":
-            return Runner()
+            return Engine()
         host, _, port = address.rpartition(":")
         if kind != "ray" or (colon and address != "auto" and not (host and "/" not in host and port.isdecimal())):
             raise UserError(f"--engine {text}: expected local, ray, ray:auto or ray:HOST:PORT")
         if find_spec("ray") is None:
             raise UserError(f"--engine {text}: Ray is not installed: pip install '.[ray]' -c constraints.txt")
-        return Runner(address or "local")
+        return Engine(address or "local")
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -90,4 +90,4 @@ class Runner:
             raise UserError(f"--engine ray:{self.address}: no cluster answers there: {reason}") from None
 
 
-LOCAL = Runner()
+LOCAL = Engine()

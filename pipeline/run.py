@@ -1,16 +1,106 @@
-"""Files of a run directory: written to a temporary name and renamed, so that a stage that dies leaves the old ones."""
+"""Run: the directory of one task's files. Every name in it stands here; files are written to a temporary name and
+renamed, so that a stage that dies leaves the old ones whole."""
 
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pipeline.task import UserError
+
+LIBRARIES = ("percept", "torch", "onnx", "onnxruntime", "librosa", "numpy")
+
+T = TypeVar("T")
+
+
+class Run:
+    """The run directory, `runs/TASK/`: where each file lies, and each of them loaded at most once in a command.
+
+    Parameters
+    ----------
+    folder : made when the first file is written
+
+    Example
+    -------
+    >>> run = Run(Path("runs/digits"))
+    >>> run.report.as_posix()
+    'runs/digits/report.json'
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # extract
+        self.features = folder / "features.npz"
+        self.shards = folder / "shards"  # what nodes of a Ray cluster have extracted so far
+        # train
+        self.checkpoint = folder / "checkpoint.pt"
+        self.weights = folder / "weights.pt"
+        self.history = folder / "history.json"
+        # tune
+        self.search = folder / "search.json"
+        self.search_database = folder / "search.db"
+        self.search_figures = folder / "search"
+        # validate
+        self.report = folder / "report.json"
+        self.page = folder / "report.html"
+        self.plots = folder / "plots"
+        self.samples = folder / "samples"  # one test sample of each class, as a file
+        self.inside = folder / "figures.npz"  # what the figures of the network's inside are drawn from
+        self.mistakes = folder / "mistakes.npz"  # media of the worst mistakes
+        # export
+        self.model = folder / "model.onnx"
+        self.card = folder / "card.json"
+        # predict
+        self.timelines = folder / "timelines"
+        self._loaded: dict[tuple[Path, Any], tuple[Any, Any]] = {}
+
+    def load(self, path: Path, stage: str, read: Callable[[Path], T]) -> T:
+        """What `read` makes of one of the files; the same object as long as the file stays the same.
+
+        Parameters
+        ----------
+        stage : the command that writes the file
+
+        Raises
+        ------
+        UserError : the file is not there, and what `read` raises
+        """
+        status = require(path, stage).stat()
+        stamp = status.st_ino, status.st_size, status.st_mtime_ns
+        known, value = self._loaded.get((path, read), (None, None))
+        if known != stamp:
+            value = read(path)
+            self._loaded[path, read] = stamp, value
+        loaded: T = value
+        return loaded
+
+    def json(self, path: Path, stage: str) -> Any:
+        """The content of one of the JSON files, not to be changed; see `load`."""
+        return self.load(path, stage, _json)
+
+    def digest(self, path: Path, stage: str) -> str:
+        """SHA-256 of one of the files, in hexadecimal; see `load`."""
+        return self.load(path, stage, _sha256)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what builds a model: part of every report and card."""
+    return {name: version(name) for name in LIBRARIES}
 
 
 @contextmanager
@@ -33,11 +123,6 @@ def write_json(path: Path, value: Any) -> None:
 def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
     with replacing(path) as temporary, temporary.open("wb") as f:
         (np.savez_compressed if compress else np.savez)(f, **arrays)
-
-
-def read_json(path: Path, stage: str) -> Any:
-    """The JSON of an earlier stage's file; `stage` is the verb that writes it."""
-    return json.loads(require(path, stage).read_text("utf-8"))
 
 
 def require(path: Path, stage: str) -> Path:

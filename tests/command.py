@@ -29,7 +29,7 @@ def model_store(home: Path) -> AbstractContextManager[Any]:
 
 
 def percept(*arguments: str | Path, home: Path, **environment: str) -> Done:
-    """What `percept` of tests/pipeline/test_cli.py does in a process of its own, seconds sooner; an exception is passed on."""
+    """What `percept` does in a process of its own, seconds sooner; an exception is passed on."""
     stdout, stderr = io.StringIO(), io.StringIO()
     returncode: Any = 0
     with (

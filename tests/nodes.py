@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipeline import train
-from pipeline.engine import Runner
+from pipeline.engine import Engine
 from pipeline.extract import on_ray
 from pipeline.tune import study
 
@@ -35,7 +35,7 @@ class Cluster:
         self.cluster = RayCluster(initialize_head=True, head_node_args=self.small | {"_system_config": quick})
         self.workers: list[Any] = []
         self.address: str = self.cluster.address
-        self.engine = Runner.parse(f"ray:{self.address}")
+        self.engine = Engine.parse(f"ray:{self.address}")
 
     def fill(self) -> None:
         """Put new nodes in the place of killed ones."""

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from pipeline import extract, task
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
 from pipeline.task import Task
-from pipeline.train import weights
 
 
 def history(run: Path) -> dict[str, list[float]]:
@@ -23,7 +22,7 @@ def columns(run: Path) -> dict[str, list[float]]:
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in torch.load(run / weights.FILE, weights_only=True).items() if k != "facts"}
+    return {k: v for k, v in torch.load(run / "weights.pt", weights_only=True).items() if k != "facts"}
 
 
 def write(run: Path, x: np.ndarray, y: np.ndarray, split: list[str], n_labels: int, **data: Any) -> Task:
@@ -41,5 +40,5 @@ def write(run: Path, x: np.ndarray, y: np.ndarray, split: list[str], n_labels: i
         file=np.array([f"{i}" for i in range(n)]), digest=np.array([f"{i:x}" for i in range(n)]),
         copies=np.empty((0, x.shape[1]), np.float32), copy_of=np.empty(0, np.int64), skipped=(),
         task=extract.origin(resolved), key="", copies_key="",
-    ).save(run / extract.FILE)  # fmt: skip
+    ).save(run / "features.npz")  # fmt: skip
     return resolved

@@ -1,0 +1,1 @@
+"""One training step of the optimiser, in several forms."""

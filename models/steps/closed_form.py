@@ -1,8 +1,8 @@
 """The fast training step: back-propagation in closed form, for one network or for many of one shape at once.
 
-The mathematics is that of `models/steps/reference.py`, with its names; here every product, gradient and moment has its place
-in memory before training begins, and nothing is allocated inside a step. Parameters, gradients and the optimiser's
-moments are flat buffers each, in which the networks' own tensors are views:
+The mathematics is that of `models/steps/reference.py`, with its names; here every product, gradient and moment has its
+place in memory before training begins, and nothing is allocated inside a step. Parameters, gradients and the
+optimiser's moments are flat buffers each, in which the networks' own tensors are views:
 
     [W_1 | W_2 | … | W_O | b_1 | b_2 | … | b_O]    W_l (M, n_l, n_{l-1}), b_l (M, n_l) of M networks
 
@@ -125,7 +125,7 @@ class Backprop:
     learning_rates, penalties : one for each network
     shared : all networks see the same batches
     compiled : take steps of networks of one hidden layer by `models.steps.cpu`, on a CPU
-    background : float32 (n_0,), of samples that all networks share and whose steps are compiled, see `models.steps.sparse`
+    background : float32 (n_0,), of samples that all networks share and whose steps are compiled
 
     Attributes
     ----------

@@ -22,16 +22,15 @@ from tqdm import tqdm
 
 from models import frontend
 from pipeline.extract import copies
-from pipeline.run import replacing
+from pipeline.run import Run, replacing
 from pipeline.sources.sample import Sample
 from pipeline.task import UserError
 from pipeline.threads import threads
-from service.media import image
+from service import media
 
 if TYPE_CHECKING:
-    from pipeline.extract.stage import Extracted, Recipe
+    from pipeline.extract.recipe import Extracted, Recipe
 
-FOLDER = "shards"
 SHARD = 64  # samples: seconds of work, and a file of some hundred kilobytes
 TRIES = 8  # of a shard whose process or node died; a file of it may be what kills the process
 ALL = sys.maxsize  # copies of what cannot be used: no more of them will ever be found
@@ -50,7 +49,7 @@ class _Plan:
 
 
 def extract(
-    samples: Sequence[Sample], recipe: "Recipe", known: Mapping[str, "Extracted"], run: Path, key: str
+    samples: Sequence[Sample], recipe: "Recipe", known: Mapping[str, "Extracted"], run: Run, key: str
 ) -> tuple[list[str], dict[int, "Extracted"]]:
     """Digests of all samples, and by index what is found in those that are not known yet, on Ray, which is running.
 
@@ -70,7 +69,7 @@ def extract(
     context.enable_progress_bars = False
     context.op_resource_reservation_enabled = False  # or half of the cores would wait for what follows: nothing
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    folder = run.resolve() / FOLDER / key[:16]
+    folder = run.shards.resolve() / key[:16]
     folder.mkdir(parents=True, exist_ok=True)
     have = {content: ALL if isinstance(row, str) else len(copies) for content, (row, copies) in known.items()}
     plan = ray.put(_Plan(recipe, have, folder, uuid.uuid4().hex[:8], TRIES, _origin()))
@@ -103,9 +102,9 @@ def extract(
     return digests, found
 
 
-def discard(run: Path) -> None:
+def discard(run: Run) -> None:
     """Delete the shards, which `features.npz` holds by now."""
-    shutil.rmtree(run / FOLDER, ignore_errors=True)
+    shutil.rmtree(run.shards, ignore_errors=True)
 
 
 def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +131,7 @@ def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _do(path: Path, samples: Sequence[Sample], plan: _Plan, extractor: Any) -> int:
-    from pipeline.extract.stage import complete, digest_of
+    from pipeline.extract.recipe import complete, digest_of
 
     held = _read(path) if path.exists() else []
     before = {content: result for content, result in held if result}
@@ -209,7 +208,7 @@ def _read(path: Path) -> list[tuple[str, "Extracted | None"]]:
 @lru_cache(maxsize=1)
 def _origin() -> dict[str, str]:
     """What the features depend on beside the data: all nodes must have the same."""
-    features = ".".join(str(module.VERSION) for module in (frontend, image, copies))
+    features = ".".join(str(module.VERSION) for module in (frontend, media, copies))
     return {
         "features": features,
         **{name: version(name) for name in ("percept", "torch", "numpy", "soxr", "soundfile", "pillow")},

@@ -1,9 +1,8 @@
-"""Gradients in three ways, in float64: by hand (models/steps/reference.py), by central differences, by torch.autograd."""
+"""Gradients in three ways, in float64: by hand, by central differences, by torch.autograd."""
 
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from models.classifier import loss
 from models.mlp import MLP
 from models.steps import reference
 from models.steps.reference import Array, Network, Penalties
-from pipeline import extract
 from pipeline.extract import Features
+from pipeline.run import Run
 from pipeline.task import Task, Train, UserError
 from pipeline.train import penalty, weights
 
@@ -41,14 +40,14 @@ class Row:
     autograd: float
 
 
-def gradcheck(task: Task, run: Path) -> None:
+def gradcheck(task: Task, run: Run) -> None:
     """Print the table for the task's network at its initial weights, on training samples of `run/features.npz`.
 
     Raises
     ------
     UserError : no features, or two gradients differ by more than `TOLERANCE`
     """
-    features = Features.load(run / extract.FILE)
+    features = Features.of(run)
     facts = weights.begin(task, features, "cpu")
     classifier = weights.network(facts)
     rows = np.flatnonzero(features.rows("train"))

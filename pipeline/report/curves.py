@@ -26,10 +26,9 @@ from pipeline.report.style import (
     write,
     write_svg,
 )
-from pipeline.run import read_json
+from pipeline.run import Run
 from pipeline.validate import interval
 
-INSIDE = "figures.npz"  # what `figures` computes; named here, so that drawing does not load torch
 SHADE = 0.75  # opacity of the strongest cell: above it, text in either page's colour would drop below 4.5 : 1
 FAINTEST = 0.12  # opacity added to every cell that is not zero, so that a single confusion can be seen
 NUMBERED = 40  # classes beyond which the cells are too small for their counts
@@ -37,16 +36,16 @@ ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1), "nco
 DECADES = 20  # ratio of the largest to the smallest loss from which the curve needs a logarithmic axis
 
 
-def draw(run: Path) -> list[Path]:
+def draw(run: Run) -> list[Path]:
     """Draw every figure that the results of `run` allow into `run/plots/`, and remove those of older results.
 
     Reads `history.json`, `report.json` and, where there are such, `mistakes.npz` and `figures.npz`. Returns the files
     written.
     """
-    history = read_json(run / "history.json", "train")
-    report = read_json(run / "report.json", "validate")
-    inside = _arrays(run / INSIDE)
-    folder = run / "plots"
+    history = run.json(run.history, "train")
+    report = run.json(run.report, "validate")
+    inside = _arrays(run.inside)
+    folder = run.plots
     with warnings.catch_warnings():
         # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
@@ -107,8 +106,8 @@ def _insides(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tupl
             )
 
 
-def _pictures(run: Path, report: dict[str, Any]) -> Iterator[bytes]:
-    for _, array in zip(report.get("mistakes", []), _arrays(run / "mistakes.npz").values(), strict=False):
+def _pictures(run: Run, report: dict[str, Any]) -> Iterator[bytes]:
+    for _, array in zip(report.get("mistakes", []), _arrays(run.mistakes).values(), strict=False):
         if array.ndim == 1:
             yield png(pictures.spectrogram(array, report["sample_rate"], report["task"]["features"]))
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.run import read_json, replacing
+from pipeline.run import Run, replacing
 
 FIGURES = (
     "loss", "accuracy", "confusion", "reliability", "roc", "precision_recall", "fit", "contributions",
@@ -35,17 +35,17 @@ SURE = 0.05  # p-value below which one classifier counts as better than another
 CONFUSIONS = 5  # most frequent pairs that the page names
 
 
-def write(run: Path) -> Path:
+def write(run: Run) -> Path:
     """Render `run/report.html` from the run's report, history and plots; returns its path."""
-    report = read_json(run / "report.json", "validate")
-    history = read_json(run / "history.json", "train")
-    figures = {name: run / "plots" / f"{name}.svg" for name in FIGURES}
+    report = run.json(run.report, "validate")
+    history = run.json(run.history, "train")
+    figures = {name: run.plots / f"{name}.svg" for name in FIGURES}
     page = _template().render(
         report=report,
         test=report["test"],
         # canvas.py escapes every text in a figure
         figures={name: Markup(path.read_text("utf-8")) for name, path in figures.items() if path.exists()},
-        insides={name: uri for name in INSIDES if (uri := _data_uri(run / "plots" / f"{name}.png"))},
+        insides={name: uri for name in INSIDES if (uri := _data_uri(run.plots / f"{name}.png"))},
         pictures=_gallery(run, "mistake", report),
         clips=_gallery(run, "clip", report),
         search=_search(run),
@@ -59,9 +59,9 @@ def write(run: Path) -> Path:
         errors=_errors(report["test"]),
         task_file=_toml(report.get("task", {})),
     )
-    with replacing(run / "report.html") as temporary:
+    with replacing(run.page) as temporary:
         temporary.write_text(page, "utf-8")
-    return run / "report.html"
+    return run.page
 
 
 def headline(report: dict[str, Any]) -> str:
@@ -185,24 +185,24 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
-def _search(run: Path) -> dict[str, Any] | None:
+def _search(run: Run) -> dict[str, Any] | None:
     """What a search in this run has compared, with its figures; None where there was none."""
-    if not (run / "search.json").is_file():
+    if not run.search.is_file():
         return None
-    found = read_json(run / "search.json", "tune")
+    found = run.json(run.search, "tune")
     best: dict[str, Any] = next((trial["parameters"] for trial in found["trials"] if trial["score"] is not None), {})
     return {
         "trials": len(found["trials"]),
         "folds": found["tune"]["folds"],
         "best": ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.items()),
-        "figures": {path.stem: Markup(path.read_text("utf-8")) for path in sorted((run / "search").glob("*.svg"))},
+        "figures": {path.stem: Markup(path.read_text("utf-8")) for path in sorted(run.search_figures.glob("*.svg"))},
     }
 
 
-def _gallery(run: Path, name: str, report: dict[str, Any]) -> list[str | None]:
+def _gallery(run: Run, name: str, report: dict[str, Any]) -> list[str | None]:
     """The pictures `name`-01, `name`-02, … of the report's mistakes or clips; None where one was not drawn."""
     entries = report.get(f"{name}s", [])
-    return [_data_uri(run / "plots" / f"{name}-{i:02}.png") for i, _ in enumerate(entries, start=1)]
+    return [_data_uri(run.plots / f"{name}-{i:02}.png") for i, _ in enumerate(entries, start=1)]
 
 
 def _data_uri(path: Path) -> str | None:

@@ -12,18 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pipeline.report.style import BLUE, CURVES, INK, ORANGE, PERCENT, STYLE, Floats, write_svg
-from pipeline.run import read_json
+from pipeline.run import Run
 from pipeline.tune import shown
 
-FOLDER = "search"
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")  # powers of ten would need mathematical text
 PENALTIES = ("train.l1", "train.l2", "train.activity_l1", "train.activity_l2")
 
 
-def draw(run: Path) -> list[Path]:
+def draw(run: Run) -> list[Path]:
     """Draw every figure that `run/search.json` allows into `run/search/`, and remove those of an older search."""
-    result = read_json(run / "search.json", "tune")
-    folder = run / FOLDER
+    result = run.json(run.search, "tune")
+    folder = run.search_figures
     with matplotlib.rc_context(STYLE):
         files = [write_svg(figure, folder / f"{name}.svg") for name, figure in _figures(result)]
     for stale in set(folder.glob("*.svg")) - set(files):

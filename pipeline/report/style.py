@@ -102,3 +102,10 @@ def write(path: Path, data: bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
     return path
+
+
+def shown(value: Any) -> str:
+    """A hyperparameter's value as tables and figures write it."""
+    if isinstance(value, list):
+        return "-".join(map(str, value)) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

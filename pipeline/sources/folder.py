@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.sources.sample import SPLITS, Sample, Split
 from pipeline.task import Data, UserError
-from service.media.image import check_bytes, decode_audio, decode_image
-from service.media.limits import Limits, MediaError
+from service.errors import MediaError
+from service.media.audio import decode_audio
+from service.media.image import decode_image
+from service.media.limits import Limits, check_bytes
 
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end takes 2 MB a second and thread
 

@@ -1,31 +1,19 @@
 """Stage 2: features → weights."""
 
-from pipeline.train.data import mapped
-from pipeline.train.stage import (
-    CHECKPOINT,
-    CHECKPOINT_SECONDS,
-    ENGINES,
-    HISTORY,
-    SCHEDULES,
-    State,
-    calibrate,
-    choose_device,
-    device_name,
-    disturb,
-    evaluate,
-    fit,
-    note,
-    out_of_patience,
-    train,
-)
-from pipeline.train.trainers import Batch, ClosedForm, Feed, measure, penalty
+from pipeline.train.batches import Feed
+from pipeline.train.confidence import calibrate
+from pipeline.train.data import Batch
+from pipeline.train.distortion import disturb
+from pipeline.train.loop import CHECKPOINT_SECONDS, HISTORY, SCHEDULES, State, evaluate, fit, note, out_of_patience
+from pipeline.train.memory import choose_device, device_name
+from pipeline.train.stage import train
+from pipeline.train.trainers import TRAINERS, ClosedForm, measure, penalty
 
 __all__ = [
-    "CHECKPOINT",
     "CHECKPOINT_SECONDS",
-    "ENGINES",
     "HISTORY",
     "SCHEDULES",
+    "TRAINERS",
     "Batch",
     "ClosedForm",
     "Feed",
@@ -36,7 +24,6 @@ __all__ = [
     "disturb",
     "evaluate",
     "fit",
-    "mapped",
     "measure",
     "note",
     "out_of_patience",

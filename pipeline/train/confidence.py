@@ -6,13 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.calibration import fit_temperature
 from models.classifier import Classifier, outputs
 from models.familiarity import Familiarity
 from models.mlp import MLP
 from pipeline.task import Train
-from pipeline.train.data import Table, piece_rows, pieces, take
+from pipeline.threads import threads
+from pipeline.train import confidence
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch, Split, Stored, Table, piece_rows, pieces, take
 from pipeline.train.outliers import foreign, redrawn
-from pipeline.train.trainers import Batch, ClosedForm, Feed, Stored
+from pipeline.train.trainers import ClosedForm
 
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 30_000)  # foreign ones, at least and at most; between them, as many as there are training samples
@@ -82,3 +86,30 @@ def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, see
     engine = ClosedForm([network], Feed([data], [seed], 200), "binary", [options])
     for epoch in range(EPOCHS):
         engine.epoch(epoch, 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS)))
+
+
+MIN_CALIBRATION = 10  # validation samples; fewer say nothing about confidence
+
+
+@torch.no_grad()
+def calibrate(classifier: Classifier, training: Split, validation: Split, seed: int) -> float | None:
+    """Fit the classifier's temperature and give it its familiarity, by samples with standardised features.
+
+    Returns
+    -------
+    the least familiarity that counts as known; None, and nothing is fitted, for a regression, or where there are too
+    few validation samples
+    """
+    n = len(validation.y)
+    if classifier.kind == "regression":
+        return None
+    if n < MIN_CALIBRATION:
+        print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
+        return None
+    with threads(1):  # no sum's order depends on their number
+        logits = torch.cat([classifier.mlp(x) for x in pieces(validation.x)])
+        temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
+        classifier.temperature.fill_(temperature)
+        known = confidence.teach(classifier, training, validation, seed)
+    print(f"  from {n} validation samples: temperature {temperature:.3f}, known from a familiarity of {known:.3f}")
+    return known

@@ -1,16 +1,11 @@
-"""Features that stay in their file: mapped into memory, and read row by row as training asks for them.
+"""Splits to train and validate on: in memory, or features that stay in their file and are read row by row.
 
 `features.npz` is stored, not compressed, so its arrays lie in the file as they would in memory. The operating system
-keeps of a mapped file what fits beside everything else, and gives it up without writing it anywhere.
-"""
+keeps as much of a mapped file in memory as fits beside everything else, and drops it without writing it anywhere."""
 
-import os
-import resource
-import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Protocol
-from zipfile import ZIP_STORED, ZipFile
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,35 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier import Standardize
+from pipeline.extract import Features
 
 PIECE = 16 << 20  # bytes of features that are evaluated at a time
-SHARE = 0.5  # of the memory that is free, which features may take
-_LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
-
-
-def mapped(path: Path, name: str) -> NDArray[Any]:
-    """The array `name` of an .npz file, read-only, without reading it; its bytes need not be aligned.
-
-    Raises
-    ------
-    ValueError, KeyError, OSError, BadZipFile : no such file or array, or it cannot be mapped
-    """
-    with ZipFile(path) as archive:
-        member = archive.getinfo(f"{name}.npy")
-        if member.compress_type != ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
-        with path.open("rb") as f:
-            f.seek(member.header_offset)
-            name_length, extra_length = _LOCAL_HEADER.unpack(f.read(_LOCAL_HEADER.size))
-            f.seek(name_length + extra_length, os.SEEK_CUR)
-            major, _ = np.lib.format.read_magic(f)
-            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(f)
-            if fortran_order or dtype.hasobject:
-                raise ValueError(f"{name} is not a plain array in C order")
-            if not np.prod(shape):
-                return np.empty(shape, dtype)
-            return np.asarray(np.memmap(f, dtype, "r", f.tell(), shape))
 
 
 class Rows(Protocol):
@@ -131,47 +100,46 @@ def take(x: Tensor | Rows, rows: Tensor, out: Tensor) -> Tensor:
     return torch.index_select(x, 0, rows.to(x.device), out=out) if isinstance(x, Tensor) else x.take(rows, out)
 
 
-def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
-    """Whether so many bytes of features should lie in memory, on a machine (and its GPU) that `sharers` share."""
-    room = _free() / sharers
-    if device.type == "cuda":
-        room = min(room, torch.cuda.mem_get_info(device)[0])
-    return n_bytes <= SHARE * room
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A split on the device: features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
+
+    x: Tensor
+    y: Tensor
 
 
-def _free() -> float:
-    """Bytes that this process can still allocate: by the machine, its control group, and its own limit on data."""
-    status = _numbers(Path("/proc/self/status"))
-    room = [1024 * _numbers(Path("/proc/meminfo")).get("MemAvailable", np.inf)]
-    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit != resource.RLIM_INFINITY:
-        room.append(limit - 1024 * status.get("VmData", 0))
-    for group in _groups():
-        try:
-            maximum = float((group / "memory.max").read_text().replace("max", "inf"))
-            used = float((group / "memory.current").read_text())
-            cached = _numbers(group / "memory.stat").get("file", 0)  # which the kernel gives up
-        except (OSError, ValueError):
-            continue
-        room.append(maximum - used + cached)
-    return max(0.0, min(room))
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A split whose features stay in their file, float32 (N, D), and only their targets lie on the device."""
+
+    x: Table
+    y: Tensor
 
 
-def _groups() -> Iterator[Path]:
-    """The control groups (version 2) of this process, the innermost first."""
-    try:
-        line = Path("/proc/self/cgroup").read_text().splitlines()[-1]
-    except (OSError, IndexError):
-        return
-    root = Path("/sys/fs/cgroup")
-    group = root / line.rpartition(":")[2].strip("/")
-    yield from (group, *(parent for parent in group.parents if parent.is_relative_to(root)))
+Split = Batch | Stored
+Splits = tuple[Split, Split]  # to train on, to validate on
 
 
-def _numbers(path: Path) -> dict[str, float]:
-    """First word → first number of every line of one of the kernel's files; nothing where there is none."""
-    try:
-        lines = [line.replace(":", " ").split() for line in path.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {line[0]: float(line[1]) for line in lines if len(line) > 1 and line[1].isdecimal()}
+def splits_of(features: Features, with_validation: bool, stored: bool) -> Splits:
+    """What to train on and what to validate on: rows that stay in their file, or copies that may be changed."""
+    of_train = ~features.rows("test") if with_validation else features.rows("train")
+    of_validation = features.rows("validation") & ~of_train
+    if stored:
+        return _stored(features, of_train, of_train[features.copy_of]), _stored(features, of_validation)
+    splits = features.with_copies(of_train), (features.x[of_validation], features.y[of_validation])
+    training, validation = (Batch(torch.from_numpy(x), torch.from_numpy(y)) for x, y in splits)
+    return training, validation
+
+
+def _stored(features: Features, rows: NDArray[np.bool_], copies: NDArray[np.bool_] | None = None) -> Stored:
+    """Those rows, and those of the copies below them."""
+    taken = np.flatnonzero(rows)
+    copied = np.empty(0, np.int64) if copies is None else np.flatnonzero(copies)
+    table = Table([features.x, features.copies], np.concatenate([taken, len(features.x) + copied]))
+    return Stored(table, torch.from_numpy(features.y[np.concatenate([taken, features.copy_of[copied]])]))
+
+
+def standardised(split: Split, standardize: Standardize, device: torch.device) -> Split:
+    if isinstance(split, Batch):
+        return Batch(standardize.apply_(split.x).to(device), split.y.to(device))
+    return Stored(split.x.standardised(standardize, device), split.y.to(device))

@@ -13,8 +13,10 @@ import math
 import torch
 from torch import Tensor
 
+from models.classifier import Standardize
 from models.frontend import IMAGE_SIZE
-from pipeline.task import Augment
+from pipeline.task import Augment, Train
+from pipeline.train.batches import Change
 
 VARIANCE = 0.999  # of the elastic field that the basis carries
 
@@ -66,3 +68,19 @@ def _smooth_fields(smoothness: float) -> Tensor:
     rank = int((variance.cumsum(0) < VARIANCE * variance.sum()).sum()) + 1
     fields = vectors[:, :rank] * variance[:rank].sqrt()
     return torch.kron(fields, fields).T.to(torch.float32).contiguous()
+
+
+def disturb(options: Train, standardize: Standardize, device: torch.device) -> Change | None:
+    """What the options ask to be done to standardised samples (N, D), in place, whenever they are trained on."""
+    distort = None
+    if options.augment:
+        empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation
+        distort = Distortion(options.augment, empty, device)
+    if not options.noise:
+        return distort
+
+    def noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+        x = distort(x, generator) if distort else x
+        return x.add_(torch.empty_like(x).normal_(generator=generator), alpha=options.noise)
+
+    return noisy

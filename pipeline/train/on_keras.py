@@ -13,8 +13,10 @@ from models.mlp import MLP
 from models.steps.closed_form import BETAS, EPSILON, MOMENTUM
 from pipeline.task import Train, UserError
 from pipeline.threads import threads
-from pipeline.train.stage import SCHEDULES, State, out_of_patience, record
-from pipeline.train.trainers import Batch, Feed, threads_for
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch
+from pipeline.train.loop import SCHEDULES, State, out_of_patience, record
+from pipeline.train.trainers import threads_for
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, by the import
 try:

@@ -32,10 +32,9 @@ from models.classifier import Classifier
 from pipeline.extract import Features
 from pipeline.run import replacing
 from pipeline.task import Train, UserError
-from pipeline.train import shared, weights
-from pipeline.train import stage as train
-from pipeline.train.data import PIECE, Table, fits
-from pipeline.train.trainers import Batch, Stored
+from pipeline.train import data, distortion, loop, shared, weights
+from pipeline.train.data import PIECE, Batch, Stored, Table
+from pipeline.train.memory import fits
 
 FAILURES = 3  # losses of workers that a training survives
 AHEAD = 2  # messages of features that are on their way to a worker
@@ -46,7 +45,7 @@ class Keeper:
     """The actor that serves the workers: the samples, the checkpoint, and a place for what they find."""
 
     def __init__(self, features: Path, checkpoint: Path, with_validation: bool) -> None:
-        splits = train.splits_of(Features.load(features), with_validation, stored=True)
+        splits = data.splits_of(Features.load(features), with_validation, stored=True)
         self.splits = dict(zip(("training", "validation"), splits, strict=True))
         self.checkpoint = checkpoint
         self.rows: list[tuple[float, ...]] = []
@@ -125,14 +124,14 @@ class Nodes:
         """What is to be trained next."""
         self.facts, self.with_validation = facts, with_validation
 
-    def fit(self, classifier: Classifier, options: Train, checkpoint: Path, fingerprint: str) -> train.State:
+    def fit(self, classifier: Classifier, options: Train, checkpoint: Path, fingerprint: str) -> loop.State:
         """Train the classifier's standardisation and network; where training stands then."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(Keeper).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here)
         keeper = actor.remote(self.features, checkpoint.resolve(), self.with_validation)
         config = {
             "keeper": keeper, "facts": asdict(self.facts), "options": options.model_dump(mode="json"),
-            "fingerprint": fingerprint, "seconds": train.CHECKPOINT_SECONDS,
+            "fingerprint": fingerprint, "seconds": loop.CHECKPOINT_SECONDS,
             "threads": int(self.resources["CPU"]),
         }  # fmt: skip
         with tempfile.TemporaryDirectory() as storage, _progress(keeper, options):
@@ -160,7 +159,7 @@ class Nodes:
             raise found
         result = torch.load(io.BytesIO(found), weights_only=True)
         classifier.load_state_dict(result["classifier"])
-        return train.State(**result["state"])
+        return loop.State(**result["state"])
 
 
 class _progress:
@@ -179,7 +178,7 @@ class _progress:
                 over = self.over.wait(POLL)
                 for row in ray.get(self.keeper.told.remote(shown)):
                     shown += 1
-                    train.show(row, self.options, bar)
+                    loop.show(row, self.options, bar)
 
     def __enter__(self) -> None:
         self.thread.start()
@@ -205,12 +204,12 @@ def work(config: dict[str, Any]) -> None:
         own = [receive(keeper, s, d, width, Path(folder), device, sharers)
                for s, d in zip(("training", "validation"), deals, strict=True)]  # fmt: skip
         shared.standardise(classifier, own[0], deals[0])
-        training, validation = (train.standardised(s, classifier.standardize, device) for s in own)
+        training, validation = (data.standardised(s, classifier.standardize, device) for s in own)
         del own
         mlp = classifier.mlp.to(device)
-        change = train.disturb(options, classifier.standardize, device)
+        change = distortion.disturb(options, classifier.standardize, device)
         engine = shared.Share(mlp, training, deals[0], facts.kind, options, change)
-        state = train.resume(io.BytesIO(_shared(keeper, first)), config["fingerprint"], engine, device)
+        state = loop.resume(io.BytesIO(_shared(keeper, first)), config["fingerprint"], engine, device)
         after = _Reports(keeper, engine, config["fingerprint"], config["seconds"]) if first else _ignore
         try:
             shared.fit(mlp, engine, validation, n_validation, facts.kind, options, state, after)
@@ -280,16 +279,16 @@ class _Reports:
         self.saved = 0.0
         self.under_way: list[Any] = []
 
-    def __call__(self, state: train.State, row: tuple[float, ...]) -> None:
+    def __call__(self, state: loop.State, row: tuple[float, ...]) -> None:
         self.keeper.tell.remote(row)
         if row[-1] - self.saved > self.seconds:
             self.saved = row[-1]
             ray.get(self.under_way)  # one at a time
-            checkpoint = train.checkpoint_of(self.fingerprint, self.engine, state)
+            checkpoint = loop.checkpoint_of(self.fingerprint, self.engine, state)
             self.under_way = [self.keeper.save.remote(_bytes(checkpoint))]
 
 
-def _ignore(state: train.State, row: tuple[float, ...]) -> None:
+def _ignore(state: loop.State, row: tuple[float, ...]) -> None:
     pass
 
 

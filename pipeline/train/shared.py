@@ -1,7 +1,7 @@
 """Training that several processes share, each of which holds a part of the samples: the same steps as one would take.
 
 Samples are dealt to the workers once, in parts, and every batch, which the seed draws from all of them as ever
-(`pipeline.train.trainers.Feed`), is worked on by those that hold its samples. The gradients of a worker's share are a term of
+(`Feed`), is worked on by those that hold its samples. The gradients of a worker's share are a term of
 the sum that the batch's are, and lie in one buffer: one all-reduce a step makes each worker's the whole. So the number
 of workers changes nothing but the order of that sum. Every worker then takes the same step, and knows the same history.
 """
@@ -24,10 +24,11 @@ from models.steps.closed_form import Backprop
 from models.steps.reference import Penalties
 from pipeline.task import Train
 from pipeline.threads import Pace
-from pipeline.train.data import Table, pieces, take
-from pipeline.train.stage import SCHEDULES, Split, State, note, out_of_patience
-from pipeline.train.stage import totals as evaluated
-from pipeline.train.trainers import Change, Feed, totals
+from pipeline.train.batches import Change, Feed
+from pipeline.train.data import Split, Table, pieces, take
+from pipeline.train.loop import SCHEDULES, State, note, out_of_patience
+from pipeline.train.loop import totals as evaluated
+from pipeline.train.trainers import totals
 
 
 class Deal:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from models.card import Kind
 from models.classifier import Classifier, Standardize, n_outputs
 from models.mlp import MLP
 from pipeline.extract import Features
-from pipeline.run import replacing, require
+from pipeline.run import Run, replacing, require
 from pipeline.task import Task, UserError
 
-FILE = "weights.pt"
 _FACTS = "facts"  # the tensor that holds the facts: UTF-8 JSON as uint8
 
 
@@ -78,9 +76,14 @@ def save(path: Path, classifier: Classifier, facts: Facts) -> None:
         torch.save(tensors, temporary)
 
 
-def file_digest(run: Path) -> str:
+def file_digest(run: Run) -> str:
     """SHA-256 of the run's weights file: ties a report to the weights that it judged."""
-    return sha256(require(run / FILE, "train").read_bytes()).hexdigest()
+    return run.digest(run.weights, "train")
+
+
+def of(run: Run) -> tuple[Classifier, Facts]:
+    """The trained classifier of a run, on the CPU, and its facts; not to be changed. See `load`."""
+    return run.load(run.weights, "train", load)
 
 
 def load(path: Path) -> tuple[Classifier, Facts]:

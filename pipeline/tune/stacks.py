@@ -20,8 +20,8 @@ from models.steps.closed_form import MOMENTS
 from pipeline import threads
 from pipeline.task import Train, UserError
 from pipeline.train import (
-    ENGINES,
     SCHEDULES,
+    TRAINERS,
     Batch,
     ClosedForm,
     Feed,
@@ -105,7 +105,7 @@ def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list
     change = disturb(first.options, first.fold.standardize, first.fold.training.x.device)
     batches, mix = first.options.batch_size, first.options.mix
     feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], batches, change, mix)
-    engine = ENGINES[first.options.engine](networks, feed, kind, options)
+    engine = TRAINERS[first.options.engine](networks, feed, kind, options)
     started = time.perf_counter()
     states = [State() for _ in trainings]
     failed: dict[int, UserError] = {}

@@ -1,53 +1,35 @@
-"""Search over hyperparameters by cross-validation: folds, what a trial is worth, the table and `search.json`."""
+"""Search over hyperparameters by cross-validation: what a trial is worth, the table and `search.json`."""
 
-import difflib
 import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import lru_cache
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from numpy.typing import NDArray
 
 from models.card import Kind
-from models.classifier import Standardize, n_outputs
-from models.frontend import build
+from models.classifier import n_outputs
 from models.mlp import MLP
-from pipeline import extract, train
-from pipeline.engine import LOCAL, Runner
+from pipeline import train
+from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
 from pipeline.report import search
-from pipeline.run import read_json, write_json
-from pipeline.task import Range, Task, UserError, digest, parse
-from pipeline.train import Batch, State
+from pipeline.report.style import shown
+from pipeline.run import Run, write_json
+from pipeline.task import Task, UserError, digest
+from pipeline.train import State
 from pipeline.tune import stacks
+from pipeline.tune.folds import assign_folds, make_folds
+from pipeline.tune.space import FIXED, check_space, n_trials, with_parameters
 from pipeline.tune.stacks import Fold, Training
-from pipeline.tune.study import (
-    MAX_RETRY,
-    SECTIONS,
-    Judge,
-    Outcome,
-    decode,
-    n_trials,
-    number_type,
-    open_study,
-    shown,
-    slots,
-    work,
-)
-
-FILE = "search.json"
-DATABASE = "search.db"
-FIXED = ("train.device", "train.framework", "train.engine")  # say where and with what, and change no result
+from pipeline.tune.study import MAX_RETRY, Judge, Outcome, open_study, slots, work
 
 
-def tune(task: Task, run: Path, storage: str | None = None, engine: Runner = LOCAL) -> dict[str, Any]:
+def tune(task: Task, run: Run, storage: str | None = None, engine: Engine = LOCAL) -> dict[str, Any]:
     """Search `task.tune.space` on `run/features.npz`; write `run/search.json` and its figures, print the table.
 
     Each trial trains the network once for every fold of the train and validation samples and is judged by the parts
@@ -72,16 +54,16 @@ def tune(task: Task, run: Path, storage: str | None = None, engine: Runner = LOC
     UserError : nothing to search, an unknown or impossible hyperparameter, no features, a storage that cannot be used
     """
     check_space(task)
-    features = Features.load(run / extract.FILE)
-    study = open_study(task, _name(task, features), storage or f"sqlite:///{(run / DATABASE).resolve()}")
+    features = Features.of(run)
+    study = open_study(task, _name(task, features), storage or f"sqlite:///{(run.search_database).resolve()}")
     with engine.running():
         judge, at_once = (_on_ray if engine.is_ray else _here)(task, features)
-        work(task, study, judge, at_once, lambda: write_json(run / FILE, _result(task, features, study)))
+        work(task, study, judge, at_once, lambda: write_json(run.search, _result(task, features, study)))
     result = _result(task, features, study)
-    write_json(run / FILE, result)
+    write_json(run.search, result)
     print_table(result)
     n = len(search.draw(run))
-    print(f"{task.name}: {len(result['trials'])} trials → {run / FILE}, {n} figures → {run / search.FOLDER}")
+    print(f"{task.name}: {len(result['trials'])} trials → {run.search}, {n} figures → {run.search_figures}")
     return result
 
 
@@ -135,97 +117,36 @@ def _prepared(shared: Any) -> tuple[Task, Features, list[Fold]]:
 
 
 def _outcomes(task: Task, chosen: Sequence[dict[str, Any]], features: Features, folds: Sequence[Fold]) -> list[Outcome]:
-    results = evaluate([_with(task, parameters) for parameters in chosen], features, folds)
+    results = evaluate([with_parameters(task, parameters) for parameters in chosen], features, folds)
     return [r if isinstance(r, UserError) else (r, _judged(r)) for r in results]
 
 
-def best(task: Task, run: Path) -> Task:
+def best(task: Task, run: Run) -> Task:
     """The task with the hyperparameters of the best trial of its search.
 
     Raises
     ------
     UserError : no search, or one of another task, or none of its trials succeeded
     """
-    result = read_json(run / FILE, "tune")
-    if result["study"] != _name(task, Features.load(run / extract.FILE)):
-        raise UserError(f"{run / FILE} is of another task or other data; run `percept tune` again")
+    result = run.json(run.search, "tune")
+    if result["study"] != _name(task, Features.of(run)):
+        raise UserError(f"{run.search} is of another task or other data; run `percept tune` again")
     if not result["trials"] or result["trials"][0]["score"] is None:
-        raise UserError(f"{run / FILE}: no trial succeeded; search other values")
-    return _with(task, result["trials"][0]["parameters"])
+        raise UserError(f"{run.search}: no trial succeeded; search other values")
+    return with_parameters(task, result["trials"][0]["parameters"])
 
 
-def train_best(task: Task, run: Path) -> Task:
+def train_best(task: Task, run: Run) -> Task:
     """Train the best trial's network into `run` on all samples but the test split; the task that it was trained by.
 
     Where early stopping is on, no samples are left to say when: the number of epochs is the mean over the folds.
     """
     chosen = best(task, run)
     if chosen.train.early_stopping:
-        epochs = max(1, round(read_json(run / FILE, "tune")["trials"][0]["best_epoch"]["mean"]))
-        chosen = _with(chosen, {"train.epochs": epochs, "train.early_stopping": 0})
+        epochs = max(1, round(run.json(run.search, "tune")["trials"][0]["best_epoch"]["mean"]))
+        chosen = with_parameters(chosen, {"train.epochs": epochs, "train.early_stopping": 0})
     train.train(chosen, run, with_validation=True)
     return chosen
-
-
-def check_space(task: Task) -> None:
-    """Hold every hyperparameter and each of its values against what a task may say.
-
-    Raises
-    ------
-    UserError : nothing to search; one line for every other mistake
-    """
-    space = task.tune.space
-    if not space:
-        raise UserError(
-            "tune.space is empty; say what to search, as in "
-            """--set 'tune.space={"train.learning_rate"=[1e-4, 1e-3, 1e-2], "model.hidden"=[[64], [128, 64]]}'"""
-        )
-    known = [f"{section}.{name}" for section, fields in SECTIONS.items() for name in fields.model_fields]
-    known = [key for key in known if key not in FIXED]
-    problems = []
-    for key, choices in space.items():
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "; only keys of model and train can be"
-            problems.append(f"tune.space: {key!r} cannot be searched{hint}")
-        elif isinstance(choices, Range):
-            problems += _range_problems(key, choices, task)
-        elif not choices:
-            problems.append(f"tune.space: {key!r} has no values; give at least one")
-        else:
-            problems += [line for value in choices for line in _value_problems(task, key, value)]
-    if problems:
-        raise UserError("\n".join(problems))
-
-
-def _range_problems(key: str, range_: Range, task: Task) -> list[str]:
-    where = f"tune.space: {key!r}"
-    if task.tune.sampler == "grid":
-        return [f"{where} is a range, and a grid needs a list; list values, or use tune.sampler = random or tpe"]
-    if not (math.isfinite(range_.low) and math.isfinite(range_.high) and range_.low < range_.high):
-        return [f"{where} needs low < high, not {range_.low:g} and {range_.high:g}"]
-    if range_.log and range_.low <= 0:
-        return [f"{where} needs low > 0 for log = true, not {range_.low:g}"]
-    number = number_type(key)
-    if number is None:
-        return [f"{where} is not a number; list its values"]
-    return [line for end in (range_.low, range_.high) for line in _value_problems(task, key, decode(key, number(end)))]
-
-
-def _value_problems(task: Task, key: str, value: Any) -> list[str]:
-    try:
-        _with(task, {key: value})
-    except UserError as error:
-        return str(error).splitlines()
-    return []
-
-
-def _with(task: Task, parameters: dict[str, Any]) -> Task:
-    table = task.resolved()
-    for key, value in parameters.items():
-        section, _, name = key.partition(".")
-        table[section][name] = value
-    return parse(table, "tune.space")
 
 
 def _name(task: Task, features: Features) -> str:
@@ -240,51 +161,6 @@ def _name(task: Task, features: Features) -> str:
     fixed = {name: value for name, value in sections["train"].items() if f"train.{name}" not in FIXED}
     parts = [tuned, sections["model"], fixed, task.data.seed, features.key, features.labels, samples]
     return f"{task.name}-{digest(parts)[:16]}"
-
-
-def make_folds(task: Task, features: Features, device: torch.device) -> list[Fold]:
-    """The train and validation samples in `task.tune.folds` folds; none of the test split.
-
-    Raises
-    ------
-    UserError : a fold is empty
-    """
-    rows, fold = assign_folds(task, features)
-    front = build(features.task["features"])
-    folds = []
-    for k in range(task.tune.folds):
-        inside, outside = rows[fold == k], rows[fold != k]
-        splits = features.with_copies(outside), (features.x[inside], features.y[inside])
-        standardize = Standardize(front.n_features).fit(torch.from_numpy(splits[0][0]), front)
-        training, held_out = (_batch(x, y, standardize, device) for x, y in splits)
-        folds.append(Fold(training, held_out, standardize))
-    return folds
-
-
-def assign_folds(task: Task, features: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that are not of the test split, int64 (N,), and the fold of each.
-
-    A sample's fold is a pure function of its content's digest and the seed of the data, like its split.
-
-    Raises
-    ------
-    UserError : a fold is empty
-    """
-    n = task.tune.folds
-    rows = np.flatnonzero(~features.rows("test"))
-    fold = np.array([assign_fold(features.digest[row], n, task.data.seed) for row in rows], np.int64)
-    if not np.bincount(fold, minlength=n).all():
-        raise UserError(f"tune.folds = {n}: {len(rows)} samples do not fill them; use fewer folds")
-    return rows, fold
-
-
-def assign_fold(content: str, folds: int, seed: int) -> int:
-    """Fold of a sample, counted from 0; independent of its split."""
-    return int.from_bytes(sha256(f"fold:{seed}:{content}".encode()).digest()[:8], "big") % folds
-
-
-def _batch(x: NDArray[np.float32], y: NDArray[Any], standardize: Standardize, device: torch.device) -> Batch:
-    return Batch(standardize.apply_(torch.from_numpy(x)).to(device), torch.from_numpy(y).to(device))
 
 
 def evaluate(tasks: Sequence[Task], features: Features, folds: Sequence[Fold]) -> list[dict[str, Any] | UserError]:

@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import product
 from typing import Any
 
 import optuna
@@ -28,13 +27,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from pipeline.task import Model, Range, Task, Train, UserError, digest
+from pipeline.report.style import shown
+from pipeline.task import Range, Task, UserError, digest
+from pipeline.tune.space import _choices, combinations, decode, n_trials, number_type
 
 HEARTBEAT, GRACE = 2, 15  # seconds between two signs of life, and of silence after which a process counts as dead
 TOGETHER = 16  # trials that a process does at a time, and begins again if it dies
 MAX_RETRY = 5  # of a trial whose process died; it may be the trial that kills it
 SURPLUS = "surplus"  # mark of a trial begun when another process had begun the last one at the same moment
-SECTIONS: dict[str, type[Model] | type[Train]] = {"model": Model, "train": Train}
 
 
 def open_study(task: Task, name: str, storage: str) -> optuna.Study:
@@ -93,17 +93,6 @@ class Sampler(BaseSampler):
             else TPESampler(seed=seed, constant_liar=True)  # keeps away from what other processes try at the moment
         )
         return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-
-def n_trials(task: Task) -> int:
-    """How many trials the search has: every combination of a grid, else as many as the task says."""
-    return len(combinations(task)) if task.tune.sampler == "grid" else task.tune.trials
-
-
-def combinations(task: Task) -> list[dict[str, str]]:
-    """Every combination of the lists of the space, each once, its values as Optuna holds them: JSON."""
-    lists = [_choices(values) for values in task.tune.space.values() if isinstance(values, list)]
-    return [dict(zip(task.tune.space, values, strict=True)) for values in product(*lists)]
 
 
 Outcome = tuple[dict[str, Any], str] | UserError  # a result with a score, and its words; or why there is none
@@ -250,25 +239,6 @@ def _suggest(trial: Trial, key: str, choices: list[Any] | Range) -> Any:
     return trial.suggest_float(key, choices.low, choices.high, log=choices.log)
 
 
-def _choices(values: list[Any]) -> list[str]:
-    """A list's values as JSON, since Optuna's categories are plain: [128, 64] is none."""
-    return list(dict.fromkeys(json.dumps(value) for value in values))
-
-
-def number_type(key: str) -> Callable[[float], float | int] | None:
-    """The type of a numeric hyperparameter; `model.hidden` counts as one, the units of a single hidden layer."""
-    section, _, name = key.partition(".")
-    if key == "model.hidden":
-        return int
-    annotation = SECTIONS[section].model_fields[name].annotation
-    return int if annotation is int else float if annotation is float else None
-
-
-def decode(key: str, value: Any) -> Any:
-    """A number of a range → the value of the task."""
-    return [value] if key == "model.hidden" else value
-
-
 def _root(trial: FrozenTrial) -> int:
     """Number of the trial, or of the one that it does again because its process died."""
     number: int = trial.system_attrs.get("failed_trial", trial.number)
@@ -292,10 +262,3 @@ def slots(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
 
 def words(parameters: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {shown(value)}" for key, value in parameters.items())
-
-
-def shown(value: Any) -> str:
-    """A hyperparameter's value as tables and figures write it."""
-    if isinstance(value, list):
-        return "-".join(map(str, value)) or "none"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.classifier import Classifier
-from models.frontend import IMAGE_SIZE, TOP_DB, Mfcc, Pixels
+from models.frontend import IMAGE_SIZE, Pixels
+from models.mfcc import TOP_DB, Mfcc
 from pipeline.extract import Features
 
 LINE, SQUARE = 401, 101  # points along the axis of a curve, along each axis of a plane

@@ -12,22 +12,20 @@ from PIL import Image
 
 from models.card import Input
 from models.classifier import Classifier, outputs
-from pipeline import extract, sources
+from pipeline import sources
 from pipeline.extract import Features
-from pipeline.libraries import versions
 from pipeline.report import curves, page
-from pipeline.run import replacing, write_json, write_npz
+from pipeline.run import Run, library_versions, replacing, write_json, write_npz
 from pipeline.sources.sample import SPLITS
 from pipeline.task import Task, UserError, Validate, parse
 from pipeline.train import weights
 from pipeline.validate import baselines, inside, metrics
-from service.media.limits import MediaError
+from service.errors import MediaError
 
-FILE = "report.json"
 MISTAKES = 12  # shown in the report
 
 
-def validate(task: Task, run: Path) -> dict[str, Any]:
+def validate(task: Task, run: Run) -> dict[str, Any]:
     """Judge `run/weights.pt` on the test split; write `report.json`, the files that figures need, and the page.
 
     Raises
@@ -35,8 +33,8 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
     UserError : no features or weights, no test samples, the features have labels that the network was not taught, or
         baselines are asked for and there are no classes
     """
-    features = Features.load(run / extract.FILE)
-    classifier, facts = weights.load(run / weights.FILE)
+    features = Features.of(run)
+    classifier, facts = weights.of(run)
     _check_same_data(features, facts)
     rows = features.rows("test")
     if not rows.any():
@@ -82,20 +80,20 @@ def validate(task: Task, run: Path) -> dict[str, Any]:
         "notes": _notes(features),
         "gate": gate(test, task.validate_),
         "weights": weights.file_digest(run),
-        "libraries": versions(),
+        "libraries": library_versions(),
     }  # fmt: skip
     examples = [0] if regression else [int(np.flatnonzero(y == k)[0]) for k in np.unique(y)]
     media = load_media(features, [files[i] for i in [*wrong, *examples]])
     clips = examples[: inside.CLIPS] if classifier.frontend.input.kind == "audio" else []
     result["clips"] = [{"file": files[i], "label": facts.labels[y[i]]} for i in clips]
     heard = [np.asarray(media[files[i]], np.float32) for i in clips]
-    write_npz(run / curves.INSIDE, inside.inside(classifier, features, heard), compress=True)
+    write_npz(run.inside, inside.inside(classifier, features, heard), compress=True)
     if classifier.frontend.input.kind != "vector":
-        write_npz(run / "mistakes.npz", {str(n): media[files[i]] for n, i in enumerate(wrong)})
+        write_npz(run.mistakes, {str(n): media[files[i]] for n, i in enumerate(wrong)})
     for i in examples:
         name = "sample" if regression else facts.labels[y[i]]
-        _write_media(run / "samples", name, media[files[i]], classifier.frontend.input)
-    write_json(run / FILE, result)
+        _write_media(run.samples, name, media[files[i]], classifier.frontend.input)
+    write_json(run.report, result)
     curves.draw(run)
     written = page.write(run)
     print(f"{page.headline(result)}\n→ {written}")
@@ -135,7 +133,7 @@ def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.gen
     ------
     UserError : a file is no longer there, or no longer what it was
     """
-    origin = parse({"name": "origin", **features.task}, extract.FILE)
+    origin = parse({"name": "origin", **features.task}, "features.npz")
     wanted = set(files)
     try:
         media = {s.file: s.media.load() for s in sources.load(origin) if s.file in wanted}

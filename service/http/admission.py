@@ -2,7 +2,7 @@
 
 import math
 
-from service.media.limits import Refusal
+from service.errors import Refusal
 
 PLACE = 32 * 2**20  # bytes of a body that count as a request in flight: few long recordings fill the memory too
 BUSY = (b"retry-after", b"1")

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import orjson
 
+from service.errors import MediaError, Refusal, blame
 from service.http import log, static
 from service.http.admission import Places
 from service.http.auth import Guard
 from service.http.body import read_file
 from service.http.request import REQUEST_ID, ASGIApp, Disconnected, Headers, Receive, Request, Response, Scope, Send
 from service.http.scheduling import Turns
-from service.media.limits import Limits, MediaError, Refusal, blame, positive
+from service.media.limits import Limits, positive
 
 if TYPE_CHECKING:
     from service.http.oip import Protocol

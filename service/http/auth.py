@@ -6,8 +6,8 @@ import hashlib
 import hmac
 import os
 
+from service.errors import Refusal
 from service.http.request import Request
-from service.media.limits import Refusal
 
 VARIABLE = "PERCEPT_API_KEYS"
 CHALLENGE = (b"www-authenticate", b'Basic realm="percept", charset="UTF-8"')  # a browser then asks for the key itself

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from service.errors import MediaError
 from service.http.admission import Entry
 from service.http.connections import AHEAD, has_arrived
 from service.http.request import Request
-from service.media.limits import MediaError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

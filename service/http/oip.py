@@ -16,12 +16,13 @@ import simdjson
 from numpy.typing import NDArray
 
 from models.card import FAMILIARITY, ModelCard
+from service.errors import MediaError, Refusal
 from service.http import integers
 from service.http.admission import Places
 from service.http.body import read
 from service.http.request import Request, Response
 from service.http.scheduling import Turns
-from service.media.limits import Limits, MediaError, Refusal
+from service.media.limits import Limits
 from service.serving.predictor import PIECE, Predictor
 from service.serving.repository import Repository
 

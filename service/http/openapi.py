@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.card import FAMILIARITY, ModelCard
+from service.errors import CODES, EXPECTED
 from service.http.oip import DATATYPES
-from service.media.limits import CODES, EXPECTED, Limits
+from service.media.limits import Limits
 from service.serving.predictor import MAX_WINDOW, MIN_WINDOW
 
 Object = dict[str, Any]

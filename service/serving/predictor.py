@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
-from service.media.image import SILENCE, check_bytes, decode_audio, decode_image, peak
-from service.media.limits import EXPECTED, Limits, MediaError, unreadable
+from service.errors import EXPECTED, MediaError
+from service.media.audio import SILENCE, decode_audio, peak
+from service.media.image import decode_image
+from service.media.limits import Limits, check_bytes
+from service.media.vector import decode_vector
 from service.serving.drift import Drift
 
 FALSE = np.array(False)
@@ -190,26 +193,6 @@ class Predictor:
 def _overflow() -> MediaError:
     """Of an input whose answer is not a finite number."""
     return MediaError(422, "the model has no answer to this input: it overflows")
-
-
-def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
-    """A JSON array of numbers as float32 (D,), of `length` numbers unless that is None. Raises MediaError."""
-    try:
-        numbers = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise unreadable(data, "vector") from error
-    if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
-        raise MediaError(422, "expected one JSON array of numbers")
-    if length is not None and len(numbers) != length:
-        raise MediaError(422, f"expected {length} numbers, got {len(numbers)}")
-    with np.errstate(over="ignore"):
-        try:
-            vector = np.array(numbers, np.float64).astype(np.float32)
-        except OverflowError as error:
-            raise MediaError(422, "a number is too large") from error
-    if not np.isfinite(vector).all():
-        raise MediaError(422, "a number is too large or not finite")
-    return vector
 
 
 def _sample(card: ModelCard) -> bytes:

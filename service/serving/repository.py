@@ -9,7 +9,7 @@ import anyio
 import bentoml
 
 from models.card import CARD_FILE
-from service.media.limits import Refusal
+from service.errors import Refusal
 from service.serving import store
 from service.serving.predictor import MODEL_FILE, Predictor
 

@@ -13,11 +13,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from benchmarks.robustness import LEVELS, Recording, compressed, conditions, encoded
-from models.frontend import Mfcc, build
+from models.frontend import build
+from models.mfcc import Mfcc
 from pipeline import task
 from pipeline.sources.notes import SAMPLE_RATE, notes
 from pipeline.threads import threads
-from service.media.image import decode_audio
+from service.media.audio import decode_audio
 from service.media.limits import Limits
 
 FRONT = build(task.load("instruments").features.model_dump())

@@ -9,8 +9,9 @@ import torch
 
 from models.calibration import fit_temperature
 from pipeline import extract, task, train, validate
+from pipeline.run import Run
 from pipeline.train import weights
-from pipeline.train.trainers import Batch
+from pipeline.train.data import Batch
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
@@ -46,16 +47,16 @@ def test_without_enough_validation_samples_nothing_is_fitted(capsys: pytest.Capt
 
 def test_the_test_split_is_better_calibrated(tmp_path: Path) -> None:
     resolved = task.load("digits")
-    extract.extract(resolved, tmp_path)
-    train.train(resolved, tmp_path)
-    report = validate.validate(resolved, tmp_path)
+    extract.extract(resolved, Run(tmp_path))
+    train.train(resolved, Run(tmp_path))
+    report = validate.validate(resolved, Run(tmp_path))
     before, after = report["calibration"]["uncalibrated"], report["test"]
     assert after["ece"] <= 0.03 < before["ece"]
     assert after["log_loss"] < before["log_loss"]
     assert report["calibration"]["temperature"] != 1
     history = json.loads((tmp_path / "history.json").read_text())
-    classifier, facts = weights.load(tmp_path / weights.FILE)
-    features = extract.Features.load(tmp_path / extract.FILE)
+    classifier, facts = weights.load(tmp_path / "weights.pt")
+    features = extract.Features.load(tmp_path / "features.npz")
     rows = np.flatnonzero(features.rows("validation"))
     x, y = torch.from_numpy(features.x[rows]), torch.from_numpy(features.y[rows])
     loss, _ = train.evaluate(classifier.mlp, Batch(classifier.standardize(x), y), facts.kind)
@@ -66,9 +67,9 @@ def test_no_validation_samples_are_left_after_training_on_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resolved = task.load("regions", overrides=["train.epochs=2"])
-    extract.extract(resolved, tmp_path)
-    train.train(resolved, tmp_path, with_validation=True)
+    extract.extract(resolved, Run(tmp_path))
+    train.train(resolved, Run(tmp_path), with_validation=True)
     assert "not calibrated: 0 validation samples" in capsys.readouterr().out
-    classifier, facts = weights.load(tmp_path / weights.FILE)
+    classifier, facts = weights.load(tmp_path / "weights.pt")
     assert classifier.temperature.item() == 1
     assert facts.known is None

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from benchmarks.frontend import pooled
 from models.classifier import Standardize
-from models.frontend import LEVELS, STATISTICS, Mfcc, Pixels, build, pool
+from models.frontend import Pixels, build
+from models.mfcc import LEVELS, STATISTICS, Mfcc, pool
 from pipeline import task
-from service.media.image import decode_audio
+from service.media.audio import decode_audio
 from service.media.limits import Limits
 
 TOLERANCE = 1e-3  # values reach some hundreds

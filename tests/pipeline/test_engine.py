@@ -19,8 +19,9 @@ import soundfile
 import torch
 
 from pipeline import engine, extract, task, train, tune, validate
-from pipeline.engine import Runner
+from pipeline.engine import Engine
 from pipeline.extract import on_ray
+from pipeline.run import Run
 from pipeline.sources.sample import Sample
 from pipeline.task import Task, UserError
 from pipeline.tune import study
@@ -68,10 +69,10 @@ def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return extracted(clips, tmp_path_factory.mktemp("local"))
 
 
-def extracted(clips: Path, run: Path, where: Runner = engine.LOCAL) -> bytes:
-    extract.extract(task.load("instruments", str(clips), [COPIES]), run, engine=where)
-    assert [path.name for path in run.iterdir()] == [extract.FILE]
-    return (run / extract.FILE).read_bytes()
+def extracted(clips: Path, run: Path, where: Engine = engine.LOCAL) -> bytes:
+    extract.extract(task.load("instruments", str(clips), [COPIES]), Run(run), engine=where)
+    assert [path.name for path in run.iterdir()] == ["features.npz"]
+    return (run / "features.npz").read_bytes()
 
 
 def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -97,12 +98,12 @@ def test_extraction_with_a_node_killed_equals_the_local_one(
     assert cluster.do(extracted, clips, tmp_path, cluster.engine) == expected
     killing.join(timeout=10)
     assert not killing.is_alive()
-    before = (tmp_path / extract.FILE).stat().st_mtime_ns
+    before = (tmp_path / "features.npz").stat().st_mtime_ns
     assert cluster.do(extracted, clips, tmp_path, cluster.engine) == expected  # all is known
-    assert (tmp_path / extract.FILE).stat().st_mtime_ns > before
+    assert (tmp_path / "features.npz").stat().st_mtime_ns > before
 
 
-def resumed(clips: Path, run: Path, engine: Runner) -> tuple[bytes, str, dict[Path, int]]:
+def resumed(clips: Path, run: Path, engine: Engine) -> tuple[bytes, str, dict[Path, int]]:
     """What is extracted and printed, and when each shard was written that was used for it."""
     seen: dict[Path, int] = {}
     discard = on_ray.discard
@@ -147,7 +148,7 @@ class Deadly:
         os._exit(1)
 
 
-def extract_deadly(run: Path, engine: Runner) -> None:
+def extract_deadly(run: Path, engine: Engine) -> None:
     samples = [Sample("a/1.wav", "a", None, Deadly())]
     chosen = task.load("instruments")
     recipe = extract.Recipe(chosen.features.model_dump(mode="json"), chosen.data, chosen.augment, frozenset([None]))
@@ -167,17 +168,17 @@ def test_a_search_with_command_and_node_killed_equals_the_local_one(
     monkeypatch.setattr(study, "TOGETHER", 2)  # as three CPUs share six trials
     chosen = task.load("regions", overrides=SEARCH)
     run = tmp_path / "runs" / "regions"
-    extract.extract(chosen, run)
+    extract.extract(chosen, Run(run))
     (tmp_path / "local").mkdir()
-    (tmp_path / "local" / extract.FILE).symlink_to(run / extract.FILE)
-    local = tune.tune(chosen, tmp_path / "local")
+    (tmp_path / "local" / "features.npz").symlink_to(run / "features.npz")
+    local = tune.tune(chosen, Run(tmp_path / "local"))
     options = [word for override in SEARCH for word in ("--set", override)]
     process = start(tmp_path, "tune", "regions", *options, "--engine", f"ray:{cluster.address}")
-    kill_when(process, (run / tune.FILE).is_file)
-    so_far = json.loads((run / tune.FILE).read_text())["trials"]
+    kill_when(process, (run / "search.json").is_file)
+    so_far = json.loads((run / "search.json").read_text())["trials"]
     assert 0 < len(so_far) < 6
     rate = so_far[0]["parameters"]["train.learning_rate"]
-    assert tune.best(chosen, run).train.learning_rate == rate
+    assert tune.best(chosen, Run(run)).train.learning_rate == rate
     killing = cluster.kill_while("ray::_in_worker")
     found = cluster.do(tune.tune, chosen, run, engine=cluster.engine)
     killing.join(timeout=10)
@@ -190,7 +191,7 @@ def test_a_search_with_command_and_node_killed_equals_the_local_one(
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("digits")
-    extract.extract(task.load("digits"), run)
+    extract.extract(task.load("digits"), Run(run))
     return run
 
 
@@ -199,8 +200,8 @@ def both(source: Path, folder: Path, resolved: Task, cluster: Cluster) -> tuple[
     here, there = folder / "here", folder / "there"
     for run in (here, there):
         run.mkdir()
-        (run / extract.FILE).symlink_to(source / extract.FILE)
-    train.train(resolved, here)
+        (run / "features.npz").symlink_to(source / "features.npz")
+    train.train(resolved, Run(here))
     cluster.do(train.train, resolved, there, engine=cluster.engine)
     return here, there
 
@@ -262,7 +263,7 @@ def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(clus
 def test_what_is_not_distributed_is_refused_in_one_line(
     cluster: Cluster, digits: Path, tmp_path: Path, override: str, named: str
 ) -> None:
-    (tmp_path / extract.FILE).symlink_to(digits / extract.FILE)
+    (tmp_path / "features.npz").symlink_to(digits / "features.npz")
     with pytest.raises(UserError, match=named) as refusal:
         cluster.do(train.train, task.load("digits", overrides=[override]), tmp_path, engine=cluster.engine)
     assert "\n" not in str(refusal.value)
@@ -272,7 +273,7 @@ def test_a_node_that_dies_costs_no_more_than_the_time_since_the_last_checkpoint(
     cluster: Cluster, digits: Path, tmp_path: Path
 ) -> None:
     resolved = task.load("digits", overrides=["train.epochs=25", "train.early_stopping=25"])
-    checkpoint = tmp_path / "there" / train.CHECKPOINT
+    checkpoint = tmp_path / "there" / "checkpoint.pt"
     killed: list[int] = []
 
     def kill() -> None:
@@ -288,7 +289,7 @@ def test_a_node_that_dies_costs_no_more_than_the_time_since_the_last_checkpoint(
     assert 0 < killed[0] < 25
     assert_same(here, there)
     assert not checkpoint.exists()
-    reports = [validate.validate(resolved, run)["test"]["accuracy"] for run in (here, there)]
+    reports = [validate.validate(resolved, Run(run))["test"]["accuracy"] for run in (here, there)]
     assert reports[0] == pytest.approx(reports[1], abs=0.01)
 
 

@@ -20,11 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sklearn.datasets import load_digits
 
 from models.card import FeatureGroup
+from service.errors import Refusal
 from service.http import auth, log
 from service.http.request import Request
 from service.http.scheduling import SLICE, Turns
 from service.media.image import to_mnist_form
-from service.media.limits import Refusal
 from service.serving import drift
 from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Scores
 from tests.command import ran

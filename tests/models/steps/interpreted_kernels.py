@@ -1,4 +1,4 @@
-"""What `tests/models/steps/test_gpu.py` runs by Triton's interpreter: the step of small networks on a GPU is autograd's."""
+"""What test_gpu.py runs by Triton's interpreter: the step of small networks on a GPU is autograd's."""
 
 import copy
 from typing import Any
@@ -9,7 +9,8 @@ import torch
 from models.mlp import MLP
 from models.steps import gpu
 from pipeline.task import Train
-from pipeline.train.trainers import Autograd, Batch, ClosedForm
+from pipeline.train.data import Batch
+from pipeline.train.trainers import Autograd, ClosedForm
 from tests.models.steps.test_closed_form import OPTIMIZERS, PENALTIES, network, problem, trained
 
 

@@ -16,7 +16,9 @@ from models.steps.closed_form import Backprop
 from models.steps.reference import Penalties
 from pipeline.lessons.gradcheck import as_reference
 from pipeline.task import Train
-from pipeline.train.trainers import Autograd, Batch, ClosedForm, Feed
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch
+from pipeline.train.trainers import Autograd, ClosedForm
 
 KINDS = ("multiclass", "binary", "regression")
 ACTIVATIONS = ("sigmoid", "relu", "tanh")

@@ -23,8 +23,10 @@ from models.steps.reference import Penalties
 from models.steps.sparse import Differences, Picked, background
 from pipeline.task import Augment, Train
 from pipeline.train import trainers
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch
 from pipeline.train.distortion import Distortion
-from pipeline.train.trainers import Autograd, Batch, ClosedForm, Feed
+from pipeline.train.trainers import Autograd, ClosedForm
 from tests.models.steps.test_closed_form import ACTIVATIONS, KINDS, OPTIMIZERS, PENALTIES
 
 CASES = [

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from models.card import CARD_KEY, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
 from models.classifier import Classifier, Standardize, n_outputs
-from models.frontend import FrontEnd, Mfcc, Pixels, Vector
+from models.frontend import FrontEnd, Pixels, Vector
+from models.mfcc import Mfcc
 from models.mlp import MLP
 from pipeline import extract, task, train, validate
+from pipeline.export import check, graph
 from pipeline.export import stage as export
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
+from pipeline.run import Run
 from pipeline.task import UserError
 from service.serving.predictor import Predictor
 from tests.command import model_store
@@ -39,7 +42,7 @@ def run_graph(model: onnx.ModelProto, media: NDArray[np.generic]) -> NDArray[np.
 @pytest.fixture(scope="module")
 def mfcc_graph() -> tuple[Classifier, onnx.ModelProto]:
     module = classifier(Mfcc(), 12)
-    return module, export.to_onnx(export.Graph(module))
+    return module, graph.to_onnx(graph.Graph(module))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_any_batch_and_clip_length(mfcc_graph: tuple[Classifier, onnx.ModelProto
         expected = module(torch.from_numpy(audio)).numpy()
     found = run_graph(graph, audio)
     assert found.shape == (batch, 12)
-    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+    assert np.abs(found - expected).max() < check.MAX_OUTPUT_DIFFERENCE
 
 
 def test_the_graphs_own_mfcc_equal_librosas(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
@@ -60,7 +63,7 @@ def test_the_graphs_own_mfcc_equal_librosas(mfcc_graph: tuple[Classifier, onnx.M
     rng = np.random.default_rng(0)
     clips = [rng.uniform(-0.5, 0.5, n).astype(np.float32) for n in (1, 600, 22_050, 70_000)]
     assert isinstance(module.frontend, Mfcc)
-    assert 0 < export.mfcc_difference(graph, module.frontend, clips) < export.MAX_MFCC_DIFFERENCE
+    assert 0 < check.mfcc_difference(graph, module.frontend, clips) < check.MAX_MFCC_DIFFERENCE
 
 
 def test_the_graph_is_one_clean_file(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
@@ -79,40 +82,40 @@ def test_pictures(kind: str) -> None:
     images = np.random.default_rng(0).integers(256, size=(7, 28, 28), dtype=np.uint8)
     with torch.inference_mode():
         expected = module(torch.from_numpy(images)).numpy()
-    found = run_graph(export.to_onnx(export.Graph(module)), images)
+    found = run_graph(graph.to_onnx(graph.Graph(module)), images)
     assert found.shape == (7, labels)
-    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+    assert np.abs(found - expected).max() < check.MAX_OUTPUT_DIFFERENCE
 
 
 @pytest.mark.parametrize(("kind", "labels", "name"), [("regression", 3, "value"), ("binary", 2, "probabilities")])
 def test_vectors(kind: str, labels: int, name: str) -> None:
     module = classifier(Vector(4), labels, kind)
     vectors = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
-    graph = export.to_onnx(export.Graph(module))
-    assert [o.name for o in graph.graph.output] == [name, "features"]
+    model = graph.to_onnx(graph.Graph(module))
+    assert [o.name for o in model.graph.output] == [name, "features"]
     with torch.inference_mode():
         expected = module(torch.from_numpy(vectors)).numpy()
-    found = run_graph(graph, vectors)
+    found = run_graph(model, vectors)
     assert found.shape == (7, labels)
-    assert np.abs(found - expected).max() < export.MAX_OUTPUT_DIFFERENCE
+    assert np.abs(found - expected).max() < check.MAX_OUTPUT_DIFFERENCE
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     resolved = task.load("digits", overrides=["train.epochs=2", "validate.baselines=false"])
-    extract.extract(resolved, folder)
-    train.train(resolved, folder)
-    validate.validate(resolved, folder)
+    extract.extract(resolved, Run(folder))
+    train.train(resolved, Run(folder))
+    validate.validate(resolved, Run(folder))
     return folder
 
 
 def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> bentoml.Model:
     """Validate, and export into a model store in `home`; what the store then has."""
     resolved = task.load("digits", overrides=["validate.baselines=false", *overrides])
-    validate.validate(resolved, run)
+    validate.validate(resolved, Run(run))
     with model_store(home):
-        export.export(resolved, run, force)
+        export.export(resolved, Run(run), force)
         return bentoml.models.get("digits")
 
 
@@ -158,7 +161,7 @@ def test_pictures_are_told_familiar_only_where_that_is_wanted(run: Path, tmp_pat
 
 
 def test_the_card_tells_how_the_training_features_were_distributed(run: Path) -> None:
-    features = Features.load(run / extract.FILE)
+    features = Features.load(run / "features.npz")
     x = features.x[features.rows("train")].astype(np.float64) * 255
     groups = ModelCard.model_validate_json((run / "card.json").read_text()).groups
     assert [(group.start, group.stop) for group in groups] == [(i, i + 112) for i in range(0, 784, 112)]
@@ -186,15 +189,15 @@ def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) 
 
 
 def test_a_report_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None:
-    for name in (extract.FILE, "report.json"):
+    for name in ("features.npz", "report.json"):
         (tmp_path / name).symlink_to(run / name)
     resolved = task.load("digits", overrides=["train.epochs=1"])
-    train.train(resolved, tmp_path)
+    train.train(resolved, Run(tmp_path))
     with pytest.raises(UserError, match="not the report of these weights; run `percept validate` first"):
-        export.export(resolved, tmp_path)
+        export.export(resolved, Run(tmp_path))
 
 
 def test_a_difference_above_its_limit_stops_export(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "MAX_OUTPUT_DIFFERENCE", 0.0)
+    monkeypatch.setattr(check, "MAX_OUTPUT_DIFFERENCE", 0.0)
     with pytest.raises(UserError, match=r"probabilities of the graph differ by .*, more than 0e\+00"):
-        export.export(task.load("digits"), run, force=True)
+        export.export(task.load("digits"), Run(run), force=True)

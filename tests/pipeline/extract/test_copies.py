@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline import extract, task, train, tune
 from pipeline.extract.copies import vary
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
+from pipeline.run import Run
 from pipeline.task import Task, UserError, Variation
 from pipeline.train import weights
 
@@ -115,7 +116,7 @@ def clips(folder: Path, *overrides: str) -> Task:
 
 def test_only_clips_that_may_be_trained_on_have_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clips(tmp_path / "clips")
-    features = extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    features = extract.extract(clips(tmp_path / "clips"), Run(tmp_path / "run"))
     of_test = features.rows("test")
     assert of_test.any()
     assert np.bincount(features.copy_of, minlength=len(features.x)).tolist() == np.where(of_test, 0, 3).tolist()
@@ -125,9 +126,9 @@ def test_only_clips_that_may_be_trained_on_have_copies(tmp_path: Path, capsys: p
     assert np.array_equal(loaded.copies, features.copies)
 
     capsys.readouterr()
-    extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    extract.extract(clips(tmp_path / "clips"), Run(tmp_path / "run"))
     assert " 0 newly extracted" in capsys.readouterr().out
-    fewer = extract.extract(clips(tmp_path / "clips", "augment.copies=2"), tmp_path / "run")
+    fewer = extract.extract(clips(tmp_path / "clips", "augment.copies=2"), Run(tmp_path / "run"))
     assert np.array_equal(
         fewer.copies, features.copies.reshape(-1, 3, features.x.shape[1])[:, :2].reshape(-1, features.x.shape[1])
     )
@@ -136,9 +137,9 @@ def test_only_clips_that_may_be_trained_on_have_copies(tmp_path: Path, capsys: p
 
 def test_another_split_makes_the_copies_that_are_missing(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
-    extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
-    found = extract.extract(clips(tmp_path / "clips", "data.seed=1"), tmp_path / "run")
-    alone = extract.extract(clips(tmp_path / "clips", "data.seed=1"), tmp_path / "alone")
+    extract.extract(clips(tmp_path / "clips"), Run(tmp_path / "run"))
+    found = extract.extract(clips(tmp_path / "clips", "data.seed=1"), Run(tmp_path / "run"))
+    alone = extract.extract(clips(tmp_path / "clips", "data.seed=1"), Run(tmp_path / "alone"))
     assert np.array_equal(found.copies, alone.copies)
     assert np.array_equal(found.copy_of, alone.copy_of)
 
@@ -146,7 +147,7 @@ def test_another_split_makes_the_copies_that_are_missing(tmp_path: Path) -> None
 def test_copies_follow_their_clips_into_folds(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     resolved = clips(tmp_path / "clips", "tune.folds=3")
-    features = extract.extract(resolved, tmp_path / "run")
+    features = extract.extract(resolved, Run(tmp_path / "run"))
     kept = int((~features.rows("test")).sum())
     for fold in tune.make_folds(resolved, features, train.choose_device("cpu")):
         held_out = len(fold.held_out.y)
@@ -155,7 +156,7 @@ def test_copies_follow_their_clips_into_folds(tmp_path: Path) -> None:
 
 def test_rows_with_copies(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
-    features = extract.extract(clips(tmp_path / "clips"), tmp_path / "run")
+    features = extract.extract(clips(tmp_path / "clips"), Run(tmp_path / "run"))
     rows = np.flatnonzero(features.rows("train"))[:2]
     x, y = features.with_copies(rows)
     assert np.array_equal(x[:2], features.x[rows])
@@ -167,11 +168,11 @@ def test_rows_with_copies(tmp_path: Path) -> None:
 def test_refitting_learns_from_the_validation_samples_too(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     run, once = tmp_path / "run", clips(tmp_path / "clips", "train.refit=false")
-    extract.extract(once, run)
+    extract.extract(once, Run(run))
 
     def trained(resolved: Task, with_validation: bool = False) -> NDArray[np.float32]:
-        train.train(resolved, run, with_validation)
-        return weights.load(run / weights.FILE)[0].mlp.weights()[0].detach().numpy()
+        train.train(resolved, Run(run), with_validation)
+        return weights.load(run / "weights.pt")[0].mlp.weights()[0].detach().numpy()
 
     of_all, of_training = trained(once, with_validation=True), trained(once)
     history = json.loads((run / "history.json").read_text())

@@ -1,6 +1,7 @@
 """Features of a small golden set: caches are keyed by version constants, which have to be raised when features change.
 
-Where a change of features is meant, raise the constant and write the file anew: python -m tests.pipeline.extract.test_golden
+Where a change of features is meant, raise the constant and write the file anew:
+python -m tests.pipeline.extract.test_golden
 """
 
 import io
@@ -17,7 +18,8 @@ from pipeline import extract, task
 from pipeline.extract import copies
 from pipeline.sources import embedded
 from pipeline.sources import notes as synthesis
-from service.media import image
+from service import media
+from service.media import audio, image
 from service.media.limits import Limits
 
 FILE = Path(__file__).with_name("golden.json")
@@ -61,7 +63,7 @@ def computed() -> dict[str, Any]:
     features = sound.features.model_dump(mode="json")
     row = extract.row_of(frontend.build(features))
     rate = features["sample_rate"]
-    clip = image.decode_audio(recording(), rate, Limits())
+    clip = audio.decode_audio(recording(), rate, Limits())
     options = task.Variation(copies=1, filter=6.0, noise=20.0, rate=8_000.0, share=1.0)
     varied = copies.vary(clip, rate, options, "0123456789abcdef", 0)
     note = embedded.notes(0, rate)[0].media.load()
@@ -69,7 +71,7 @@ def computed() -> dict[str, Any]:
     return {
         "versions": {
             "models.frontend": frontend.VERSION,
-            "service.media": image.VERSION,
+            "service.media": media.VERSION,
             "pipeline.extract.copies": copies.VERSION,
             "pipeline.sources.notes": synthesis.VERSION,
         },

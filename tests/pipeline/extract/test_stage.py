@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from models import frontend
 from pipeline import extract, sources, task, threads
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
+from pipeline.run import Run
 from pipeline.task import Data, UserError
 
 RATE = 22_050
@@ -42,8 +43,8 @@ def run(tmp_path: Path) -> Callable[..., Features]:
     """Extract a source into one run directory; the result as the next stage reads it."""
 
     def extracted(data: Path, *overrides: str, strict: bool = False) -> Features:
-        extract.extract(task.load("instruments", str(data), overrides), tmp_path / "run", strict)
-        return Features.load(tmp_path / "run" / extract.FILE)
+        extract.extract(task.load("instruments", str(data), overrides), Run(tmp_path / "run"), strict)
+        return Features.load(tmp_path / "run" / "features.npz")
 
     return extracted
 
@@ -229,7 +230,7 @@ def test_a_broken_features_file_is_one_line_and_extraction_replaces_it(
     clips: Path, run: Callable[..., Features], tmp_path: Path
 ) -> None:
     run(clips)
-    path = tmp_path / "run" / extract.FILE
+    path = tmp_path / "run" / "features.npz"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="run `percept extract` again"):
         Features.load(path)
@@ -244,7 +245,7 @@ def test_pictures_in_a_folder(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(255 - sample.media.load()).resize((90, 90)).convert("RGB")
         picture.save(folder / f"{sample.file.split('/')[1]}.jpg")
-    found = extract.extract(task.load("digits", str(tmp_path / "pictures")), tmp_path / "run")
+    found = extract.extract(task.load("digits", str(tmp_path / "pictures")), Run(tmp_path / "run"))
     assert found.x.shape == (60, 784)
     assert found.labels == tuple("0123456789")
     assert found.x.max() == 1

@@ -14,6 +14,7 @@ from models.steps import reference
 from models.steps.reference import Gradients, Penalties
 from pipeline import extract, task
 from pipeline.lessons import gradcheck
+from pipeline.run import Run
 from pipeline.task import Train, UserError
 
 FACTOR = st.sampled_from([0.0, 1e-3, 0.5])
@@ -51,7 +52,7 @@ def test_the_three_gradients_agree(
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with the features of the task that the test names."""
     folder = tmp_path_factory.mktemp("run")
-    extract.extract(task.load(request.param), folder)
+    extract.extract(task.load(request.param), Run(folder))
     return folder
 
 
@@ -67,9 +68,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_the_gradients_of_a_task_are_right(
     run: Path, overrides: list[str], shapes: list[tuple[int, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    features = extract.Features.load(run / extract.FILE)
+    features = extract.Features.load(run / "features.npz")
     name = {"regression": "sine", "binary": "regions", "multiclass": "digits"}[features.kind]
-    gradcheck.gradcheck(task.load(name, overrides=overrides), run)
+    gradcheck.gradcheck(task.load(name, overrides=overrides), Run(run))
     _, _, *table, verdict = capsys.readouterr().out.splitlines()
     assert len(table) == len(shapes)
     for line, shape in zip(table, shapes, strict=True):
@@ -91,12 +92,12 @@ def test_a_wrong_gradient_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(reference, "gradients", gradients)
     with pytest.raises(UserError, match=r"^layers\.1\.weight: .* away from central differences.*$"):
-        gradcheck.gradcheck(task.load("regions"), run)
+        gradcheck.gradcheck(task.load("regions"), Run(run))
 
 
 def test_no_features_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="percept extract"):
-        gradcheck.gradcheck(task.load("regions"), tmp_path)
+        gradcheck.gradcheck(task.load("regions"), Run(tmp_path))
 
 
 def test_the_network_is_left_as_it_is() -> None:

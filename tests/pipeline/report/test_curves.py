@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.report import curves, pictures, style
+from pipeline.run import Run
 
 SCRIPT = '<script>alert("pwned")</script> & "co".png'  # a file name that a page must not run
 
@@ -299,7 +300,7 @@ def texts(path: Path) -> list[str]:
 
 def test_draws_every_figure_of_a_run_on_images(tmp_path: Path) -> None:
     run = digits_run(tmp_path)
-    drawn = curves.draw(run)
+    drawn = curves.draw(Run(run))
     pictures = [f"mistake-{i:02}.png" for i in range(1, 13)]
     assert names(drawn) == ["loss.svg", "accuracy.svg", "confusion.svg", "reliability.svg", *pictures]
     assert sorted(drawn) == sorted((run / "plots").iterdir())
@@ -307,7 +308,7 @@ def test_draws_every_figure_of_a_run_on_images(tmp_path: Path) -> None:
 
 def test_a_picture_shows_every_pixel_of_the_image_as_a_square(tmp_path: Path) -> None:
     run = digits_run(tmp_path)
-    curves.draw(run)
+    curves.draw(Run(run))
     with np.load(run / "mistakes.npz") as arrays, Image.open(run / "plots" / "mistake-01.png") as picture:
         assert picture.size == (224, 224)
         np.testing.assert_array_equal(np.asarray(picture)[4::8, 4::8], arrays["0"])
@@ -315,16 +316,16 @@ def test_a_picture_shows_every_pixel_of_the_image_as_a_square(tmp_path: Path) ->
 
 def test_removes_the_figures_of_an_older_result(tmp_path: Path) -> None:
     run = digits_run(tmp_path)
-    curves.draw(run)
+    curves.draw(Run(run))
     (run / "mistakes.npz").unlink()
     perfect_run(run)
-    drawn = curves.draw(run)
+    drawn = curves.draw(Run(run))
     assert names(drawn) == ["loss.svg", "accuracy.svg", "confusion.svg", "reliability.svg"]
     assert sorted(drawn) == sorted((run / "plots").iterdir())
 
 
 def test_a_run_on_sound_shows_spectrograms(tmp_path: Path) -> None:
-    drawn = curves.draw(sound_run(tmp_path))
+    drawn = curves.draw(Run(sound_run(tmp_path)))
     assert len([path for path in drawn if path.suffix == ".png"]) == 8
     with Image.open(drawn[-1]) as picture:
         assert picture.size == (540, 345)
@@ -350,7 +351,7 @@ def test_draws_silence_and_clips_shorter_than_a_frame(waveform: np.ndarray) -> N
 
 
 def test_the_confusion_matrix_shows_the_counts_and_leaves_zeros_blank(tmp_path: Path) -> None:
-    curves.draw(digits_run(tmp_path))
+    curves.draw(Run(digits_run(tmp_path)))
     matrix = json.loads((tmp_path / "report.json").read_text())["test"]["confusion_matrix"]
     counts = [str(n) for row in matrix for n in row if n]
     axes = [*"0123456789", *"0123456789", "true", "predicted"]
@@ -362,7 +363,7 @@ def test_the_confusion_matrix_shows_the_counts_and_leaves_zeros_blank(tmp_path: 
 def test_the_confusion_matrix_names_any_number_of_classes(tmp_path: Path, n: int) -> None:
     labels = [f"a class of which the name is long, number {i}" for i in range(n)]
     report = report_of(labels, np.eye(n, dtype=int) * 7, [])
-    curves.draw(save(tmp_path, history_of(5, 0.9), report))
+    curves.draw(Run(save(tmp_path, history_of(5, 0.9), report)))
     shown = texts(tmp_path / "plots" / "confusion.svg")
     assert all(shown.count(style.shorten(label)) == 2 for label in labels)
     assert len({style.shorten(label) for label in labels}) == n
@@ -371,7 +372,7 @@ def test_the_confusion_matrix_names_any_number_of_classes(tmp_path: Path, n: int
 
 @pytest.mark.filterwarnings("error")
 def test_class_names_are_plain_text_in_any_script(tmp_path: Path) -> None:
-    curves.draw(sound_run(tmp_path))
+    curves.draw(Run(sound_run(tmp_path)))
     shown = texts(tmp_path / "plots" / "confusion.svg")
     assert "日本の琴" in shown
     assert any("$" in text for text in shown)
@@ -379,26 +380,26 @@ def test_class_names_are_plain_text_in_any_script(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [perfect_run, regression_run])
 def test_draws_what_the_results_allow(tmp_path: Path, make: Any) -> None:
-    drawn = curves.draw(make(tmp_path))
+    drawn = curves.draw(Run(make(tmp_path)))
     assert names(drawn)[0] == "loss.svg"
     assert ("confusion.svg" in names(drawn)) == (make is perfect_run)
     assert ("accuracy.svg" in names(drawn)) == (make is perfect_run)
 
 
 def test_curves_mark_the_epoch_that_was_kept(tmp_path: Path) -> None:
-    curves.draw(digits_run(tmp_path))
+    curves.draw(Run(digits_run(tmp_path)))
     for name in ("loss", "accuracy"):
         assert {"train", "validation", "epoch 27, kept"} <= set(texts(tmp_path / "plots" / f"{name}.svg"))
 
 
 def test_ticks_of_the_epochs_are_whole_even_for_one(tmp_path: Path) -> None:
-    curves.draw(perfect_run(tmp_path))
+    curves.draw(Run(perfect_run(tmp_path)))
     numbers = [text for text in texts(tmp_path / "plots" / "accuracy.svg") if re.fullmatch(r"[\d.]+", text)]
     assert numbers == ["1"]
 
 
 def test_figures_can_stand_together_in_one_page_in_any_colour(tmp_path: Path) -> None:
-    svgs = [path.read_text() for path in curves.draw(digits_run(tmp_path)) if path.suffix == ".svg"]
+    svgs = [path.read_text() for path in curves.draw(Run(digits_run(tmp_path))) if path.suffix == ".svg"]
     ids = [name for svg in svgs for name in re.findall(r' id="([^"]+)"', svg)]
     assert len(ids) == len(set(ids))
     for svg in svgs:
@@ -408,12 +409,12 @@ def test_figures_can_stand_together_in_one_page_in_any_colour(tmp_path: Path) ->
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
-    first = [path.read_bytes() for path in curves.draw(digits_run(tmp_path / "a"))]
-    assert first == [path.read_bytes() for path in curves.draw(digits_run(tmp_path / "b"))]
+    first = [path.read_bytes() for path in curves.draw(Run(digits_run(tmp_path / "a")))]
+    assert first == [path.read_bytes() for path in curves.draw(Run(digits_run(tmp_path / "b")))]
 
 
 def test_a_network_of_two_inputs_shows_its_regions_units_and_thresholds(tmp_path: Path) -> None:
-    drawn = names(curves.draw(plane_run(tmp_path)))
+    drawn = names(curves.draw(Run(plane_run(tmp_path))))
     assert drawn[4:] == ["roc.svg", "precision_recall.svg", "regions.png", "units.png"]
 
 
@@ -427,7 +428,7 @@ def test_regions_have_the_colour_of_the_answer_and_fade_where_it_is_unsure(tmp_p
 
 
 def test_a_network_of_one_input_shows_its_curve_and_what_it_is_made_of(tmp_path: Path) -> None:
-    drawn = curves.draw(curve_run(tmp_path))
+    drawn = curves.draw(Run(curve_run(tmp_path)))
     assert names(drawn) == ["loss.svg", "fit.svg", "contributions.svg"]
     assert {"training samples", "test samples", "the network"} <= set(texts(drawn[1]))
     assert {"unit 1", "unit 3", "bias", "output"} <= set(texts(drawn[2]))
@@ -460,7 +461,7 @@ def test_a_clip_shows_its_spectrogram_above_its_coefficients(n_mfcc: int, frames
 
 def test_a_loss_over_decades_has_a_logarithmic_axis_with_plain_numbers(tmp_path: Path) -> None:
     history = history_of(30, 0.9) | {"train_loss": np.geomspace(5, 0.01, 30).tolist()}
-    curves.draw(save(tmp_path, history, report_of(["a", "b"], np.eye(2, dtype=int), [])))
+    curves.draw(Run(save(tmp_path, history, report_of(["a", "b"], np.eye(2, dtype=int), []))))
     shown = texts(tmp_path / "plots" / "loss.svg")
     assert {"loss (logarithmic)", "0.1", "1"} <= set(shown)
     assert not any("mathdefault" in text for text in shown)

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import task
 from pipeline.report import curves, page
+from pipeline.run import Run
 from tests.pipeline.report.test_curves import (
     SCRIPT,
     curve_run,
@@ -89,8 +90,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
     written = {}
     for make in RUNS:
         run = make(tmp_path_factory.mktemp(make.__name__))
-        drawn = curves.draw(run)
-        source = page.write(run).read_text("utf-8")
+        drawn = curves.draw(Run(run))
+        source = page.write(Run(run)).read_text("utf-8")
         written[make.__name__] = Written(source, Page(source), drawn)
     return written
 
@@ -152,8 +153,8 @@ def test_a_search_in_the_run_is_shown_with_its_figures(tmp_path: Path) -> None:
     (run / "search.json").write_text(json.dumps({"trials": [trial], "tune": {"folds": 4}}))
     (run / "search").mkdir()
     (run / "search" / "losses.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" id="losses-figure"></svg>')
-    curves.draw(run)
-    written = page.write(run).read_text("utf-8")
+    curves.draw(Run(run))
+    written = page.write(Run(run)).read_text("utf-8")
     assert "1 setting by 4-fold cross-validation" in written
     assert "Best was train.l2 = 0.01. On" in written
     assert 'id="losses-figure"' in written

@@ -21,7 +21,7 @@ from PIL import Image
 from models.card import Input
 from pipeline.report.timeline import draw, lines
 from pipeline.sources.notes import SAMPLE_RATE, notes
-from service.media.limits import MediaError
+from service.errors import MediaError
 from service.serving.predictor import BATCH, PIECE, Predictor
 from tests import command
 from tests.pipeline.test_cli import percept

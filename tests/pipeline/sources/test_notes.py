@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline import extract, task, train, validate
+from pipeline.run import Run
 from pipeline.sources import notes as synthesis
 from pipeline.sources.notes import INSTRUMENTS, SAMPLE_RATE, Fm, Note, Plucked, Sustained, notes
 
@@ -171,8 +172,8 @@ def test_a_linear_classifier_does_not_solve_them(tmp_path: Path) -> None:
     brief = ["train.refit=false", "validate.baselines=false"]
     for hidden in ([256], []):
         resolved = task.load("instruments", overrides=[f"model.hidden={hidden}", *coarse, *brief])
-        extract.extract(resolved, tmp_path)
-        train.train(resolved, tmp_path)
-        accuracy[len(hidden)] = validate.validate(resolved, tmp_path)["test"]["accuracy"]
+        extract.extract(resolved, Run(tmp_path))
+        train.train(resolved, Run(tmp_path))
+        accuracy[len(hidden)] = validate.validate(resolved, Run(tmp_path))["test"]["accuracy"]
     assert accuracy[1] > 0.95
     assert accuracy[0] < accuracy[1] - 0.05

@@ -12,7 +12,7 @@ import soundfile
 from pipeline import sources, task
 from pipeline.sources import Sample
 from pipeline.task import UserError
-from service.media.limits import MediaError
+from service.errors import MediaError
 
 
 def samples(name: str, data: str, *overrides: str) -> list[Sample]:

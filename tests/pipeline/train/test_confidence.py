@@ -16,8 +16,8 @@ from PIL import Image
 from benchmarks import unknown
 from models.card import ModelCard
 from models.familiarity import STEPS, Density, Familiarity
-from pipeline import extract, validate
-from pipeline.extract.stage import Features
+from pipeline import validate
+from pipeline.extract.features import Features
 from pipeline.report.timeline import lines
 from pipeline.train import confidence, outliers
 from service.serving.predictor import Predictor
@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
     """The exported model of a run, and the familiarity that it gives to its test samples."""
-    predictor, features = Predictor(run / "model.onnx"), Features.load(run / extract.FILE)
+    predictor, features = Predictor(run / "model.onnx"), Features.load(run / "features.npz")
     files = features.file[features.rows("test")].tolist()
     media = validate.load_media(features, files)
     return predictor, unknown.familiarity(predictor, [media[file] for file in files])
@@ -168,7 +168,7 @@ def test_no_latin_letter_is_among_the_foreign_glyphs() -> None:
 
 def test_redrawn_digits_are_known_and_keep_their_label(home: Path) -> None:
     predictor, _ = asked(home / "runs" / "digits")
-    features = Features.load(home / "runs" / "digits" / extract.FILE)
+    features = Features.load(home / "runs" / "digits" / "features.npz")
     pictures = torch.from_numpy(features.x[features.rows("test")])
     redrawn = outliers.redrawn(pictures, torch.Generator().manual_seed(0))
     changed = (redrawn - pictures).abs().amax(1) > 0.1

@@ -12,8 +12,10 @@ import torch
 from models.classifier import Standardize
 from models.frontend import Pixels, Vector
 from models.moments import Moments
-from pipeline import extract, train
-from pipeline.train import data
+from pipeline import train
+from pipeline.extract import features
+from pipeline.run import Run
+from pipeline.train import data, memory
 from pipeline.train.data import Table
 from tests.vectors import columns, tensors, write
 
@@ -44,8 +46,8 @@ def test_features_are_mapped_and_their_rows_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "odd.npz", a=np.zeros(3, np.uint8), x=x, copies=copies)
     np.savez_compressed(tmp_path / "small.npz", x=x)
     with pytest.raises(ValueError, match="x is compressed"):
-        data.mapped(tmp_path / "small.npz", "x")
-    arrays = [data.mapped(tmp_path / "odd.npz", name) for name in ("x", "copies")]
+        features.mapped(tmp_path / "small.npz", "x")
+    arrays = [features.mapped(tmp_path / "odd.npz", name) for name in ("x", "copies")]
     assert isinstance(arrays[0].base, np.memmap)
     rows = generator.permutation(47)[:30]
     table, expected = Table(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])
@@ -65,6 +67,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from pipeline import task, train
+from pipeline.run import Run
 from pipeline.train import memory
 import torch
 resolved, run, budget, share = task.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
@@ -72,7 +75,7 @@ torch.randn(500, 500) @ torch.randn(500, 500)  # its threads have their stacks
 memory.SHARE = share
 used = [1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0]
 resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))  # all but mapped files
-train.train(resolved, run)
+train.train(resolved, Run(run))
 """
 
 
@@ -93,9 +96,9 @@ def test_four_times_the_memory_is_trained_on_with_the_same_losses(tmp_path: Path
         "model = {hidden = [16]}\n"
     )
     (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / extract.FILE).symlink_to(run / extract.FILE)
+    (tmp_path / "whole" / "features.npz").symlink_to(run / "features.npz")
     del x
-    train.train(resolved, tmp_path / "whole")
+    train.train(resolved, Run(tmp_path / "whole"))
 
     def limited(share: float) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", LIMITED, tmp_path / "task.toml", run, str(budget), str(share)]
@@ -104,7 +107,7 @@ def test_four_times_the_memory_is_trained_on_with_the_same_losses(tmp_path: Path
     greedy = limited(100.0)  # in memory, whatever is free
     assert greedy.returncode
     assert "alloc" in greedy.stderr.lower()
-    done = limited(data.SHARE)
+    done = limited(memory.SHARE)
     assert done.returncode == 0, done.stderr
     assert columns(run) == columns(tmp_path / "whole")
     found, expected = tensors(run), tensors(tmp_path / "whole")

@@ -13,9 +13,10 @@ import torch
 
 from models.mlp import MLP
 from pipeline import extract, task, train
+from pipeline.run import Run
 from pipeline.task import Train, UserError
 from pipeline.train import weights
-from pipeline.train.trainers import Batch
+from pipeline.train.data import Batch
 
 pytestmark = [
     pytest.mark.skipif(find_spec("keras") is None, reason="the extra percept[keras] is not installed"),
@@ -34,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name in TASKS:
         (folder / name).mkdir()
-        extract.extract(task.load(name), folder / name)
+        extract.extract(task.load(name), Run(folder / name))
     return folder
 
 
@@ -47,8 +48,8 @@ class Trained:
 
 def trained(runs: Path, name: str, framework: str, *overrides: str) -> Trained:
     run = runs / name
-    train.train(task.load(name, overrides=[f"train.framework={framework}", *overrides]), run)
-    classifier, facts = weights.load(run / weights.FILE)
+    train.train(task.load(name, overrides=[f"train.framework={framework}", *overrides]), Run(run))
+    classifier, facts = weights.load(run / "weights.pt")
     return Trained(json.loads((run / "history.json").read_text()), classifier.state_dict(), facts)
 
 

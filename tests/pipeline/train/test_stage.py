@@ -14,7 +14,8 @@ import torch
 
 from models.mlp import MLP
 from pipeline import extract, task, train
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
+from pipeline.run import Run
 from pipeline.task import Task, Train, UserError
 from pipeline.threads import Pace, threads
 from pipeline.train import weights
@@ -26,15 +27,15 @@ from tests.vectors import history, tensors
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with the features of the embedded digits."""
     run = tmp_path_factory.mktemp("digits")
-    extract.extract(task.load("digits"), run)
+    extract.extract(task.load("digits"), Run(run))
     return run
 
 
 def trained(digits: Path, run: Path, *overrides: str) -> dict[str, torch.Tensor]:
     run.mkdir(exist_ok=True)
-    if not (run / extract.FILE).exists():
-        (run / extract.FILE).symlink_to(digits / extract.FILE)
-    train.train(task.load("digits", overrides=overrides), run)
+    if not (run / "features.npz").exists():
+        (run / "features.npz").symlink_to(digits / "features.npz")
+    train.train(task.load("digits", overrides=overrides), Run(run))
     return tensors(run)
 
 
@@ -54,9 +55,9 @@ def test_history_and_weights(digits: Path, tmp_path: Path) -> None:
     assert record["train_loss"][-1] < 0.3 < record["train_loss"][0]
     assert record["validation_accuracy"][-1] > 0.9
     assert record["seconds"] == sorted(record["seconds"])
-    assert not (tmp_path / train.CHECKPOINT).exists()
+    assert not (tmp_path / "checkpoint.pt").exists()
     numbers = sum(tensor.numel() for tensor in found.values())
-    assert (tmp_path / weights.FILE).stat().st_size < 4 * numbers + 10_000  # and no buffer that they are views of
+    assert (tmp_path / "weights.pt").stat().st_size < 4 * numbers + 10_000  # and no buffer that they are views of
 
 
 def test_the_seed_fixes_the_weights(digits: Path, tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_the_seed_fixes_the_weights(digits: Path, tmp_path: Path) -> None:
 
 def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path) -> None:
     found = trained(digits, tmp_path, "train.epochs=1")
-    features = Features.load(digits / extract.FILE)
+    features = Features.load(digits / "features.npz")
     assert found["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
@@ -86,19 +87,20 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(digits: Path, tmp
     undisturbed = trained(digits, tmp_path / "undisturbed", *options)
     run = tmp_path / "killed"
     run.mkdir()
-    (run / extract.FILE).symlink_to(digits / extract.FILE)
+    (run / "features.npz").symlink_to(digits / "features.npz")
     program = (
-        "from pathlib import Path; from pipeline import task, train; from pipeline.train import loop; loop.CHECKPOINT_SECONDS = 0.05;"
-        f"train.train(task.load('digits', overrides={options!r}), Path({str(run)!r}))"
+        "from pathlib import Path; from pipeline import task, train; from pipeline.run import Run; from pipeline.train import loop; "
+        "loop.CHECKPOINT_SECONDS = 0.05;"
+        f"train.train(task.load('digits', overrides={options!r}), Run(Path({str(run)!r})))"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (run / train.CHECKPOINT).exists() and time.monotonic() < deadline:
+    while not (run / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (run / weights.FILE).exists()
-    saved = torch.load(run / train.CHECKPOINT, weights_only=True)["state"]["epoch"]
+    assert not (run / "weights.pt").exists()
+    saved = torch.load(run / "checkpoint.pt", weights_only=True)["state"]["epoch"]
     assert 0 < saved < 150
     assert same(trained(digits, run, *options), undisturbed)
     assert history(run)["train_loss"] == history(tmp_path / "undisturbed")["train_loss"]
@@ -106,14 +108,14 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(digits: Path, tmp
 
 def test_a_checkpoint_of_another_training_is_not_continued(digits: Path, tmp_path: Path) -> None:
     expected = trained(digits, tmp_path / "clean", "train.epochs=2")
-    torch.save({"fingerprint": "another"}, digits / train.CHECKPOINT)
+    torch.save({"fingerprint": "another"}, digits / "checkpoint.pt")
     (tmp_path / "dirty").mkdir()
-    (digits / train.CHECKPOINT).rename(tmp_path / "dirty" / train.CHECKPOINT)
+    (digits / "checkpoint.pt").rename(tmp_path / "dirty" / "checkpoint.pt")
     assert same(trained(digits, tmp_path / "dirty", "train.epochs=2"), expected)
 
 
 def test_a_broken_checkpoint_is_not_continued(digits: Path, tmp_path: Path) -> None:
-    (tmp_path / train.CHECKPOINT).write_bytes(b"broken")
+    (tmp_path / "checkpoint.pt").write_bytes(b"broken")
     trained(digits, tmp_path, "train.epochs=1")
 
 
@@ -122,9 +124,9 @@ def test_early_stopping_keeps_the_best_weights(digits: Path, tmp_path: Path) -> 
     record = history(tmp_path)
     best = int(np.argmin(record["validation_loss"])) + 1
     assert len(record["epoch"]) == best + 5 < 200
-    classifier, facts = weights.load(tmp_path / weights.FILE)
+    classifier, facts = weights.load(tmp_path / "weights.pt")
     assert (facts.best_epoch, facts.epochs) == (best, best + 5)
-    features = Features.load(digits / extract.FILE)
+    features = Features.load(digits / "features.npz")
     rows = features.rows("validation")
     with torch.inference_mode():
         logits = classifier.mlp(classifier.standardize(torch.from_numpy(features.x[rows])))
@@ -135,7 +137,7 @@ def test_early_stopping_keeps_the_best_weights(digits: Path, tmp_path: Path) -> 
 def test_a_loss_that_is_no_number_stops_with_one_line(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no longer a number in epoch \d+; lower train.learning_rate, now 1e\+30"):
         trained(digits, tmp_path, "train.optimizer=sgd", "train.learning_rate=1e30", "model.activation=relu")
-    assert not (tmp_path / weights.FILE).exists()
+    assert not (tmp_path / "weights.pt").exists()
 
 
 def test_penalties_count_the_weights_and_not_the_biases() -> None:
@@ -220,7 +222,7 @@ def test_augmentation_makes_fitting_harder_and_leaves_the_validation_images_alon
     found = trained(digits, distorted, *options, "train.augment.elastic=1.5", "train.augment.rotation=15")
     assert history(distorted)["train_loss"][-1] > 1.5 * history(plain)["train_loss"][-1]
     assert history(distorted)["validation_accuracy"][-1] > 0.9
-    features = Features.load(digits / extract.FILE)
+    features = Features.load(digits / "features.npz")
     assert found["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
@@ -245,10 +247,10 @@ def test_cuda_where_there_is_none_is_one_line() -> None:
 def test_training_before_extraction_is_one_line(tmp_path: Path) -> None:
     resolved: Task = task.load("digits")
     with pytest.raises(UserError, match=r"features.npz: not there yet; run `percept extract` first"):
-        train.train(resolved, tmp_path)
+        train.train(resolved, Run(tmp_path))
 
 
 def test_a_broken_weights_file_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / weights.FILE).write_bytes(b"\x80\x04nonsense")
+    (tmp_path / "weights.pt").write_bytes(b"\x80\x04nonsense")
     with pytest.raises(UserError, match="run `percept train` again"):
-        weights.load(tmp_path / weights.FILE)
+        weights.load(tmp_path / "weights.pt")

@@ -16,12 +16,13 @@ import optuna
 import pytest
 
 from pipeline import extract, task, train
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
 from pipeline.report import search as figures
+from pipeline.run import Run
 from pipeline.task import UserError
 from pipeline.train import weights
+from pipeline.tune import folds, study
 from pipeline.tune import stage as tune
-from pipeline.tune import study
 
 RATES = 'tune.space={"train.learning_rate"=[0.003, 0.03]}'
 QUICK = ("train.epochs=3", "tune.folds=2")
@@ -30,9 +31,10 @@ import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from pipeline import task, tune
+from pipeline.run import Run
 from pipeline.tune import study
 study.TOGETHER = 1
-tune.tune(task.load("regions", overrides=sys.argv[2:]), Path(sys.argv[1]))
+tune.tune(task.load("regions", overrides=sys.argv[2:]), Run(Path(sys.argv[1])))
 """
 
 
@@ -41,19 +43,19 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory for each of the two small tasks."""
     folder = tmp_path_factory.mktemp("runs")
     for name in ("regions", "sine"):
-        extract.extract(task.load(name), folder / name)
+        extract.extract(task.load(name), Run(folder / name))
     return folder
 
 
 def prepared(features: Path, run: Path, name: str = "regions") -> Path:
     run.mkdir(parents=True, exist_ok=True)
-    (run / extract.FILE).symlink_to(features / name / extract.FILE)
+    (run / "features.npz").symlink_to(features / name / "features.npz")
     return run
 
 
 def search(run: Path, *overrides: str, name: str = "regions", **options: Any) -> dict[str, Any]:
-    tune.tune(task.load(name, overrides=[*QUICK, *overrides]), run, **options)
-    result: dict[str, Any] = json.loads((run / tune.FILE).read_text())
+    tune.tune(task.load(name, overrides=[*QUICK, *overrides]), Run(run), **options)
+    result: dict[str, Any] = json.loads((run / "search.json").read_text())
     return result
 
 
@@ -63,7 +65,7 @@ def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
-    storage = f"sqlite:///{run / tune.DATABASE}"
+    storage = f"sqlite:///{run / 'search.db'}"
     (name,) = optuna.get_all_study_names(storage)
     return optuna.load_study(study_name=name, storage=storage).get_trials()
 
@@ -71,7 +73,7 @@ def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
 def wait_for(process: subprocess.Popen[str], run: Path, condition: str) -> None:
     """Until one of the trials fulfils it."""
     while True:
-        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(run / tune.DATABASE)) as database:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(run / "search.db")) as database:
             if database.execute(f"SELECT 1 FROM trials WHERE {condition}").fetchone():
                 return
         assert process.poll() is None, process.communicate()
@@ -104,7 +106,7 @@ def test_a_grid_tries_every_combination_once(
     printed = capsys.readouterr().out
     assert "model.hidden  train.l2" in printed
     assert "4-3" in printed
-    best = tune.best(task.load("regions", overrides=[*QUICK, space]), tmp_path)
+    best = tune.best(task.load("regions", overrides=[*QUICK, space]), Run(tmp_path))
     assert list(best.model.hidden) == result["trials"][0]["parameters"]["model.hidden"]
 
 
@@ -113,12 +115,12 @@ def test_figures_are_drawn_from_the_saved_results_alone(features: Path, tmp_path
         prepared(features, tmp_path), 'tune.space={"train.l2"=[0, 1e-4, 1e-2], "train.schedule"=["constant", "step"]}'
     )
     names = {"losses", "noise", "regularisation-l2", "score-train-l2", "score-train-schedule"}
-    drawn = {path.stem: path.read_bytes() for path in (tmp_path / figures.FOLDER).iterdir()}
+    drawn = {path.stem: path.read_bytes() for path in (tmp_path / "search").iterdir()}
     assert drawn.keys() == names
     copy = tmp_path / "copy"
     copy.mkdir()
-    (copy / tune.FILE).write_bytes((tmp_path / tune.FILE).read_bytes())
-    assert {path.stem: path.read_bytes() for path in figures.draw(copy)} == drawn
+    (copy / "search.json").write_bytes((tmp_path / "search.json").read_bytes())
+    assert {path.stem: path.read_bytes() for path in figures.draw(Run(copy))} == drawn
 
 
 def test_a_killed_search_goes_on_and_repeats_nothing(
@@ -192,8 +194,8 @@ def test_a_trial_whose_process_died_at_once_is_taken_again(
     monkeypatch.setattr(study, "GRACE", 1)
     prepared(features, tmp_path)
     chosen = task.load("regions", overrides=[*QUICK, RATES])
-    name = tune._name(chosen, Features.load(tmp_path / extract.FILE))
-    storage = f"sqlite:///{tmp_path / tune.DATABASE}"
+    name = tune._name(chosen, Features.load(tmp_path / "features.npz"))
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
     optuna.create_study(study_name=name, storage=storage, direction="maximize").ask()
     assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
 
@@ -216,7 +218,7 @@ def test_two_processes_share_a_search(
     shares = [printed.count("  trial ") for printed in (output, capsys.readouterr().out)]
     assert sum(shares) == 6
     assert min(shares) >= 1
-    assert without_seconds(json.loads((tmp_path / tune.FILE).read_text())) == without_seconds(result)
+    assert without_seconds(json.loads((tmp_path / "search.json").read_text())) == without_seconds(result)
 
 
 @pytest.mark.parametrize(("sampler", "n"), [("random", 4), ("tpe", 12)])  # the first 10 of tpe are random
@@ -256,32 +258,32 @@ def test_a_diverging_trial_is_reported_and_the_search_goes_on(
     assert "1e+06  the loss is no longer a number" in capsys.readouterr().out
     hopeless = (overrides[0].replace("0.01", "1e7"), *overrides[1:])
     assert [trial["score"] for trial in search(tmp_path, *hopeless, name="sine")["trials"]] == [None, None]
-    assert figures.draw(tmp_path) == []
+    assert figures.draw(Run(tmp_path)) == []
     with pytest.raises(UserError, match="no trial succeeded"):
-        tune.best(task.load("sine", overrides=[*QUICK, *hopeless]), tmp_path)
+        tune.best(task.load("sine", overrides=[*QUICK, *hopeless]), Run(tmp_path))
 
 
 def test_the_test_split_is_never_read(features: Path, tmp_path: Path) -> None:
     whole = search(prepared(features, tmp_path / "whole"), RATES)
-    known = Features.load(features / "regions" / extract.FILE)
+    known = Features.load(features / "regions" / "features.npz")
     x = known.x.copy()
     x[known.rows("test")] = np.nan
     (tmp_path / "spoiled").mkdir()
-    replace(known, x=x).save(tmp_path / "spoiled" / extract.FILE)
+    replace(known, x=x).save(tmp_path / "spoiled" / "features.npz")
     spoiled = search(tmp_path / "spoiled", RATES)
     assert spoiled["study"] == whole["study"]
     assert without_seconds(spoiled) == without_seconds(whole)
 
 
 def test_a_fold_depends_on_content_and_seed_alone(features: Path) -> None:
-    known = Features.load(features / "regions" / extract.FILE)
+    known = Features.load(features / "regions" / "features.npz")
     device = train.choose_device("cpu")
-    folds = tune.make_folds(task.load("regions"), known, device)
-    assert sum(len(fold.held_out.y) for fold in folds) == (~known.rows("test")).sum()
-    for fold in folds:
+    made = folds.make_folds(task.load("regions"), known, device)
+    assert sum(len(fold.held_out.y) for fold in made) == (~known.rows("test")).sum()
+    for fold in made:
         assert len(fold.held_out.y) + len(fold.training.y) == (~known.rows("test")).sum()
         assert fold.training.x.mean(0).abs().max() < 1e-5  # standardised by itself
-    assert [tune.assign_fold(f"{i}", 5, 0) for i in range(8)] != [tune.assign_fold(f"{i}", 5, 1) for i in range(8)]
+    assert [folds.assign_fold(f"{i}", 5, 0) for i in range(8)] != [folds.assign_fold(f"{i}", 5, 1) for i in range(8)]
 
 
 def test_early_stopping_keeps_the_best_epoch_of_each_fold(features: Path, tmp_path: Path) -> None:
@@ -310,7 +312,7 @@ def test_another_task_does_not_mix(features: Path, tmp_path: Path) -> None:
     second = search(tmp_path, RATES, "model.hidden=[2]")
     assert first["study"] != second["study"]
     with pytest.raises(UserError, match="another task"):
-        tune.best(task.load("regions", overrides=[*QUICK, RATES]), tmp_path)
+        tune.best(task.load("regions", overrides=[*QUICK, RATES]), Run(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -346,8 +348,8 @@ def test_a_storage_that_cannot_be_used_is_one_line(features: Path, tmp_path: Pat
 def test_the_best_is_trained_on_all_samples_but_the_test_split(features: Path, tmp_path: Path) -> None:
     prepared(features, tmp_path)
     search(tmp_path, RATES)
-    chosen = tune.train_best(task.load("regions", overrides=[*QUICK, RATES]), tmp_path)
+    chosen = tune.train_best(task.load("regions", overrides=[*QUICK, RATES]), Run(tmp_path))
     history = json.loads((tmp_path / "history.json").read_text())
     assert not history["validation_loss"]
     assert len(history["train_loss"]) == chosen.train.epochs
-    assert weights.load(tmp_path / weights.FILE)[1].with_validation
+    assert weights.load(tmp_path / "weights.pt")[1].with_validation

@@ -15,6 +15,7 @@ from sklearn.svm import SVC
 
 from pipeline import extract, task, train, validate
 from pipeline.report import page
+from pipeline.run import Run
 from pipeline.task import UserError
 from pipeline.validate import baselines, metrics
 from pipeline.validate.baselines import Rows
@@ -134,9 +135,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
     folder = tmp_path_factory.mktemp("digits")
     resolved = task.load("digits", overrides=["train.epochs=3", "validate.baselines=true"])
-    extract.extract(resolved, folder)
-    train.train(resolved, folder)
-    validate.validate(resolved, folder)
+    extract.extract(resolved, Run(folder))
+    train.train(resolved, Run(folder))
+    validate.validate(resolved, Run(folder))
     return folder
 
 
@@ -147,7 +148,7 @@ def read(run: Path) -> dict[str, Any]:
 
 def test_a_report_holds_them_on_the_network_s_features_and_splits(run: Path) -> None:
     values = read(run)
-    features = extract.Features.load(run / extract.FILE)
+    features = extract.Features.load(run / "features.npz")
     x = (features.x - features.x[features.rows("train")].mean()) / features.x[features.rows("train")].std()
     training, test = (Rows(x[features.rows(s)], features.y[features.rows(s)]) for s in ("train", "test"))
     for row, model in zip(
@@ -178,7 +179,7 @@ def page_of(run: Path, values: dict[str, Any], folder: Path) -> str:
     """The section's text, in single spaces, of a page that is written for these values."""
     (folder / "history.json").write_text((run / "history.json").read_text())
     (folder / "report.json").write_text(json.dumps(values))
-    shown = Page(page.write(folder).read_text("utf-8"))
+    shown = Page(page.write(Run(folder)).read_text("utf-8"))
     assert not shown.open
     text = " ".join(shown.text.split())
     return text.partition("Beside simpler models")[2].partition("Class by class")[0]
@@ -227,19 +228,19 @@ def test_the_page_says_when_they_saw_less_than_the_network(run: Path, tmp_path: 
 
 def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Path) -> None:
     resolved = task.load("regions", overrides=["validate.baselines=true"])
-    extract.extract(resolved, tmp_path)
-    train.train(resolved, tmp_path)
-    values = validate.validate(resolved, tmp_path)
+    extract.extract(resolved, Run(tmp_path))
+    train.train(resolved, Run(tmp_path))
+    values = validate.validate(resolved, Run(tmp_path))
     logistic = values["baselines"][0]
     assert logistic["accuracy"] < 0.7  # no line parts the regions
     assert logistic["p_value"] < 0.001
-    assert validate.validate(task.load("regions"), tmp_path)["baselines"] == []
+    assert validate.validate(task.load("regions"), Run(tmp_path))["baselines"] == []
     assert "Beside simpler models" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_numbers_have_no_baselines(tmp_path: Path) -> None:
     resolved = task.load("sine", overrides=["train.epochs=1"])
-    extract.extract(resolved, tmp_path)
-    train.train(resolved, tmp_path)
+    extract.extract(resolved, Run(tmp_path))
+    train.train(resolved, Run(tmp_path))
     with pytest.raises(UserError, match=r"validate\.baselines tell classes apart, and the targets are numbers"):
-        validate.validate(task.load("regions", overrides=["validate.baselines=true"]), tmp_path)
+        validate.validate(task.load("regions", overrides=["validate.baselines=true"]), Run(tmp_path))

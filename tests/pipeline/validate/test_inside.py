@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from models.classifier import Classifier, Standardize, n_outputs
-from models.frontend import FrontEnd, Mfcc, Pixels, Vector
+from models.frontend import FrontEnd, Pixels, Vector
+from models.mfcc import Mfcc
 from models.mlp import MLP
-from pipeline.extract.stage import Features
+from pipeline.extract.features import Features
 from pipeline.run import write_npz
 from pipeline.validate import inside
 

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, log_loss
 
 from pipeline import extract, task, train, validate
+from pipeline.run import Run
 from pipeline.task import UserError, Validate
 from pipeline.validate import metrics
 from service.media.image import decode_image
@@ -21,9 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
     folder = tmp_path_factory.mktemp("digits")
     resolved = task.load("digits", overrides=["train.epochs=3", "validate.baselines=false"])
-    extract.extract(resolved, folder)
-    train.train(resolved, folder)
-    validate.validate(resolved, folder)
+    extract.extract(resolved, Run(folder))
+    train.train(resolved, Run(folder))
+    validate.validate(resolved, Run(folder))
     return folder
 
 
@@ -126,11 +127,11 @@ def test_samples_of_the_test_split_are_kept_as_files(run: Path) -> None:
 
 def test_features_that_changed_since_training_are_refused(tmp_path: Path) -> None:
     resolved = task.load("digits", overrides=["train.epochs=1"])
-    extract.extract(resolved, tmp_path)
-    train.train(resolved, tmp_path)
-    extract.extract(task.load("digits", overrides=["data.seed=1"]), tmp_path)
+    extract.extract(resolved, Run(tmp_path))
+    train.train(resolved, Run(tmp_path))
+    extract.extract(task.load("digits", overrides=["data.seed=1"]), Run(tmp_path))
     with pytest.raises(UserError, match="features have changed since the network was trained; run `percept train`"):
-        validate.validate(resolved, tmp_path)
+        validate.validate(resolved, Run(tmp_path))
 
 
 def test_a_label_that_the_model_does_not_know_is_one_line(tmp_path: Path) -> None:
@@ -140,13 +141,13 @@ def test_a_label_that_the_model_does_not_know_is_one_line(tmp_path: Path) -> Non
             tone = 0.3 * np.sin(2 * np.pi * f * np.arange(6000) / 22_050)
             soundfile.write(tmp_path / "data" / label / f"{f}.wav", tone, 22_050)
     resolved = task.load("instruments", str(tmp_path / "data"), ["train.epochs=2", "train.early_stopping=0"])
-    extract.extract(resolved, tmp_path / "run")
-    train.train(resolved, tmp_path / "run")
+    extract.extract(resolved, Run(tmp_path / "run"))
+    train.train(resolved, Run(tmp_path / "run"))
     for file in (tmp_path / "data" / "high").iterdir():
         file.rename(file.with_suffix(".moved"))
     with pytest.raises(UserError, match=r"high/.*\.wav: no longer in the source; run `percept extract` again"):
-        validate.validate(resolved, tmp_path / "run")
+        validate.validate(resolved, Run(tmp_path / "run"))
     (tmp_path / "data" / "low").rename(tmp_path / "data" / "tuba")
-    extract.extract(resolved, tmp_path / "run")
+    extract.extract(resolved, Run(tmp_path / "run"))
     with pytest.raises(UserError, match="label 'tuba' is unknown to the model, which knows high, low"):
-        validate.validate(resolved, tmp_path / "run")
+        validate.validate(resolved, Run(tmp_path / "run"))

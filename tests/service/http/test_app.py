@@ -26,9 +26,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from models.card import STORE_LABEL, ModelCard
+from service.errors import MediaError
 from service.http import body, connections
 from service.http.request import Request
-from service.media.limits import Limits, MediaError
+from service.media.limits import Limits
 from service.serving.predictor import Predictor
 from tests.service.media.test_media import IMAGE_FILES, SOUND_FILES, mutated, sound_bytes, to_bytes, tone
 from tests.serving import NEWEST, ROOT, instruments_model, put, resident_mb, serving, until, workers
@@ -480,7 +481,10 @@ class TestOperation:
         assert not libraries & {"torch", "torchvision", "librosa", "numba", "scipy", "sklearn", "matplotlib", "onnx"}
 
     def test_service_imports_nothing_of_training(self):
-        program = "import sys, service.service, service.serving.predictor; print(*{name.split('.')[0] for name in sys.modules})"
+        program = (
+            "import sys, service.service, service.serving.predictor\n"
+            "print(*{name.split('.')[0] for name in sys.modules})"
+        )
         output = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, text=True)
         forbidden = {"torch", "librosa", "pipeline", "sklearn", "scipy", "matplotlib", "onnx", "typer"}
         assert not set(output.stdout.split()) & forbidden

@@ -19,7 +19,8 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
 from service.media import image
-from service.media.image import IMAGE_FORMATS, Limits, MediaError, decode_audio, decode_image, to_mnist_form
+from service.media.audio import decode_audio
+from service.media.image import IMAGE_FORMATS, Limits, MediaError, decode_image, to_mnist_form
 
 LIMITS = Limits()
 RATE = 22_050  # Hz

@@ -1,0 +1,298 @@
+"""The front end of sound: mel-frequency cepstral coefficients (MFCC), pooled over a clip."""
+
+import math
+
+import librosa
+import torch
+from torch import Tensor, nn
+
+from models.card import Input
+
+AMIN = 1e-10  # smallest mel power that the logarithm of librosa.power_to_db sees
+TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
+BAND = 16  # mel filters that are applied together, to the bins that they hear
+LOWEST = 30.0  # Hz: filters centred below are no part of the level; a constant offset reaches the first
+LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
+QUANTILES = (0.1, 0.5, 0.9)
+LAGS = (1, 2, 4, 8, 16)  # frames between those whose difference is taken
+SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a feature
+NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
+STATISTICS = len(NAMES)  # of each coefficient
+LEVELS = 2 + len(SHARES_DB)  # features of the level alone
+
+Span = tuple[str, int, int]  # name, start and stop of neighbouring features that are watched together for drift
+
+
+class Mfcc(nn.Module):
+    """Mel-frequency cepstral coefficients, pooled over the frames of a clip that are not silence.
+
+    The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
+    window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). For training the discrete Fourier
+    transform is torch's FFT. The exported graph has products instead, which are faster in ONNX Runtime than its own;
+    there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
+
+        X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
+
+    one real matrix for each column c, window and twiddle factors inside, as a convolution over hops, since frames share
+    them; then one complex DFT of length C, whatever p.
+    The signal is real, so p = 0 … R/2 give every bin. They come nearly in the order of their frequencies, so that a few
+    neighbouring mel filters see a small part of them; the filters pick each bin once, and add its real² and imaginary².
+
+    What is pooled is free of the clip's level: decibels are counted from TOP_DB below the loudest point.
+
+    Parameters
+    ----------
+    sample_rate : Hz
+    n_fft, hop_length : samples; n_fft a power of two that hop_length divides
+    n_mels, n_mfcc : number of mel bands and of coefficients
+    silence_db : frames whose level is this far below the loudest frame's do not count
+    preemphasis : α of the filter x[t] - α x[t - 1], which lifts the faint high frequencies above the floor; 0 = off.
+        Levels are those before it: noise that surrounds a sound is lifted more than the sound
+    lifter : coefficient k counts 1 / (1 + (k / lifter)²) as much as the first, a prior of smooth spectral envelopes
+        for the network, which learns from few clips what it may use of the fine structure; 0 = all alike
+    """
+
+    one_unit = False
+    row_dft: Tensor
+    column_dft: Tensor
+    factorised_mel: Tensor  # (n_mels, C · 2 · (R/2 + 1))
+    window: Tensor  # (n_fft,)
+    mel: Tensor  # (n_mels, n_fft/2 + 1)
+    dct: Tensor
+    dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
+    deemphasis: Tensor  # (1, n_mels), what each filter's power counts in the level
+
+    def __init__(
+        self,
+        sample_rate: int = 22_050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        n_mels: int = 128,
+        n_mfcc: int = 40,
+        silence_db: float = 60.0,
+        preemphasis: float = 0.0,
+        lifter: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
+        self.n_features = STATISTICS * n_mfcc + LEVELS
+        self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
+        self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
+        self.preemphasis = preemphasis
+        self.weights = _weights(n_mfcc, lifter) if lifter else None
+        columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
+        rows = n_fft // columns
+        mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
+        factorised = _mel_of_factorised_bins(mel, rows, columns)
+        self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
+        constants = {
+            "row_dft": _row_dft(rows, columns, n_fft // hop_length),
+            "column_dft": _column_dft(columns),
+            "factorised_mel": factorised,
+            "window": torch.hann_window(n_fft, periodic=True, dtype=torch.float64),
+            "mel": mel,
+            "dct": _dct(n_mfcc, n_mels),
+            "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
+            "deemphasis": _deemphasis(sample_rate, n_mels, preemphasis),
+        }
+        for name, constant in constants.items():  # computed in float64, used in float32; not learned, so not saved
+            self.register_buffer(name, constant.to(torch.float32), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
+        mel = self.factorised_mel_power(audio) if torch.compiler.is_exporting() else self.mel_power(audio)
+        return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
+
+    def groups(self) -> list[Span]:
+        """The coefficients by their statistics, and the levels."""
+        spans = [(name, i * self.n_mfcc, (i + 1) * self.n_mfcc) for i, name in enumerate(NAMES)]
+        return [*spans, ("level", STATISTICS * self.n_mfcc, self.n_features)]
+
+    def mfcc(self, audio: Tensor) -> Tensor:
+        """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""
+        return self.coefficients(self.mel_power(audio))
+
+    def mel_power(self, audio: Tensor) -> Tensor:
+        """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
+        frames = self._padded(audio, self.n_fft // 2).unfold(1, self.n_fft, self.hop_length) * self.window
+        spectrum = torch.fft.rfft(frames)
+        power = spectrum.real.square() + spectrum.imag.square()
+        bands = [power[..., bins] @ self.mel[filters, bins].T for filters, bins in self.bands]
+        return torch.cat(bands, 2).transpose(1, 2)
+
+    def factorised_mel_power(self, audio: Tensor) -> Tensor:
+        """As `mel_power`, but for rounding, by a convolution and matrix products."""
+        n, samples = audio.shape
+        frames = 1 + samples // self.hop_length
+        columns = len(self.column_dft) // 2
+        rows = self.n_fft // columns
+        padded = self._padded(audio, self.n_fft // 2 - samples % self.hop_length)  # whole hops
+        n_hops = padded.shape[1] // self.hop_length
+        # → (N, columns · rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
+        hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
+        hops = hops.reshape(n, -1, columns, n_hops).transpose(1, 2).reshape(n, self.hop_length, n_hops)
+        by_row = nn.functional.conv1d(hops, self.row_dft, groups=columns)  # (N, C · 2 · (R/2 + 1), frames)
+        by_row = by_row.reshape(n, 2 * columns, (rows // 2 + 1) * frames)
+        spectrum = (self.column_dft @ by_row).reshape(n, -1, frames)  # (N, C · 2 · (R/2 + 1), frames)
+        squared = spectrum * spectrum  # the filters add real² and imaginary²
+        bands = [self.factorised_mel[filters, bins] @ squared[:, bins] for filters, bins in self.factorised_bands]
+        return torch.cat(bands, 1)
+
+    def _padded(self, audio: Tensor, after: int) -> Tensor:
+        """The filtered signal between zeros: half a frame before it, and as many after it."""
+        if self.preemphasis:
+            audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
+        return nn.functional.pad(audio, (self.n_fft // 2, after))
+
+    def coefficients(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames), librosa's, which hear the level.
+
+        The DCT sees the height above the floor, and coefficient 0 gets the floor's share afterwards: hundreds of
+        equal negative decibels summed in float32 would cost it 1e-3.
+        """
+        decibels = _decibels(mel.clamp(min=AMIN))
+        floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
+        return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
+
+    def above_floor(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum, whatever
+        the clip's level; 0 where the power is below it."""
+        loudest = mel.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
+
+    def level(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames): that
+        of the waveform before pre-emphasis."""
+        power = (self.deemphasis @ mel).clamp(min=torch.finfo(torch.float32).tiny)
+        return _decibels(power / power.amax(2, keepdim=True))
+
+
+def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
+    """Statistics of each coefficient over the frames that are not silence, and of the course of their level.
+
+    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; frames at
+    -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS):
+
+    - mean and standard deviation, in which frames count as their level lies above -LOUD_DB
+    - value in the loudest frame
+    - QUANTILES, between neighbouring values by linear interpolation
+    - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
+    - mean of the first third of the frames less that of the last
+    - of the level: mean, standard deviation, and the share of the frames that are above SHARES_DB
+    """
+    active = (level >= -silence_db).to(values.dtype)
+    n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
+    loudest = values.gather(2, level.argmax(2, keepdim=True).expand(-1, values.shape[1], -1))
+    rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)
+    course = active * ((rank <= third).to(values.dtype) - (rank > n - third).to(values.dtype))
+    above = active * (level > torch.tensor(SHARES_DB).view(-1, 1))
+    statistics = [
+        *_moments(values, active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3)),
+        loudest,
+        _quantiles(values, active, n),
+        _structure(values, active),
+        values @ course.mT / third,
+        *_moments(level, active),
+        above.sum(-1, keepdim=True) / n,
+    ]
+    return torch.cat(statistics, 1).squeeze(-1)
+
+
+def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, M, frames), (N, 1, frames) → mean and standard deviation, (N, M, 1)."""
+    total = weights.sum(-1, keepdim=True)
+    mean = values @ weights.mT / total
+    centred = values - mean
+    return mean, torch.sqrt((centred * centred) @ weights.mT / total)
+
+
+def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
+    """One quantile of all coefficients after the other, (N, M · quantiles, 1)."""
+    ordered = torch.where(active > 0, values, 1e9).sort(-1).values  # what does not count goes to the end
+    position = (n - 1) * torch.tensor(QUANTILES)
+    lower, upper = (p.expand(-1, values.shape[1], -1) for p in (position.floor(), position.ceil()))
+    low, high = (ordered.gather(2, p.to(torch.int64)) for p in (lower, upper))
+    return (low + (position - lower) * (high - low)).mT.flatten(1).unsqueeze(-1)
+
+
+def _structure(values: Tensor, active: Tensor) -> Tensor:
+    """One lag of all coefficients after the other, (N, lags · M, 1)."""
+    frames = values.shape[-1]
+    after, also = (nn.functional.pad(x, (0, LAGS[-1])).unsqueeze(1) for x in (values, active))
+    later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in (after, also))
+    step, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
+    return torch.sqrt((step * step) @ both.mT / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
+
+
+def _decibels(power: Tensor) -> Tensor:
+    return 10 / math.log(10) * torch.log(power)
+
+
+def _weights(n_mfcc: int, lifter: float) -> Tensor:
+    of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)
+    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS)])
+
+
+def _deemphasis(sample_rate: int, n_mels: int, preemphasis: float) -> Tensor:
+    """1 / |1 - α e^(-iω)|² at the centre of each filter, 0 below LOWEST. (1, n_mels)"""
+    centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
+    hertz = torch.from_numpy(centres).view(1, -1)
+    gain = 1 + preemphasis**2 - 2 * preemphasis * torch.cos(2 * torch.pi * hertz / sample_rate)
+    return torch.where(hertz >= LOWEST, 1 / gain, 0)
+
+
+def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:
+    """For each column c the windowed first step with its twiddle factors: real parts of p = 0 … R/2, then the imaginary
+    parts; as a convolution over hops, whose channels are the columns' rows. (C · 2 (R/2 + 1), R / overlap, overlap)"""
+    n_fft = rows * columns
+    c = torch.arange(columns).view(-1, 1, 1)
+    p = torch.arange(rows // 2 + 1).view(1, -1, 1)
+    n = columns * torch.arange(rows) + c
+    angle = -2 * torch.pi * (n * p % n_fft).to(torch.float64) / n_fft
+    window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)[n]
+    dft = torch.cat([window * angle.cos(), window * angle.sin()], 1)  # (C, 2 (R/2 + 1), R)
+    return dft.view(-1, overlap, rows // overlap).mT
+
+
+def _column_dft(columns: int) -> Tensor:
+    """Complex DFT of length C, complex written as real, a column's or a bin's two parts side by side; the bins in the
+    order of `_places`. (2 C, 2 C)"""
+    q = torch.argsort(_places(columns)).view(-1, 1)
+    angle = -2 * torch.pi * (q * torch.arange(columns)).to(torch.float64) / columns
+    real, imaginary = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([real, -imaginary], 2), torch.stack([imaginary, real], 2)], 1).view(2 * columns, -1)
+
+
+def _places(columns: int) -> Tensor:
+    """Where each q stands: 0, C - 1, 1, C - 2, …, so that bins follow nearly by frequency, mirrored ones too. (C,)"""
+    q = torch.arange(columns)
+    return torch.where(q < columns // 2, 2 * q, 2 * (columns - 1 - q) + 1)
+
+
+def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
+    """Mel filters (n_mels, n_fft/2 + 1) for the squares of the factorised bins' parts. (n_mels, C · 2 · (R/2 + 1))"""
+    n_fft = rows * columns
+    bins = torch.arange(n_fft // 2 + 1)
+    k = torch.where(bins % rows <= rows // 2, bins, n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
+    arranged = mel.new_zeros(mel.shape[0], columns, 2, rows // 2 + 1)
+    arranged[:, _places(columns)[k // rows], :, k % rows] = mel.T.unsqueeze(2)
+    return arranged.flatten(1)
+
+
+def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
+    """Some neighbouring filters each, and the columns of `mel` from the first to the last that any of them hears."""
+    bands = []
+    for filters in torch.split(torch.arange(len(mel)), BAND):
+        heard = mel[filters].any(0).nonzero()
+        first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
+        bands.append((slice(int(filters[0]), int(filters[-1]) + 1), slice(first, last + 1)))
+    return bands
+
+
+def _dct(n_mfcc: int, n_mels: int) -> Tensor:
+    """Orthonormal DCT-II, its first n_mfcc rows. (n_mfcc, n_mels)"""
+    k = torch.arange(n_mfcc, dtype=torch.float64).view(-1, 1)
+    m = torch.arange(n_mels, dtype=torch.float64)
+    matrix = torch.cos(torch.pi * k * (2 * m + 1) / (2 * n_mels)) * math.sqrt(2 / n_mels)
+    matrix[0] /= math.sqrt(2)
+    return matrix

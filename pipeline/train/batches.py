@@ -1,0 +1,147 @@
+"""The mini-batches of every epoch: the seed and the number of the epoch alone decide them."""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.train.data import Batch, Rows, take
+
+CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
+
+
+class Samples(Protocol):
+    """What a `Feed` takes samples from: a `Batch`, or features that are not in memory."""
+
+    @property
+    def x(self) -> Tensor | Rows: ...
+
+    @property
+    def y(self) -> Tensor: ...
+
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Feed:
+    """The mini-batches of every epoch: the seed and the number of the epoch alone decide them.
+
+    "..." stands for nothing where all networks see the same batches, and for their number M where each sees its own.
+
+    Parameters
+    ----------
+    data, seeds : one for each network; the same object and seed twice mean the same batches
+    batch_size : B, or the number of samples if that is less
+    transform : what is done to samples (N, D) as they are fed, in place, with a generator of its own randomness
+    mix : α of mixup (Zhang et al. 2018), for networks that share their batches: each sample is fed as a mixture with
+        the one before it in its batch, and so is its target; the larger share, drawn from Beta(α, α), is its own
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Samples],
+        seeds: Sequence[int],
+        batch_size: int,
+        transform: Change | None = None,
+        mix: float = 0.0,
+    ) -> None:
+        sets = list({id(batch): batch for batch in data}.values())
+        starts = accumulate((len(batch.y) for batch in sets), initial=0)
+        offsets = {id(batch): start for batch, start in zip(sets, starts, strict=False)}
+        columns = [(offsets[id(batch)], len(batch.y), seed) for batch, seed in zip(data, seeds, strict=True)]
+        self.shared = len(set(columns)) == 1
+        self.columns = columns[:1] if self.shared else columns
+        self.transform, self.mix = transform, mix
+        self.x, self.y = (sets[0].x, sets[0].y) if len(sets) == 1 else _joined(sets)
+        self.device = self.y.device
+        counts = [n for _, n, _ in columns]
+        self.batch_size = min(batch_size, max(counts))
+        self.n_steps = -(-max(counts) // self.batch_size)
+        #: (steps, ..., 1, B): 1 / n for each of a batch's n samples, 0 for what only fills it up
+        self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
+        self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
+        self.counts = torch.tensor(counts, device=self.device)
+        self.partners: Tensor | None = None
+        #: every epoch has the samples as they are
+        self.as_stored = isinstance(self.x, Tensor) and transform is None and not mix
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""
+        shuffled: dict[tuple[int, int], Tensor] = {}
+        rows = []
+        for offset, n, seed in self.columns:
+            if (n, seed) not in shuffled:
+                shuffled[n, seed] = torch.randperm(n, generator=self._generator(seed, epoch), device=self.device)
+            filling = self.n_steps * self.batch_size - n
+            rows.append(torch.nn.functional.pad(shuffled[n, seed], (0, filling)) + offset)
+        return self._shaped(rows)
+
+    def partner_shares(self, epoch: int) -> Tensor | None:
+        """How much of each sample of an epoch is its partner, 0 … ½, float32 (steps, B); None if nothing is mixed."""
+        if not self.mix:
+            return None
+        rng = np.random.default_rng(self.randomness(epoch).initial_seed())  # torch draws no Beta from a generator
+        drawn = rng.beta(self.mix, self.mix, (self.n_steps, self.batch_size)).astype(np.float32)
+        return torch.from_numpy(np.minimum(drawn, 1 - drawn)).to(self.device)
+
+    def targets(self, y: Tensor, n_outputs: int, shares: Tensor | None = None) -> Tensor:
+        """Targets of batches (steps, ..., B) as columns, float32 (steps, ..., K, B): one-hot; for K = 1 as they are;
+        mixed where there are `partner_shares`."""
+        columns = self._columns(y, n_outputs)
+        return columns if shares is None else columns.lerp(columns.roll(1, -1), shares.unsqueeze(-2))
+
+    def _columns(self, y: Tensor, n_outputs: int) -> Tensor:
+        if y.is_floating_point():
+            return y.mT.contiguous()
+        if n_outputs == 1:
+            return y.unsqueeze(-2).to(torch.float32)
+        steps, *lead, size = y.shape
+        return torch.zeros(steps, *lead, n_outputs, size, device=y.device).scatter_(-2, y.unsqueeze(-2), 1.0)
+
+    def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator, shares: Tensor | None = None) -> None:
+        """The samples of indices (..., B) into float32 (..., B, D), mixed where there are `partner_shares` (..., B)."""
+        flat = out.view(-1, out.shape[-1])
+        take(self.x, rows.flatten(), flat)
+        if shares is not None:
+            if self.partners is None:  # as many as the first, which is the largest
+                self.partners = torch.empty_like(flat)
+            partners = self.partners[: len(flat)]
+            take(self.x, rows.roll(1, -1).flatten(), partners)
+            flat.lerp_(partners, shares.flatten().unsqueeze(1))
+        if self.transform:
+            self.transform(flat, generator)
+
+    def randomness(self, epoch: int) -> torch.Generator:
+        """The generator of an epoch's distortions."""
+        return self._generator(self.columns[0][2], ~epoch)
+
+    def chunk(self) -> int:
+        """How many batches to gather at a time: what a CPU's cache holds, or a quarter of a GPU's free memory."""
+        room = CHUNK if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 4
+        step = len(self.columns) * self.batch_size * self.x.shape[1] * self.x.element_size()
+        return max(1, min(self.n_steps, room // step))
+
+    def _shaped(self, columns: Sequence[Tensor]) -> Tensor:
+        """Columns (steps · B,), one or one for each network → (steps, ..., B)."""
+        if len(columns) == 1:
+            return columns[0].view(self.n_steps, self.batch_size)
+        return torch.stack([c.view(self.n_steps, self.batch_size) for c in columns], 1)
+
+    def _weights(self, n: int) -> Tensor:
+        full, rest = divmod(n, self.batch_size)
+        weights = torch.zeros(self.n_steps * self.batch_size, device=self.device)
+        weights[: full * self.batch_size] = 1 / self.batch_size
+        weights[full * self.batch_size : n] = 1 / max(rest, 1)
+        return weights
+
+    def _generator(self, seed: int, epoch: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
+
+
+def _joined(sets: Sequence[Samples]) -> tuple[Tensor, Tensor]:
+    in_memory = [s for s in sets if isinstance(s, Batch)]
+    assert len(in_memory) == len(sets), "only one data set may be trained on from its file"
+    return torch.cat([s.x for s in in_memory]), torch.cat([s.y for s in in_memory])
