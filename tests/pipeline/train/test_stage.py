@@ -89,7 +89,8 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(digits: Path, tmp
     run.mkdir()
     (run / "features.npz").symlink_to(digits / "features.npz")
     program = (
-        "from pathlib import Path; from pipeline import task, train; from pipeline.run import Run; from pipeline.train import loop; "
+        "from pathlib import Path; from pipeline import task, train; from pipeline.run import Run; "
+        "from pipeline.train import loop; "
         "loop.CHECKPOINT_SECONDS = 0.05;"
         f"train.train(task.load('digits', overrides={options!r}), Run(Path({str(run)!r})))"
     )

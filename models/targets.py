@@ -1,0 +1,119 @@
+"""Targets: what a network is to tell of a sample, and what follows from that: its output layer, loss and answer.
+
+One object for each kind of target; `TARGETS[kind]` is that of a card, of features or of a run.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.card import Kind
+
+
+class Target(ABC):
+    """One kind of target. N samples, K labels or values, n_outputs logits; y as `loss` takes it.
+
+    Attributes
+    ----------
+    has_classes : the answer is probabilities of classes, and can be right or wrong
+    """
+
+    kind: ClassVar[Kind]
+    has_classes: ClassVar[bool] = True
+
+    @abstractmethod
+    def n_outputs(self, n_labels: int) -> int:
+        """Width of the output layer for K labels or values."""
+
+    @abstractmethod
+    def answer(self, logits: Tensor) -> Tensor:
+        """Output activation: logits float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of the samples, in nats where there are classes.
+
+        logits float32 (N, n_outputs); y int64 (N,), index of the label, or float32 (N, n_outputs): probabilities, or
+        for a regression values.
+        """
+
+    @abstractmethod
+    def losses(self, z: Tensor, y: Tensor) -> Tensor:
+        """Loss of each sample: logits as columns, float32 (..., n_outputs, B), y (..., B) or (..., B, K) → (..., B)."""
+
+    @abstractmethod
+    def hits(self, z: Tensor, y: Tensor) -> Tensor:
+        """Which answers are right, bool (..., B), of what `losses` takes; NaN for a regression, float32."""
+
+
+class Multiclass(Target):
+    """One of K classes: softmax and cross entropy."""
+
+    kind = "multiclass"
+
+    def n_outputs(self, n_labels: int) -> int:
+        return n_labels
+
+    def answer(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits, 1)
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, y)
+
+    def losses(self, z: Tensor, y: Tensor) -> Tensor:
+        index = y.unsqueeze(-2).expand(*z.shape[:-2], 1, -1)
+        return -torch.log_softmax(z, -2).gather(-2, index).squeeze(-2)
+
+    def hits(self, z: Tensor, y: Tensor) -> Tensor:
+        return z.max(-2).indices == y  # several times as fast as argmax
+
+
+class Binary(Target):
+    """One of two classes: one output, the log-odds of the second; both probabilities are given all the same."""
+
+    kind = "binary"
+
+    def n_outputs(self, n_labels: int) -> int:
+        return 1
+
+    def answer(self, logits: Tensor) -> Tensor:
+        return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], 1)
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype).view(-1))
+
+    def losses(self, z: Tensor, y: Tensor) -> Tensor:
+        logits = z.squeeze(-2)
+        truth = y.to(z.dtype).expand_as(logits)
+        return nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+
+    def hits(self, z: Tensor, y: Tensor) -> Tensor:
+        return (z.squeeze(-2) > 0) == (y > 0)
+
+
+class Regression(Target):
+    """K numbers: no output activation, the mean squared error over samples and values."""
+
+    kind = "regression"
+    has_classes = False
+
+    def n_outputs(self, n_labels: int) -> int:
+        return n_labels
+
+    def answer(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.mse_loss(logits, y)
+
+    def losses(self, z: Tensor, y: Tensor) -> Tensor:
+        return (z.mT - y).square().mean(-1)
+
+    def hits(self, z: Tensor, y: Tensor) -> Tensor:
+        return torch.full_like(self.losses(z, y), math.nan)
+
+
+TARGETS: dict[Kind, Target] = {target.kind: target for target in (Multiclass(), Binary(), Regression())}
