@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.card import Kind
 from models.familiarity import Familiarity
-from models.frontend import FrontEnd, Pixels
+from models.frontend import FrontEnd
 from models.mlp import MLP
 from models.moments import Moments
 
@@ -70,8 +70,8 @@ class Classifier(nn.Module):
 
     def add_familiarity(self) -> Familiarity:
         """A `Familiarity` of this classifier's widths, to be fitted or loaded."""
-        output, contrast = self.mlp.linear()[-1], isinstance(self.frontend, Pixels)
-        n_labels = max(2, output.out_features)
+        output, n_labels = self.mlp.linear()[-1], max(2, self.mlp.linear()[-1].out_features)
+        contrast = self.frontend.has_outliers
         self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast)
         return self.familiarity
 

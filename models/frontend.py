@@ -1,18 +1,68 @@
 """Front ends: decoded media → feature vector, as modules that are used for training and exported for serving."""
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Input
 from models.mfcc import Mfcc, Span
 
-VERSION = 1  # raise it when features of the same media change: caches are keyed by it
+VERSION = 1  # of `Pixels`, `Vector` and models/mfcc.py: raise it when features of the same media change, for the caches
 IMAGE_SIZE = 28  # pixels
 GROUPS = 32  # of a vector's features, at most
+
+
+class FrontEnd(Protocol):
+    """What the rest of the project asks of a front end: `Pixels`, `Mfcc` (models/mfcc.py) and `Vector` answer it.
+
+    Each is an nn.Module: called with decoded media (N, …) it gives features float32 (N, n_features).
+
+    Attributes
+    ----------
+    input : what the module takes, as the card says it
+    n_features : D
+    one_unit : all features share one unit, so that one mean and one deviation standardise them all
+    weights : float32 (D,), how much each feature counts after standardisation; None: all alike
+    scale : features are the flattened media divided by it, so that the exported graph can fold it into its first layer
+        together with the standardisation, and drift is watched on the media themselves; None: it is watched on the
+        standardised features, which the graph then returns too
+    has_outliers : out-of-distribution inputs can be made for it (pipeline/train/outliers.py)
+    exact_export : the exported graph computes features with the operators used in training, so its answers differ by
+        rounding in the network alone
+    oracle_constant : the module's constant whose product in the exported graph has to equal `oracle`; None: no oracle
+    """
+
+    input: Input
+    n_features: int
+    one_unit: bool
+    weights: Tensor | None
+    scale: float | None
+    has_outliers: bool
+    exact_export: bool
+    oracle_constant: str | None
+
+    def __call__(self, media: Tensor, /) -> Tensor:
+        """Decoded media as `input` describes them → features float32 (N, D)."""
+
+    def groups(self) -> list[Span]:
+        """Neighbouring features that are watched together for drift."""
+
+    def example(self) -> Tensor:
+        """Media of two samples, zeros, as an example for the export."""
+
+    def traced(self) -> Callable[[Tensor], Tensor]:
+        """The module for extraction in several threads, without Python between its operators; the same bits."""
+
+    def oracle(self, media: NDArray[Any]) -> NDArray[np.float32] | None:
+        """What another library makes of the media of one sample; see `oracle_constant`."""
+
+    def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Named arrays for figures of a network's inside: of its first weights (H, D), and of the media of samples."""
 
 
 class Pixels(nn.Module):
@@ -20,12 +70,33 @@ class Pixels(nn.Module):
 
     input = Input(kind="image", name="image", dtype="uint8", shape=(None, IMAGE_SIZE, IMAGE_SIZE))
     n_features = IMAGE_SIZE * IMAGE_SIZE
-    one_unit = True  # all features are grey levels: one mean and one deviation serve them all
-    weights: Tensor | None = None  # (n_features,), how much each counts after standardisation; None: all alike
+    one_unit = True
+    weights: Tensor | None = None
+    scale: float | None = 255.0
+    has_outliers = True
+    exact_export = True
+    oracle_constant: str | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 (N, 28, 28) → float32 (N, 784)."""
+        """uint8 (N, 28, 28) → float32 (N, 784).
+
+        >>> Pixels()(torch.full((1, 28, 28), 51, dtype=torch.uint8))[0, :3]
+        tensor([0.2000, 0.2000, 0.2000])
+        """
         return image.flatten(1).to(torch.float32) / 255
+
+    def example(self) -> Tensor:
+        return torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+
+    def traced(self) -> Callable[[Tensor], Tensor]:
+        return self
+
+    def oracle(self, media: NDArray[Any]) -> None:
+        return None
+
+    def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """`weights` (H, 28, 28), those of each unit as an image."""
+        return {"weights": weights.reshape(-1, IMAGE_SIZE, IMAGE_SIZE).numpy()}
 
     def groups(self) -> list[Span]:
         """Bands of four rows."""
@@ -38,6 +109,10 @@ class Vector(nn.Module):
 
     one_unit = False
     weights: Tensor | None = None
+    scale: float | None = None
+    has_outliers = False
+    exact_export = True
+    oracle_constant: str | None = None
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -48,6 +123,19 @@ class Vector(nn.Module):
         """float32 (N, size) → float32 (N, size)."""
         return vector
 
+    def example(self) -> Tensor:
+        return torch.zeros(2, self.n_features)
+
+    def traced(self) -> Callable[[Tensor], Tensor]:
+        return self
+
+    def oracle(self, media: NDArray[Any]) -> None:
+        return None
+
+    def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Nothing: what there is to see of a few numbers is the network's answers over their range."""
+        return {}
+
     def groups(self) -> list[Span]:
         """Each feature, or GROUPS runs of neighbours where there are more."""
         edges = [round(i * self.n_features / GROUPS) for i in range(GROUPS + 1)]
@@ -56,11 +144,12 @@ class Vector(nn.Module):
         return [(f"{a}" if b == a + 1 else f"{a}–{b - 1}", a, b) for a, b in itertools.pairwise(edges)]
 
 
-FrontEnd = Pixels | Mfcc | Vector
-
-
 def build(features: Mapping[str, Any]) -> FrontEnd:
-    """The front end that a task's `[features]` describes: `kind` and the parameters of that kind."""
+    """The front end that a task's `[features]` describes: `kind` and the parameters of that kind.
+
+    >>> build({"kind": "vector", "size": 3}).n_features
+    3
+    """
     parameters = {key: value for key, value in features.items() if key != "kind"}
     match features["kind"]:
         case "pixels":

@@ -1,9 +1,17 @@
-"""The front end of sound: mel-frequency cepstral coefficients (MFCC), pooled over a clip."""
+"""The front end of sound: mel-frequency cepstral coefficients (MFCC), pooled over a clip.
+
+Caches of features are keyed by `models.frontend.VERSION`: raise it when the features of a clip change here.
+"""
 
 import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import librosa
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Input
@@ -19,6 +27,8 @@ SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a
 NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
 STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level alone
+TINY = 1e-30  # mel power so small that only TOP_DB cuts it, at any level
+SHOWN = 4  # seconds of a clip that a figure shows
 
 Span = tuple[str, int, int]  # name, start and stop of neighbouring features that are watched together for drift
 
@@ -53,6 +63,10 @@ class Mfcc(nn.Module):
     """
 
     one_unit = False
+    scale: float | None = None
+    has_outliers = False
+    exact_export = False  # FFT here, products there
+    oracle_constant: str | None = "dct"
     row_dft: Tensor
     column_dft: Tensor
     factorised_mel: Tensor  # (n_mels, C · 2 · (R/2 + 1))
@@ -79,7 +93,7 @@ class Mfcc(nn.Module):
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis = preemphasis
-        self.weights = _weights(n_mfcc, lifter) if lifter else None
+        self.weights: Tensor | None = _weights(n_mfcc, lifter) if lifter else None
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
         mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
@@ -107,6 +121,43 @@ class Mfcc(nn.Module):
         """The coefficients by their statistics, and the levels."""
         spans = [(name, i * self.n_mfcc, (i + 1) * self.n_mfcc) for i, name in enumerate(NAMES)]
         return [*spans, ("level", STATISTICS * self.n_mfcc, self.n_features)]
+
+    def example(self) -> Tensor:
+        return torch.zeros(2, 3 * self.n_fft)  # a clip only has to be longer than a frame
+
+    def traced(self) -> Callable[[Tensor], Tensor]:
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, for what runs in Python or has to be compiled
+            clip = torch.zeros(1, self.sample_rate)  # a second; clips may have any length
+            traced: Callable[[Tensor], Tensor] = torch.jit.trace(self, clip, check_trace=False)  # type: ignore[no-untyped-call]
+        return traced
+
+    def oracle(self, media: NDArray[np.float32]) -> NDArray[np.float32]:
+        """librosa's MFCC (n_mfcc, frames) of a clip float32 (T,), of its decibels above a floor TOP_DB below its
+        maximum."""
+        decibels = librosa.power_to_db(self.librosa_mel(media), ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
+        coefficients: NDArray[np.float32] = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
+        return coefficients
+
+    def librosa_mel(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
+        """librosa's mel power spectrogram (n_mels, frames) of a clip float32 (T,), pre-emphasised."""
+        emphasised = np.append(clip[:1], clip[1:] - np.float32(self.preemphasis) * clip[:-1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # librosa warns of clips shorter than a frame
+            mel: NDArray[np.float32] = librosa.feature.melspectrogram(
+                y=emphasised, sr=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, n_mels=self.n_mels
+            )
+        return mel
+
+    def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """`mel_i`, dB below the loudest point (n_mels, frames), and `mfcc_i` (n_mfcc, frames), of the first seconds of
+        the i-th clip float32 (T,)."""
+        arrays: dict[str, NDArray[np.float32]] = {}
+        for i, clip in enumerate(media):
+            mel = self.mel_power(torch.from_numpy(clip[: SHOWN * self.sample_rate]).unsqueeze(0))
+            decibels = 10 * torch.log10((mel / mel.max().clamp(min=1e-30)).clamp(min=10 ** (-TOP_DB / 10)))
+            arrays |= {f"mel_{i}": decibels[0].numpy(), f"mfcc_{i}": self.coefficients(mel)[0].numpy()}
+        return arrays
 
     def mfcc(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → float32 (N, n_mfcc, frames), frames = 1 + T // hop_length."""

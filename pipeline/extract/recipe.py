@@ -1,6 +1,5 @@
 """What is done to one sample, wherever that is: decode, extract, vary."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from models import frontend
 from models.frontend import FrontEnd
-from models.mfcc import Mfcc
 from pipeline.extract import copies
 from pipeline.extract.splits import assign_split
 from pipeline.sources.sample import Sample, Split
@@ -81,12 +79,7 @@ def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:
     Those of sound take many small operators, before and after each of which threads wait for Python's lock; traced,
     the same operators follow one another without Python.
     """
-    computed: Callable[[torch.Tensor], torch.Tensor] = module
-    if isinstance(module, Mfcc):
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit is deprecated, for what runs in Python or has to be compiled
-            example = torch.zeros(1, module.sample_rate)  # a second; clips may have any length
-            computed = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+    computed = module.traced()
 
     @torch.inference_mode()
     def row(media: NDArray[np.generic]) -> Row:
