@@ -167,6 +167,6 @@ async def _connect(url: str, outcome: Outcome, done: Callable[[Connection], None
 
 def _run(main: Callable[[Outcome], Coroutine[None, None, None]]) -> Outcome:
     outcome = Outcome()
-    with asyncio.Engine(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main(outcome))
     return outcome

@@ -301,16 +301,16 @@ def test_threads_share_all_of_the_work_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("triple", "cpu"),
+    ("triple", "processor"),
     [
         ("x86_64-unknown-linux-gnu", "x86-64-v3"), ("x86_64-unknown-linux-gnu", "x86-64"),
         ("aarch64-unknown-linux-gnu", "generic"), ("arm64-apple-macosx", "apple-m1"),
     ],
 )  # fmt: skip
-def test_other_machines_can_have_it(triple: str, cpu: str) -> None:
+def test_other_machines_can_have_it(triple: str, processor: str) -> None:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    machine = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+    machine = binding.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
     adam = cpu.Optimizer("adam", MOMENTUM, *BETAS, EPSILON)
     shapes = [cpu.Shape(33, 21, 5, 16, of_differences) for of_differences in (True, False)]
     written = [cpu.written(shape, "multiclass", "sigmoid", adam) for shape in shapes]
@@ -323,7 +323,7 @@ def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("cannot allocate executable memory")
 
     data = problem("multiclass")
-    monkeypatch.setattr(llvm, "create_mcjit_compiler", forbid)
+    monkeypatch.setattr(binding, "create_mcjit_compiler", forbid)
     llvm.works.cache_clear()
     try:
         with pytest.warns(UserWarning, match="slower than it could be, .* cannot allocate executable memory"):

@@ -63,7 +63,7 @@ def run(*arguments: str, **environment: str) -> str:
 
 
 def test_interpreted_they_train_as_autograd_does() -> None:
-    file = "tests/models/steps/interpreted_gpu.py"
+    file = "tests/models/steps/interpreted_kernels.py"
     assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1").startswith("." * 11)
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
-from service.media import image
+from service.media import audio
 from service.media.audio import decode_audio
 from service.media.image import IMAGE_FORMATS, Limits, MediaError, decode_image, to_mnist_form
 
@@ -358,7 +358,7 @@ class TestAudio:
 
     def test_too_many_samples(self, monkeypatch):
         """Silence of many channels at a high rate packs into a few bytes."""
-        monkeypatch.setattr(image, "MAX_SAMPLES", 80_000)
+        monkeypatch.setattr(audio, "MAX_SAMPLES", 80_000)
         for channels, status in ((1, 200), (2, 413)):
             data = sound_bytes(tone(channels=channels, seconds=1), format="FLAC")
             assert status_of(decode_audio, data, RATE, LIMITS) == status
