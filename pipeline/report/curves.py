@@ -1,4 +1,4 @@
-"""Every figure of a run, drawn from its saved results only: nothing here trains, predicts or measures."""
+"""Every figure of a run, drawn from its saved results: nothing here trains, predicts or measures."""
 
 import warnings
 from collections.abc import Iterator
@@ -27,42 +27,45 @@ from pipeline.report.style import (
     write_svg,
 )
 from pipeline.run import Run
-from pipeline.validate import interval
 
-SHADE = 0.75  # opacity of the strongest cell: above it, text in either page's colour would drop below 4.5 : 1
-FAINTEST = 0.12  # opacity added to every cell that is not zero, so that a single confusion can be seen
-NUMBERED = 40  # classes beyond which the cells are too small for their counts
+SHADE = 0.75  # opacity of the strongest cell; more would take the text's contrast below 4.5 : 1 on a light or dark page
+FAINTEST = 0.12  # opacity of a cell with next to nothing in it, so that a single confusion shows
+NUMBERED = 40  # classes up to which the cells are large enough for their counts
 ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1), "ncols": 3, "columnspacing": 1.4}
-DECADES = 20  # ratio of the largest to the smallest loss from which the curve needs a logarithmic axis
+LOGARITHMIC = 20  # ratio of the largest to the smallest loss above which its axis is logarithmic
 
 
 def draw(run: Run) -> list[Path]:
-    """Draw every figure that the results of `run` allow into `run/plots/`, and remove those of older results.
+    """Draw into `run/plots/` every figure that the results of `run` allow, and remove the figures of older results.
 
-    Reads `history.json`, `report.json` and, where there are such, `mistakes.npz` and `figures.npz`. Returns the files
+    Reads `history.json`, `report.json` and, where they exist, `mistakes.npz` and `figures.npz`. Returns the files
     written.
+
+    Raises
+    ------
+    UserError : the run has not been trained or validated
     """
     history = run.json(run.history, "train")
     report = run.json(run.report, "validate")
     inside = _arrays(run.inside)
     folder = run.plots
     with warnings.catch_warnings():
-        # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has its own fonts.
+        # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has fonts of its own.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         with matplotlib.rc_context(STYLE):
-            drawn = (*_figures(history, report), *_curves(inside, report))
-            files = [write_svg(figure, folder / f"{name}.svg") for name, figure in drawn]
+            figures = (*_metrics(history, report), *_fitted_curve(inside, report))
+            files = [write_svg(figure, folder / f"{name}.svg") for name, figure in figures]
         with matplotlib.rc_context(PICTURE_STYLE):
-            for name, figure in _insides(inside, report):
+            for name, figure in _network_pictures(inside, report):
                 files.append(write(folder / f"{name}.png", png(figure)))
-            for number, picture in enumerate(_pictures(run, report), start=1):
+            for number, picture in enumerate(_mistakes(run, report), start=1):
                 files.append(write(folder / f"mistake-{number:02}.png", picture))
     for stale in {*folder.glob("*.svg"), *folder.glob("*.png")} - set(files):
         stale.unlink()
     return files
 
 
-def _figures(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _metrics(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
     best_epoch = report.get("training", {}).get("best_epoch")
     for metric in ("loss", "accuracy"):
         if history.get(f"train_{metric}"):
@@ -77,9 +80,9 @@ def _figures(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[
         yield "precision_recall", precision_recall(test["precision_recall"])
 
 
-def _curves(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """What a network of one input gives."""
-    if report["kind"] != "regression" or "axis_1" not in inside or "axis_2" in inside:
+def _fitted_curve(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """The curve that a regression of one input gives, and what it is made of."""
+    if _has_classes(report) or "axis_1" not in inside or "axis_2" in inside:
         return
     yield "fit", pictures.fit(inside, report["labels"], report["task"]["data"]["source"] == "sine")
     if "votes" in inside and len(report["labels"]) == 1:
@@ -87,11 +90,11 @@ def _curves(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple
         yield "contributions", pictures.contributions(inside["axis_1"], shares, float(inside["bias"][0]))
 
 
-def _insides(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
-    """Pictures of a network of two inputs, of one on pixels, and of what one on sound is given."""
+def _network_pictures(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """The plane of a network with two inputs, the weights of one on pixels, the clips that one on sound is given."""
     activation = report["task"].get("model", {}).get("activation", "sigmoid")
     if "axis_2" in inside:
-        if report["kind"] != "regression":
+        if _has_classes(report):
             yield "regions", pictures.regions(inside, report["labels"])
         if "units" in inside:
             yield "units", pictures.units(inside, activation)
@@ -106,12 +109,17 @@ def _insides(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tupl
             )
 
 
-def _pictures(run: Run, report: dict[str, Any]) -> Iterator[bytes]:
+def _mistakes(run: Run, report: dict[str, Any]) -> Iterator[bytes]:
+    """The media of the worst mistakes, as PNG: a spectrogram of a sound, an image enlarged."""
     for _, array in zip(report.get("mistakes", []), _arrays(run.mistakes).values(), strict=False):
         if array.ndim == 1:
             yield png(pictures.spectrogram(array, report["sample_rate"], report["task"]["features"]))
         else:
             yield pictures.enlarged(array)
+
+
+def _has_classes(report: dict[str, Any]) -> bool:
+    return "accuracy" in report["test"]
 
 
 def _arrays(path: Path) -> dict[str, Any]:
@@ -122,12 +130,12 @@ def _arrays(path: Path) -> dict[str, Any]:
 
 
 def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figure:
-    """`metric` ("loss", "accuracy") of train and validation samples over the epochs, with the epoch kept."""
+    """`metric` ("loss" or "accuracy") of training and validation samples over the epochs; the epoch kept is marked."""
     epochs = history["epoch"]
     kept = [epoch for epoch in epochs if epoch == best_epoch]
     figure = Figure(figsize=(5, 3))
     axes = figure.add_subplot()
-    marker = "o" if len(epochs) < 3 else None  # a line through one point cannot be seen
+    marker = "o" if len(epochs) < 3 else None  # a line through one point is invisible
     for split, colour, dashes in (("train", BLUE, "--"), ("validation", ORANGE, "-")):
         values = history.get(f"{split}_{metric}")
         if not values:
@@ -138,11 +146,11 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
     for epoch in kept:
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=":", label=f"epoch {epoch}, kept")
     axes.set(xlabel="epoch", ylabel=metric)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # no half epoch beside a single one
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # one epoch alone would get ticks at halves
     drawn = [value for line in axes.lines[:2] for value in np.asarray(line.get_ydata())]
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(PERCENT)
-    elif min(drawn) > 0 and max(drawn) > DECADES * min(drawn):
+    elif min(drawn) > 0 and max(drawn) > LOGARITHMIC * min(drawn):
         axes.set(yscale="log", ylabel="loss (logarithmic)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -155,18 +163,18 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
 def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
     """Counts of true class (rows) against predicted class (columns), shaded by their share of the row.
 
-    Right answers are blue, wrong ones orange, and zeros are left blank.
+    Right answers are blue, wrong ones orange, and zeros are blank.
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     cell = float(np.clip(12 / len(labels), 0.14, 0.42))  # inches
     side = cell * len(labels)
     figure = Figure(figsize=(side, side))
-    axes = figure.add_axes((0, 0, 1, 1))  # _svg grows the canvas around the names: no cell shrinks for them
+    axes = figure.add_axes((0, 0, 1, 1))  # the saved SVG grows to hold the names beside the cells
     rows, columns = np.nonzero(counts)
     cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
     squares = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for y, x in cells]
-    opacity = FAINTEST + (SHADE - FAINTEST) * np.sqrt(shares)  # the root tells small shares apart
+    opacity = FAINTEST + (SHADE - FAINTEST) * np.sqrt(shares)  # the root makes small shares distinguishable
     colours = [(BLUE if y == x else ORANGE, opacity[y, x]) for y, x in cells]
     axes.add_collection(PolyCollection(squares, facecolors=colours, linewidths=0))
     size = min(10, 0.75 * cell * 72)  # points
@@ -192,7 +200,8 @@ def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
 
 
 def reliability(bins: list[dict[str, Any]]) -> Figure:
-    """How often answers of a given confidence are right, with 95 % intervals, above how many there are."""
+    """How often answers of a given confidence are right, with 95 % intervals where the report has them; below it, how
+    many answers there are."""
     filled = [b for b in bins if b["count"]]
     confidence = np.array([b["confidence"] for b in filled])
     accuracy = np.array([b["accuracy"] for b in filled])
@@ -200,8 +209,9 @@ def reliability(bins: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(5, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     upper.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="confidence = accuracy")
-    low, high = np.array([interval(round(a * n), int(n)) for a, n in zip(accuracy, count, strict=True)], float).T
-    upper.vlines(confidence, low, high, color=BLUE, linewidth=1.5, alpha=0.6, label="95 % interval")
+    if all("interval" in b for b in filled):  # reports of earlier versions have none
+        low, high = np.array([b["interval"] for b in filled]).T
+        upper.vlines(confidence, low, high, color=BLUE, linewidth=1.5, alpha=0.6, label="95 % interval")
     upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.5, markersize=5, label="measured", clip_on=False)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     upper.legend(**ABOVE)
@@ -214,31 +224,31 @@ def reliability(bins: list[dict[str, Any]]) -> Figure:
 
 
 def roc(curve: dict[str, list[float]]) -> Figure:
-    """Share of the positives that are found against the share of the negatives taken for them."""
+    """True positive rate against false positive rate."""
     figure = Figure(figsize=(4, 4))
     axes = figure.add_subplot()
     axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":", label="guessing")
     axes.plot(curve["fpr"], curve["tpr"], color=BLUE, linewidth=1.8, label="the model")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    _shares(axes)
+    _percent_axes(axes)
     axes.legend(loc="lower right")
     return figure
 
 
 def precision_recall(curve: dict[str, list[float]]) -> Figure:
-    """Share of the positive answers that are right against the share of the positives that are found."""
+    """Precision against recall."""
     figure = Figure(figsize=(4, 4))
     axes = figure.add_subplot()
-    guessing = curve["precision"][0]  # at the lowest threshold everything is taken for positive
+    guessing = curve["precision"][0]  # at the lowest threshold every answer is positive
     axes.axhline(guessing, color=INK, linewidth=1, linestyle=":", label="guessing")
     axes.step(curve["recall"], curve["precision"], where="post", color=BLUE, linewidth=1.8, label="the model")
     axes.set(xlabel="recall", ylabel="precision")
-    _shares(axes)
+    _percent_axes(axes)
     axes.legend(loc="lower left")
     return figure
 
 
-def _shares(axes: Axes) -> None:
+def _percent_axes(axes: Axes) -> None:
     """Both axes from 0 to 100 %, with room for a curve that runs along the edge."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):

@@ -1,4 +1,4 @@
-"""Baselines: three simpler learners on the network's features, to show whether the network earns its place."""
+"""Baselines: three simpler models on the network's features, to show whether the network is worth having."""
 
 import os
 import pickle
@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from pipeline.validate import metrics
 
-LIMIT = 10_000  # samples that a baseline is fitted to: an SVM's time grows with the square of their number
-CHOICE = 3_000  # training samples, and as many for validation, that choose hyperparameters
+LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
+CHOICE = 3_000  # training samples, and as many validation samples, used to choose hyperparameters
 HYPERPARAMETERS = ("C", "gamma", "n_estimators")
 
 
@@ -34,65 +34,65 @@ class Rows(NamedTuple):
 def baselines(
     training: Rows, validation: Rows, test: Rows, right: NDArray[np.bool_], seed: int, learned: Rows | None = None
 ) -> list[dict[str, Any]]:
-    """Fit scikit-learn's logistic regression, SVM with an RBF kernel and random forest; judge each on the test rows.
+    """Fit scikit-learn's logistic regression, SVM with an RBF kernel and random forest, and test each.
 
-    C, and γ of the SVM, are those of four settings that are best on the validation rows, by accuracy; where settings
-    tie, or there are no such rows, the earlier one, and scikit-learn's own is the first. The forest has nothing to
-    choose. The choice is made with at most CHOICE training and as many validation rows, the final fit with at most
-    LIMIT rows; of more, random ones are taken. The same rows and seed give the same models.
+    C, and γ of the SVM, are the best of four settings by accuracy on the validation rows. Where settings tie, or there
+    are no validation rows, the earliest wins, and scikit-learn's defaults come first. The forest has only its defaults.
+    Settings are compared on at most CHOICE training and CHOICE validation rows, and the final fit has at most LIMIT
+    rows, drawn at random where there are more. The same rows and seed give the same models.
 
     Parameters
     ----------
     training, validation, test : classes are 0 … K - 1, and each has a training row
     right : bool (N,), whether the network's answer to each test row is right
-    seed : of the forest, and of the rows taken
-    learned : what the final fit is to, if that is not the training rows alone: what the network learned from
+    seed : of the forest and of the random rows
+    learned : rows of the final fit, if not the training rows alone: those that the network was trained on
 
     Returns
     -------
-    For each baseline `name` and `hyperparameters`; `samples`, the rows that it was fitted to, out of `available`;
-    `accuracy` with its interval; `log_loss`, None without probabilities, or where a right class got one of 0;
-    `seconds` of fitting, the choice included; `bytes` of the pickled model; `only_network` and `only_baseline`, the
-    test rows that one of the two alone has right, and the `p_value` of so many (`metrics.mcnemar`).
+    For each baseline `name` and `hyperparameters`; `samples`, how many rows it was fitted to, of `available`;
+    `accuracy` with its interval; `log_loss`, None where the model gives no probabilities or gave a true class 0;
+    `seconds` of fitting, the choice of hyperparameters included; `bytes` of the pickled model; `only_network` and
+    `only_baseline`, how many test rows one of the two alone has right, and their `p_value` (`metrics.mcnemar`).
     """
     available = learned or training
     fitted = _some(available, LIMIT, seed)
+    choice = _some(training, CHOICE, seed), _some(validation, CHOICE, seed)
     results = []
-    # Threads share the settings, and the rows to predict. BLAS gets one: with more, they wait for each other, and the
-    # order of the sums, hence the model, depends on their number.
+    # Threads share the settings and the rows to predict. BLAS has one thread: more would wait for each other, and the
+    # order of the sums, hence the model, would depend on their number.
     with ThreadPoolExecutor(os.cpu_count()) as pool, threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that is stopped early is regularised once more
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that stops early is only regularised a little more
         for name, settings in tqdm(_settings(fitted.x, seed).items(), desc="baselines", unit="model", disable=None):
             started = time.perf_counter()
-            chosen = _best(pool, settings, _some(training, CHOICE, seed), _some(validation, CHOICE, seed))
-            model = chosen.fit(*fitted)
+            model = _best(pool, settings, *choice).fit(*fitted)
             seconds = time.perf_counter() - started
             hits = _predict(pool, model, test.x) == test.y
-            parameters = model.get_params()
-            results.append(
-                {
-                    "name": name,
-                    "hyperparameters": {key: parameters[key] for key in HYPERPARAMETERS if key in parameters},
-                    "samples": len(fitted.y),
-                    "available": len(available.y),
-                    "accuracy": float(hits.mean()),
-                    "accuracy_interval": metrics.interval(int(hits.sum()), len(hits)),
-                    "log_loss": _log_loss(model, test),
-                    "seconds": seconds,
-                    "bytes": len(pickle.dumps(model)),
-                    "only_network": int((right & ~hits).sum()),
-                    "only_baseline": int((hits & ~right).sum()),
-                    "p_value": metrics.mcnemar(right, hits),
-                }
-            )
+            fit = {"samples": len(fitted.y), "available": len(available.y), "seconds": seconds}
+            results.append({"name": name} | fit | _result(model, test, hits, right))
     return results
 
 
-def _settings(x: NDArray[np.float32], seed: int) -> dict[str, list[Any]]:
-    """Name → unfitted models to choose from, scikit-learn's own settings first.
+def _result(model: Any, test: Rows, hits: NDArray[np.bool_], right: NDArray[np.bool_]) -> dict[str, Any]:
+    """What a fitted model is, and what its answers to the test rows are worth beside the network's."""
+    parameters = model.get_params()
+    return {
+        "hyperparameters": {key: parameters[key] for key in HYPERPARAMETERS if key in parameters},
+        "accuracy": float(hits.mean()),
+        "accuracy_interval": metrics.interval(int(hits.sum()), len(hits)),
+        "log_loss": _log_loss(model, test),
+        "bytes": len(pickle.dumps(model)),
+        "only_network": int((right & ~hits).sum()),
+        "only_baseline": int((hits & ~right).sum()),
+        "p_value": metrics.mcnemar(right, hits),
+    }
 
-    γ is tried at its "scale", 1 / (D · variance), and at a tenth of that with C ten times as large: towards small γ, an
-    SVM depends on C γ alone (Keerthi & Lin 2003).
+
+def _settings(x: NDArray[np.float32], seed: int) -> dict[str, list[Any]]:
+    """Name → unfitted models to choose from, scikit-learn's defaults first.
+
+    γ is tried at scikit-learn's "scale", 1 / (D · variance), and at a tenth of that with C ten times as large: for
+    small γ, an SVM depends on the product C γ alone (Keerthi & Lin 2003).
     """
     scale = 1 / (x.shape[1] * (float(x.var(dtype=np.float64)) or 1.0))
     costs = ((1.0, scale), (10.0, scale), (10.0, scale / 10), (100.0, scale / 10))
@@ -104,7 +104,7 @@ def _settings(x: NDArray[np.float32], seed: int) -> dict[str, list[Any]]:
 
 
 def _best(pool: ThreadPoolExecutor, settings: list[Any], training: Rows, validation: Rows) -> Any:
-    """The setting, unfitted, with most validation rows right when fitted to the training rows."""
+    """The setting, unfitted, that has the most validation rows right when fitted to the training rows."""
     if len(settings) == 1 or not len(validation.y):
         return settings[0]
     models = pool.map(lambda setting: clone(setting).fit(*training), settings)
@@ -113,15 +113,15 @@ def _best(pool: ThreadPoolExecutor, settings: list[Any], training: Rows, validat
 
 
 def _some(rows: Rows, limit: int, seed: int) -> Rows:
-    """At most `limit` of the rows, taken at random."""
+    """At most `limit` of the rows, drawn at random."""
     if len(rows.y) <= limit:
         return rows
-    taken = np.random.default_rng(seed).choice(len(rows.y), limit, replace=False)
-    return Rows(rows.x[taken], rows.y[taken])
+    drawn = np.random.default_rng(seed).choice(len(rows.y), limit, replace=False)
+    return Rows(rows.x[drawn], rows.y[drawn])
 
 
 def _predict(pool: ThreadPoolExecutor, model: Any, x: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The class of each row, found on all cores: one of MNIST's digits takes an SVM milliseconds."""
+    """The class of each row, predicted on all cores: an SVM needs milliseconds for one MNIST digit."""
     parts = np.array_split(x, max(1, min(os.cpu_count() or 1, len(x))))
     return np.concatenate(list(pool.map(model.predict, parts)))
 
@@ -130,6 +130,6 @@ def _log_loss(model: Any, test: Rows) -> float | None:
     if not hasattr(model, "predict_proba"):
         return None
     p = np.zeros((len(test.y), 1 + max(test.y.max(), model.classes_.max())))
-    p[:, model.classes_] = model.predict_proba(test.x)  # a rare class may have lost its rows to LIMIT
+    p[:, model.classes_] = model.predict_proba(test.x)  # LIMIT may have left out every row of a rare class
     given = p[np.arange(len(test.y)), test.y]
     return float(-np.log(given).mean()) if given.all() else None

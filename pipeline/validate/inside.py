@@ -1,72 +1,89 @@
-"""What the figures of a network's inside are drawn from: its answers and its units' over a grid, weights, clips.
+"""The arrays behind the figures of a network's inside, one set for each front end.
 
-`validate` saves these arrays; `plots` draws them without the network.
+`validate` saves them, so that `percept plot` can draw the figures without the network.
 """
 
 from collections.abc import Sequence
+from functools import singledispatch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.classifier import Classifier
-from models.frontend import IMAGE_SIZE, Pixels
+from models.frontend import IMAGE_SIZE, FrontEnd, Pixels
 from models.mfcc import TOP_DB, Mfcc
 from pipeline.extract import Features
 
-LINE, SQUARE = 401, 101  # points along the axis of a curve, along each axis of a plane
-POINTS = 1000  # samples shown on top
-UNITS = 100  # of the first layer, shown one by one
-CLIPS = 24  # classes of which a clip is shown
+LINE, SQUARE = 401, 101  # grid points along the axis of a curve, and along each axis of a plane
+POINTS = 1000  # samples drawn on top, at most, of each split
+UNITS = 100  # units of the first layer, at most
+CLIPS = 24  # classes of which a clip is shown, at most
 SECONDS = 4  # of a clip
 
 Arrays = dict[str, NDArray[np.float32]]
+Clips = Sequence[NDArray[np.float32]]
 
 
 @torch.inference_mode()
-def inside(classifier: Classifier, features: Features, clips: Sequence[NDArray[np.float32]]) -> Arrays:
-    """Whatever can be shown of this network; nothing for vectors of more than two numbers.
+def inside(classifier: Classifier, features: Features, clips: Clips) -> Arrays:
+    """What can be shown of this network; nothing for vectors of more than two numbers.
 
-    clips : mono waveforms (T,), one a class, for a network on sound
+    clips : mono waveforms (T,), one of each class, for a network on sound
+
+    Returns
+    -------
+    pixels: `weights` (H, 28, 28) of the first layer; sound: `mel_i` and `mfcc_i` of clip i; vectors: see `_on_grid`
     """
-    frontend = classifier.frontend
-    if isinstance(frontend, Pixels):
-        weights = classifier.mlp.weights()[0][:UNITS]
-        return {"weights": weights.reshape(-1, IMAGE_SIZE, IMAGE_SIZE).numpy()}
-    if isinstance(frontend, Mfcc):
-        return {name: array for i, clip in enumerate(clips) for name, array in _heard(frontend, clip, i).items()}
-    return _responses(classifier, features) if frontend.n_features <= 2 else {}
+    return _arrays(classifier.frontend, classifier, features, clips)
 
 
-def _heard(frontend: Mfcc, clip: NDArray[np.float32], i: int) -> Arrays:
-    """`mel_i`, dB below the loudest point (n_mels, frames), and `mfcc_i` (n_mfcc, frames) of the clip's beginning."""
-    mel = frontend.mel_power(torch.from_numpy(clip[: SECONDS * frontend.sample_rate]).unsqueeze(0))
-    decibels = 10 * torch.log10((mel / mel.max().clamp(min=1e-30)).clamp(min=10 ** (-TOP_DB / 10)))
-    return {f"mel_{i}": decibels[0].numpy(), f"mfcc_{i}": frontend.coefficients(mel)[0].numpy()}
+@singledispatch
+def _arrays(frontend: FrontEnd, classifier: Classifier, features: Features, clips: Clips) -> Arrays:
+    return _on_grid(classifier, features) if frontend.n_features <= 2 else {}
 
 
-def _responses(classifier: Classifier, features: Features) -> Arrays:
-    """Answers and first hidden layer over the range of the training inputs, with samples to lay on top.
+@_arrays.register
+def _of_pixels(frontend: Pixels, classifier: Classifier, features: Features, clips: Clips) -> Arrays:
+    weights = classifier.mlp.weights()[0][:UNITS]
+    return {"weights": weights.reshape(-1, IMAGE_SIZE, IMAGE_SIZE).numpy()}
 
-    One input, over `axis_1` (n,); two, over `axis_2` × `axis_1` (n2, n1). `answers` (K, …), probabilities or values;
-    `sums` and `units` (H, …), what each unit of the first hidden layer adds up and gives; `votes` (n_outputs, H), the
-    weights with which a single hidden layer enters the output, and `bias` (n_outputs,).
+
+@_arrays.register
+def _of_sound(frontend: Mfcc, classifier: Classifier, features: Features, clips: Clips) -> Arrays:
+    """`mel_i`, dB below the loudest point (n_mels, frames), and `mfcc_i` (n_mfcc, frames) of the start of clip i."""
+    arrays = {}
+    for i, clip in enumerate(clips):
+        mel = frontend.mel_power(torch.from_numpy(clip[: SECONDS * frontend.sample_rate]).unsqueeze(0))
+        relative = (mel / mel.max().clamp(min=1e-30)).clamp(min=10 ** (-TOP_DB / 10))
+        arrays[f"mel_{i}"] = (10 * torch.log10(relative))[0].numpy()
+        arrays[f"mfcc_{i}"] = frontend.coefficients(mel)[0].numpy()
+    return arrays
+
+
+def _on_grid(classifier: Classifier, features: Features) -> Arrays:
+    """Answers and first hidden layer over the range of the training inputs, with samples to draw on top.
+
+    The grid is `axis_1` (n,) for one input, `axis_2` × `axis_1` (n2, n1) for two. On it: `answers` (K, …),
+    probabilities or values; `sums` and `units` (H, …), weighted sum and activation of each unit of the first hidden
+    layer. For a single hidden layer also `votes` (n_outputs, H), its weights towards the output, and `bias`
+    (n_outputs,). Samples: `train_x`, `train_y`, `test_x`, `test_y`.
     """
     x = features.x[features.rows("train")]
     axes = [_axis(column, LINE if x.shape[1] == 1 else SQUARE) for column in x.T]
     mesh = np.meshgrid(*axes)
-    grid = torch.from_numpy(np.stack([m.ravel() for m in mesh], 1))
-    inputs = classifier.standardize(grid)
-    logits, activations = classifier.mlp.with_activations(inputs)
-    answers = classifier.answers(logits)
+    shape = (-1, *mesh[0].shape)
+    mlp = classifier.mlp
+    inputs = classifier.standardize(torch.from_numpy(np.stack([m.ravel() for m in mesh], 1)))
+    logits, activations = mlp.with_activations(inputs)
     arrays = {f"axis_{d}": axis for d, axis in enumerate(axes, start=1)}
-    arrays["answers"] = answers.T.reshape(-1, *mesh[0].shape).numpy()
+    arrays["answers"] = classifier.answers(logits).T.reshape(shape).numpy()
     if activations:
-        arrays["units"] = activations[0].T[:UNITS].reshape(-1, *mesh[0].shape).numpy()
-        arrays["sums"] = classifier.mlp.layers[0](inputs).T[:UNITS].reshape(-1, *mesh[0].shape).numpy()
-    if len(activations) == 1 and len(classifier.mlp.weights()[0]) <= UNITS:
-        state = classifier.mlp.state_dict()
-        arrays |= {"votes": state["layers.1.weight"].numpy(), "bias": state["layers.1.bias"].numpy()}
+        arrays["units"] = activations[0].T[:UNITS].reshape(shape).numpy()
+        arrays["sums"] = mlp.linear()[0](inputs).T[:UNITS].reshape(shape).numpy()
+    if len(activations) == 1 and len(mlp.weights()[0]) <= UNITS:
+        output = mlp.linear()[1]
+        arrays |= {"votes": output.weight.detach().numpy(), "bias": output.bias.detach().numpy()}
     for split in ("train", "test"):
         rows = np.flatnonzero(features.rows(split))
         rows = rows[:: max(1, -(-len(rows) // POINTS))]
@@ -75,7 +92,7 @@ def _responses(classifier: Classifier, features: Features) -> Arrays:
 
 
 def _axis(values: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-    """The unit interval if the values fill it, else their range and a little more."""
+    """The unit interval if the values fill most of it, else their range with a margin."""
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1 and high - low > 0.5:
         return np.linspace(0, 1, n, dtype=np.float32)

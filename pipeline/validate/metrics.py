@@ -1,4 +1,4 @@
-"""What a network's answers on a split are worth."""
+"""Metrics of a network's answers on one split."""
 
 from typing import Any
 
@@ -21,10 +21,28 @@ ECE_BINS = 15  # of equal width; Guo et al. 2017
 
 
 def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[str, ...]) -> dict[str, Any]:
-    """What a classifier's probabilities (N, K) are worth against the true classes (N,).
+    """Metrics of a classifier: section `test` of the report.
 
-    Proportions come with their 95 % interval (Wilson 1927). Two classes get their ROC and precision-recall curves with
-    the areas, the second class taken as the positive one.
+    Parameters
+    ----------
+    p : float32 (N, K), probabilities
+    y : int64 (N,), index of the true class
+    labels : names of the K classes
+
+    Returns
+    -------
+    `accuracy`, `log_loss`, `ece`, `per_class` (precision, recall and F1), `confusion_matrix` (true class in rows) and
+    `reliability` (see `_reliability`). Proportions come with their 95 % interval. Two classes have ROC and
+    precision-recall curves and the areas under them too; the second class is the positive one.
+
+    Example
+    -------
+    >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
+    >>> result = classification(p, np.array([0, 1, 1]), ("cat", "dog"))
+    >>> result["confusion_matrix"]
+    [[1, 0], [1, 1]]
+    >>> [f"{row['label']}: recall {row['recall']:.2f}" for row in result["per_class"]]
+    ['cat: recall 1.00', 'dog: recall 0.50']
     """
     chosen, k = p.argmax(1), len(labels)
     classes = list(range(k))
@@ -54,8 +72,8 @@ def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[s
 
 
 def calibration(p: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, float]:
-    """What the probabilities (N, K) themselves are worth: `log_loss`, the mean cross entropy in nats, and `ece`, the
-    expected calibration error of the winning class (Naeini et al. 2015)."""
+    """How good the probabilities (N, K) themselves are: `log_loss`, the mean cross entropy in nats, and `ece`, the
+    expected calibration error of the predicted class (Naeini et al. 2015)."""
     reliability = _reliability(p.max(1), p.argmax(1) == y)
     return {
         "log_loss": float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float32).tiny)).mean()),
@@ -89,7 +107,14 @@ def _binary(score: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def interval(successes: int, trials: int) -> list[float] | None:
-    """Wilson's 95 % interval of a proportion; None without trials."""
+    """95 % confidence interval of a proportion (Wilson 1927), low and high; None without trials.
+
+    Example
+    -------
+    >>> low, high = interval(9, 10)
+    >>> print(f"{low:.3f} to {high:.3f}")
+    0.596 to 0.982
+    """
     if not trials:
         return None
     bounds = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
@@ -99,8 +124,17 @@ def interval(successes: int, trials: int) -> list[float] | None:
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Two-sided p-value of McNemar's exact test (1947): are two classifiers right equally often?
 
-    first, second : bool (N,), whether each is right on the same N samples. Only those count that one alone has right;
-    were both equally good, either would have each of them with probability one half.
+    Only samples count that exactly one of the two has right: if both are equally good, each of these goes to either
+    with probability one half.
+
+    Parameters
+    ----------
+    first, second : bool (N,), whether each is right on the same N samples
+
+    Example
+    -------
+    >>> mcnemar(np.array([True, True, True, True]), np.array([True, False, False, False]))  # 3 to 0
+    0.25
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     different = only_first + only_second
@@ -108,12 +142,13 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def _reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Mean confidence and accuracy of the samples in each bin of confidence that has any."""
+    """Mean `confidence`, `accuracy` with its 95 % `interval`, and `count` of each bin of confidence with samples."""
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     return [
         {
             "confidence": float(confidence[bins == b].mean()),
             "accuracy": float(correct[bins == b].mean()),
+            "interval": interval(int(correct[bins == b].sum()), int((bins == b).sum())),
             "count": int((bins == b).sum()),
         }
         for b in np.unique(bins)

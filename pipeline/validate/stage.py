@@ -1,61 +1,46 @@
-"""Stage 3: weights → report on the test split, and the gate that export asks."""
+"""Stage 3: weights → a report on the test split, and the gate that `export` checks."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from models.card import Input
-from models.classifier import Classifier, outputs
+from models.classifier import Classifier
+from models.targets import TARGETS
 from pipeline import sources
 from pipeline.extract import Features
 from pipeline.report import curves, page
-from pipeline.run import Run, library_versions, replacing, write_json, write_npz
+from pipeline.run import Run, library_versions, write_json, write_npz
 from pipeline.sources.sample import SPLITS
 from pipeline.task import Task, UserError, Validate, parse
 from pipeline.train import weights
-from pipeline.validate import baselines, inside, metrics
+from pipeline.validate import baselines, samples
+from pipeline.validate.inside import CLIPS, inside
+from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from service.errors import MediaError
-
-MISTAKES = 12  # shown in the report
 
 
 def validate(task: Task, run: Run) -> dict[str, Any]:
-    """Judge `run/weights.pt` on the test split; write `report.json`, the files that figures need, and the page.
+    """Judge `run/weights.pt` on the test split; write `report.json`, the arrays behind its figures, and the page.
+
+    Returns
+    -------
+    the report, as `report.json` holds it
 
     Raises
     ------
-    UserError : no features or weights, no test samples, the features have labels that the network was not taught, or
-        baselines are asked for and there are no classes
+    UserError : there are no features, weights or test samples; the features are not those that the network was trained
+        on; or the task asks for baselines and the targets are numbers
     """
     features = Features.of(run)
     classifier, facts = weights.of(run)
-    _check_same_data(features, facts)
-    rows = features.rows("test")
-    if not rows.any():
-        raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
-    if task.validate_.baselines and facts.kind == "regression":
-        raise UserError("validate.baselines tell classes apart, and the targets are numbers; set it to false")
-    y = features.y[rows]
-    with torch.inference_mode():
-        x = classifier.standardize(torch.from_numpy(features.x[rows]))
-        logits, hidden = classifier.last_layer(x)
-        p, raw = classifier.answers(logits).numpy(), outputs(logits, facts.kind)
-        familiarity = None if classifier.familiarity is None else classifier.familiarity(x, hidden, raw).numpy()
-        uncalibrated = raw.numpy()
-    regression = facts.kind == "regression"
-    test = metrics.regression(p, y) if regression else metrics.classification(p, y, facts.labels)
-    if familiarity is not None:
-        known = int((familiarity >= facts.known).sum())
-        test |= {"known": known / len(y), "known_interval": metrics.interval(known, len(y))}
-    files = features.file[rows].tolist()
-    wrong = [] if regression else _worst(p, y)
-    result = {
+    _check(task, features, facts)
+    predictions, known = predict(classifier, facts, features)
+    test = predictions.metrics() | known
+    files = features.file[features.rows("test")].tolist()
+    report = {
         "name": task.name,
         "kind": facts.kind,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,45 +50,73 @@ def validate(task: Task, run: Run) -> dict[str, Any]:
         "model": {"layers": classifier.mlp.summary(), "parameters": classifier.mlp.n_parameters()},
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
-        "baselines": _baselines(features, classifier, facts, p.argmax(1) == y) if task.validate_.baselines else [],
-        "calibration": None if regression else {
-            "temperature": classifier.temperature.item(),
-            "uncalibrated": metrics.calibration(uncalibrated, y),
-            "known_threshold": facts.known,
-        },
-        "mistakes": [
-            {"file": files[i], "label": facts.labels[y[i]], "predicted": facts.labels[p[i].argmax()],
-             "confidence": float(p[i].max())}
-            for i in wrong
-        ],
+        "baselines": _baselines(task, features, classifier, facts, predictions),
+        "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
+        "mistakes": _mistakes(predictions, files),
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),
         "gate": gate(test, task.validate_),
         "weights": weights.file_digest(run),
         "libraries": library_versions(),
-    }  # fmt: skip
-    examples = [0] if regression else [int(np.flatnonzero(y == k)[0]) for k in np.unique(y)]
-    media = load_media(features, [files[i] for i in [*wrong, *examples]])
-    clips = examples[: inside.CLIPS] if classifier.frontend.input.kind == "audio" else []
-    result["clips"] = [{"file": files[i], "label": facts.labels[y[i]]} for i in clips]
-    heard = [np.asarray(media[files[i]], np.float32) for i in clips]
-    write_npz(run.inside, inside.inside(classifier, features, heard), compress=True)
-    if classifier.frontend.input.kind != "vector":
-        write_npz(run.mistakes, {str(n): media[files[i]] for n, i in enumerate(wrong)})
-    for i in examples:
-        name = "sample" if regression else facts.labels[y[i]]
-        _write_media(run.samples, name, media[files[i]], classifier.frontend.input)
-    write_json(run.report, result)
+    }
+    report["clips"] = _save_media(run, classifier, features, predictions, files)
+    write_json(run.report, report)
     curves.draw(run)
     written = page.write(run)
-    print(f"{page.headline(result)}\n→ {written}")
-    return result
+    print(f"{page.headline(report)}\n→ {written}")
+    return report
+
+
+def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:
+    """Compare the test metrics with the task's thresholds, `min_…` and `max_…` of a metric.
+
+    Returns
+    -------
+    `passed`, and `checks`: `name`, `value`, `threshold` and `passed` of each
+
+    Raises
+    ------
+    UserError : a threshold names a metric that this kind of target does not have
+
+    Example
+    -------
+    >>> result = gate({"accuracy": 0.97, "ece": 0.02}, Validate(min_accuracy=0.95, max_ece=0.01))
+    >>> [(check["name"], check["passed"]) for check in result["checks"]]
+    [('min_accuracy', True), ('max_ece', False)]
+    """
+    checks = []
+    for name, threshold in thresholds.thresholds().items():
+        bound, metric = name.split("_", 1)
+        if metric not in test:
+            raise UserError(f"validate.{name}: this kind of target has no {metric}")
+        value = test[metric]
+        passed = value >= threshold if bound == "min" else value <= threshold
+        checks.append({"name": name, "value": value, "threshold": threshold, "passed": bool(passed)})
+    return {"passed": all(check["passed"] for check in checks), "checks": checks}
+
+
+def _check(task: Task, features: Features, facts: weights.Facts) -> None:
+    """Raise UserError unless the task can be validated: the features must be those that the network was trained on,
+    since others may have training samples in their test split."""
+    unknown = [label for label in features.labels if label not in facts.labels]
+    if unknown:
+        known = ", ".join(facts.labels)
+        raise UserError(f"label {unknown[0]!r} is unknown to the model, which knows {known}; run `percept train` again")
+    if features.data_digest() != facts.data_digest:
+        raise UserError("the features have changed since the network was trained; run `percept train` again")
+    if not features.rows("test").any():
+        raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
+    if task.validate_.baselines and not TARGETS[facts.kind].has_classes:
+        raise UserError("validate.baselines tell classes apart, and the targets are numbers; set it to false")
 
 
 def _baselines(
-    features: Features, classifier: Classifier, facts: weights.Facts, right: NDArray[np.bool_]
+    task: Task, features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions
 ) -> list[dict[str, Any]]:
-    """Baselines on the network's features and splits; right: bool, whether the network is, for each test sample."""
+    """Section `baselines`: simpler models on the network's features and splits; empty where the task asks for none."""
+    if not task.validate_.baselines:
+        return []
+    assert isinstance(predictions, ClassPredictions)  # `_check` has refused anything else
 
     def rows(x: NDArray[np.float32], y: NDArray[np.int64]) -> baselines.Rows:
         return baselines.Rows(classifier.standardize(torch.from_numpy(x)).numpy(), y)
@@ -113,17 +126,40 @@ def _baselines(
         learned = rows(*features.with_copies(train | validation)) if facts.with_validation else None
         training = rows(*features.with_copies(train))
         held_out, judged = (rows(features.x[split], features.y[split]) for split in (validation, test))
-    return baselines.baselines(training, held_out, judged, right, facts.train["seed"], learned)
+    return baselines.baselines(training, held_out, judged, predictions.correct(), facts.train["seed"], learned)
 
 
-def _check_same_data(features: Features, facts: weights.Facts) -> None:
-    """UserError where the features are not those that trained the network: its test split may have been learned."""
-    unknown = [label for label in features.labels if label not in facts.labels]
-    if unknown:
-        known = ", ".join(facts.labels)
-        raise UserError(f"label {unknown[0]!r} is unknown to the model, which knows {known}; run `percept train` again")
-    if features.data_digest() != facts.data_digest:
-        raise UserError("the features have changed since the network was trained; run `percept train` again")
+def _mistakes(predictions: Predictions, files: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": files[i],
+            "label": predictions.labels[predictions.y[i]],
+            "predicted": predictions.labels[predictions.outputs[i].argmax()],
+            "confidence": float(predictions.outputs[i].max()),
+        }
+        for i in predictions.mistakes()
+    ]
+
+
+def _save_media(
+    run: Run, classifier: Classifier, features: Features, predictions: Predictions, files: list[str]
+) -> list[dict[str, str]]:
+    """Write what needs the decoded samples: example files, the media of the mistakes, the arrays behind the figures.
+
+    Returns section `clips` of the report: the clips that figures show, if the network listens to sound.
+    """
+    form = classifier.frontend.input
+    examples = {name: files[i] for name, i in predictions.examples().items()}
+    mistakes = [files[i] for i in predictions.mistakes()]
+    media = load_media(features, [*mistakes, *examples.values()])
+    for name, file in examples.items():
+        samples.save(run.samples, name, media[file], form)
+    if form.kind != "vector":
+        write_npz(run.mistakes, {str(n): media[file] for n, file in enumerate(mistakes)})
+    clips = list(examples.items())[:CLIPS] if form.kind == "audio" else []
+    waveforms = [np.asarray(media[file], np.float32) for _, file in clips]
+    write_npz(run.inside, inside(classifier, features, waveforms), compress=True)
+    return [{"file": file, "label": label} for label, file in clips]
 
 
 def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.generic]]:
@@ -144,36 +180,17 @@ def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.gen
     return media
 
 
-def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:
-    """Hold the task's thresholds, `min_…` and `max_…` of a metric, against the test metrics."""
-    checks = []
-    for name, threshold in thresholds.thresholds().items():
-        bound, metric = name.split("_", 1)
-        if metric not in test:
-            raise UserError(f"validate.{name}: this kind of target has no {metric}")
-        value = test[metric]
-        passed = value >= threshold if bound == "min" else value <= threshold
-        checks.append({"name": name, "value": value, "threshold": threshold, "passed": bool(passed)})
-    return {"passed": all(check["passed"] for check in checks), "checks": checks}
-
-
-def _worst(p: NDArray[np.float32], y: NDArray[np.int64]) -> list[int]:
-    """Indices of the mistakes that were made with the most confidence."""
-    wrong = np.flatnonzero(p.argmax(1) != y)
-    return [int(i) for i in wrong[np.argsort(-p[wrong].max(1), kind="stable")][:MISTAKES]]
-
-
 def _samples(features: Features) -> dict[str, Any]:
     return {
-        **{s: int(features.rows(s).sum()) for s in SPLITS},
+        **{split: int(features.rows(split).sum()) for split in SPLITS},
         "skipped": [{"file": file, "reason": reason} for file, reason, _ in features.skipped],
-        "classes": _classes(features),
+        "classes": _class_counts(features),
     }
 
 
-def _classes(features: Features) -> dict[str, dict[str, int]]:
-    """Label → split → number of samples; nothing for a regression."""
-    if features.kind == "regression":
+def _class_counts(features: Features) -> dict[str, dict[str, int]]:
+    """Label → split → number of samples; empty where there are no classes."""
+    if not TARGETS[features.kind].has_classes:
         return {}
     counts = {s: np.bincount(features.y[features.rows(s)], minlength=len(features.labels)) for s in SPLITS}
     return {label: {s: int(counts[s][k]) for s in SPLITS} for k, label in enumerate(features.labels)}
@@ -182,19 +199,7 @@ def _classes(features: Features) -> dict[str, dict[str, int]]:
 def _notes(features: Features) -> list[str]:
     return [
         f"class {label!r} has no {split} sample"
-        for label, counts in _classes(features).items()
+        for label, counts in _class_counts(features).items()
         for split, count in counts.items()
         if not count
     ]
-
-
-def _write_media(folder: Path, name: str, media: NDArray[np.generic], form: Input) -> None:
-    """One sample of the test split as a file that the service takes, to try it with."""
-    ending = {"image": "png", "audio": "wav", "vector": "json"}[form.kind]
-    with replacing(folder / f"{name.replace('/', '_')}.{ending}") as temporary:
-        if form.kind == "image":
-            Image.fromarray(media).save(temporary, "PNG")
-        elif form.kind == "audio":
-            soundfile.write(temporary, media, form.sample_rate, format="WAV")
-        else:
-            temporary.write_text(f"{media.tolist()}\n", "utf-8")

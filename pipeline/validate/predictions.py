@@ -1,0 +1,115 @@
+"""What a network predicts for the test split, and what a report says of that: for classes and for numbers."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.classifier import Classifier
+from models.targets import TARGETS
+from pipeline.extract import Features
+from pipeline.train.weights import Facts
+from pipeline.validate import metrics
+
+MISTAKES = 12  # shown in the report
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions(ABC):
+    """The network's outputs for N test samples.
+
+    outputs : float32 (N, K), probabilities or values
+    uncalibrated : float32 (N, K), the outputs without the temperature
+    y : int64 (N,), index of the true class, or float32 (N, K), the true values
+    labels : names of the K classes or values
+    """
+
+    outputs: NDArray[np.float32]
+    uncalibrated: NDArray[np.float32]
+    y: NDArray[Any]
+    labels: tuple[str, ...]
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Any]:
+        """Section `test` of the report."""
+
+    @abstractmethod
+    def calibration(self, temperature: float, known_threshold: float | None) -> dict[str, Any] | None:
+        """Section `calibration` of the report; None where there are no probabilities."""
+
+    @abstractmethod
+    def mistakes(self) -> list[int]:
+        """Indices of the wrong answers with the highest confidence, highest first."""
+
+    @abstractmethod
+    def examples(self) -> dict[str, int]:
+        """Name → index of a sample that shows what the test split holds."""
+
+
+class ClassPredictions(Predictions):
+    """Probabilities of classes."""
+
+    def metrics(self) -> dict[str, Any]:
+        return metrics.classification(self.outputs, self.y, self.labels)
+
+    def calibration(self, temperature: float, known_threshold: float | None) -> dict[str, Any]:
+        return {
+            "temperature": temperature,
+            "uncalibrated": metrics.calibration(self.uncalibrated, self.y),
+            "known_threshold": known_threshold,
+        }
+
+    def mistakes(self) -> list[int]:
+        wrong = np.flatnonzero(~self.correct())
+        by_confidence = np.argsort(-self.outputs[wrong].max(1), kind="stable")
+        return [int(i) for i in wrong[by_confidence][:MISTAKES]]
+
+    def examples(self) -> dict[str, int]:
+        """The first sample of each class."""
+        classes, first = np.unique(self.y, return_index=True)
+        return {self.labels[k]: int(i) for k, i in zip(classes, first, strict=True)}
+
+    def correct(self) -> NDArray[np.bool_]:
+        """Which answers are right, (N,)."""
+        return np.asarray(self.outputs.argmax(1) == self.y)
+
+
+class ValuePredictions(Predictions):
+    """Values of a regression: no answer is right or wrong."""
+
+    def metrics(self) -> dict[str, Any]:
+        return metrics.regression(self.outputs, self.y)
+
+    def calibration(self, temperature: float, known_threshold: float | None) -> None:
+        return None
+
+    def mistakes(self) -> list[int]:
+        return []
+
+    def examples(self) -> dict[str, int]:
+        return {"sample": 0}
+
+
+@torch.inference_mode()
+def predict(classifier: Classifier, facts: Facts, features: Features) -> tuple[Predictions, dict[str, Any]]:
+    """Run the network on the test split.
+
+    Returns
+    -------
+    its predictions, and the metrics of its familiarity, `known` and `known_interval`; none where it has no familiarity
+    """
+    rows = features.rows("test")
+    x = classifier.standardize(torch.from_numpy(features.x[rows]))
+    logits, hidden = classifier.last_layer(x)
+    target = TARGETS[facts.kind]
+    uncalibrated = target.answer(logits)
+    kind = ClassPredictions if target.has_classes else ValuePredictions
+    predictions = kind(classifier.answers(logits).numpy(), uncalibrated.numpy(), features.y[rows], facts.labels)
+    if classifier.familiarity is None:
+        return predictions, {}
+    familiarity = classifier.familiarity(x, hidden, uncalibrated).numpy()
+    known = int((familiarity >= facts.known).sum())
+    return predictions, {"known": known / len(familiarity), "known_interval": metrics.interval(known, len(familiarity))}
