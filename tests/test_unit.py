@@ -93,4 +93,4 @@ def test_the_best_of_a_search_is_exported(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     card = json.loads((home / "runs/best/card.json").read_text())
     assert card["parameters"] == 6 * 3 + 7
-    assert "Other settings, compared" in (home / "runs/best/report.html").read_text()
+    assert "Search for hyperparameters" in (home / "runs/best/report.html").read_text()

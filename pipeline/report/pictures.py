@@ -1,4 +1,4 @@
-"""Pictures: sound as the network is given it, and what the network has learned, seen from inside."""
+"""Pictures of sound as the network receives it, and of what the network has learned."""
 
 import io
 import math
@@ -13,17 +13,20 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.report.style import BLUE, CURVES, GLOWING, INK, LIGHT, ORANGE, SIGNED, TILE, Floats, shorten
+from pipeline.report.style import BLUE, CLASS_COLOURS, CURVES, INK, LIGHT, ORANGE, SIGNED, TILE, Floats, shorten
 
 ENLARGE = 8  # 28 × 28 pixels become 224 × 224
 DYNAMIC_RANGE = 80  # dB below the loudest point of the clip
-RESPONSES = 16  # hidden units shown one by one
-HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, about evenly spaced on the mel scale
+RESPONSES = 16  # hidden units shown one by one, at most
+HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, roughly even on the mel scale
 
 
 def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[str, Any]) -> Figure:
-    """Mel spectrogram in dB of a mono waveform (T,), framed as the task's features say where they say it."""
-    import librosa  # loads numba; only a run on sound needs it
+    """Mel spectrogram in dB of a mono waveform (T,).
+
+    features : the task's `[features]`; frames and bands are as it says, where it does
+    """
+    import librosa  # loads numba: only where a run has sound
 
     names = ("n_fft", "hop_length", "n_mels", "fmin", "fmax")
     asked = {name: features[name] for name in names if features.get(name) is not None}
@@ -45,9 +48,9 @@ def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[
 
 
 def clip(mel: Floats, mfcc: Floats, sample_rate: int, features: dict[str, Any]) -> Figure:
-    """Mel spectrogram (n_mels, frames) in dB above its cepstral coefficients (n_mfcc, frames), from the first on.
+    """Mel spectrogram (n_mels, frames) in dB, and below it the cepstral coefficients (n_mfcc, frames) from 1 on.
 
-    Coefficient 0, the loudness, is an order of magnitude larger than the others and is left out.
+    Coefficient 0, the loudness, is left out: it is an order of magnitude larger than the others.
     """
     hop = features["hop_length"] / sample_rate
     figure = Figure(figsize=(3.6, 3.4), dpi=130)
@@ -82,8 +85,8 @@ def clip(mel: Floats, mfcc: Floats, sample_rate: int, features: dict[str, Any]) 
 
 
 def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: float) -> AxesImage:
-    """Mel spectrogram (n_mels, frames) in dB, `hop` seconds a frame, on an axis in Hz that is even in mel."""
-    import librosa  # loads numba; only a run on sound needs it
+    """Draw a mel spectrogram (n_mels, frames) in dB, `hop` seconds a frame, on a mel axis with ticks in Hz."""
+    import librosa  # loads numba: only where a run has sound
 
     low, high = librosa.hz_to_mel([fmin, fmax])
     half = (high - low) / (len(decibels) + 1) / 2  # filters are centred between the ends of the range
@@ -103,9 +106,9 @@ def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: floa
 
 
 def fit(inside: dict[str, Floats], labels: list[str], noiseless: bool) -> Figure:
-    """The values that the network gives, over the training samples and the test samples.
+    """The values that a network of one input gives, with its training and test samples.
 
-    noiseless : the test samples are the true curve, and are drawn as one
+    noiseless : the test samples lie on the true curve, and are drawn as a line
     """
     figure = Figure(figsize=(6, 0.6 + 3 * len(labels)))
     order = np.argsort(inside["test_x"][:, 0])
@@ -126,13 +129,16 @@ def fit(inside: dict[str, Floats], labels: list[str], noiseless: bool) -> Figure
 
 
 def contributions(x: Floats, shares: Floats, bias: float) -> Figure:
-    """What each hidden unit adds to the output, weight times activation (H, n), and their sum with `bias`."""
+    """The output of a network of one input, taken apart.
+
+    x : (n,); shares : (H, n), what each hidden unit adds to the output, weight times activation; bias : of the output
+    """
     figure = Figure(figsize=(6, 3.6))
     axes = figure.add_subplot()
     for h, share in enumerate(shares):
-        turn, colour = divmod(h, len(CURVES))
-        named = f"unit {h + 1}" if h < RESPONSES else None
-        axes.plot(x, share, ("-", "--", ":")[turn % 3], color=CURVES[colour], linewidth=1.3, label=named)
+        cycle, colour = divmod(h, len(CURVES))
+        label = f"unit {h + 1}" if h < RESPONSES else None
+        axes.plot(x, share, ("-", "--", ":")[cycle % 3], color=CURVES[colour], linewidth=1.3, label=label)
     axes.plot(x, np.full_like(x, bias), color=INK, linewidth=1, linestyle=":", label="bias")
     axes.plot(x, shares.sum(axis=0) + bias, color=INK, linewidth=2.6, label="output")
     axes.set(xlabel="x", ylabel="contribution")
@@ -141,38 +147,34 @@ def contributions(x: Floats, shares: Floats, bias: float) -> Figure:
 
 
 def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
-    """Where the network answers what, the stronger the surer, with training samples and the units' lines on top."""
+    """The plane of two inputs in the colour of the predicted class, stronger where the confidence is higher.
+
+    On top: the training samples, the decision boundaries, and the lines of the first layer's units.
+    """
     p = inside["answers"]  # (K, n2, n1)
     k = len(p)
     x, y = inside["axis_1"], inside["axis_2"]
-    colours = np.array([to_rgb(GLOWING[i % len(GLOWING)]) for i in range(k)])
-    sure = (p.max(axis=0) - 1 / k) / (1 - 1 / k) * 0.5
-    mixed = sure[..., None] * colours[p.argmax(axis=0)] + (1 - sure[..., None]) * np.array(to_rgb(TILE))
+    colours = np.array([to_rgb(CLASS_COLOURS[i % len(CLASS_COLOURS)]) for i in range(k)])
+    opacity = ((p.max(axis=0) - 1 / k) / (1 - 1 / k) * 0.5)[..., None]
+    mixed = opacity * colours[p.argmax(axis=0)] + (1 - opacity) * np.array(to_rgb(TILE))
     figure = Figure(figsize=(5, 4.3), dpi=150)
     axes = figure.add_axes((0.1, 0.11, 0.72, 0.84))
     axes.imshow(mixed, origin="lower", aspect="auto", interpolation="bilinear", extent=(x[0], x[-1], y[0], y[-1]))
     for i, label in enumerate(labels):
-        chosen = inside["train_y"] == i
-        axes.scatter(
-            inside["train_x"][chosen, 0],
-            inside["train_x"][chosen, 1],
-            s=9,
-            color=colours[i],
-            linewidths=0,
-            label=shorten(label),
-        )
+        x1, x2 = inside["train_x"][inside["train_y"] == i].T
+        axes.scatter(x1, x2, s=9, color=colours[i], linewidths=0, label=shorten(label))
         others = np.delete(p, i, axis=0).max(axis=0)
         if p[i].max() > 1 / k and (k > 2 or i == 0):
             axes.contour(x, y, p[i] - others, levels=[0], colors=LIGHT, linewidths=1.8)
     for sums in inside.get("sums", np.empty(0))[:RESPONSES]:
-        _line(axes, x, y, sums)
+        _zero_line(axes, x, y, sums)
     axes.set(xlabel="x1", ylabel="x2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.2)
     return figure
 
 
 def units(inside: dict[str, Floats], activation: str) -> Figure:
-    """What each unit of the first hidden layer gives over the plane, with the line along which its sum is 0."""
+    """Activation of each unit of the first hidden layer over the plane, with the line where its weighted sum is 0."""
     x, y, shown = inside["axis_1"], inside["axis_2"], inside["units"][:RESPONSES]
     low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(activation, (0.0, float(shown.max()) or 1.0))
     votes = inside["votes"][0] if "votes" in inside and len(inside["votes"]) == 1 else None
@@ -193,7 +195,7 @@ def units(inside: dict[str, Floats], activation: str) -> Figure:
             extent=(x[0], x[-1], y[0], y[-1]),
             aspect="auto",
         )
-        _line(axes, x, y, inside["sums"][h])
+        _zero_line(axes, x, y, inside["sums"][h])
         axes.xaxis.set_major_locator(MaxNLocator(2))
         axes.yaxis.set_major_locator(MaxNLocator(2))
         axes.set_title(
@@ -205,14 +207,14 @@ def units(inside: dict[str, Floats], activation: str) -> Figure:
     return figure
 
 
-def _line(axes: Axes, x: Floats, y: Floats, sums: Floats) -> None:
-    """Where a unit's weighted sum is 0: the line between its two sides."""
+def _zero_line(axes: Axes, x: Floats, y: Floats, sums: Floats) -> None:
+    """The line where a unit's weighted sum is 0, if it crosses the plane."""
     if sums.min() < 0 < sums.max():
         axes.contour(x, y, sums, levels=[0], colors=LIGHT, linewidths=0.8, linestyles="--")
 
 
 def weights(images: Floats) -> Figure:
-    """First-layer weights of each unit as an image (H, rows, columns), on one scale: orange above 0, blue below."""
+    """First-layer weights of each unit as images (H, rows, columns) on one scale: orange above 0, blue below."""
     n, height, width = images.shape
     columns = math.ceil(math.sqrt(n))
     rows = -(-n // columns)
@@ -234,7 +236,7 @@ def weights(images: Floats) -> Figure:
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of a grey image, each pixel a square; ink (255) is light, as the model's input has it."""
+    """PNG of a grey image, each pixel enlarged to a square; ink (255) is light, as in the model's input."""
     stream = io.BytesIO()
     squares = np.kron(pixels, np.ones((ENLARGE, ENLARGE), np.uint8))
     Image.fromarray(squares).save(stream, "png")

@@ -1,4 +1,4 @@
-"""The figures of a search, drawn from `search.json` only: trials side by side."""
+"""The figures of a search for hyperparameters, drawn from `search.json`: its trials side by side."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +11,22 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pipeline.report.style import BLUE, CURVES, INK, ORANGE, PERCENT, STYLE, Floats, write_svg
+from pipeline.report.style import BLUE, CURVES, INK, ORANGE, PERCENT, STYLE, Floats, shown, write_svg
 from pipeline.run import Run
-from pipeline.tune import shown
 
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")  # powers of ten would need mathematical text
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")  # matplotlib would write powers of ten as mathematical text
 PENALTIES = ("train.l1", "train.l2", "train.activity_l1", "train.activity_l2")
 
 
 def draw(run: Run) -> list[Path]:
-    """Draw every figure that `run/search.json` allows into `run/search/`, and remove those of an older search."""
+    """Draw into `run/search/` every figure that `run/search.json` allows, and remove the figures of an older search.
+
+    Returns the files written.
+
+    Raises
+    ------
+    UserError : the run has no search
+    """
     result = run.json(run.search, "tune")
     folder = run.search_figures
     with matplotlib.rc_context(STYLE):
@@ -37,7 +43,7 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
         return
     yield "losses", losses(trials, keys)
     for key in keys:
-        yield f"score-{key.replace('.', '-')}", scores(trials, key, result["tune"]["space"][key], result["kind"])
+        yield f"score-{key.replace('.', '-')}", scores(trials, key, result["tune"]["space"][key])
     for key in keys:
         if key in PENALTIES:
             yield f"regularisation-{key.split('.')[1].replace('_', '-')}", regularisation(trials, key)
@@ -46,7 +52,7 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
 
 
 def losses(trials: list[dict[str, Any]], keys: list[str]) -> Figure:
-    """Mean loss over the folds in every epoch, on a logarithmic axis: of the parts held out, and of training."""
+    """Loss in every epoch, mean over the folds, on a logarithmic axis: of training samples and of those held out."""
     figure = Figure(figsize=(6.4, 4))
     axes = figure.add_subplot()
     axes.plot([], [], "--", color=INK, linewidth=1, label="training")
@@ -58,7 +64,7 @@ def losses(trials: list[dict[str, Any]], keys: list[str]) -> Figure:
         style: dict[str, Any] = {"color": colour or INK, "alpha": 1 if colour else 0.2}
         curves = trial["curves"]
         epochs = range(1, len(curves["train_loss"]) + 1)
-        label = _words(trial, keys) if colour else None
+        label = _label(trial, keys) if colour else None
         axes.plot(epochs, curves["validation_loss"], linewidth=1.8, label=label, **style)
         if colour:
             axes.plot(epochs, curves["train_loss"], "--", linewidth=1, **style)
@@ -68,10 +74,14 @@ def losses(trials: list[dict[str, Any]], keys: list[str]) -> Figure:
     return figure
 
 
-def scores(trials: list[dict[str, Any]], key: str, choices: list[Any] | dict[str, Any], kind: str) -> Figure:
-    """Score against one hyperparameter: each trial with its standard deviation over the folds; the best marked."""
-    regression = kind == "regression"
-    metric = "validation_loss" if regression else "validation_accuracy"
+def scores(trials: list[dict[str, Any]], key: str, choices: list[Any] | dict[str, Any]) -> Figure:
+    """Score against one hyperparameter: each trial with its standard deviation over the folds; the best is marked.
+
+    trials : best first
+    choices : the values of the hyperparameter that the search space lists, or its range
+    """
+    has_accuracy = "validation_accuracy" in trials[0]
+    metric = "validation_accuracy" if has_accuracy else "validation_loss"
     values = [trial["parameters"][key] for trial in trials]
     figure = Figure(figsize=(5, 3.2))
     axes = figure.add_subplot()
@@ -81,20 +91,21 @@ def scores(trials: list[dict[str, Any]], key: str, choices: list[Any] | dict[str
         x, y, [trial[metric]["std"] for trial in trials], fmt="o", color=BLUE, markersize=5, linewidth=1,
         ecolor=(BLUE, 0.45), label="trial, ± deviation over folds",
     )  # fmt: skip
-    axes.plot(x[0], y[0], "o", color=ORANGE, markersize=8, label="best", zorder=3)  # trials are sorted
-    axes.set(xlabel=key, ylabel="squared error" if regression else "accuracy")
-    if regression:
-        _log(axes, axes.yaxis)
-    else:
+    axes.plot(x[0], y[0], "o", color=ORANGE, markersize=8, label="best", zorder=3)
+    axes.set(xlabel=key, ylabel="accuracy" if has_accuracy else "squared error")
+    if has_accuracy:
         axes.yaxis.set_major_formatter(PERCENT)
+    else:
+        _log(axes, axes.yaxis)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2)
     return figure
 
 
 def regularisation(trials: list[dict[str, Any]], key: str) -> Figure:
-    """What λ does: to the norm of the weights, and to the losses of training and held-out parts and the gap between.
+    """Effect of a penalty's strength λ on the norm of the weights, on the losses of training samples and of those held
+    out, and on the gap between the two losses.
 
-    A line joins the means of the trials that share a λ and differ in something else.
+    A line joins the means of trials with the same λ.
     """
     strengths = np.array([trial["parameters"][key] for trial in trials], np.float64)
     distinct = np.unique(strengths)
@@ -122,16 +133,16 @@ def regularisation(trials: list[dict[str, Any]], key: str) -> Figure:
 
 
 def noise(trials: list[dict[str, Any]], keys: list[str]) -> Figure:
-    """Training loss of one fold in every epoch, not averaged: its jitter is the noise of the gradient.
+    """Training loss of one fold in every epoch: its jitter is the noise of the gradient.
 
-    It stays as large as the step; where the step decreases, it averages out.
+    The noise grows with the learning rate, and fades where a schedule lowers it. A mean over folds would hide it.
     """
     figure = Figure(figsize=(6.4, 4))
     axes = figure.add_subplot()
     for trial, colour in reversed(_coloured(trials)):
         if colour:
             epochs = range(1, len(trial["trace"]) + 1)
-            axes.plot(epochs, trial["trace"], color=colour, linewidth=0.9, label=_words(trial, keys))
+            axes.plot(epochs, trial["trace"], color=colour, linewidth=0.9, label=_label(trial, keys))
     axes.set(xlabel="epoch", ylabel="training loss of one fold")
     _log(axes, axes.yaxis)
     _legend(axes)
@@ -139,7 +150,7 @@ def noise(trials: list[dict[str, Any]], keys: list[str]) -> Figure:
 
 
 def _coloured(trials: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str | None]]:
-    """The best trials with a colour each, the others with none."""
+    """The best trials with a colour each, the others with None."""
     return [(trial, CURVES[i] if i < len(CURVES) else None) for i, trial in enumerate(trials)]
 
 
@@ -149,8 +160,8 @@ def _legend(axes: Axes) -> None:
 
 
 def _axis(axes: Axes, values: list[Any], choices: list[Any] | dict[str, Any]) -> Floats:
-    """Set the horizontal axis for a hyperparameter's values, which came from `choices`; where each of them lies."""
-    single = all(isinstance(value, list) and len(value) == 1 for value in values)
+    """Set up the horizontal axis for a hyperparameter's values, drawn from `choices`; returns the x of each value."""
+    single = all(isinstance(value, list) and len(value) == 1 for value in values)  # one hidden layer: its width
     numbers = [value[0] for value in values] if single else values
     if not all(isinstance(number, int | float) for number in numbers):
         found = [shown(value) for value in values]
@@ -163,7 +174,7 @@ def _axis(axes: Axes, values: list[Any], choices: list[Any] | dict[str, Any]) ->
     if len(positive) and x.min() >= 0 and x.max() >= 10 * positive.min():
         if x.min() > 0:
             _log(axes, axes.xaxis)
-        else:  # λ = 0 has its place too, left of the smallest
+        else:  # 0 has no logarithm: it stands left of the smallest positive value
             axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
             axes.set_xticks(np.unique(x))
             axes.xaxis.set_major_formatter(PLAIN)
@@ -172,7 +183,7 @@ def _axis(axes: Axes, values: list[Any], choices: list[Any] | dict[str, Any]) ->
 
 
 def _log(axes: Axes, axis: Axis) -> None:
-    """Make the axis, its data drawn, logarithmic, with plain numbers as ticks."""
+    """Make an axis logarithmic, with plain numbers as ticks; its data must have been drawn."""
     (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
     low, high = axis.get_data_interval()
     narrow = low > 0 and high < 1000 * low
@@ -181,5 +192,5 @@ def _log(axes: Axes, axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _words(trial: dict[str, Any], keys: list[str]) -> str:
+def _label(trial: dict[str, Any], keys: list[str]) -> str:
     return ", ".join(f"{key.partition('.')[2]} = {shown(trial['parameters'][key])}" for key in keys)

@@ -1,7 +1,7 @@
-"""The canvas of every figure: colours, styles, and files of SVG and PNG.
+"""How every figure looks: colours, matplotlib styles, and how figures become SVG and PNG files.
 
-Curves are SVG on no background, in the text colour of whatever page holds them. Pictures are PNG on a dark tile of
-their own, since a bitmap cannot follow the page.
+Curves are SVG without a background, in the text colour of the page that holds them, light or dark. Pictures are PNG on
+a dark background of their own, since a bitmap cannot adapt to the page.
 """
 
 import io
@@ -19,14 +19,14 @@ from PIL import Image
 
 from pipeline.run import replacing
 
-INK = "#010203"  # a stand-in: the saved SVG says currentColor in its place
-BLUE, ORANGE = "#3576b8", "#c8601a"  # 3.8 : 1 or more on white and near-black; the colour-blind see two
+INK = "#010203"  # placeholder: saved SVG has currentColor instead, the page's text colour
+BLUE, ORANGE = "#3576b8", "#c8601a"  # contrast ≥ 3.8 : 1 on white and near-black; distinct for the colour-blind
 TILE, LIGHT = "#15181d", "#d8dce2"  # background and text of a picture
-GLOWING = ("#f0883e", "#58a6ff", "#3fb950", "#d2a8ff", "#e3b341", "#ff7b9c", "#39c5cf", "#a8b1bb")  # classes on a tile
-CURVES = (BLUE, ORANGE, "#3a8a4d", "#9a5fc0", "#a67a16", "#c2437a", "#16868f", "#7a828c")  # each 3 : 1 on either page
+CLASS_COLOURS = ("#f0883e", "#58a6ff", "#3fb950", "#d2a8ff", "#e3b341", "#ff7b9c", "#39c5cf", "#a8b1bb")  # on a tile
+CURVES = (BLUE, ORANGE, "#3a8a4d", "#9a5fc0", "#a67a16", "#c2437a", "#16868f", "#7a828c")  # contrast ≥ 3 : 1
 SIGNED = LinearSegmentedColormap.from_list("signed", ("#a9d4ff", "#2f81d6", "#242931", "#d2691e", "#ffc894"))
 
-LABEL = 24  # characters of a class name on an axis
+LABEL = 24  # characters of a class name on an axis, at most
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "none",
-    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than what a page puts in its place
+    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than most fonts that a page uses instead
     "font.size": 10,
     "legend.frameon": False,
 }
@@ -65,7 +65,13 @@ PICTURE_STYLE: dict[Any, Any] = STYLE | {
 
 
 def shorten(label: str) -> str:
-    """Cut out of the middle: names of one family often differ only at the end."""
+    """A label of at most LABEL characters, cut in the middle: names of one family often differ only at the end.
+
+    Example
+    -------
+    >>> shorten("electric guitar, clean, neck pick-up")
+    'electric gui…eck pick-up'
+    """
     if len(label) <= LABEL:
         return label
     head = math.ceil((LABEL - 1) / 2)
@@ -73,39 +79,45 @@ def shorten(label: str) -> str:
 
 
 def write_svg(figure: Figure, path: Path) -> Path:
-    """Write a figure of curves as an SVG file."""
+    """Write a figure of curves as an SVG file, to be embedded in a page; returns `path`."""
     return write(path, _svg(figure, path.stem))
 
 
 def _svg(figure: Figure, name: str) -> bytes:
-    """`figure` as an SVG element fit for a page: ids that no other figure has, and the page's text colour."""
+    """`figure` as an SVG element with ids that no other figure of the page has, in the page's text colour."""
     stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", bbox_inches="tight", metadata=nothing)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", bbox_inches="tight", metadata=no_metadata)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(f": {INK}", ": currentColor")
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).encode()
 
 
 def png(figure: Figure) -> bytes:
-    """A picture as a PNG file's bytes."""
+    """A figure as the bytes of a PNG file."""
     drawn, stream = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
     picture = Image.open(drawn).convert("RGB")
-    # 256 colours: the eye sees no difference, and the file halves
+    # 256 colours: no visible difference, and half the size
     picture.quantize(256, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
     return stream.getvalue()
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Put a figure's bytes in the place of `path`."""
+    """Write a figure's bytes to `path` in one step; returns `path`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
     return path
 
 
 def shown(value: Any) -> str:
-    """A hyperparameter's value as tables and figures write it."""
+    """A hyperparameter's value as tables and figures write it.
+
+    Example
+    -------
+    >>> shown([100, 50]), shown([]), shown(0.00123), shown("relu")
+    ('100-50', 'none', '0.00123', 'relu')
+    """
     if isinstance(value, list):
         return "-".join(map(str, value)) or "none"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

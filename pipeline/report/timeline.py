@@ -1,4 +1,7 @@
-"""What is heard when in a recording: the answers to its windows as lines for people, and as a picture."""
+"""The timeline of a recording: the answers to its windows as lines of text, and as a picture.
+
+`lines` needs no matplotlib, so that `percept predict` runs without it.
+"""
 
 import warnings
 from collections import Counter
@@ -11,26 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 1200  # of the drawn waveform
-LANES = 16  # labels that have a lane of their own
-WIDTH, RIGHT, LETTER = 9.0, 0.3, 0.08  # inches: the figure, beside its axes, and of a label
+COLUMNS = 1200  # of the drawn waveform, at most
+LANES = 16  # labels that have a lane of their own, at most
+WIDTH, RIGHT, LETTER = 9.0, 0.3, 0.08  # inches: of the figure, of its right margin, of a letter of a label
 TITLE, WAVE, LANE, FOOT = 0.4, 1.1, 0.24, 0.5  # inches: heights
 
+Windows = list[dict[str, Any]]
 
-def lines(windows: list[dict[str, Any]]) -> Iterator[str]:
-    """A timeline for people: neighbouring windows of the same answer become one line, with their mean confidence."""
+
+def lines(windows: Windows) -> Iterator[str]:
+    """A timeline as text: consecutive windows with the same answer are one line, with their mean confidence.
+
+    windows : each with `start` and `end`, in seconds, and `label` and `confidence`, or `value`
+
+    Example
+    -------
+    >>> flute = {"label": "flute", "confidence": 0.75}
+    >>> print(*lines([{"start": 0.0, "end": 1.0} | flute, {"start": 1.0, "end": 2.5, "label": None}]), sep="\n")
+    0:00.00–0:01.00  flute  0.7500
+    0:01.00–0:02.50  silence
+    """
     for answer, group in groupby(windows, _answer):
         span = list(group)
-        sure = "" if span[0].get("confidence") is None else f"  {np.mean([w['confidence'] for w in span]):.4f}"
-        yield f"{_clock(span[0]['start'])}–{_clock(span[-1]['end'])}  {answer}{sure}"
+        known = span[0].get("confidence") is not None
+        confidence = f"  {np.mean([w['confidence'] for w in span]):.4f}" if known else ""
+        yield f"{_clock(span[0]['start'])}–{_clock(span[-1]['end'])}  {answer}{confidence}"
 
 
-def draw(path: Path, title: str, waveform: NDArray[np.float32], windows: list[dict[str, Any]]) -> Path:
-    """Draw the timeline of a classifier's recording, float32 (T,), as the PNG `path`, and return that.
+def draw(path: Path, title: str, waveform: NDArray[np.float32], windows: Windows) -> Path:
+    """Draw the timeline of a classifier's recording, float32 (T,), as the PNG `path`; returns `path`.
 
-    Raises ModuleNotFoundError where matplotlib is not installed.
+    Raises
+    ------
+    ModuleNotFoundError : matplotlib is not installed
     """
     import matplotlib
 
@@ -50,68 +69,89 @@ def _answer(window: dict[str, Any]) -> str:
 
 
 def _confidence(window: dict[str, Any]) -> float:
-    """As the picture shows it: none in what is not known."""
+    """Confidence as the picture shows it: 0 for an unknown sound."""
     return 0.0 if window.get("known") is False else float(window["confidence"])
 
 
 def _clock(seconds: float) -> str:
-    """123.5 → 2:03.50"""
+    """Seconds as minutes and seconds.
+
+    Example
+    -------
+    >>> _clock(123.5)
+    '2:03.50'
+    """
     hundredths = round(100 * seconds)
     return f"{hundredths // 6000}:{hundredths // 100 % 60:02}.{hundredths % 100:02}"
 
 
-def _figure(title: str, waveform: NDArray[np.float32], windows: list[dict[str, Any]]) -> "Figure":
-    """The waveform in the colours of what is heard, above one lane for each label, the most heard first."""
+def _figure(title: str, waveform: NDArray[np.float32], windows: Windows) -> "Figure":
+    """The waveform in the colours of its labels, above one lane for each label, the longest heard first."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    from pipeline.report.style import GLOWING, LIGHT, shorten
+    from pipeline.report.style import CLASS_COLOURS, shorten
 
-    starts = np.array([window["start"] for window in windows])
-    lengths = np.array([window["end"] for window in windows]) - starts
-    heard: Counter[str] = Counter()
-    for window, length in zip(windows, lengths, strict=True):
+    seconds: Counter[str] = Counter()
+    for window in windows:
         if window["label"] is not None:
-            heard[window["label"]] += length
-    lanes = [label for label, _ in heard.most_common(LANES)]
-    names = [shorten(label) for label in lanes]
-    colours = {label: GLOWING[i % len(GLOWING)] for i, label in enumerate(lanes)}
+            seconds[window["label"]] += window["end"] - window["start"]
+    labels = [label for label, _ in seconds.most_common(LANES)]
+    colours = {label: CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, label in enumerate(labels)}
 
-    height = TITLE + WAVE + LANE * len(lanes) + FOOT
-    left = RIGHT + LETTER * max(map(len, names))
+    height = TITLE + WAVE + LANE * len(labels) + FOOT
+    left = RIGHT + LETTER * max(len(shorten(label)) for label in labels)
     width = WIDTH - left - RIGHT
     figure = Figure(figsize=(WIDTH, height), dpi=150)
     upper = figure.add_axes((left / WIDTH, 1 - (TITLE + WAVE) / height, width / WIDTH, WAVE / height))
-    lower = figure.add_axes((left / WIDTH, FOOT / height, width / WIDTH, LANE * len(lanes) / height), sharex=upper)
-    end = windows[-1]["end"]
+    lower = figure.add_axes((left / WIDTH, FOOT / height, width / WIDTH, LANE * len(labels) / height), sharex=upper)
+    upper.set_title(title, loc="left", fontsize=9)
+    _draw_waveform(upper, waveform, windows, colours, width)
+    _draw_lanes(lower, windows, colours)
+    others = len(seconds) - len(labels)
+    grey = f"; grey: {others} labels heard for less time" if others else ""
+    lower.set(xlabel=f"time; the stronger a colour, the higher the confidence{grey}")
+    return figure
 
+
+def _draw_waveform(
+    axes: "Axes", waveform: NDArray[np.float32], windows: Windows, colours: dict[str, str], width: float
+) -> None:
+    """Lowest and highest sample of up to COLUMNS columns, each in the colour of its label; width in inches."""
+    from pipeline.report.style import LIGHT
+
+    end = windows[-1]["end"]
     columns = np.linspace(0, len(waveform), min(COLUMNS, len(waveform)), endpoint=False).astype(int)
-    at = (columns + np.append(columns[1:], len(waveform))) / 2 * end / len(waveform)
-    owner = np.searchsorted(starts, at, side="right") - 1
-    shade = [colours.get(windows[i]["label"], LIGHT) for i in owner]
+    centres = (columns + np.append(columns[1:], len(waveform))) / 2 * end / len(waveform)  # seconds
+    window_of = np.searchsorted([window["start"] for window in windows], centres, side="right") - 1
+    shades = [colours.get(windows[i]["label"], LIGHT) for i in window_of]
     thick = 1.1 * width * 72 / len(columns)  # points; a little more than a column
     low, high = np.minimum.reduceat(waveform, columns), np.maximum.reduceat(waveform, columns)
-    upper.axhline(0, color=LIGHT, alpha=0.3, linewidth=0.6)
-    upper.vlines(at, low, high, colors=shade, linewidth=thick, antialiaseds=False)
+    axes.axhline(0, color=LIGHT, alpha=0.3, linewidth=0.6)
+    axes.vlines(centres, low, high, colors=shades, linewidth=thick, antialiaseds=False)
     limit = 1.05 * max(high.max(), -low.min())
-    upper.set(xlim=(0, end), ylim=(-limit, limit), yticks=[])
-    upper.set_title(title, loc="left", fontsize=9)
-    upper.tick_params(labelbottom=False, length=0)
-    upper.spines[:].set_visible(False)
+    axes.set(xlim=(0, end), ylim=(-limit, limit), yticks=[])
+    axes.tick_params(labelbottom=False, length=0)
+    axes.spines[:].set_visible(False)
 
-    for lane, label in enumerate(lanes):
-        own = [i for i, window in enumerate(windows) if window["label"] == label]
-        spans = [(starts[i], lengths[i]) for i in own]
-        sure = [(colours[label], 0.15 + 0.85 * _confidence(windows[i])) for i in own]
-        lower.axhline(lane, color=LIGHT, alpha=0.12, linewidth=0.6)
-        lower.broken_barh(spans, (lane - 0.38, 0.76), facecolors=sure, linewidth=0, antialiased=False)
-    others = f"; grey: {len(heard) - len(lanes)} labels that are heard less" if len(heard) > len(lanes) else ""
-    lower.set(ylim=(len(lanes) - 0.5, -0.5), xlabel=f"time; the stronger a colour, the surer the answer{others}")
-    lower.set_yticks(range(len(lanes)), names)
-    for text, label in zip(lower.get_yticklabels(), lanes, strict=True):
-        text.set_color(colours[label])
-    lower.spines["left"].set_visible(False)
-    lower.tick_params(axis="y", length=0)
-    lower.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 6, 10]))
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)[: -3 if end > 10 else None]))
-    return figure
+
+def _draw_lanes(axes: "Axes", windows: Windows, colours: dict[str, str]) -> None:
+    """One lane for each label of `colours`, with a bar for each of its windows, the stronger the more confident."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    from pipeline.report.style import LIGHT, shorten
+
+    for lane, (label, colour) in enumerate(colours.items()):
+        own = [window for window in windows if window["label"] == label]
+        spans = [(window["start"], window["end"] - window["start"]) for window in own]
+        shades = [(colour, 0.15 + 0.85 * _confidence(window)) for window in own]
+        axes.axhline(lane, color=LIGHT, alpha=0.12, linewidth=0.6)
+        axes.broken_barh(spans, (lane - 0.38, 0.76), facecolors=shades, linewidth=0, antialiased=False)
+    axes.set_ylim(len(colours) - 0.5, -0.5)
+    axes.set_yticks(range(len(colours)), [shorten(label) for label in colours])
+    for text, colour in zip(axes.get_yticklabels(), colours.values(), strict=True):
+        text.set_color(colour)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    digits = -3 if windows[-1]["end"] > 10 else None  # hundredths of a second only where the recording is short
+    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 6, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)[:digits]))

@@ -61,7 +61,7 @@ def report_of(labels: list[str], matrix: np.ndarray, mistakes: list[dict[str, An
     share = [0.01, 0.02, 0.03, 0.03, 0.05, 0.08, 0.78]
     above = accuracy - float(np.dot(confidence, share))
     bins = [
-        {"confidence": c, "accuracy": min(1.0, c + above), "count": round(s * n)}
+        {"confidence": c, "accuracy": min(1.0, c + above), "interval": [0.9 * c, 1.0], "count": round(s * n)}
         for c, s in zip(confidence, share, strict=True)
     ]
     return {
@@ -384,6 +384,20 @@ def test_draws_what_the_results_allow(tmp_path: Path, make: Any) -> None:
     assert names(drawn)[0] == "loss.svg"
     assert ("confusion.svg" in names(drawn)) == (make is perfect_run)
     assert ("accuracy.svg" in names(drawn)) == (make is perfect_run)
+
+
+def test_reliability_has_intervals_where_the_report_has_them(tmp_path: Path) -> None:
+    run = digits_run(tmp_path)
+    curves.draw(Run(run))
+    assert "95 % interval" in texts(run / "plots" / "reliability.svg")
+    report = json.loads((run / "report.json").read_text())
+    for b in report["test"]["reliability"]:
+        del b["interval"]  # as earlier versions wrote it
+    (run / "report.json").write_text(json.dumps(report))
+    curves.draw(Run(run))
+    shown = texts(run / "plots" / "reliability.svg")
+    assert "measured" in shown
+    assert "95 % interval" not in shown
 
 
 def test_curves_mark_the_epoch_that_was_kept(tmp_path: Path) -> None:

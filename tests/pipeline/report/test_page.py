@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import task
-from pipeline.report import curves, page
+from pipeline.report import curves, formats, page
 from pipeline.run import Run
 from tests.pipeline.report.test_curves import (
     SCRIPT,
@@ -134,7 +134,7 @@ def test_each_kind_of_network_is_explained(pages: dict[str, Written]) -> None:
     sections = {
         "What the network has learned": {"weights_run", "plane_run"},
         "What the network hears": {"sound_inside_run"},
-        "At every threshold": {"plane_run"},
+        "ROC and precision–recall": {"plane_run"},
         "The fitted curve": {"curve_run"},
     }
     for heading, runs in sections.items():
@@ -144,7 +144,7 @@ def test_each_kind_of_network_is_explained(pages: dict[str, Written]) -> None:
 @pytest.mark.parametrize("name", task.builtin())
 def test_the_task_file_that_a_page_shows_is_the_task(name: str) -> None:
     resolved = task.load(name)
-    assert task.parse(tomllib.loads(page._toml(resolved.resolved())), name) == resolved
+    assert task.parse(tomllib.loads(formats.toml(resolved.resolved())), name) == resolved
 
 
 def test_a_search_in_the_run_is_shown_with_its_figures(tmp_path: Path) -> None:
@@ -156,5 +156,5 @@ def test_a_search_in_the_run_is_shown_with_its_figures(tmp_path: Path) -> None:
     curves.draw(Run(run))
     written = page.write(Run(run)).read_text("utf-8")
     assert "1 setting by 4-fold cross-validation" in written
-    assert "Best was train.l2 = 0.01. On" in written
+    assert "Best was train.l2 = 0.01. A curve" in written
     assert 'id="losses-figure"' in written

@@ -182,20 +182,20 @@ def page_of(run: Path, values: dict[str, Any], folder: Path) -> str:
     shown = Page(page.write(Run(folder)).read_text("utf-8"))
     assert not shown.open
     text = " ".join(shown.text.split())
-    return text.partition("Beside simpler models")[2].partition("Class by class")[0]
+    return text.partition("Compared with simpler models")[2].partition("By class")[0]
 
 
 @pytest.mark.parametrize(
     ("network", "baseline", "says"),
     [
-        (20, 3, "The network earns its place: it is better than the SVM"),
-        (3, 20, "The network does not earn its place: the SVM is better."),
-        (5, 4, "These test samples cannot tell the network from the SVM"),
-        (3, 12, "little, but the SVM was picked as the best of three by these very samples"),  # p = 0.035
-        (0, 0, "Both are right on the very same samples."),
+        (20, 3, "The network is worth having: it is better than the SVM"),
+        (3, 20, "The network is not worth having: the SVM is better."),
+        (5, 4, "No significant difference between the network and the SVM"),
+        (3, 12, "small, but the SVM was chosen as the best of three on the same samples"),  # p = 0.035
+        (0, 0, "Both are right on the same samples."),
     ],
 )
-def test_the_page_says_whether_the_network_earns_its_place(
+def test_the_page_says_whether_the_network_is_worth_having(
     run: Path, tmp_path: Path, network: int, baseline: int, says: str
 ) -> None:
     values = read(run)
@@ -206,7 +206,7 @@ def test_the_page_says_whether_the_network_earns_its_place(
     }  # fmt: skip
     text = page_of(run, values, tmp_path)
     assert says in text
-    assert "taken at random" not in text
+    assert "drawn at random" not in text
     assert "Fitted to as many" not in text
 
 
@@ -221,9 +221,9 @@ def test_the_page_says_when_they_saw_less_than_the_network(run: Path, tmp_path: 
         row |= {"samples": 10_000, "available": 54_000, "only_network": 9, "only_baseline": 8, "p_value": 1.0}
     values["task"]["train"]["augment"] = {"rotation": 7.0}
     text = page_of(run, values, tmp_path)
-    assert "They were fitted to 10,000 of the network’s 54,000 training samples, taken at random" in text
+    assert "They were fitted to 10,000 of the network’s 54,000 training samples, drawn at random" in text
     assert "Fitted to as many samples as the network," in text
-    assert "The network saw every picture distorted anew in each epoch" in text
+    assert "The network was trained on pictures distorted anew in each epoch" in text
 
 
 def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Pa
     assert logistic["accuracy"] < 0.7  # no line parts the regions
     assert logistic["p_value"] < 0.001
     assert validate.validate(task.load("regions"), Run(tmp_path))["baselines"] == []
-    assert "Beside simpler models" not in (tmp_path / "report.html").read_text("utf-8")
+    assert "Compared with simpler models" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_numbers_have_no_baselines(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_expected_calibration_error_by_hand() -> None:
     assert metrics.classification(p, y, ("a", "b"))["ece"] == pytest.approx(0.1, abs=1e-6)
 
 
+def test_reliability_has_the_interval_of_each_bin() -> None:
+    p = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10, np.float32)
+    y = np.array([0] * 9 + [1] + [0] * 4 + [1] * 6)
+    low, high = metrics.classification(p, y, ("a", "b"))["reliability"]
+    assert (low["count"], low["interval"]) == (10, metrics.interval(4, 10))
+    assert (high["count"], high["interval"]) == (10, metrics.interval(9, 10))
+
+
 def test_a_class_without_test_samples_has_no_recall() -> None:
     found = metrics.classification(np.array([[0.8, 0.1, 0.1]], np.float32), np.array([0]), ("a", "b", "c"))
     assert found["per_class"][1]["recall"] is None
