@@ -28,9 +28,8 @@ from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
 from models.frontend import build
-from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, Mfcc
+from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_DB, Mfcc
 from models.mlp import MLP
-from pipeline.export.check import AMIN, by_librosa
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract.recipe import row_of
 from pipeline.extract.stage import in_turn
@@ -84,8 +83,10 @@ class Librosa:
 
     def __call__(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_features,): MFCC above the floor, and their statistics over what is not silence."""
-        mel, values = by_librosa(self.front, clip)
-        level = librosa.power_to_db(self.deemphasis @ mel, ref=np.max, amin=AMIN, top_db=None)
+        mel = self.front.librosa_mel(clip)
+        decibels = librosa.power_to_db(mel, ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
+        values = librosa.feature.mfcc(S=decibels, n_mfcc=self.front.n_mfcc)
+        level = librosa.power_to_db(self.deemphasis @ mel, ref=np.max, amin=TINY, top_db=None)
         return pooled(values, level, self.front.silence_db)
 
     def _emphasised(self, clip: Clip) -> Clip:

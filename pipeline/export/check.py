@@ -1,35 +1,34 @@
-"""The exported graph against torch and librosa, on the test split."""
+"""The exported graph compared with torch, and its MFCC with librosa's, on the test split."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import librosa
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from models.mfcc import TOP_DB, Mfcc
+from models.frontend import FrontEnd
 from pipeline import validate
-from pipeline.export.graph import Graph, as_tuple
+from pipeline.export.graph import Graph, answers
 from pipeline.extract import Features
 from pipeline.task import UserError
 
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
-MAX_HEARD_DIFFERENCE = 1e-4  # the same of sound, whose features are extracted by FFT, and in the graph by products
+MAX_INEXACT_DIFFERENCE = 1e-4  # the same where the graph computes features by other operators than extraction (sound)
 MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank: a tenth of the share of known samples that the threshold gives up
-MAX_MFCC_DIFFERENCE = 1e-3  # the graph against librosa.feature.mfcc, whose values reach some hundreds
-AMIN = 1e-30  # mel power so small that only the floor cuts it, at any level
-MFCC_CLIPS = 50  # clips of the test split that the latter is held on
+MAX_ORACLE_DIFFERENCE = 1e-3  # the graph's MFCC, which reach some hundreds, against librosa.feature.mfcc
+ORACLE_CLIPS = 50  # clips of the test split that are compared with librosa, about
 
 
 def check(model: onnx.ModelProto, graph: Graph, features: Features) -> dict[str, float]:
-    """Largest differences between the graph and its judges on the test split.
+    """Largest differences on the test split between the exported graph, given decoded media, and its references.
 
-    Probabilities and familiarity, from decoded media, against torch's from the extracted features; MFCC against
-    librosa's.
+    Returns
+    -------
+    by name: the graph's answers and familiarity against torch's, which are computed from the extracted features; and
+    `mfcc`, for sound, against librosa's
 
     Raises
     ------
@@ -38,61 +37,54 @@ def check(model: onnx.ModelProto, graph: Graph, features: Features) -> dict[str,
     rows = features.rows("test")
     files = features.file[rows].tolist()
     media = validate.load_media(features, files)
+    front = graph.reference.frontend
+    limit = MAX_OUTPUT_DIFFERENCE if front.exact_export else MAX_INEXACT_DIFFERENCE
+    limits = dict(zip(graph.answers, (limit, MAX_FAMILIARITY_DIFFERENCE), strict=False))
+    differences = torch_differences(model, graph, features.x[rows], [media[file] for file in files])
+    if front.oracle_constant is not None:
+        clips = [media[file] for file in files[:: max(1, len(files) // ORACLE_CLIPS)]]
+        differences["mfcc"] = oracle_difference(model, front, clips)
+        limits["mfcc"] = MAX_ORACLE_DIFFERENCE
+    for name, difference in differences.items():
+        if not difference <= limits[name]:  # NaN is above any limit
+            raise UserError(f"export: {name} of the graph differ by {difference:.1e}, more than {limits[name]:.0e}")
+    return differences
+
+
+def torch_differences(
+    model: onnx.ModelProto, graph: Graph, x: NDArray[np.float32], media: Sequence[NDArray[Any]]
+) -> dict[str, float]:
+    """Largest |ONNX Runtime - torch| of each answer.
+
+    x : float32 (N, D), extracted features of the N samples `media`
+    """
     with torch.inference_mode():
-        expected = as_tuple(graph.judge.from_features(torch.from_numpy(features.x[rows])))
+        expected = answers(graph.reference, graph.reference.standardize(torch.from_numpy(x)))
     session = _session(model)
-    names = graph.answers
-    found = [
-        np.concatenate(outputs) for outputs in zip(*(_run(session, media[file], names) for file in files), strict=True)
-    ]
-    front = graph.judge.frontend
-    of_answers = MAX_HEARD_DIFFERENCE if isinstance(front, Mfcc) else MAX_OUTPUT_DIFFERENCE
-    limits = (of_answers, MAX_FAMILIARITY_DIFFERENCE)[: len(names)]
-    differences = {
-        name: (float(np.abs(f - e.numpy()).max()), limit)
-        for name, limit, f, e in zip(names, limits, found, expected, strict=True)
+    outputs = zip(*(_run(session, sample, graph.answers) for sample in media), strict=True)
+    return {
+        name: float(np.abs(np.concatenate(found) - wanted.numpy()).max())
+        for name, found, wanted in zip(graph.answers, outputs, expected, strict=True)
     }
-    if isinstance(front, Mfcc):
-        clips = [media[file] for file in files[:: max(1, len(files) // MFCC_CLIPS)]]
-        differences["mfcc"] = (mfcc_difference(model, front, clips), MAX_MFCC_DIFFERENCE)
-    for name, (difference, limit) in differences.items():
-        if not difference <= limit:
-            raise UserError(f"export: {name} of the graph differ by {difference:.1e}, more than {limit:.0e}")
-    return {name: difference for name, (difference, _) in differences.items()}
 
 
-def mfcc_difference(model: onnx.ModelProto, front: Mfcc, clips: Sequence[NDArray[Any]]) -> float:
-    """Largest |graph - librosa.feature.mfcc| over clips float32 (T,), read inside the exported graph itself, whose
-    decibels are counted from TOP_DB below the clip's maximum."""
-    [product] = [n for n in model.graph.node if any(name.endswith("frontend.dct") for name in n.input)]
-    mfcc = product.output[0]
+def oracle_difference(model: onnx.ModelProto, front: FrontEnd, clips: Sequence[NDArray[Any]]) -> float:
+    """Largest |graph - oracle| over clips float32 (T,), with the graph's own product that the oracle predicts.
+
+    That product is inside the exported graph; a copy of the graph gets it as an output.
+    """
+    [product] = [n for n in model.graph.node if any(i.endswith(f"frontend.{front.oracle_constant}") for i in n.input)]
+    output = product.output[0]
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
-    opened.graph.output.append(onnx.helper.make_tensor_value_info(mfcc, onnx.TensorProto.FLOAT, None))
+    opened.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     session = _session(opened)
-    worst = 0.0
-    for clip in clips:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # librosa warns of clips shorter than a frame
-            _, expected = by_librosa(front, clip)
-        worst = max(worst, float(np.abs(_run(session, clip, [mfcc])[0][0] - expected).max()))
-    return worst
-
-
-def by_librosa(front: Mfcc, clip: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What librosa makes of a clip float32 (T,): mel power (n_mels, frames) of the pre-emphasised waveform, and MFCC
-    (n_mfcc, frames) of its decibels above a floor TOP_DB below the clip's maximum."""
-    emphasised = np.append(clip[:1], clip[1:] - np.float32(front.preemphasis) * clip[:-1])
-    mel = librosa.feature.melspectrogram(
-        y=emphasised, sr=front.sample_rate, n_fft=front.n_fft, hop_length=front.hop_length, n_mels=front.n_mels
-    )
-    decibels = librosa.power_to_db(mel, ref=np.max, amin=AMIN, top_db=TOP_DB) + TOP_DB
-    return mel, librosa.feature.mfcc(S=decibels, n_mfcc=front.n_mfcc)
+    return max(float(np.abs(_run(session, clip, [output])[0][0] - front.oracle(clip)).max()) for clip in clips)
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns of the optional input
+    options.log_severity_level = 3  # errors only: it warns about the graph's optional input
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

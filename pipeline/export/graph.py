@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX graph."""
+"""The whole classifier, from decoded media to probabilities, as one ONNX graph."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,73 +10,75 @@ from torch import Tensor, nn
 
 from models.card import FAMILIARITY, FEATURES, WITH_FAMILIARITY
 from models.classifier import Classifier
-from models.frontend import Pixels
-from models.mfcc import Mfcc
+from models.targets import TARGETS
 
 
 class Graph(nn.Module):
-    """What is exported of a classifier: it, and for a service to watch the standardised features, which for images are
-    the pixels that came in.
+    """The module that is exported: a classifier, arranged for serving.
 
-    Pixels are standardised by the weights of the first layers: (x / 255 - mean) / deviation before a product is as much
-    work again as a tenth of it.
+    Its outputs are the answers and, for a service to watch for drift, the standardised features. Where features are the
+    media divided by a scale (pixels), the service watches the media instead, and the first layer's weights do the
+    scaling and standardising, since (x / 255 - mean) / deviation would cost a tenth of the product that follows it.
+
+    Attributes
+    ----------
+    reference : the classifier as it was trained
+    answers : names of its answers: `probabilities` or `value`, and `familiarity` if it has one
+    outputs : names of all outputs
     """
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self.judge = classifier
-        self.classifier = _folded(classifier) if isinstance(classifier.frontend, Pixels) else classifier
-        answer = "value" if classifier.kind == "regression" else "probabilities"
-        watched = [] if isinstance(classifier.frontend, Pixels) else [FEATURES]
+        scale = classifier.frontend.scale
+        self.reference = classifier
+        self.classifier = classifier if scale is None else _folded(classifier, scale)
+        answer = "probabilities" if TARGETS[classifier.kind].has_classes else "value"
         self.answers = [answer] if classifier.familiarity is None else [answer, FAMILIARITY]
-        self.outputs = [*self.answers, *watched]  # names of the graph's outputs
+        self.outputs = [*self.answers, FEATURES] if scale is None else self.answers
 
     def forward(self, media: Tensor) -> tuple[Tensor, ...]:
         """Media as the front end takes it → the outputs."""
         front = self.classifier.frontend
-        if isinstance(front, Pixels):
-            return as_tuple(self.classifier.from_standardised(media.flatten(1).to(torch.float32)))
+        if front.scale is not None:
+            return answers(self.classifier, media.flatten(1).to(torch.float32))
         x = self.classifier.standardize(front(media))
-        return *as_tuple(self.classifier.from_standardised(x)), x
+        return *answers(self.classifier, x), x
 
 
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def answers(classifier: Classifier, x: Tensor) -> tuple[Tensor, ...]:
+    """Standardised features float32 (N, D) → probabilities or values (N, K), and familiarity (N,) if there is one."""
+    outputs = classifier.from_standardised(x)
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _folded(classifier: Classifier) -> Classifier:
-    """A classifier of pixels that takes them as they are, 0 … 255, for standardised features."""
+def _folded(classifier: Classifier, scale: float) -> Classifier:
+    """A copy of a classifier that takes the flattened media instead of standardised features."""
     folded = deepcopy(classifier)
-    scale = 1 / (255 * classifier.standardize.deviation.double())
+    factor = 1 / (scale * classifier.standardize.deviation.double())
     shift = -classifier.standardize.mean.double() / classifier.standardize.deviation.double()
     contrast = folded.familiarity.contrast if folded.familiarity is not None else None
     for mlp in (folded.mlp, *([] if contrast is None else [contrast])):
         first = mlp.linear()[0]
         weight = first.weight.data.double()
         first.bias.data.copy_(first.bias.data.double() + weight @ shift)
-        first.weight.data.copy_(weight * scale)
+        first.weight.data.copy_(weight * factor)
     return folded
 
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:
-    """The whole classifier as one graph: any batch size, any clip length ≥ 1, weights inside."""
-    classifier = graph.classifier
-    front = classifier.frontend
-    sizes = [2 if size is None else size for size in front.input.shape]
-    if isinstance(front, Mfcc):
-        sizes[1] = 3 * front.n_fft  # samples; the example only has to be longer than a frame
-    example = torch.zeros(sizes, dtype=getattr(torch, front.input.dtype))
+    """The whole classifier as one ONNX model: any batch size, any clip length ≥ 1, weights inside."""
+    front = graph.classifier.frontend
     dynamic = {i: torch.export.Dim("NT"[i], min=1) for i, size in enumerate(front.input.shape) if size is None}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.onnx warns of its own internals
+        warnings.simplefilter("ignore")  # torch.onnx warns about its own internals
         program = torch.onnx.export(
-            graph, (example,), dynamo=True, verbose=False,
+            graph, (front.example(),), dynamo=True, verbose=False,
             input_names=[front.input.name], output_names=graph.outputs, dynamic_shapes=(dynamic,),
         )  # fmt: skip
     assert program is not None
     model = program.model_proto
     for part in [*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info]:
-        del part.metadata_props[:]  # the exporter's notes, with source lines and paths of this machine
+        del part.metadata_props[:]  # notes of the exporter, with source lines and paths of this machine
     if FAMILIARITY in graph.outputs:
         _make_optional(model.graph, FAMILIARITY, WITH_FAMILIARITY)
     onnx.checker.check_model(model, full_check=True)
@@ -84,9 +86,11 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
 
 
 def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
-    """Move what computes nothing but one output, float32 (N,), into a branch of an If, whose condition is an input that
-    is true unless it is given: ONNX Runtime computes every output, whether it is asked for or not, and of a picture's
-    answer familiarity is half the work."""
+    """Compute one output, float32 (N,), only on condition: an input, bool (), true unless it is given.
+
+    The nodes that only this output needs move into a branch of an If. ONNX Runtime computes every output, asked for or
+    not, and familiarity is half the work of answering for a picture.
+    """
     others = [o.name for o in graph.output if o.name != output]
     own = _ancestors(graph, [output]) - _ancestors(graph, others)
     inside = f"{output}_if_wanted"
@@ -109,7 +113,7 @@ def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
 
 
 def _ancestors(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[int]:
-    """The indices of the nodes that outputs are made of."""
+    """Indices of the nodes that outputs depend on."""
     producers = {name: i for i, node in enumerate(graph.node) for name in node.output}
     found: set[int] = set()
     names = list(outputs)

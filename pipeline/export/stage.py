@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 
 from models.card import STORE_LABEL, FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
-from models.frontend import Pixels
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract import Features
@@ -34,22 +34,51 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
     """
     classifier, facts = weights.of(run)
     report = run.json(run.report, "validate")
-    if report["weights"] != weights.file_digest(run):
-        raise UserError(f"{run.report}: not the report of these weights; run `percept validate` first")
-    passed = report["gate"]["passed"]
-    if not passed and not force:
-        lines = [
-            f"gate: {c['name']} = {c['threshold']:g}, but the test split gives {c['value']:.4f}"
-            for c in report["gate"]["checks"]
-            if not c["passed"]
-        ]
-        raise UserError("\n".join([*lines, "not exported; --force overrides the gate"]))
+    _check_report(report, run, force)
     features = Features.of(run)
     graph = Graph(classifier)
     model = to_onnx(graph)
     tag = bentoml.Tag(task.name, None).make_new_version()
+    card = _card(tag, graph, facts, report, features, check(model, graph, features))
+    file, text = seal(model.SerializeToString(), card)
+    with replacing(run.model) as temporary:
+        temporary.write_bytes(file)
+    with replacing(run.card) as temporary:
+        temporary.write_bytes(text + b"\n")
+    with bentoml.models.create(tag, labels={STORE_LABEL: facts.kind}) as model_in_store:
+        for path in (run.model, run.card, run.report):
+            Path(model_in_store.path_of(path.name)).write_bytes(path.read_bytes())
+    checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
+    print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}")
+    return ModelCard.model_validate_json(text)
+
+
+def _check_report(report: dict[str, Any], run: Run, force: bool) -> None:
+    """Raise UserError unless the report is of the run's weights and its gate has passed, or is forced."""
+    if report["weights"] != weights.file_digest(run):
+        raise UserError(f"{run.report}: not the report of these weights; run `percept validate` first")
+    if report["gate"]["passed"] or force:
+        return
+    lines = [
+        f"gate: {c['name']} = {c['threshold']:g}, but the test split gives {c['value']:.4f}"
+        for c in report["gate"]["checks"]
+        if not c["passed"]
+    ]
+    raise UserError("\n".join([*lines, "not exported; --force overrides the gate"]))
+
+
+def _card(
+    tag: bentoml.Tag,
+    graph: Graph,
+    facts: weights.Facts,
+    report: dict[str, Any],
+    features: Features,
+    checks: dict[str, float],
+) -> ModelCard:
     assert tag.version is not None
-    card = ModelCard(
+    classifier = graph.reference
+    passed = report["gate"]["passed"]
+    return ModelCard(
         name=tag.name,
         version=tag.version,
         kind=facts.kind,
@@ -63,7 +92,7 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},
-        checks=check(model, graph, features),
+        checks=checks,
         gate_passed=passed,
         gate_forced=not passed,
         data_digest=facts.data_digest,
@@ -73,26 +102,19 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
         libraries=library_versions(),
         created=datetime.now(UTC),
     )
-    file, text = seal(model.SerializeToString(), card)
-    with replacing(run.model) as temporary:
-        temporary.write_bytes(file)
-    with replacing(run.card) as temporary:
-        temporary.write_bytes(text + b"\n")
-    with bentoml.models.create(tag, labels={STORE_LABEL: facts.kind}) as stored:
-        for file_ in (run.model, run.card, run.report):
-            Path(stored.path_of(file_.name)).write_bytes(file_.read_bytes())
-    checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
-    print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}")
-    return ModelCard.model_validate_json(text)
 
 
 def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureGroup, ...]:
-    """The training split's features in groups, as the card describes them; none of fewer than ten samples."""
+    """How the training split's features are distributed, group by group, for the card; empty below ten samples.
+
+    Features are those that the service watches: the media themselves if the front end only scales them, else the
+    standardised features.
+    """
     x = torch.from_numpy(features.x[features.rows("train")])
     if len(x) < BINS:
         return ()
-    pixels = isinstance(classifier.frontend, Pixels)
-    watched = (x * 255 if pixels else classifier.standardize(x)).numpy()
+    scale = classifier.frontend.scale
+    watched = (classifier.standardize(x) if scale is None else x * scale).numpy()
     spans = classifier.frontend.groups()
     groups = []
     for (name, start, stop), score in zip(spans, Scores([span[1:] for span in spans])(watched).T, strict=True):

@@ -1,64 +1,39 @@
-"""The arrays behind the figures of a network's inside, one set for each front end.
+"""The arrays behind the figures of a network's inside.
 
 `validate` saves them, so that `percept plot` can draw the figures without the network.
 """
 
 from collections.abc import Sequence
-from functools import singledispatch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.classifier import Classifier
-from models.frontend import IMAGE_SIZE, FrontEnd, Pixels
-from models.mfcc import TOP_DB, Mfcc
 from pipeline.extract import Features
 
 LINE, SQUARE = 401, 101  # grid points along the axis of a curve, and along each axis of a plane
 POINTS = 1000  # samples drawn on top, at most, of each split
 UNITS = 100  # units of the first layer, at most
 CLIPS = 24  # classes of which a clip is shown, at most
-SECONDS = 4  # of a clip
 
 Arrays = dict[str, NDArray[np.float32]]
-Clips = Sequence[NDArray[np.float32]]
 
 
 @torch.inference_mode()
-def inside(classifier: Classifier, features: Features, clips: Clips) -> Arrays:
+def inside(classifier: Classifier, features: Features, clips: Sequence[NDArray[np.float32]]) -> Arrays:
     """What can be shown of this network; nothing for vectors of more than two numbers.
 
     clips : mono waveforms (T,), one of each class, for a network on sound
 
     Returns
     -------
-    pixels: `weights` (H, 28, 28) of the first layer; sound: `mel_i` and `mfcc_i` of clip i; vectors: see `_on_grid`
+    what the front end shows of the first layer's weights and of clips, and for one or two features see `_on_grid`
     """
-    return _arrays(classifier.frontend, classifier, features, clips)
-
-
-@singledispatch
-def _arrays(frontend: FrontEnd, classifier: Classifier, features: Features, clips: Clips) -> Arrays:
-    return _on_grid(classifier, features) if frontend.n_features <= 2 else {}
-
-
-@_arrays.register
-def _of_pixels(frontend: Pixels, classifier: Classifier, features: Features, clips: Clips) -> Arrays:
-    weights = classifier.mlp.weights()[0][:UNITS]
-    return {"weights": weights.reshape(-1, IMAGE_SIZE, IMAGE_SIZE).numpy()}
-
-
-@_arrays.register
-def _of_sound(frontend: Mfcc, classifier: Classifier, features: Features, clips: Clips) -> Arrays:
-    """`mel_i`, dB below the loudest point (n_mels, frames), and `mfcc_i` (n_mfcc, frames) of the start of clip i."""
-    arrays = {}
-    for i, clip in enumerate(clips):
-        mel = frontend.mel_power(torch.from_numpy(clip[: SECONDS * frontend.sample_rate]).unsqueeze(0))
-        relative = (mel / mel.max().clamp(min=1e-30)).clamp(min=10 ** (-TOP_DB / 10))
-        arrays[f"mel_{i}"] = (10 * torch.log10(relative))[0].numpy()
-        arrays[f"mfcc_{i}"] = frontend.coefficients(mel)[0].numpy()
-    return arrays
+    frontend = classifier.frontend
+    if frontend.n_features <= 2:
+        return _on_grid(classifier, features)
+    return frontend.inside(classifier.mlp.weights()[0][:UNITS], clips)
 
 
 def _on_grid(classifier: Classifier, features: Features) -> Arrays:

@@ -1,8 +1,9 @@
 """Decoded media as files that the service accepts: one test sample of each class, to try the service with."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import soundfile
 from numpy.typing import NDArray
@@ -12,15 +13,33 @@ from models.card import Input
 from pipeline.run import replacing
 
 
-def save(folder: Path, name: str, media: NDArray[Any], form: Input) -> Path:
+@dataclass(frozen=True, slots=True)
+class MediaKind:
+    """How samples of one kind of input are written and shown.
+
+    Attributes
+    ----------
+    ending : of the file's name
+    write : path, one sample and the input it is for
+    shows_mistakes : the page shows the samples that the network got wrong
+    shows_clips : the page shows a sample of each class as the front end sees it
+    """
+
+    ending: str
+    write: Callable[[Path, NDArray[Any], Input], None]
+    shows_mistakes: bool
+    shows_clips: bool
+
+
+def save(folder: Path, name: str, sample: NDArray[Any], form: Input) -> Path:
     """Write one sample as `folder/name` with the ending of its kind, `.png`, `.wav` or `.json`; returns the path.
 
-    media : uint8 (28, 28), float32 (T,) or float32 (D,), one sample of what `form` describes
+    sample : uint8 (28, 28), float32 (T,) or float32 (D,), as `form` describes it
     """
-    ending, write = WRITERS[form.kind]
-    path = folder / f"{name.replace('/', '_')}.{ending}"
+    kind = MEDIA_KINDS[form.kind]
+    path = folder / f"{name.replace('/', '_')}.{kind.ending}"
     with replacing(path) as temporary:
-        write(temporary, media, form)
+        kind.write(temporary, sample, form)
     return path
 
 
@@ -36,9 +55,8 @@ def _write_json(path: Path, vector: NDArray[Any], form: Input) -> None:
     path.write_text(f"{vector.tolist()}\n", "utf-8")
 
 
-Writer = Callable[[Path, NDArray[Any], Input], None]
-WRITERS: dict[Literal["image", "audio", "vector"], tuple[str, Writer]] = {
-    "image": ("png", _write_png),
-    "audio": ("wav", _write_wav),
-    "vector": ("json", _write_json),
+MEDIA_KINDS = {
+    "image": MediaKind("png", _write_png, shows_mistakes=True, shows_clips=False),
+    "audio": MediaKind("wav", _write_wav, shows_mistakes=True, shows_clips=True),
+    "vector": MediaKind("json", _write_json, shows_mistakes=False, shows_clips=False),
 }

@@ -146,17 +146,18 @@ def _save_media(
 ) -> list[dict[str, str]]:
     """Write what needs the decoded samples: example files, the media of the mistakes, the arrays behind the figures.
 
-    Returns section `clips` of the report: the clips that figures show, if the network listens to sound.
+    Returns section `clips` of the report: the clips that figures show, for a network on sound.
     """
     form = classifier.frontend.input
+    kind = samples.MEDIA_KINDS[form.kind]
     examples = {name: files[i] for name, i in predictions.examples().items()}
     mistakes = [files[i] for i in predictions.mistakes()]
     media = load_media(features, [*mistakes, *examples.values()])
     for name, file in examples.items():
         samples.save(run.samples, name, media[file], form)
-    if form.kind != "vector":
+    if kind.shows_mistakes:
         write_npz(run.mistakes, {str(n): media[file] for n, file in enumerate(mistakes)})
-    clips = list(examples.items())[:CLIPS] if form.kind == "audio" else []
+    clips = list(examples.items())[:CLIPS] if kind.shows_clips else []
     waveforms = [np.asarray(media[file], np.float32) for _, file in clips]
     write_npz(run.inside, inside(classifier, features, waveforms), compress=True)
     return [{"file": file, "label": label} for label, file in clips]
