@@ -1,1 +1,1 @@
-"""What belongs to the university unit alone."""
+"""Exercises of the university unit on neural networks; nothing else uses them."""

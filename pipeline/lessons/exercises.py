@@ -1,7 +1,7 @@
-"""Two exercises on a network with one input and one hidden layer, worked with plain arrays and no training.
+"""Two exercises on a network with one input and one hidden layer, solved with plain arrays and without training.
 
-(a) A network given by its weights: what does it compute? (b) A hidden layer that is given, under an output layer that
-is fitted: how far does that reach?
+(a) Given all weights: what does the network compute? (b) Given the hidden layer alone, with the output layer fitted by
+least squares: how well can the network follow a sine?
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,26 @@ from pipeline.sources.toy import SINE_GRID, sine
 
 Floats = NDArray[np.float64]
 
-UNITS = 4  # of the given hidden layer of (b)
-STEEP = 10  # times the weights of (b), for comparison
-WELL_POSED = 1e-4  # singular values below this share of the largest are left out of the restrained fit
+UNITS = 4  # of the hidden layer of (b)
+STEEP = 10  # factor on the hidden weights of (b), for comparison
+WELL_POSED = 1e-4  # the fit with small weights ignores singular values below this share of the largest
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """y = Σ_h v_h σ(w_h x + b_h) + c, with σ the logistic function.
 
-    w, b, v float64 (H,): hidden weights and biases, output weights; c: output bias
+    Parameters
+    ----------
+    w, b : float64 (H,), hidden weights and biases
+    v : float64 (H,), output weights
+    c : output bias
+
+    Example
+    -------
+    >>> step = Network(np.array([1.0]), np.array([0.0]), np.array([2.0]), 0.5)
+    >>> step([0.0]).tolist()  # 2 σ(0) + 0.5
+    [1.5]
     """
 
     w: Floats
@@ -36,7 +46,7 @@ class Network:
     c: float
 
     def contributions(self, x: Floats) -> Floats:
-        """x (N,) → v_h σ(w_h x + b_h), one row a unit (H, N)."""
+        """x (N,) → v_h σ(w_h x + b_h) of each unit, (H, N)."""
         return self.v[:, None] * hidden(x, self.w, self.b).T
 
     def __call__(self, x: ArrayLike) -> Floats:
@@ -59,7 +69,7 @@ class Fit:
 
 
 def given() -> Network:
-    """(a): three units that switch on one after the other, at x = 0, 2 and 4."""
+    """The network of (a): three units that switch on one after another, at x = 0, 2 and 4."""
     return Network(np.ones(3), -np.array([0.0, 2.0, 4.0]), np.array([1.0, -2.0, 0.5]), 0.1)
 
 
@@ -70,21 +80,32 @@ def hidden(x: Floats, w: Floats, b: Floats) -> Floats:
 
 def samples(seed: int = 0) -> tuple[Floats, Floats]:
     """x and y (N,) of the training samples of the task `sine`."""
-    trained = [sample for sample in sine(seed) if sample.split == "train"]
-    x = np.array([sample.media.load()[0] for sample in trained], float)
-    return x, np.array([sample.label[0] for sample in trained], float)
+    training = [sample for sample in sine(seed) if sample.split == "train"]
+    x = np.array([sample.media.load()[0] for sample in training], float)
+    return x, np.array([sample.label[0] for sample in training], float)
 
 
 def fixed(steepness: float) -> tuple[Floats, Floats]:
-    """(b): hidden weights and biases (H,), w = 1 and b = -(0, 1/3, 2/3, 1), both times `steepness`."""
+    """The hidden layer of (b): weights w = 1 and biases b = -(0, 1/3, 2/3, 1), both times `steepness`, (H,) each.
+
+    Example
+    -------
+    >>> w, b = fixed(3)
+    >>> w.tolist(), (-b).tolist()
+    ([3.0, 3.0, 3.0, 3.0], [0.0, 1.0, 2.0, 3.0])
+    """
     return steepness * np.ones(UNITS), -steepness * np.linspace(0, 1, UNITS)
 
 
 def fitted(steepness: float = 1.0, smallest: float | None = None) -> Fit:
-    """(b): w = 1 and b = -(0, 1/3, 2/3, 1), both times `steepness`; v and c by least squares on the sine samples.
+    """The network of (b): the hidden layer `fixed(steepness)`, with v and c by least squares on the sine samples.
 
-    With the hidden layer fixed the output is linear in v and c, so the best of them come from one system of linear
-    equations. `smallest` leaves out directions whose singular value is below that share of the largest.
+    With the hidden layer fixed, the output is linear in v and c, so one system of linear equations gives the best.
+
+    Parameters
+    ----------
+    smallest : directions whose singular value is below this share of the largest are ignored; None keeps all that
+        differ from 0 in float64
     """
     x, y = samples()
     w, b = fixed(steepness)
@@ -96,11 +117,15 @@ def fitted(steepness: float = 1.0, smallest: float | None = None) -> Fit:
 
 
 def truth(x: Floats) -> Floats:
+    """The curve that the sine samples are drawn from, without their noise."""
     return np.asarray(np.sin(2 * np.pi * x))
 
 
 def draw(folder: Path) -> list[Path]:
-    """Draw `three-units.svg` (a), `least-squares.svg` and `basis.svg` (b) into `folder`, and say what they show."""
+    """Draw `three-units.svg` (a), `least-squares.svg` and `basis.svg` (b) into `folder`, and print the errors of (b).
+
+    Returns the files written.
+    """
     fits = {
         "w = 1": fitted(),
         "w = 1, small weights": fitted(smallest=WELL_POSED),
@@ -120,7 +145,7 @@ def draw(folder: Path) -> list[Path]:
 
 
 def three_units() -> Figure:
-    """(a): each unit's contribution over [-4, 8], and their sum with the bias."""
+    """(a): contribution of each unit over [-4, 8], and their sum with the bias."""
     x = np.linspace(-4, 8, 481)
     network = given()
     figure = pictures.contributions(x, network.contributions(x), network.c)
@@ -129,11 +154,11 @@ def three_units() -> Figure:
 
 
 def least_squares(fits: dict[str, Fit]) -> Figure:
-    """(b): the fits over the noisy samples and the true curve.
+    """(b): the fits, with the noisy samples and the true curve.
 
-    Units with w = 1 are almost straight over [0, 1] and almost equal. What tells them apart is tiny, so bending them
-    into a sine takes weights of thousands that cancel to the last digits; with weights of a common size the network
-    gives a straight line. Steeper units need neither, but four that cannot move still miss the curve.
+    Over [0, 1], units with w = 1 are almost straight and almost equal. Their differences are so small that a sine takes
+    weights of thousands, which cancel in all but the last digits; with weights of ordinary size, the network gives a
+    straight line. Steeper units follow the sine with small weights, but four fixed ones still miss it.
     """
     x, y = samples()
     grid = np.linspace(0, 1, SINE_GRID)
@@ -150,7 +175,7 @@ def least_squares(fits: dict[str, Fit]) -> Figure:
 
 
 def basis() -> Figure:
-    """(b): what the least squares have to work with: the four units with w = 1, almost straight, and with steeper w."""
+    """(b): the functions that least squares combine: the four units with w = 1, almost straight, and with steeper w."""
     grid = np.linspace(0, 1, SINE_GRID)
     figure = Figure(figsize=(6, 2.8))
     panels = figure.subplots(1, 2, sharey=True)

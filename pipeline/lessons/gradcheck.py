@@ -1,4 +1,4 @@
-"""Gradients in three ways, in float64: by hand, by central differences, by torch.autograd."""
+"""Gradients computed in three ways, in float64: closed form, central differences, torch.autograd."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -12,26 +12,26 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from models.card import Kind
-from models.classifier import loss
 from models.mlp import MLP
 from models.steps import reference
 from models.steps.reference import Array, Network, Penalties
+from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.run import Run
 from pipeline.task import Task, Train, UserError
 from pipeline.train import penalty, weights
 
-TOLERANCE = 1e-7  # relative error between any two of the gradients
-SAMPLES = 32  # of the training split, in the check of a task
-COMPARED = 50  # entries of a tensor that are compared with central differences; autograd is compared with all
-STEPS = (1e-3, 1e-4, 1e-5)  # of the central differences: the first that crosses no kink
-ROUNDING = 1e-14  # of a gradient by back-propagation, where the objective is about 1
-ROUNDING_OF_DIFFERENCES = 1e-12  # of a difference quotient with the first step, likewise
+TOLERANCE = 1e-7  # relative error allowed between the closed form and either other gradient
+SAMPLES = 32  # training samples that a task is checked on, at most
+COMPARED = 50  # entries of a tensor that are compared with central differences, at most; autograd: all
+STEPS = (1e-3, 1e-4, 1e-5)  # of the central differences; the first that crosses no kink is used
+ROUNDING = 1e-14  # rounding error of a gradient by back-propagation, for an objective of about 1
+ROUNDING_OF_DIFFERENCES = 1e-12  # the same of a difference quotient with the first step
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tensor of the network: how far its gradient by hand is from the two others, as relative errors."""
+    """One tensor of the network: relative errors between its closed-form gradient and the two others."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,11 +41,11 @@ class Row:
 
 
 def gradcheck(task: Task, run: Run) -> None:
-    """Print the table for the task's network at its initial weights, on training samples of `run/features.npz`.
+    """Check the task's network at its initial weights on training samples of `run/features.npz`; print the table.
 
     Raises
     ------
-    UserError : no features, or two gradients differ by more than `TOLERANCE`
+    UserError : there are no features, or two gradients differ by more than `TOLERANCE`
     """
     features = Features.of(run)
     facts = weights.begin(task, features, "cpu")
@@ -54,37 +54,47 @@ def gradcheck(task: Task, run: Run) -> None:
     classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend)
     chosen = np.random.default_rng(task.train.seed).permutation(rows)[:SAMPLES]
     x = classifier.standardize(torch.from_numpy(features.x[chosen]))
-    with threadpool_limits(1, "blas"):  # the products are small: waiting for another thread outweighs its help
+    with threadpool_limits(1, "blas"):  # the products are too small for a second thread to pay
         table = check(classifier.mlp, x, torch.from_numpy(features.y[chosen]), facts.kind, task.train)
-    print(f"{task.name}: gradients by hand on {len(chosen)} samples, and their relative errors")
+    print(f"{task.name}: closed-form gradients on {len(chosen)} samples, and their relative errors")
     print_table(table)
     for row in table:
         for error, other in ((row.differences, "central differences"), (row.autograd, "torch.autograd")):
-            if not error < TOLERANCE:  # NaN is wrong as well
+            if not error < TOLERANCE:  # NaN fails too
                 raise UserError(
-                    f"{row.name}: the gradient by hand is {error:.1e} away from {other}, allowed are {TOLERANCE:g}; "
-                    "models/steps/reference.py and the loss of training do not agree"
+                    f"{row.name}: the closed-form gradient is {error:.1e} away from {other}, allowed is {TOLERANCE:g}; "
+                    "models/steps/reference.py and the loss of training disagree"
                 )
     print(f"  all are below {TOLERANCE:g}")
 
 
 def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Row]:
-    """Compare the gradients of loss + penalty for each tensor of `mlp`, which is left as it is.
+    """Compare the gradients of loss + penalty for each tensor of `mlp`, which is not changed.
 
-    x (N, n_inputs); y (N,) or (N, n_outputs), as `models.classifier.loss` takes it.
+    x : (N, n_inputs)
+    y : (N,) or (N, n_outputs), as the target's loss takes it
+    options : the penalties to add
+
+    Example
+    -------
+    >>> x, y = torch.tensor([[0.0, 1.0], [1.0, 0.5]]), torch.tensor([0, 1])
+    >>> rows = check(MLP(2, [3], 1, "tanh"), x, y, "binary", Train(l2=0.01))
+    >>> all(row.differences < TOLERANCE and row.autograd < TOLERANCE for row in rows)
+    True
     """
+    target = TARGETS[kind]
     mlp, x = copy.deepcopy(mlp).double(), x.double()
-    y = y.double() if kind == "regression" else y
+    y = y if target.has_classes else y.double()
     z, activations = mlp.with_activations(x)
-    objective = loss(z, y, kind) + penalty(mlp, activations, options)  # what the trainer minimises
+    objective = target.loss(z, y) + penalty(mlp, activations, options)  # what training minimises
     objective.backward()  # type: ignore[no-untyped-call]
     size = 1 + objective.item()
     network = as_reference(mlp)
     factors = Penalties(options.l1, options.l2, options.activity_l1, options.activity_l2)
-    by_hand = reference.gradients(network, x.numpy(), y.numpy(), kind, factors)
-    in_order = [g for layer in zip(by_hand.weights, by_hand.biases, strict=True) for g in layer]
+    closed_form = reference.gradients(network, x.numpy(), y.numpy(), kind, factors)
+    gradients = [g for layer in zip(closed_form.weights, closed_form.biases, strict=True) for g in layer]
     rows = []
-    for (name, parameter), gradient in zip(mlp.named_parameters(), in_order, strict=True):
+    for (name, parameter), gradient in zip(mlp.named_parameters(), gradients, strict=True):
         assert parameter.grad is not None
         tensor = parameter.detach().numpy()  # the network's own array
         quotients = dict(central_differences(network, tensor, x.numpy(), y.numpy(), kind, factors))
@@ -96,7 +106,7 @@ def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Ro
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """One line for each tensor, as `check` gives them."""
+    """Print one line for each tensor."""
     print(f"  {'parameter':<20} {'shape':<14} {'compared':>10} {'central differences':>20} {'autograd':>10}")
     for row in rows:
         compared = f"{row.compared}/{np.prod(row.shape)}"
@@ -104,23 +114,23 @@ def print_table(rows: Sequence[Row]) -> None:
 
 
 def as_reference(mlp: MLP) -> Network:
-    """The network as the reference takes it; its arrays share their memory with `mlp`."""
+    """The network in the form of `models.steps.reference`; its arrays share memory with `mlp`."""
     arrays: list[Array] = [parameter.detach().numpy() for parameter in mlp.parameters()]
-    return Network(arrays[0::2], arrays[1::2], mlp.activation)  # weight and bias take turns
+    return Network(arrays[0::2], arrays[1::2], mlp.activation)  # weight and bias alternate
 
 
 def central_differences(
     network: Network, tensor: Array, x: Array, y: NDArray[Any], kind: Kind, factors: Penalties
 ) -> Iterator[tuple[int, float]]:
-    """Flat index and ∂L/∂θ of up to `COMPARED` entries θ of one of the network's own tensors, drawn at random.
+    """Flat index and ∂L/∂θ of up to `COMPARED` entries θ, drawn at random, of `tensor`, one of the network's own.
 
-    The difference quotient with five points, [8 (L(θ+h) - L(θ-h)) - (L(θ+2h) - L(θ-2h))] / 12h, whose error O(h⁴)
-    allows a step large enough for rounding not to show (Abramowitz & Stegun 25.3.6).
-    An entry with a kink within reach of the smallest step is passed over.
+    The five-point difference quotient, [8 (L(θ+h) - L(θ-h)) - (L(θ+2h) - L(θ-2h))] / 12h, has an error of O(h⁴), which
+    allows a step so large that rounding does not matter (Abramowitz & Stegun 25.3.6).
+    Entries with a kink (of ReLU or |θ|) within reach of the smallest step are skipped.
     """
 
     def at(index: int, value: float) -> tuple[Array, NDArray[np.bool_]]:
-        """Loss and penalty with that entry changed, and the side of every kink on which the network then lies."""
+        """Loss and penalty with one entry changed, and on which side of every kink the network then is."""
         before = tensor.flat[index]
         tensor.flat[index] = value
         _, *hidden, z = reference.forward(network, x)
@@ -136,7 +146,10 @@ def central_differences(
             (far_below, left), (far_above, right) = at(index, value - 2 * h), at(index, value + 2 * h)
             if np.array_equal(left, right):
                 difference = 8 * (at(index, value + h)[0] - at(index, value - h)[0]) - (far_above - far_below)
-                yield int(index), float(difference.sum()) / (12 * h)  # summed last: a large penalty rounds no loss
+                yield (
+                    int(index),
+                    float(difference.sum()) / (12 * h),
+                )  # summed last: a large penalty rounds no loss
                 found += 1
                 break
         if found == COMPARED:
@@ -144,6 +157,12 @@ def central_differences(
 
 
 def relative_error(a: Array, b: Array, rounding: float) -> float:
-    """‖a - b‖ / max(‖a‖, ‖b‖, rounding / TOLERANCE): of norms below the last, rounding alone could fail the check."""
+    """‖a - b‖ / max(‖a‖, ‖b‖, rounding / TOLERANCE); with smaller norms, rounding alone could fail the check.
+
+    Example
+    -------
+    >>> round(relative_error(np.array([3.0, 4.0]), np.array([3.0, 4.5]), ROUNDING), 3)
+    0.092
+    """
     scale = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)), rounding / TOLERANCE)
     return float(np.linalg.norm(a - b)) / scale

@@ -33,7 +33,9 @@ def lines(windows: Windows) -> Iterator[str]:
     Example
     -------
     >>> flute = {"label": "flute", "confidence": 0.75}
-    >>> print(*lines([{"start": 0.0, "end": 1.0} | flute, {"start": 1.0, "end": 2.5, "label": None}]), sep="\n")
+    >>> windows = [{"start": 0.0, "end": 1.0} | flute, {"start": 1.0, "end": 2.5, "label": None}]
+    >>> for line in lines(windows):
+    ...     print(line)
     0:00.00–0:01.00  flute  0.7500
     0:01.00–0:02.50  silence
     """
