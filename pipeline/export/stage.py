@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import bentoml
 import numpy as np
@@ -13,6 +12,7 @@ from models.classifier import Classifier
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract import Features
+from pipeline.report.schema import Report
 from pipeline.run import Run, library_versions, replacing
 from pipeline.task import Task, UserError, digest
 from pipeline.train import weights
@@ -33,7 +33,7 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
     UserError : no valid report of these weights, the gate has not passed, or a check of the graph fails
     """
     classifier, facts = weights.of(run)
-    report = run.json(run.report, "validate")
+    report: Report = run.json(run.report, "validate")
     _check_report(report, run, force)
     features = Features.of(run)
     graph = Graph(classifier)
@@ -53,7 +53,7 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
     return ModelCard.model_validate_json(text)
 
 
-def _check_report(report: dict[str, Any], run: Run, force: bool) -> None:
+def _check_report(report: Report, run: Run, force: bool) -> None:
     """Raise UserError unless the report is of the run's weights and its gate has passed, or is forced."""
     if report["weights"] != weights.file_digest(run):
         raise UserError(f"{run.report}: not the report of these weights; run `percept validate` first")
@@ -71,7 +71,7 @@ def _card(
     tag: bentoml.Tag,
     graph: Graph,
     facts: weights.Facts,
-    report: dict[str, Any],
+    report: Report,
     features: Features,
     checks: dict[str, float],
 ) -> ModelCard:

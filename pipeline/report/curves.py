@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pipeline.report import pictures
+from pipeline.report.schema import Bin, Report
 from pipeline.report.style import (
     BLUE,
     INK,
@@ -46,7 +47,7 @@ def draw(run: Run) -> list[Path]:
     UserError : the run has not been trained or validated
     """
     history = run.json(run.history, "train")
-    report = run.json(run.report, "validate")
+    report: Report = run.json(run.report, "validate")
     inside = _arrays(run.inside)
     folder = run.plots
     with warnings.catch_warnings():
@@ -65,7 +66,7 @@ def draw(run: Run) -> list[Path]:
     return files
 
 
-def _metrics(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _metrics(history: dict[str, Any], report: Report) -> Iterator[tuple[str, Figure]]:
     best_epoch = report.get("training", {}).get("best_epoch")
     for metric in ("loss", "accuracy"):
         if history.get(f"train_{metric}"):
@@ -80,7 +81,7 @@ def _metrics(history: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[
         yield "precision_recall", precision_recall(test["precision_recall"])
 
 
-def _fitted_curve(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _fitted_curve(inside: dict[str, Floats], report: Report) -> Iterator[tuple[str, Figure]]:
     """The curve that a regression of one input gives, and what it is made of."""
     if _has_classes(report) or "axis_1" not in inside or "axis_2" in inside:
         return
@@ -90,7 +91,7 @@ def _fitted_curve(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator
         yield "contributions", pictures.contributions(inside["axis_1"], shares, float(inside["bias"][0]))
 
 
-def _network_pictures(inside: dict[str, Floats], report: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+def _network_pictures(inside: dict[str, Floats], report: Report) -> Iterator[tuple[str, Figure]]:
     """The plane of a network with two inputs, the weights of one on pixels, the clips that one on sound is given."""
     activation = report["task"].get("model", {}).get("activation", "sigmoid")
     if "axis_2" in inside:
@@ -100,25 +101,23 @@ def _network_pictures(inside: dict[str, Floats], report: dict[str, Any]) -> Iter
             yield "units", pictures.units(inside, activation)
     if "weights" in inside:
         yield "weights", pictures.weights(inside["weights"])
+    rate, features = report["sample_rate"], report["task"].get("features", {})
     for i in range(len(report.get("clips", []))):
-        if f"mel_{i}" in inside:
-            features = report["task"]["features"]
-            yield (
-                f"clip-{i + 1:02}",
-                pictures.clip(inside[f"mel_{i}"], inside[f"mfcc_{i}"], report["sample_rate"], features),
-            )
+        if rate is not None and f"mel_{i}" in inside:
+            yield f"clip-{i + 1:02}", pictures.clip(inside[f"mel_{i}"], inside[f"mfcc_{i}"], rate, features)
 
 
-def _mistakes(run: Run, report: dict[str, Any]) -> Iterator[bytes]:
-    """The media of the worst mistakes, as PNG: a spectrogram of a sound, an image enlarged."""
-    for _, array in zip(report.get("mistakes", []), _arrays(run.mistakes).values(), strict=False):
-        if array.ndim == 1:
-            yield png(pictures.spectrogram(array, report["sample_rate"], report["task"]["features"]))
-        else:
+def _mistakes(run: Run, report: Report) -> Iterator[bytes]:
+    """The media of the worst mistakes, as PNG: spectrograms of sounds, images enlarged."""
+    rate = report["sample_rate"]
+    for _, array in zip(report["mistakes"], _arrays(run.mistakes).values(), strict=False):
+        if rate is None:
             yield pictures.enlarged(array)
+        else:
+            yield png(pictures.spectrogram(array, rate, report["task"]["features"]))
 
 
-def _has_classes(report: dict[str, Any]) -> bool:
+def _has_classes(report: Report) -> bool:
     return "accuracy" in report["test"]
 
 
@@ -199,7 +198,7 @@ def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
     return figure
 
 
-def reliability(bins: list[dict[str, Any]]) -> Figure:
+def reliability(bins: list[Bin]) -> Figure:
     """How often answers of a given confidence are right, with 95 % intervals where the report has them; below it, how
     many answers there are."""
     filled = [b for b in bins if b["count"]]

@@ -13,6 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.report import formats
+from pipeline.report.schema import Baseline, Bin, ClassMetrics, Gate, Report
 from pipeline.run import Run, replacing
 
 FIGURES = (
@@ -34,6 +35,12 @@ SIGNIFICANT = 0.05  # p-value below which one classifier counts as better than a
 CONFUSIONS = 5  # pairs of classes that the page names, at most
 
 
+class Rival(Baseline):
+    """The baseline that the page compares the network with; `better` is "network", "baseline", or "" if neither."""
+
+    better: str
+
+
 def write(run: Run) -> Path:
     """Write `run/report.html` from the run's report, history and plots; returns its path.
 
@@ -41,7 +48,7 @@ def write(run: Run) -> Path:
     ------
     UserError : the run has not been trained or validated
     """
-    report = run.json(run.report, "validate")
+    report: Report = run.json(run.report, "validate")
     history = run.json(run.history, "train")
     figures = {name: run.plots / f"{name}.svg" for name in FIGURES}
     page = _template().render(
@@ -50,8 +57,8 @@ def write(run: Run) -> Path:
         # Markup: not escaped again; matplotlib has escaped the text in its SVG
         figures={name: Markup(path.read_text("utf-8")) for name, path in figures.items() if path.exists()},
         learned={name: uri for name in LEARNED if (uri := _data_uri(run.plots / f"{name}.png"))},
-        mistakes=_gallery(run, "mistake", report),
-        clips=_gallery(run, "clip", report),
+        mistakes=_gallery(run, "mistake", len(report["mistakes"])),
+        clips=_gallery(run, "clip", len(report.get("clips", []))),
         search=_search(run),
         metrics=_metrics(report["test"]),
         kept=_kept_epoch(history, report),
@@ -68,7 +75,7 @@ def write(run: Run) -> Path:
     return run.page
 
 
-def headline(report: dict[str, Any]) -> str:
+def headline(report: Report) -> str:
     """The main results in a few lines, for the terminal.
 
     Example
@@ -101,7 +108,7 @@ def headline(report: dict[str, Any]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _verdict(gate: dict[str, Any]) -> str:
+def _verdict(gate: Gate) -> str:
     """The gate's result, with its failed checks, or all of them where none failed."""
     verdict = f"gate {'passed' if gate['passed'] else 'failed'}"
     if not gate["checks"]:
@@ -117,7 +124,7 @@ def _metrics(test: dict[str, Any]) -> dict[str, tuple[str, float]]:
     return {key: (METRICS.get(key, key.replace("_", " ")), value) for key, value in numbers.items()}
 
 
-def _kept_epoch(history: dict[str, Any], report: dict[str, Any]) -> dict[str, float]:
+def _kept_epoch(history: dict[str, Any], report: Report) -> dict[str, float]:
     """The history's values at the epoch whose weights were kept; empty if the history does not have that epoch."""
     best = report.get("training", {}).get("best_epoch")
     if best not in history["epoch"]:
@@ -126,10 +133,10 @@ def _kept_epoch(history: dict[str, Any], report: dict[str, Any]) -> dict[str, fl
     return {key: values[index] for key, values in history.items() if values}
 
 
-def _weakest(test: dict[str, Any]) -> dict[str, Any] | None:
+def _weakest(test: dict[str, Any]) -> ClassMetrics | None:
     """The class with the lowest recall, among those that have test samples."""
-    tested: list[dict[str, Any]] = [c for c in test.get("per_class") or [] if c["recall"] is not None]
-    return min(tested, key=lambda c: c["recall"], default=None)
+    tested: list[ClassMetrics] = [c for c in test.get("per_class") or [] if c["recall"] is not None]
+    return min(tested, key=lambda c: c["recall"] or 0.0, default=None)
 
 
 def _majority(test: dict[str, Any]) -> dict[str, Any] | None:
@@ -141,7 +148,7 @@ def _majority(test: dict[str, Any]) -> dict[str, Any] | None:
     return {"label": label, "share": supports[label] / sum(supports.values())}
 
 
-def _rival(report: dict[str, Any]) -> dict[str, Any] | None:
+def _rival(report: Report) -> Rival | None:
     """The most accurate baseline, with `better`: "network", "baseline", or "" if the difference may be chance.
 
     The rival is the best of several on the test samples themselves, so a lead of its own must be significant at
@@ -150,13 +157,14 @@ def _rival(report: dict[str, Any]) -> dict[str, Any] | None:
     baselines = report.get("baselines") or []
     if not baselines:
         return None
-    rival: dict[str, Any] = max(baselines, key=lambda b: (b["accuracy"], b["p_value"]))
+    rival = max(baselines, key=lambda b: (b["accuracy"], b["p_value"]))
     network_leads = rival["only_network"] > rival["only_baseline"]
     significant = rival["p_value"] < (SIGNIFICANT if network_leads else SIGNIFICANT / len(baselines))
-    return rival | {"better": ("network" if network_leads else "baseline") if significant else ""}
+    better = "network" if network_leads else "baseline"
+    return {**rival, "better": better if significant else ""}
 
 
-def _confusions(report: dict[str, Any]) -> list[dict[str, Any]]:
+def _confusions(report: Report) -> list[dict[str, Any]]:
     """The most frequent wrong answers: `true` and `predicted` class, `count`, and `support` of the true class."""
     matrix, labels = report["test"].get("confusion_matrix") or [], report["labels"]
     pairs = [
@@ -174,7 +182,7 @@ def _errors(test: dict[str, Any]) -> int:
     return sum(sum(row) - row[i] for i, row in enumerate(matrix))
 
 
-def _overconfidence(bins: list[dict[str, Any]]) -> float:
+def _overconfidence(bins: list[Bin]) -> float:
     """Mean confidence minus accuracy over all samples: above 0 if the model is overconfident."""
     filled = [b for b in bins if b["count"]]
     excess: float = sum(b["count"] * (b["confidence"] - b["accuracy"]) for b in filled)
@@ -195,10 +203,9 @@ def _search(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _gallery(run: Run, name: str, report: dict[str, Any]) -> list[str | None]:
-    """Data URIs of `name`-01.png, `name`-02.png, …, for the report's mistakes or clips; None where one is missing."""
-    entries = report.get(f"{name}s", [])
-    return [_data_uri(run.plots / f"{name}-{i:02}.png") for i, _ in enumerate(entries, start=1)]
+def _gallery(run: Run, name: str, n: int) -> list[str | None]:
+    """Data URIs of the pictures `name`-01.png to `name`-n.png; None where one is missing."""
+    return [_data_uri(run.plots / f"{name}-{i:02}.png") for i in range(1, n + 1)]
 
 
 def _data_uri(path: Path) -> str | None:

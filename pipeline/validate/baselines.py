@@ -17,6 +17,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
+from pipeline.report.schema import Baseline
 from pipeline.validate import metrics
 
 LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
@@ -33,7 +34,7 @@ class Rows(NamedTuple):
 
 def baselines(
     training: Rows, validation: Rows, test: Rows, right: NDArray[np.bool_], seed: int, learned: Rows | None = None
-) -> list[dict[str, Any]]:
+) -> list[Baseline]:
     """Fit scikit-learn's logistic regression, SVM with an RBF kernel and random forest, and test each.
 
     C, and γ of the SVM, are the best of four settings by accuracy on the validation rows. Where settings tie, or there
@@ -50,15 +51,12 @@ def baselines(
 
     Returns
     -------
-    For each baseline `name` and `hyperparameters`; `samples`, how many rows it was fitted to, of `available`;
-    `accuracy` with its interval; `log_loss`, None where the model gives no probabilities or gave a true class 0;
-    `seconds` of fitting, the choice of hyperparameters included; `bytes` of the pickled model; `only_network` and
-    `only_baseline`, how many test rows one of the two alone has right, and their `p_value` (`metrics.mcnemar`).
+    one entry for each, see `Baseline`
     """
     available = learned or training
     fitted = _some(available, LIMIT, seed)
     choice = _some(training, CHOICE, seed), _some(validation, CHOICE, seed)
-    results = []
+    results: list[Baseline] = []
     # Threads share the settings and the rows to predict. BLAS has one thread: more would wait for each other, and the
     # order of the sums, hence the model, would depend on their number.
     with ThreadPoolExecutor(os.cpu_count()) as pool, threadpool_limits(1), warnings.catch_warnings():
@@ -68,24 +66,28 @@ def baselines(
             model = _best(pool, settings, *choice).fit(*fitted)
             seconds = time.perf_counter() - started
             hits = _predict(pool, model, test.x) == test.y
-            fit = {"samples": len(fitted.y), "available": len(available.y), "seconds": seconds}
-            results.append({"name": name} | fit | _result(model, test, hits, right))
+            results.append(
+                {
+                    "name": name,
+                    "hyperparameters": _hyperparameters(model),
+                    "samples": len(fitted.y),
+                    "available": len(available.y),
+                    "accuracy": float(hits.mean()),
+                    "accuracy_interval": metrics.interval(int(hits.sum()), len(hits)),
+                    "log_loss": _log_loss(model, test),
+                    "seconds": seconds,
+                    "bytes": len(pickle.dumps(model)),
+                    "only_network": int((right & ~hits).sum()),
+                    "only_baseline": int((hits & ~right).sum()),
+                    "p_value": metrics.mcnemar(right, hits),
+                }
+            )
     return results
 
 
-def _result(model: Any, test: Rows, hits: NDArray[np.bool_], right: NDArray[np.bool_]) -> dict[str, Any]:
-    """What a fitted model is, and what its answers to the test rows are worth beside the network's."""
+def _hyperparameters(model: Any) -> dict[str, Any]:
     parameters = model.get_params()
-    return {
-        "hyperparameters": {key: parameters[key] for key in HYPERPARAMETERS if key in parameters},
-        "accuracy": float(hits.mean()),
-        "accuracy_interval": metrics.interval(int(hits.sum()), len(hits)),
-        "log_loss": _log_loss(model, test),
-        "bytes": len(pickle.dumps(model)),
-        "only_network": int((right & ~hits).sum()),
-        "only_baseline": int((hits & ~right).sum()),
-        "p_value": metrics.mcnemar(right, hits),
-    }
+    return {key: parameters[key] for key in HYPERPARAMETERS if key in parameters}
 
 
 def _settings(x: NDArray[np.float32], seed: int) -> dict[str, list[Any]]:

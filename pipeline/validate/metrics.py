@@ -17,6 +17,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from pipeline.report.schema import Bin, Interval
+
 ECE_BINS = 15  # of equal width; Guo et al. 2017
 
 
@@ -106,7 +108,7 @@ def _binary(score: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def interval(successes: int, trials: int) -> list[float] | None:
+def interval(successes: int, trials: int) -> Interval:
     """95 % confidence interval of a proportion (Wilson 1927), low and high; None without trials.
 
     Example
@@ -141,7 +143,7 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return float(binomtest(only_first, different).pvalue) if different else 1.0
 
 
-def _reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[Bin]:
     """Mean `confidence`, `accuracy` with its 95 % `interval`, and `count` of each bin of confidence with samples."""
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     return [

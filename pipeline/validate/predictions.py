@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
+from pipeline.report.schema import Calibration
 from pipeline.train.weights import Facts
 from pipeline.validate import metrics
 
@@ -37,7 +38,7 @@ class Predictions(ABC):
         """Section `test` of the report."""
 
     @abstractmethod
-    def calibration(self, temperature: float, known_threshold: float | None) -> dict[str, Any] | None:
+    def calibration(self, temperature: float, known_threshold: float | None) -> Calibration | None:
         """Section `calibration` of the report; None where there are no probabilities."""
 
     @abstractmethod
@@ -55,7 +56,7 @@ class ClassPredictions(Predictions):
     def metrics(self) -> dict[str, Any]:
         return metrics.classification(self.outputs, self.y, self.labels)
 
-    def calibration(self, temperature: float, known_threshold: float | None) -> dict[str, Any]:
+    def calibration(self, temperature: float, known_threshold: float | None) -> Calibration:
         return {
             "temperature": temperature,
             "uncalibrated": metrics.calibration(self.uncalibrated, self.y),

@@ -12,6 +12,7 @@ from models.targets import TARGETS
 from pipeline import sources
 from pipeline.extract import Features
 from pipeline.report import curves, page
+from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
 from pipeline.sources.sample import SPLITS
 from pipeline.task import Task, UserError, Validate, parse
@@ -22,7 +23,7 @@ from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from service.errors import MediaError
 
 
-def validate(task: Task, run: Run) -> dict[str, Any]:
+def validate(task: Task, run: Run) -> Report:
     """Judge `run/weights.pt` on the test split; write `report.json`, the arrays behind its figures, and the page.
 
     Returns
@@ -40,7 +41,7 @@ def validate(task: Task, run: Run) -> dict[str, Any]:
     predictions, known = predict(classifier, facts, features)
     test = predictions.metrics() | known
     files = features.file[features.rows("test")].tolist()
-    report = {
+    report: Report = {
         "name": task.name,
         "kind": facts.kind,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -67,7 +68,7 @@ def validate(task: Task, run: Run) -> dict[str, Any]:
     return report
 
 
-def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:
+def gate(test: dict[str, Any], thresholds: Validate) -> Gate:
     """Compare the test metrics with the task's thresholds, `min_…` and `max_…` of a metric.
 
     Returns
@@ -84,7 +85,7 @@ def gate(test: dict[str, Any], thresholds: Validate) -> dict[str, Any]:
     >>> [(check["name"], check["passed"]) for check in result["checks"]]
     [('min_accuracy', True), ('max_ece', False)]
     """
-    checks = []
+    checks: list[Check] = []
     for name, threshold in thresholds.thresholds().items():
         bound, metric = name.split("_", 1)
         if metric not in test:
@@ -112,7 +113,7 @@ def _check(task: Task, features: Features, facts: weights.Facts) -> None:
 
 def _baselines(
     task: Task, features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions
-) -> list[dict[str, Any]]:
+) -> list[Baseline]:
     """Section `baselines`: simpler models on the network's features and splits; empty where the task asks for none."""
     if not task.validate_.baselines:
         return []
@@ -129,7 +130,7 @@ def _baselines(
     return baselines.baselines(training, held_out, judged, predictions.correct(), facts.train["seed"], learned)
 
 
-def _mistakes(predictions: Predictions, files: list[str]) -> list[dict[str, Any]]:
+def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:
     return [
         {
             "file": files[i],
@@ -143,7 +144,7 @@ def _mistakes(predictions: Predictions, files: list[str]) -> list[dict[str, Any]
 
 def _save_media(
     run: Run, classifier: Classifier, features: Features, predictions: Predictions, files: list[str]
-) -> list[dict[str, str]]:
+) -> list[Clip]:
     """Write what needs the decoded samples: example files, the media of the mistakes, the arrays behind the figures.
 
     Returns section `clips` of the report: the clips that figures show, for a network on sound.

@@ -1,0 +1,112 @@
+"""What `report.json` holds: written by `validate`, read by the page, the figures and `export`.
+
+Intervals are the low and high end of the 95 % confidence interval of a proportion, None if nothing was counted. Reports
+of earlier versions lack what is `NotRequired`.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+from models.card import Kind
+
+Interval = list[float] | None
+
+
+class Check(TypedDict):
+    """One threshold of the gate."""
+
+    name: str  # min_… or max_… of a metric
+    value: float
+    threshold: float
+    passed: bool
+
+
+class Gate(TypedDict):
+    """Whether the model may be exported."""
+
+    passed: bool
+    checks: list[Check]
+
+
+class Bin(TypedDict):
+    """Test samples whose confidence lies in one of 15 bins of equal width."""
+
+    confidence: float  # mean
+    accuracy: float
+    interval: NotRequired[Interval]  # of the accuracy
+    count: int
+
+
+class ClassMetrics(TypedDict):
+    """Metrics of one class."""
+
+    label: str
+    support: int  # test samples of this class
+    precision: float | None  # None: no answer was this class
+    precision_interval: Interval
+    recall: float | None  # None: no test sample is of this class
+    recall_interval: Interval
+    f1: float
+
+
+class Baseline(TypedDict):
+    """A simpler model, fitted to the same features."""
+
+    name: str
+    hyperparameters: dict[str, Any]
+    samples: int  # that it was fitted to
+    available: int  # that it could have been fitted to
+    accuracy: float
+    accuracy_interval: Interval
+    log_loss: float | None  # None: no probabilities, or a true class was given 0
+    seconds: float  # of fitting, with the choice of hyperparameters
+    bytes: int  # of the pickled model
+    only_network: int  # test samples that the network alone has right
+    only_baseline: int
+    p_value: float  # McNemar's exact test
+
+
+class Calibration(TypedDict):
+    """How the probabilities were calibrated."""
+
+    temperature: float
+    uncalibrated: dict[str, float]  # log_loss and ece without the temperature
+    known_threshold: float | None  # familiarity from which an input counts as known
+
+
+class Mistake(TypedDict):
+    """A wrong answer to a test sample."""
+
+    file: str
+    label: str
+    predicted: str
+    confidence: float
+
+
+class Clip(TypedDict):
+    """A clip that figures show."""
+
+    file: str
+    label: str
+
+
+class Report(TypedDict):
+    """The whole file."""
+
+    name: str
+    kind: Kind
+    created: str  # ISO 8601, UTC
+    labels: list[str]
+    task: dict[str, Any]  # resolved
+    samples: dict[str, Any]  # train, validation, test: counts; skipped: file and reason; classes: counts of each label
+    model: dict[str, Any]  # layers, parameters
+    training: dict[str, Any]  # epochs, best_epoch, seconds, device
+    test: dict[str, Any]  # metrics by name; see pipeline/validate/metrics.py
+    baselines: NotRequired[list[Baseline]]
+    calibration: NotRequired[Calibration | None]
+    mistakes: list[Mistake]
+    sample_rate: int | None  # Hz; sound only
+    notes: list[str]
+    gate: Gate
+    weights: str  # SHA-256 of weights.pt
+    libraries: dict[str, str]
+    clips: NotRequired[list[Clip]]
