@@ -24,13 +24,13 @@ HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, roughly even on the me
 def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[str, Any]) -> Figure:
     """Mel spectrogram in dB of a mono waveform (T,).
 
-    features : the task's `[features]`; frames and bands are as it says, where it does
+    features : the task's `[features]`, whose frames and bands are used where it sets them
     """
     import librosa  # loads numba: only where a run has sound
 
     names = ("n_fft", "hop_length", "n_mels", "fmin", "fmax")
-    asked = {name: features[name] for name in names if features.get(name) is not None}
-    frames = {"n_fft": 2048, "hop_length": 512, "n_mels": 64, "fmin": 0.0, "fmax": sample_rate / 2} | asked
+    given = {name: features[name] for name in names if features.get(name) is not None}
+    frames = {"n_fft": 2048, "hop_length": 512, "n_mels": 64, "fmin": 0.0, "fmax": sample_rate / 2} | given
     seconds = len(waveform) / sample_rate
     padded = np.pad(waveform, (0, max(0, frames["n_fft"] - len(waveform))))
     power = librosa.feature.melspectrogram(y=padded, sr=sample_rate, **frames)

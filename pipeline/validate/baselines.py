@@ -1,4 +1,4 @@
-"""Baselines: three simpler models on the network's features, to show whether the network is worth having."""
+"""Baselines: three simpler models on the network's features, to show whether the network earns its place."""
 
 import os
 import pickle
@@ -48,10 +48,6 @@ def baselines(
     right : bool (N,), whether the network's answer to each test row is right
     seed : of the forest and of the random rows
     learned : rows of the final fit, if not the training rows alone: those that the network was trained on
-
-    Returns
-    -------
-    one entry for each, see `Baseline`
     """
     available = learned or training
     fitted = _some(available, LIMIT, seed)

@@ -32,7 +32,7 @@ def digits() -> tuple[Rows, Rows, Rows]:
 
 
 def found(parts: tuple[Rows, Rows, Rows], seed: int = 0, **options: Any) -> list[dict[str, Any]]:
-    """The baselines beside a network that has every third test row wrong; without their seconds, which vary."""
+    """The baselines of a network that has every third test row wrong; without their seconds, which vary."""
     right = np.arange(len(parts[2].y)) % 3 > 0
     rows = baselines.baselines(*parts, right, seed, **options)
     assert all(row.pop("seconds") > 0 for row in rows)
@@ -87,7 +87,7 @@ def test_a_seed_gives_the_same_results(judged: list[dict[str, Any]]) -> None:
     assert found(digits()) == judged
 
 
-def test_of_many_rows_some_are_taken(judged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_rows_some_are_drawn(judged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "LIMIT", 200)
     monkeypatch.setattr(baselines, "CHOICE", 100)
     few = found(digits())
@@ -97,7 +97,7 @@ def test_of_many_rows_some_are_taken(judged: list[dict[str, Any]], monkeypatch: 
     assert found(digits(), seed=1) != few
 
 
-def test_without_validation_rows_scikit_learn_s_own_settings_are_taken() -> None:
+def test_without_validation_rows_scikit_learn_s_defaults_are_used() -> None:
     training, validation, test = digits()
     logistic, svm, _ = found((training, Rows(validation.x[:0], validation.y[:0]), test))
     assert logistic["hyperparameters"] == {"C": LogisticRegression().C}
@@ -188,14 +188,14 @@ def page_of(run: Path, values: dict[str, Any], folder: Path) -> str:
 @pytest.mark.parametrize(
     ("network", "baseline", "says"),
     [
-        (20, 3, "The network is worth having: it is better than the SVM"),
-        (3, 20, "The network is not worth having: the SVM is better."),
+        (20, 3, "The network earns its place: it is better than the SVM"),
+        (3, 20, "The network does not earn its place: the SVM is better."),
         (5, 4, "No significant difference between the network and the SVM"),
         (3, 12, "small, but the SVM was chosen as the best of three on the same samples"),  # p = 0.035
         (0, 0, "Both are right on the same samples."),
     ],
 )
-def test_the_page_says_whether_the_network_is_worth_having(
+def test_the_page_says_whether_the_network_earns_its_place(
     run: Path, tmp_path: Path, network: int, baseline: int, says: str
 ) -> None:
     values = read(run)
