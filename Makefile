@@ -8,7 +8,7 @@ export BENTOML_DO_NOT_TRACK = True
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-run: .venv/ready  ## train, validate and export both built-in tasks, then ask the service one digit and one note
+run: .venv/ready  ## train, validate and export both built-in tasks, then send the service one digit and one note
 	$(BIN)/percept run digits
 	$(BIN)/percept run instruments
 	$(BIN)/python -m benchmarks.first_answer
@@ -36,7 +36,7 @@ bench: .venv/ready  ## measure training, sweeps, augmentation, growth, the front
 	$(BIN)/python -m benchmarks.timeline
 	$(BIN)/python -m benchmarks.serving
 
-figures: .venv/ready  ## train what docs/unit.md speaks of and draw its pictures again
+figures: .venv/ready  ## train the examples of docs/unit.md and redraw its pictures
 	docs/figures.sh
 
 clean:  ## remove runs and caches; the virtual environment and the model store stay

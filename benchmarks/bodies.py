@@ -1,4 +1,4 @@
-"""What benchmarks/serving.py sends: pictures of digits, sound, and both forms of the Open Inference Protocol."""
+"""Request bodies of benchmarks/serving.py: a digit, a sound, and both forms of the Open Inference Protocol."""
 
 import io
 import json
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SECONDS = 2  # of sound
-HEADER = "Inference-Header-Content-Length"  # of the JSON before the binary data
+HEADER = "Inference-Header-Content-Length"  # length of the JSON before the binary data
 
 
 def body(kind: str, runs: Path) -> dict[str, Any]:
-    """`content`, `files` and `headers` of a POST of this kind, as httpx takes them, made of the samples in `runs`."""
+    """`content`, `files` and `headers` of a POST of this kind, for httpx, made from the samples in `runs`."""
     name, _, n = kind.partition("-")
     match name:
         case "raw":
@@ -42,8 +42,8 @@ def body(kind: str, runs: Path) -> dict[str, Any]:
     raise ValueError(kind)
 
 
-def right(kind: str, answer: httpx.Response) -> bool:
-    """Whether the answer holds what was asked for: of pictures, their labels."""
+def correct(kind: str, answer: httpx.Response) -> bool:
+    """Whether the answer is complete, and for pictures has the right labels."""
     name, _, n = kind.partition("-")
     if name == "wav":
         return "label" in answer.json()
@@ -62,13 +62,13 @@ def picture(runs: Path, digit: int = 7) -> Path:
 
 
 def pictures(runs: Path, n: int) -> NDArray[np.uint8]:
-    """uint8 (n, 28, 28): the sample of each digit, over and over."""
+    """uint8 (n, 28, 28): one sample of each digit, repeated."""
     ten = np.stack([np.asarray(Image.open(picture(runs, digit))) for digit in range(10)])
     return ten[np.arange(n) % 10]
 
 
 def sound(runs: Path) -> bytes:
-    """A sample of `instruments` as a WAV file of SECONDS, repeated to that length."""
+    """A sample of `instruments`, repeated to a WAV file of SECONDS."""
     file = io.BytesIO()
     with wave.open(str(runs / "instruments/samples/violin.wav")) as sample, wave.open(file, "wb") as longer:
         longer.setparams(sample.getparams())

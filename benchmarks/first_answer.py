@@ -1,9 +1,9 @@
-"""Start the service on the model store, ask it one digit and one note, and say how long each answer took.
+"""Time until the service is ready, and of its answers to one digit and one note. Takes a few seconds.
 
     python -m benchmarks.first_answer [--runs runs]
 
-Sends one sample of the test split that `percept validate` has kept for each sense: the first answer of the process
-(nothing warmed up by an earlier request), and the median of 50 more.
+Starts the service on the model store, and sends it one test sample of each task, from those that `percept validate`
+has saved: the first request of the process, which no earlier one has warmed up, and the median of 50 more.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     runs = parser.parse_args().runs
     if missing := [name for name in TASKS if not (runs / name / "samples").is_dir()]:
-        sys.exit(f"{runs / missing[0]}: not there yet; run `percept run {missing[0]}` first")
+        sys.exit(f"{runs / missing[0]}: does not exist; run `percept run {missing[0]}` first")
     home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
     with serving(home) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         print(f"service ready after {server.seconds:.1f} s at {server.url}")

@@ -1,11 +1,11 @@
-"""Time of the features of sound beside librosa: the exported graph, and the extraction of 1,200 notes.
+"""Time to compute the features of sound, beside librosa: in the exported graph, and when 1,200 notes are extracted.
 
     python -m benchmarks.frontend [--notes PERCEPT_DATA/notes]
 
-The peer is librosa as its users write it: `librosa.feature.mfcc` of the pre-emphasised waveform, and the same
-statistics of it in NumPy. Clips are notes, repeated to their length. One thread each, except for the extraction, where
-percept has its threads and librosa has joblib's processes, as many as there are cores. The ways take turns, and the
-best time of each counts.
+The peer is librosa as its users would write it: `librosa.feature.mfcc` of the pre-emphasised waveform, and the same
+statistics of the coefficients in NumPy. Clips are notes, repeated to the wanted length. Each has one thread, except in
+the extraction, where percept uses its threads and librosa joblib's processes, one per core. The two alternate, and the
+best time of each counts. Takes about two minutes on two cores.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from service.media.limits import Limits
 
 SECONDS = (2, 0.1, 0.5, 1, 5, 10, 30, 60)
 BATCH = 16
-TIME = 1.0  # seconds that each way has, at least
-CALLS = 5  # of a way, one after the other
+TIME = 1.0  # seconds that each function is timed for, at least
+CALLS = 5  # of a function in a row
 
 Clip = NDArray[np.float32]
 
@@ -49,16 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--notes", type=Path, default=Path(os.environ.get("PERCEPT_DATA", ".")) / "notes")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", UserWarning)  # librosa's, of clips shorter than a frame
+    warnings.simplefilter("ignore", UserWarning)  # librosa's, about clips shorter than a frame
     torch.set_num_threads(1)
-    threadpool_limits(1)  # of NumPy's products
+    threadpool_limits(1)  # of NumPy's matrix products
     front = build(load("instruments").features.model_dump())
     assert isinstance(front, Mfcc)
     peer = Librosa(front)
     files = [file.read_bytes() for file in sorted(arguments.notes.glob("*/*")) if file.is_file()]
     notes = [decode_audio(data, front.sample_rate, Limits()) for data in files]
     if not notes:
-        print(f"no notes in {arguments.notes}: noise instead, and no extraction")
+        print(f"no notes in {arguments.notes}: timing noise instead, without the extraction")
         notes = [np.random.default_rng(0).standard_normal(60 * front.sample_rate, np.float32) / 10]
     graphs(front, peer, np.concatenate(notes[:: max(1, len(notes) // 60)]))
     if files:
@@ -94,7 +94,7 @@ class Librosa:
 
 
 def pooled(values: NDArray[Any], level: NDArray[Any], silence_db: float) -> NDArray[Any]:
-    """What `models.frontend.pool` says it computes, of values (M, frames) and levels (frames,), in plain NumPy."""
+    """The pooled features of `models.mfcc` in plain NumPy, from values (M, frames) and levels (frames,)."""
     active = level >= -silence_db
     heard, loud = values[:, active], level[active]
     weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
@@ -112,7 +112,7 @@ def pooled(values: NDArray[Any], level: NDArray[Any], silence_db: float) -> NDAr
 
 
 def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
-    """Print the times of the exported graph, cut after the MFCC and after the pooling, and of librosa."""
+    """Print the times of the exported graph, cut after the MFCC and after the pooling, and those of librosa."""
     standardize, mlp = Standardize(front.n_features), MLP(front.n_features, [1], 2, "relu")
     model = to_onnx(Graph(Classifier(front, standardize, mlp, "multiclass")))
     nodes = model.graph.node
@@ -138,7 +138,7 @@ def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
 
 
 def session(model: onnx.ModelProto, output: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """What computes `output` of the graph from clips (N, T), with the options of the service."""
+    """A function that computes `output` of the graph from clips (N, T), with the session options of the service."""
     cut = onnx.utils.Extractor(model).extract_model(["audio"], [output])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -153,7 +153,7 @@ def session(model: onnx.ModelProto, output: str) -> Callable[[NDArray[np.float32
 
 
 def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]) -> None:
-    """Print the times of the features of all notes, decoded before and from their files."""
+    """Print the times of the features of all notes, from decoded clips and from files."""
     workers = joblib.Parallel(n_jobs=-1)
     rate, limits = front.sample_rate, Limits()
 
@@ -168,32 +168,32 @@ def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]
     def librosa_from_file(data: bytes) -> NDArray[Any]:
         return peer(decode_audio(data, rate, Limits()))
 
-    ways: dict[str, Callable[[], Any]] = {
+    measured: dict[str, Callable[[], Any]] = {
         "decoding and resampling": lambda: percept(lambda i: decoded(files[i])),
         "features, percept": lambda: percept(lambda i: features(notes[i])),
         "features, librosa with joblib": lambda: workers(joblib.delayed(peer)(clip) for clip in notes),
         "both, percept": lambda: percept(lambda i: features(decoded(files[i]))),
         "both, librosa with joblib": lambda: workers(joblib.delayed(librosa_from_file)(data) for data in files),
     }
-    times = best_of(*ways.values(), calls=1)
+    times = best_of(*measured.values(), calls=1)
     print(f"{len(notes)} notes, {sum(map(len, notes)) / rate:.0f} s of sound, {os.cpu_count()} cores")
-    for name, seconds in zip(ways, times, strict=True):
+    for name, seconds in zip(measured, times, strict=True):
         print(f"{name:<32}{seconds:>7.2f} s")
     print(f"librosa / percept: features {times[2] / times[1]:.2f}, from files {times[4] / times[3]:.2f}")
 
 
-def best_of(*ways: Callable[[], Any], calls: int = CALLS) -> list[float]:
-    """Shortest time in seconds of each way. They take turns of some calls, so that each finds the cache as it leaves it
-    itself, until each has had TIME; three turns at least."""
-    best, total, turns = [np.inf] * len(ways), [0.0] * len(ways), 0
-    while turns < 3 or min(total) < TIME:
-        for i, way in enumerate(ways):
+def best_of(*functions: Callable[[], Any], calls: int = CALLS) -> list[float]:
+    """Shortest time in seconds of each function. They alternate, after several calls in a row, so that each finds its
+    own data in the cache; at least three rounds, and TIME for each."""
+    best, total, rounds = [np.inf] * len(functions), [0.0] * len(functions), 0
+    while rounds < 3 or min(total) < TIME:
+        for i, function in enumerate(functions):
             for _ in range(calls):
                 started = time.perf_counter()
-                way()
+                function()
                 seconds = time.perf_counter() - started
                 best[i], total[i] = min(best[i], seconds), total[i] + seconds
-        turns += 1
+        rounds += 1
     return best
 
 

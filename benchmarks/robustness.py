@@ -1,10 +1,10 @@
-"""How often an answer stays the same when a recording is louder, longer, noisier, or coded in another way.
+"""How often an answer stays the same when a recording is louder, longer, noisier, or encoded differently.
 
     python -m benchmarks.robustness [--run runs/instruments] [--data PERCEPT_DATA/notes]
 
-Every recording of the test split is decoded at its own rate, changed, written as a real file and given to the predictor
-of the service, bytes in, label out. Agreement is with the answer to the unchanged recording as 32-bit WAV; accuracy is
-by the label. A condition that moves few answers keeps the accuracy; one that moves many, and it too, is a defect.
+Every recording of the test split is decoded at its own rate, changed, written as a file and classified by the service's
+predictor, from bytes to label. Agreement is with the answer to the unchanged recording as 32-bit WAV, accuracy is with
+the true label. There is no peer. Takes a minute or two for 174 notes on two cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LEVELS = {  # libsndfile's compression level for kbit/s of a mono file
     ("OGG", 128): 0.1, ("OGG", 64): 0.6, ("MP3", 128): 0.65, ("MP3", 64): 0.88,
 }  # fmt: skip
 CODECS = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
-BLOCK = 1 << 15  # samples written at a time: at once, libsndfile's Vorbis encoder overflows the stack
+BLOCK = 1 << 15  # samples written at a time: with more, libsndfile's Vorbis encoder overflows the stack
 
 Sound = NDArray[np.float32]  # (T,) or (T, channels)
 
@@ -42,21 +42,23 @@ Sound = NDArray[np.float32]  # (T,) or (T, channels)
 class Recording:
     sound: NDArray[np.float32]  # (T,), mono
     rate: int  # Hz
-    seed: int  # of noise
+    seed: int  # of the noise
 
 
-Condition = Callable[[Recording], bytes]  # → a file
+Condition = Callable[[Recording], bytes]  # a recording → the changed file
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/instruments"), help="its model and its test split")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/instruments"), help="run with the model and the test split"
+    )
     default = Path(os.environ.get("PERCEPT_DATA", ".")) / "notes"
-    parser.add_argument("--data", type=Path, default=default, help="the folder that the run was trained on")
+    parser.add_argument("--data", type=Path, default=default, help="recordings that the run was trained on")
     arguments = parser.parse_args()
     graph = arguments.run / "model.onnx"
     if not graph.is_file():
-        sys.exit(f"{graph}: not there yet; run `percept run instruments --data {arguments.data}` first")
+        sys.exit(f"{graph}: does not exist; run `percept run instruments --data {arguments.data}` first")
     predictor = Predictor(graph)
     features = Features.load(arguments.run / "features.npz")
     rows = np.flatnonzero(features.rows("test"))
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def conditions() -> dict[str, Condition]:
-    """Name → what makes a changed file of a recording."""
+    """Name of each condition → the function that makes a changed file of a recording."""
     table: dict[str, Condition] = {
         "WAV, 16 bit": lambda r: encoded(r.sound, r.rate, "WAV", "PCM_16"),
         "WAV, 24 bit": lambda r: encoded(r.sound, r.rate, "WAV", "PCM_24"),
@@ -112,13 +114,13 @@ def conditions() -> dict[str, Condition]:
 
 
 def read(path: Path, seed: int) -> Recording:
-    """A file as it is, the mean of its channels."""
+    """A file at its own sampling rate, as the mean of its channels."""
     sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return Recording(sound.mean(axis=1), rate, seed)
 
 
 def answer(predictor: Predictor, data: bytes) -> str:
-    """The label, or the reason why there is none."""
+    """The label, or the reason for refusing the file."""
     try:
         return str(predictor.answer(data, Limits())["label"])
     except MediaError as error:
@@ -130,7 +132,7 @@ def share(found: list[str], expected: list[str]) -> float:
 
 
 def encoded(sound: Sound, rate: int, format: str = "WAV", subtype: str | None = "FLOAT", **options: Any) -> bytes:
-    """`sound` as a file, of the usual subtype for None; but in float, what is too loud is clipped."""
+    """`sound` as a file; None is the format's default subtype. Except in float, values beyond [-1, 1] are clipped."""
     stream, channels = io.BytesIO(), 1 if sound.ndim == 1 else sound.shape[1]
     with soundfile.SoundFile(stream, "w", rate, channels, subtype, format=format, **options) as file:
         for start in range(0, len(sound), BLOCK):
@@ -139,7 +141,7 @@ def encoded(sound: Sound, rate: int, format: str = "WAV", subtype: str | None = 
 
 
 def compressed(recording: Recording, format: str, kilobits: int) -> bytes:
-    """The recording as OGG Vorbis or MP3 of that bit rate, of Vorbis on the average."""
+    """The recording as MP3 of that bit rate, or as OGG Vorbis of that average bit rate."""
     options: dict[str, Any] = {"compression_level": LEVELS[format, kilobits]}
     if format == "MP3":
         options["bitrate_mode"] = "CONSTANT"
@@ -147,13 +149,13 @@ def compressed(recording: Recording, format: str, kilobits: int) -> bytes:
 
 
 def apart(recording: Recording) -> Sound:
-    """The sound as two microphones hear it, (T, 2): one of them 0.5 ms later, at half the amplitude."""
+    """The sound at two microphones, (T, 2): at the second 0.5 ms later and with half the amplitude."""
     late = round(0.0005 * recording.rate)
     return np.stack([recording.sound, np.pad(recording.sound, (late, 0))[: len(recording.sound)] / 2], 1)
 
 
 def padded(recording: Recording, before: float, after: float, amplitude: float) -> bytes:
-    """Seconds of silence around the sound; with an `amplitude`, relative to its peak, of white noise instead."""
+    """With seconds of silence around the sound, or of white noise at an `amplitude` relative to the peak."""
     rng, sound = np.random.default_rng(recording.seed), recording.sound
     deviation = np.float32(amplitude * np.abs(sound).max())
     ends = [deviation * rng.standard_normal(round(s * recording.rate), np.float32) for s in (before, after)]
@@ -161,8 +163,8 @@ def padded(recording: Recording, before: float, after: float, amplitude: float) 
 
 
 def noisy(recording: Recording, colour: int, decibels: float) -> bytes:
-    """With noise whose power falls with the frequency to the power of `colour`: 0 is white, 1 is pink. It lies that far
-    below the mean power of the sound, and reaches up to half the sampling rate."""
+    """With noise of power 1 / frequency ** `colour` (0 is white, 1 is pink), up to half the sampling rate, that many
+    `decibels` below the mean power of the sound."""
     n = len(recording.sound)
     size = scipy.fft.next_fast_len(n, real=True)
     spectrum = scipy.fft.rfft(np.random.default_rng(recording.seed).standard_normal(size, np.float32))

@@ -1,10 +1,10 @@
-"""Seconds of an epoch in memory, from the file, and on a Ray cluster of one and of two workers on this machine.
+"""Seconds per epoch: in memory, from the file, and on a Ray cluster of one or two workers on this machine.
 
     python -m benchmarks.scale_training
 
-60,000 × 784 random features and 10 classes, 100 hidden units, Adam, as `percept train` trains them; one in a hundred
-is a validation sample. The best of all epochs but the first. A worker is a node of one CPU; the machine should have as
-many.
+`percept train` on 60,000 × 784 random features, 10 classes, 100 hidden units, Adam; one sample in a hundred is for
+validation. The best of all epochs except the first. Each worker is a node with one CPU, so the machine should have two.
+There is no peer. Takes about two minutes.
 """
 
 import io
@@ -28,7 +28,7 @@ SAMPLES, EPOCHS = 60_000, 9
 
 
 def main() -> None:
-    print(f"{os.cpu_count()} cores; seconds of an epoch")
+    print(f"{os.cpu_count()} cores; seconds per epoch")
     print(f"{'batch':<28}{'100':>8}{'1000':>8}")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)

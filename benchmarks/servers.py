@@ -1,4 +1,4 @@
-"""The servers of benchmarks/serving.py: their environments, their commands, their processes."""
+"""The servers of benchmarks/serving.py: environments, commands, processes."""
 
 import os
 import shutil
@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.serving import stop
 
 PEERS = Path(__file__).parent / "peers"
-PATIENCE = 60  # seconds until a server answers
-SOUNDS = "sounds.onnx"  # file name of the MLP that the peer has for sound
-FEATURES, HIDDEN, CLASSES = 80, 256, 13  # of it
+PATIENCE = 60  # seconds for a server to give its first answer
+SOUNDS = "sounds.onnx"  # file name of the MLP that the FastAPI peer uses for sound
+FEATURES, HIDDEN, CLASSES = 80, 256, 13  # sizes of that MLP
 
 
 class NotMeasured(Exception):
@@ -29,7 +29,7 @@ class NotMeasured(Exception):
 
 
 def train(name: str, home: Path) -> None:
-    """Puts the model of this name into the store of `home`, and its run into `home/runs`, unless it is there."""
+    """Train this task into `home/runs`, and its model into the store of `home`, unless that has been done."""
     runs = home / "runs"
     if not (runs / name / "model.onnx").exists():
         options = ("--set", "augment.copies=0", "--set", "validate.baselines=false") if name == "instruments" else ()
@@ -38,7 +38,7 @@ def train(name: str, home: Path) -> None:
 
 
 def mlp() -> onnx.ModelProto:
-    """An MLP of random weights, float32 (N, 80) → probabilities (N, 13): its answers are wrong, its time is right."""
+    """An MLP with random weights, float32 (N, 80) → probabilities (N, 13): only its time matters."""
     nodes = [
         helper.make_node("Gemm", ["features", "w1", "b1"], ["z"]),
         helper.make_node("Relu", ["z"], ["hidden"]),
@@ -48,14 +48,14 @@ def mlp() -> onnx.ModelProto:
     shapes = {"w1": (FEATURES, HIDDEN), "b1": (HIDDEN,), "w2": (HIDDEN, CLASSES), "b2": (CLASSES,)}
     rng = np.random.default_rng(0)
     constants = [numpy_helper.from_array(np.float32(rng.normal(size=size)), key) for key, size in shapes.items()]
-    taken = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", FEATURES])
-    given = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", CLASSES])
-    graph = helper.make_graph(nodes, "sounds", [taken], [given], constants)
+    input_ = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", FEATURES])
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", CLASSES])
+    graph = helper.make_graph(nodes, "sounds", [input_], [output], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def environment(peer: str, cache: Path) -> Path:
-    """The Python of the peer's virtual environment in `cache`, made anew when its pins are others.
+    """The Python of the peer's virtual environment in `cache`, which is made again when its pins have changed.
 
     Raises NotMeasured if it cannot be made.
     """
@@ -74,7 +74,7 @@ def environment(peer: str, cache: Path) -> Path:
 
 
 def command(server: str, python: Path, port: int) -> list[str]:
-    """How its users start it, on `port`, with one worker."""
+    """The command by which its users start it, on `port`, with one worker."""
     match server:
         case "percept":
             return [str(python), "-m", "bentoml", "serve", ".", "--port", str(port), "--host", "127.0.0.1"]
@@ -93,10 +93,10 @@ def command(server: str, python: Path, port: int) -> list[str]:
 def running(
     server: str, path: str, body: dict[str, Any], *, repository: Path, home: Path, cache: Path, cores: set[int]
 ) -> Iterator[tuple[str, float]]:
-    """A server on `cores` until the block ends: its address, and the seconds from its start to its first answer to a
-    POST of `body` to `path`.
+    """Run a server on `cores` until the block ends: its address, and the seconds from its start to its first answer to
+    a POST of `body` to `path`.
 
-    Raises NotMeasured if it gives none.
+    Raises NotMeasured if there is no answer.
     """
     python = Path(sys.executable) if server == "percept" else environment(server, cache)
     onnx.save(mlp(), home / SOUNDS)
@@ -135,7 +135,7 @@ def running(
 
 
 def _answers(url: str, body: dict[str, Any]) -> bool:
-    """Raises NotMeasured at an answer that waiting will not mend."""
+    """Whether the server gives an answer. Raises NotMeasured for an error that will not go away by waiting."""
     try:
         answer = httpx.post(url, timeout=PATIENCE, **body)
     except httpx.TransportError:

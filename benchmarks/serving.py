@@ -1,23 +1,25 @@
-"""Requests a second and latency of the service beside its peers: the same pictures, sound and ONNX file, in one run.
+"""Requests per second and latency of the service, beside FastAPI, LitServe, BentoML and MLServer.
 
     python -m benchmarks.serving [--only NAME …] [--seconds 4] [--rounds 2] [--repository DIR]
 
-Each peer of `benchmarks/peers/` is written as its users would write it, has one worker, ONNX Runtime and an environment
-of its own, which the first run makes in `~/.cache/percept/peers`. Each logs requests as it does by default.
-MLServer works in its main process, without the process for each worker that it has by default.
+All serve the same pictures, sound and ONNX file in one run. Each peer in `benchmarks/peers/` is written as its users
+would write it, with one worker, ONNX Runtime, its default request log, and an environment of its own, which the first
+run creates in `~/.cache/percept/peers`. MLServer runs inference in its main process, instead of its default of one
+process per worker.
 
-Servers have the first core, the load generator has the last: wrk, one thread (`apt-get install wrk`). The cases take
-turns, each after a second of warming up, and the best round of each counts: other work on the machine only ever takes
-requests away. Before that every answer is checked once.
+The servers run on the first core, the load generator on the last: wrk with one thread (`apt-get install wrk`). Every
+answer is checked once. Then the cases alternate, each after a second of warm-up, and the best round of each counts,
+since other work on the machine can only make it slower. Takes about five minutes, plus the installations and two
+trainings of the first run.
 
     raw          a PNG of a digit, 28 × 28, as the body
     form         the same in a field of multipart/form-data
-    wav          two seconds of a note, 16 bit, 22,050 Hz, as the body; the peer has librosa's 40 MFCC, their means and
-                 deviations, and an MLP of random weights
-    json-N       N pictures in JSON of the Open Inference Protocol
-    binary-N     N pictures as its binary extension has them, answered in binary
+    wav          two seconds of a note, 16 bit, 22,050 Hz, as the body; the peer computes librosa's 40 MFCC, their
+                 means and deviations, and an MLP with random weights
+    json-N       N pictures as JSON of the Open Inference Protocol
+    binary-N     N pictures in its binary extension, answered in binary
 
-Seconds to the first answer are from the start of the process to an answer to the first of its cases.
+Seconds to the first answer count from the start of the process, for the first of the server's cases.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from typing import Any
 import httpx
 
 from benchmarks import servers
-from benchmarks.bodies import body, right
+from benchmarks.bodies import body, correct
 
 ROOT = Path(__file__).parent.parent
 CACHE = Path.home() / ".cache/percept"
@@ -55,7 +57,7 @@ CASES = {  # server and body: path
     "mlserver json-64": INFER,
     "percept binary-256": INFER,
 }
-RATIOS = (  # of ours to theirs, and what it is meant to be at least
+RATIOS = (  # percept's case, the peer's, and the target for the ratio of their rates, at least
     ("percept raw", "fastapi raw", 1.0),
     ("percept raw", "bentoml form", 5.0),
     ("percept form", "bentoml form", None),
@@ -66,21 +68,21 @@ RATIOS = (  # of ours to theirs, and what it is meant to be at least
     ("percept json-64", "mlserver json-64", 3.0),
 )
 FASTEST, PICTURES = "percept binary-256", 200_000  # pictures a second, at least
-SPREAD = 5  # of the 99th percentile to the median, at most
+SPREAD = 5  # target for p99 / p50, at most
 
 
 @dataclass
 class Result:
     requests: int
     seconds: float
-    failed: int  # answers of 400 and more, and connections that broke
-    p50: float  # milliseconds, as the others
+    failed: int  # answers with a status of 400 or more, and broken connections
+    p50: float  # milliseconds, like the others
     p90: float
     p99: float
 
     @property
     def rate(self) -> float:
-        """Good answers a second."""
+        """Successful answers per second."""
         return (self.requests - self.failed) / self.seconds
 
 
@@ -89,15 +91,17 @@ Results = dict[tuple[str, int], Result]  # by case and connections
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="cases that have this in their name")
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="only cases whose name contains this")
+    parser.add_argument("--seconds", type=int, default=4, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--repository", type=Path, default=ROOT, help="the percept to measure")
-    parser.add_argument("--home", type=Path, default=CACHE / "serving", help="BENTOML_HOME; filled when empty")
-    parser.add_argument("--no-pin", action="store_true", help="servers and generator have every core")
+    parser.add_argument("--repository", type=Path, default=ROOT, help="checkout of percept to measure")
+    parser.add_argument(
+        "--home", type=Path, default=CACHE / "serving", help="BENTOML_HOME; if it is empty, models are trained first"
+    )
+    parser.add_argument("--no-pin", action="store_true", help="let the servers and wrk use every core")
     arguments = parser.parse_args()
     if not shutil.which("wrk"):
-        print("not measured: wrk is not there (Debian: apt-get install wrk)")
+        print("not measured: wrk is not installed (Debian: apt-get install wrk)")
         return
     home, repository = arguments.home.resolve(), arguments.repository.resolve()
     cases = {case: path for case, path in CASES.items() if any(name in case for name in arguments.only)}
@@ -123,7 +127,7 @@ def main() -> None:
 
 
 def started(stack: ExitStack, names: set[str], options: dict[str, Any]) -> dict[str, str]:
-    """Starts the servers of these names one after the other, and says how soon each answers; their addresses."""
+    """Start these servers one after the other and print how soon each answers; server → address."""
     urls = {}
     print("seconds to the first answer")
     for case, path in CASES.items():
@@ -140,20 +144,20 @@ def started(stack: ExitStack, names: set[str], options: dict[str, Any]) -> dict[
 
 
 def served(case: str, request: httpx.Request) -> bool:
-    """Whether the request is answered, and rightly; says so if not."""
+    """Whether the request gets a correct answer; prints why not."""
     with httpx.Client(timeout=30) as client:
         answer = client.send(request)
     if not answer.is_success:
         print(f"{case}: not served, {answer.status_code} {answer.text[:200]}")
         return False
-    if not right(case.split()[1], answer):
-        print(f"{case}: a wrong answer, {answer.text[:200]}")
+    if not correct(case.split()[1], answer):
+        print(f"{case}: wrong answer, {answer.text[:200]}")
         return False
     return True
 
 
 def measured(posts: dict[str, httpx.Request], seconds: int, rounds: int, cores: set[int]) -> Results:
-    """The best of `rounds` turns of each case."""
+    """The best of `rounds` measurements of each case."""
     results: Results = {}
     for _ in range(rounds):
         for case, request in posts.items():
@@ -193,12 +197,12 @@ def table(results: Results) -> None:
 
 
 def samples(case: str) -> int:
-    """In each request."""
+    """Samples in each request."""
     return int(case.partition("-")[2] or 1)
 
 
 def compare(results: Results) -> None:
-    """Prints the ratios that can be, and what they are meant to be."""
+    """Print the ratios of the measured cases, beside their targets."""
     print(f"\n{'requests/s':44}" + "".join(f"{f'{n} conn.':>10}" for n in CONNECTIONS))
     for ours, theirs, target in RATIOS:
         if (ours, 1) in results and (theirs, 1) in results:

@@ -1,10 +1,11 @@
-"""Time of a cross-validated grid search beside scikit-learn's GridSearchCV: same grid, folds, epochs and features.
+"""Time of a cross-validated grid search, beside scikit-learn's GridSearchCV: same grid, folds, epochs and features.
 
     python -m benchmarks.sweep [--epochs 150]
 
 3 learning rates × 4 penalties × 5 folds on the embedded notes of `instruments`: 60 networks 485-256-13, sigmoid, Adam,
-batches of 50. Ours also evaluates every network on its held-out part after every epoch. The bound is what 60 networks'
-matrix products alone would take if every core did them at the speed of its largest ones.
+batches of 50. percept also evaluates every network on its held-out fold after every epoch. The bound is the time that
+the matrix products of the 60 networks would take if every core did them at the speed of its largest ones. Takes more
+than two minutes on two cores.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from pipeline.run import Run
 from pipeline.task import Task
 from pipeline.threads import threads
 
-# What scikit-learn's network does too: no noise, no schedule, no varied copies.
+# Only what scikit-learn's network has too: no noise, no schedule, no varied copies.
 PLAIN = (
     "augment.copies=0", "model.hidden=[256]", "model.activation=sigmoid", "model.init=default",
     "train.batch_size=50", "train.noise=0", "train.mix=0", "train.schedule=constant",
@@ -55,7 +56,7 @@ def main() -> None:
     fold = [tune.assign_fold(features.digest[row], base.tune.folds, base.data.seed) for row in kept]
     network = MLPClassifier(
         base.model.hidden, activation="logistic", batch_size=base.train.batch_size, random_state=0,
-        max_iter=epochs, tol=0, n_iter_no_change=epochs,  # as many epochs as ours
+        max_iter=epochs, tol=0, n_iter_no_change=epochs,  # exactly as many epochs
     )  # fmt: skip
     grid = GridSearchCV(
         make_pipeline(StandardScaler(), network),
@@ -63,7 +64,7 @@ def main() -> None:
         cv=PredefinedSplit(fold), n_jobs=os.cpu_count(), refit=False,
     )  # fmt: skip
     warnings.simplefilter("ignore", ConvergenceWarning)
-    os.environ["PYTHONWARNINGS"] = "ignore"  # in its processes too
+    os.environ["PYTHONWARNINGS"] = "ignore"  # in joblib's processes too
     started = time.perf_counter()
     grid.fit(features.x[kept], features.y[kept])
     theirs = time.perf_counter() - started
@@ -86,7 +87,7 @@ def _with(base: Task, changed: dict[str, float]) -> Task:
 
 
 def _speed() -> float:
-    """Floating-point operations a second of all cores on a large product."""
+    """Floating-point operations per second of all cores in a large matrix product."""
     a, b, out = torch.randn(2048, 2048), torch.randn(2048, 2048), torch.empty(2048, 2048)
     seconds = []
     with threads(torch.get_num_threads()):

@@ -1,10 +1,10 @@
-"""Ask the service for the timelines of ten-minute recordings, and say how fast it answers and what memory that takes.
+"""Time and memory of the service for timelines of ten-minute recordings.
 
     python -m benchmarks.timeline [--runs runs] [--minutes 10]
 
-The recordings are synthesised notes, one after the other, at 44,100 Hz, in four formats, mono and stereo. Seconds are
-the best of three: those of decoding, resampling and the graph in this process, and those of a whole request to the
-service.
+The recordings are synthesised notes in sequence at 44,100 Hz, in four formats, mono and stereo. Times are the best of
+three: of decoding, resampling and the graph in this process, and of a whole request to the service. There is no peer.
+Takes a minute or two.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     graph = arguments.runs / "instruments" / "model.onnx"
     if not graph.is_file():
-        sys.exit(f"{graph}: not there yet; run `percept run instruments` first")
+        sys.exit(f"{graph}: does not exist; run `percept run instruments` first")
     predictor = Predictor(graph)
     rate, limits = predictor.card.input.sample_rate, Limits()
     assert rate is not None
@@ -65,7 +65,7 @@ def main() -> None:
                 f"{format:<5}{('mono', 'stereo')[channels - 1]:<8}{len(data) / 1e6:>8.1f}{decode:>8.2f}"
                 f"{resample:>10.2f}{inference:>8.2f}{request:>8.2f}{seconds / request:>13.0f}"
             )
-        print(f"worker: {before:.0f} MB resident before, {peak_mb(worker):.0f} MB at the most")
+        print(f"worker: {before:.0f} MB resident before, {peak_mb(worker):.0f} MB at peak")
 
 
 def concert(seconds: float) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ def concert(seconds: float) -> NDArray[np.float32]:
 
 
 def best(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """The shortest time in seconds that `work` takes, and its result."""
+    """The shortest time of `work` in seconds, and its result."""
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()

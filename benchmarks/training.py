@@ -1,11 +1,12 @@
-"""Time per epoch of the trainer beside its peers: the same network, optimiser, batches and evaluation, in one run.
+"""Time per epoch of percept's trainers, beside scikit-learn, Keras and the usual PyTorch loop.
 
     python -m benchmarks.training [--data FOLDER] [--epochs 5]
 
-784-100-10, sigmoid, Adam, batches of 100, trained on the 60,000 digits of MNIST and evaluated on its 10,000 test digits
-after every epoch (`FOLDER/MNIST/raw`; random pixels where there is none, whose epochs take as long). Each peer is
-written as its users would write it; the floor is PyTorch's matrix products and optimiser's steps of the same epoch, and
-nothing else. The programs take turns, and the best epoch of each counts: other work on the machine only ever adds time.
+All have the same network, optimiser, batches and evaluation, in one run: 784-100-10, sigmoid, Adam, batches of 100,
+trained on the 60,000 digits of MNIST and evaluated on its 10,000 test digits after every epoch (`FOLDER/MNIST/raw`;
+random pixels if it is missing). Each peer is written as its users would write it. The floor is PyTorch's matrix
+products and optimiser steps for the same epoch, and nothing else. The programs alternate epoch by epoch, and the best
+epoch of each counts, since other work on the machine can only add time. Takes about a minute on two cores.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from pipeline.train.data import Batch
 from pipeline.train.trainers import Autograd, ClosedForm
 
 HIDDEN, CLASSES, BATCH, RATE = 100, 10, 100, 1e-3
-STEPS = 12  # between two choices of the number of threads, as in the trainer
-MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, as every tutorial has them
+STEPS = 12  # between two choices of the number of threads, as in percept's trainer
+MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, from the usual tutorials
 
 Epochs = Iterator[float]  # accuracy on the test digits after each epoch
 
@@ -45,11 +46,11 @@ def main() -> None:
     arguments = parser.parse_args()
     raw = digits(arguments.data)
     programs: dict[str, Callable[[], Epochs]] = {
-        "percept, closed form": lambda: ours(raw, ClosedForm),
-        "percept, autograd": lambda: ours(raw, Autograd),
+        "percept, closed form": lambda: percept(raw, ClosedForm),
+        "percept, autograd": lambda: percept(raw, Autograd),
         "floor: products and Adam": lambda: floor(raw),
         "lecture: DataLoader + autograd": lambda: lecture(raw),
-        "scikit-learn MLPClassifier, float64": lambda: sklearn(raw, "float64"),  # what its loaders and scalers give
+        "scikit-learn MLPClassifier, float64": lambda: sklearn(raw, "float64"),  # the dtype of its loaders and scalers
         "scikit-learn MLPClassifier, float32": lambda: sklearn(raw, "float32"),
         "Keras 3 on torch": lambda: keras(raw),
     }
@@ -62,15 +63,15 @@ def main() -> None:
             begun = time.perf_counter()
             accuracy[name] = next(epochs)
             best[name] = min(best.get(name, np.inf), time.perf_counter() - begun)
-    mine = best["percept, closed form"]
+    reference = best["percept, closed form"]
     print(f"{'784-100-10, one epoch and its evaluation':<44}{'s':>8}{'ratio':>8}{'accuracy':>10}")
     for name, seconds in sorted(best.items(), key=lambda item: item[1]):
         shown = f"{accuracy[name]:.4f}" if accuracy[name] else ""
-        print(f"{name:<44}{seconds:>8.3f}{seconds / mine:>8.2f}{shown:>10}")
+        print(f"{name:<44}{seconds:>8.3f}{seconds / reference:>8.2f}{shown:>10}")
 
 
 class Digits(Dataset[tuple[torch.Tensor, int]]):
-    """What torchvision.datasets.MNIST gives, with the transform of every tutorial."""
+    """As torchvision.datasets.MNIST, with the transform of the usual tutorials."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         from torchvision import transforms
@@ -98,7 +99,7 @@ def digits(folder: Path) -> Raw:
         parts = [MNIST(folder, train=split) for split in (True, False)]
         return parts[0].data, parts[0].targets, parts[1].data, parts[1].targets
     except RuntimeError:
-        print(f"no MNIST in {folder}: random pixels instead")
+        print(f"no MNIST in {folder}: using random pixels")
         draw = torch.Generator().manual_seed(0)
         sizes = (60_000, 10_000)
         images = [torch.randint(256, (n, 28, 28), generator=draw, dtype=torch.uint8) for n in sizes]
@@ -107,25 +108,25 @@ def digits(folder: Path) -> Raw:
 
 
 def features(raw: Raw) -> tuple[Batch, Batch]:
-    """The standardised pixels of both splits, as `pipeline.train` makes them."""
+    """The standardised pixels of both splits, as `pipeline.train` computes them."""
     x, test_x = (images.flatten(1).to(torch.float32).div_(255) for images in (raw[0], raw[2]))
     standardize = Standardize(x.shape[1]).fit(x, Pixels())
     return Batch(standardize.apply_(x), raw[1]), Batch(standardize.apply_(test_x), raw[3])
 
 
-def ours(raw: Raw, engine: type[ClosedForm] | type[Autograd]) -> Epochs:
+def percept(raw: Raw, kind: type[ClosedForm] | type[Autograd]) -> Epochs:
     training, test = features(raw)
     options = Train(batch_size=BATCH, learning_rate=RATE)
     mlp = MLP(784, [HIDDEN], CLASSES, "sigmoid")
-    running = engine([mlp], Feed([training], [0], BATCH), "multiclass", [options])
+    trainer = kind([mlp], Feed([training], [0], BATCH), "multiclass", [options])
     for epoch in count():
-        running.epoch(epoch, 1.0)[0].item()
+        trainer.epoch(epoch, 1.0)[0].item()
         yield train.evaluate(mlp, test, "multiclass")[1]
 
 
 @torch.inference_mode()
 def floor(raw: Raw) -> Epochs:
-    """The five products of a step and Adam, on one batch that never changes, and the two products of the evaluation."""
+    """The five matrix products of a step and Adam, always on the same batch, and the two of the evaluation."""
     x = torch.randn(BATCH, 784)
     mlp = MLP(784, [HIDDEN], CLASSES, "sigmoid")
     (w, v), (b, c) = ([p.data for p in parameters] for parameters in ([*mlp.weights()], [m.bias for m in mlp.linear()]))
@@ -156,7 +157,7 @@ def floor(raw: Raw) -> Epochs:
 
 
 def lecture(raw: Raw, device: torch.device | str = "cpu") -> Epochs:
-    """The loop of the lecture and of most tutorials."""
+    """The training loop of the lecture, and of most tutorials."""
     torch.manual_seed(0)
     loader = DataLoader(Digits(raw[0], raw[1]), batch_size=BATCH, shuffle=True)
     test_loader = DataLoader(Digits(raw[2], raw[3]), batch_size=1000)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains what docs/unit.md speaks of, and copies the figures that it shows into docs/unit/.
+# Trains the examples of docs/unit.md, and copies the figures that it shows into docs/unit/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=runs/unit out=docs/unit
@@ -7,7 +7,7 @@ export BENTOML_HOME=$PWD/$work/store
 mkdir -p "$BENTOML_HOME" "$out"
 percept() { .venv/bin/percept "$@" --runs "$work"; }
 
-# A figure of curves has no background and the text colour of its page; in a picture of its own it needs both.
+# In the report an SVG takes its background and text colour from the page; on its own it needs both.
 svg() { sed '0,/<svg /s//<svg style="background:#fff;color:#1c2128" /' "$work/$1" > "$out/$2"; }
 png() { cp "$work/$1" "$out/$2"; }
 

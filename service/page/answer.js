@@ -1,18 +1,18 @@
-// What a model says, as words and bars.
+// The answer of a model, in words and bars.
 
 const $ = (id) => document.getElementById(id);
-const MOST = 16; // labels; of more only the likeliest are shown
-const PAUSE = 500; // milliseconds without another answer, after which one is read out
+const MOST = 16; // labels shown; if there are more, the likeliest
+const PAUSE = 500; // milliseconds without a newer answer before screen readers announce one
 
 export const percent = (p) => `${(100 * p).toFixed(1)} %`;
 
-/** The hue, in degrees, of a model's label: neighbours far apart. */
+/** The hue, in degrees, of a model's label; neighbouring labels differ strongly. */
 export const hue = (labels, label) => (265 + 137.5 * labels.indexOf(label)) % 360;
 
 let rows = new Map(); // label → {item, fill, value}
-let speech;
+let announcement; // timer
 
-/** Makes the bars of a model by its card; `blank` empties them. */
+/** Creates the bars for a model from its card. */
 export function prepare(card) {
   const answer = $("answer");
   const columns = card.labels.length <= 12 && card.labels.every((label) => label.length <= 2);
@@ -34,7 +34,7 @@ export function prepare(card) {
   $("bars").replaceChildren(...[...rows.values()].slice(0, MOST).map((row) => row.item));
 }
 
-/** Shows `invitation` in place of an answer. */
+/** Shows `invitation` instead of an answer, and empties the bars. */
 export function blank(invitation) {
   $("answer").dataset.state = "blank";
   headline("", invitation, "");
@@ -43,7 +43,7 @@ export function blank(invitation) {
     fill.style.transform = "";
     value.textContent = "";
   }
-  say("");
+  announce("");
 }
 
 /** Shows an answer of the service. */
@@ -67,14 +67,14 @@ export function show(answer) {
     const likeliest = [...rows.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, MOST);
     $("bars").replaceChildren(...likeliest.map((name) => rows.get(name).item));
   }
-  say(`${label}, ${percent(confidence)} confident. ${known === false ? judgement : ""}`);
+  announce(`${label}, ${percent(confidence)} confident. ${known === false ? judgement : ""}`);
 }
 
 function showValues(values) {
   $("answer").dataset.state = "known";
   headline("", "", "");
   for (const [name, { value }] of rows) value.textContent = Number(values[name].toPrecision(6)).toString();
-  say(Object.entries(values).map(([name, value]) => `${name} ${Number(value.toPrecision(6))}`).join(", "));
+  announce(Object.entries(values).map(([name, value]) => `${name} ${Number(value.toPrecision(6))}`).join(", "));
 }
 
 function headline(label, confidence, known) {
@@ -84,8 +84,8 @@ function headline(label, confidence, known) {
   $("known").textContent = known;
 }
 
-/** Has a screen reader read `text` out, once it has been quiet for a while. */
-function say(text) {
-  clearTimeout(speech);
-  speech = setTimeout(() => ($("status").textContent = text), PAUSE);
+/** Announces `text` to screen readers, unless another comes within PAUSE. */
+function announce(text) {
+  clearTimeout(announcement);
+  announcement = setTimeout(() => ($("status").textContent = text), PAUSE);
 }

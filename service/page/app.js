@@ -1,4 +1,4 @@
-// The page: which model is chosen, and what is sent to it.
+// The page: the chosen model, and the inputs that are sent to it.
 
 import { blank, percent, prepare, show } from "./answer.js";
 import { ask, newest } from "./ask.js";
@@ -6,56 +6,56 @@ import { drawingPad } from "./pad.js";
 import { resetSound, showClip, showTimeline, soundPanel } from "./sound.js";
 
 const $ = (id) => document.getElementById(id);
-const WINDOW = 0.5; // seconds; of the timeline, longer in a clip of more than a minute
-const FIELDS = 16; // numbers; a longer vector is typed into one field
-const INVITATION = { image: "Draw something.", audio: "Let it hear something.", vector: "Give it numbers." };
+const WINDOW = 0.5; // seconds; of a timeline, longer for clips of more than a minute
+const FIELDS = 16; // a longer vector is typed into a single field
+const INVITATION = { image: "Draw something.", audio: "Play it something.", vector: "Enter some numbers." };
 
 let models = []; // their cards
 let card = null; // of the chosen one
-let turn = newTurn(0); // changes with what is shown; an answer to what was shown before comes too late
+let session = newSession(0); // a new one for each new input; answers to earlier inputs are dropped
 let pad;
-let pictureFile = null; // what the pad shows, where it is no drawing
-let clip = null; // file and name of the last one
+let pictureFile = null; // shown on the pad instead of a drawing
+let clip = null; // [file, name] of the last one
 
-/** Sends what `make()` gives to the chosen model and hands the answer on, unless it comes too late; for a Refusal that
- * `excuse` accepts, nothing happens. */
-async function send(mine, make, { query = "", then = () => {}, excuse = () => false } = {}) {
-  if (mine !== turn.count) return;
+/** Sends the result of `make()` to the chosen model and shows the answer, if session `id` is still the current one.
+ * `then` gets the answer; a Refusal for which `ignore` is true is not shown. */
+async function send(id, make, { query = "", then = () => {}, ignore = () => false } = {}) {
+  if (id !== session.id) return;
   try {
     const body = await make();
     const builtIn = ["digits", "instruments"].includes(card.name);
     $("answer").ariaBusy = "true";
-    const answer = await ask((builtIn ? "" : "predict/") + encodeURIComponent(card.name) + query, body, turn.signal);
-    if (mine !== turn.count) return;
-    complain("");
+    const answer = await ask((builtIn ? "" : "predict/") + encodeURIComponent(card.name) + query, body, session.signal);
+    if (id !== session.id) return;
+    showError("");
     show(answer);
     then(answer);
   } catch (error) {
-    if (mine !== turn.count || excuse(error)) return;
+    if (id !== session.id || ignore(error)) return;
     blank(INVITATION[card.input.kind]);
-    complain(error.message);
+    showError(error.message);
   } finally {
-    if (mine === turn.count) $("answer").ariaBusy = "false";
+    if (id === session.id) $("answer").ariaBusy = "false";
   }
 }
 const queue = newest((call) => send(...call));
-const request = (...call) => queue([turn.count, ...call]);
+const request = (...call) => queue([session.id, ...call]);
 
-/** Something else is to be answered from now on: what is under way is given up. */
+/** Begins a new session, and aborts the request of the old one. */
 function restart() {
-  turn.abort.abort();
-  turn = newTurn(turn.count + 1);
-  complain("");
+  session.abort();
+  session = newSession(session.id + 1);
+  showError("");
   $("answer").ariaBusy = "false";
   blank(INVITATION[card.input.kind]);
 }
 
-function newTurn(count) {
-  const abort = new AbortController();
-  return { count, abort, signal: abort.signal };
+function newSession(id) {
+  const controller = new AbortController();
+  return { id, signal: controller.signal, abort: () => controller.abort() };
 }
 
-function complain(message) {
+function showError(message) {
   $("error").textContent = message;
 }
 
@@ -68,14 +68,14 @@ function drawingChanged() {
   if (!pad.empty) request(() => pad.png());
 }
 
-async function takePicture(file) {
+async function openPicture(file) {
   restart();
   pictureFile = file;
   $("pad-hint").textContent = file.name;
   $("pad-hint").hidden = false;
   pad.show(null);
   request(() => file);
-  const bitmap = await createImageBitmap(file).catch(() => null); // the service reads more formats than a browser
+  const bitmap = await createImageBitmap(file).catch(() => null); // the service reads more formats than browsers do
   if (file !== pictureFile) return bitmap?.close();
   $("pad-hint").hidden = bitmap !== null;
   pad.show(bitmap);
@@ -83,23 +83,23 @@ async function takePicture(file) {
 
 // Sounds
 
-async function takeClip(file, name = file.name) {
+async function openClip(file, name = file.name) {
   restart();
   clip = [file, name];
-  const mine = turn.count;
+  const { id } = session;
   const duration = await showClip(file, name);
-  if (mine !== turn.count) return;
-  const window = Math.min(60, Math.max(WINDOW, Math.ceil((duration ?? 0) / 60) / 2)); // at most 120 spans
+  if (id !== session.id) return;
+  const window = Math.min(60, Math.max(WINDOW, Math.ceil((duration ?? 0) / 60) / 2)); // at most 120 windows
   request(() => file, { query: `?timeline=${window}`, then: (answer) => showTimeline(answer.timeline) });
 }
 
 function listen(make) {
-  request(make, { excuse: (error) => error.status === 422 }); // silence, while it goes on
+  request(make, { ignore: (error) => error.status === 422 }); // silent so far
 }
 
 // Numbers
 
-function layFields(size) {
+function layOutFields(size) {
   const single = size === null || size > FIELDS;
   const fields = single ? [numberField("textarea", `${size ?? "Any number of"} numbers, separated by commas or spaces`)] : [];
   for (let i = 1; !single && i <= size; i++) fields.push(numberField("input", size === 1 ? "Number" : `Number ${i}`));
@@ -122,7 +122,7 @@ function sendNumbers(final) {
   if (wrong === undefined && !missing) return request(() => new Blob([`[${words.map(Number)}]`], { type: "application/json" }));
   restart();
   if (!final) return;
-  complain(missing ? "A number is missing." : `“${wrong}” is not a number.`);
+  showError(missing ? "A number is missing." : `“${wrong}” is not a number.`);
   (missing ?? fields.find((field) => field.value.includes(wrong))).focus();
 }
 
@@ -134,7 +134,7 @@ function choose() {
     link.removeAttribute("aria-current");
     if (link.dataset.name !== card.name) continue;
     link.setAttribute("aria-current", "page");
-    $("models").scrollLeft = link.offsetLeft - 16; // not scrollIntoView: it would move where Tab begins
+    $("models").scrollLeft = link.offsetLeft - 16; // scrollIntoView would also move the starting point of Tab
   }
   document.title = `${card.name} · percept`;
   $("desk").dataset.kind = card.input.kind;
@@ -142,12 +142,12 @@ function choose() {
   prepare(card);
   restart();
   resetSound(card.labels);
-  layFields(card.input.shape.at(-1));
+  layOutFields(card.input.shape.at(-1));
   describe();
-  // What does this model say to the same picture, or the same clip?
+  // Show this model's answer to the same picture or clip.
   if (card.input.kind === "image" && pictureFile) request(() => pictureFile);
   else if (card.input.kind === "image" && !pad.empty) request(() => pad.png());
-  else if (card.input.kind === "audio" && clip) takeClip(...clip);
+  else if (card.input.kind === "audio" && clip) openClip(...clip);
 }
 
 function describe() {
@@ -170,7 +170,7 @@ async function open() {
   try {
     ({ models, failed } = await ask("models"));
   } catch (error) {
-    return complain(error.message);
+    return showError(error.message);
   }
   const KINDS = { image: "image", audio: "sound", vector: "numbers" };
   $("models").replaceChildren(
@@ -189,26 +189,26 @@ async function open() {
       Object.assign(document.createElement("li"), { textContent: `${name} is unavailable: ${reason}` }),
     ),
   );
-  if (!models.length) return complain("No model is served yet. Export one, and start the service again.");
+  if (!models.length) return showError("No model is served yet. Export one with `percept run`, and reload this page.");
   $("desk").hidden = false;
   pad = drawingPad($("pad"), drawingChanged);
   $("undo").addEventListener("click", () => pad.undo());
   $("clear").addEventListener("click", () => pad.clear());
-  soundPanel({ begin: restart, live: listen, clip: takeClip, error: complain });
+  soundPanel({ begin: restart, live: listen, clip: openClip, error: showError });
   $("numbers").addEventListener("input", () => sendNumbers(false));
   $("numbers").addEventListener("submit", (event) => {
     event.preventDefault();
     sendNumbers(true);
   });
-  const take = { image: takePicture, audio: takeClip };
-  for (const kind of Object.keys(take)) {
+  const openers = { image: openPicture, audio: openClip };
+  for (const [kind, openFile] of Object.entries(openers)) {
     $(`${kind}-file`).addEventListener("change", ({ target }) => {
-      if (target.files[0]) take[kind](target.files[0]);
-      target.value = ""; // the same file can be chosen again
+      if (target.files[0]) openFile(target.files[0]);
+      target.value = ""; // so that the same file can be chosen again
     });
   }
   const dropped = ([file]) => {
-    if (file) (take[card.input.kind] ?? (() => complain("This model takes numbers, not files.")))(file);
+    if (file) (openers[card.input.kind] ?? (() => showError("This model takes numbers, not files.")))(file);
   };
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;

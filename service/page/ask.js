@@ -1,6 +1,6 @@
-// The one way to the service.
+// Requests to the service.
 
-/** What the service, or the network, says against a request; `status` is 0 where there was no answer. */
+/** Why a request failed. `status` is the HTTP status, or 0 if there was no response. */
 export class Refusal extends Error {
   constructor(status, message) {
     super(message);
@@ -8,35 +8,34 @@ export class Refusal extends Error {
   }
 }
 
-/** The JSON answer of `path`: to a POST of `body` where there is one, else to a GET; `signal` gives it up. Throws a
- * Refusal. */
+/** The JSON response of `path` to a POST of `body`, or to a GET without one; `signal` aborts it. Throws a Refusal. */
 export async function ask(path, body, signal) {
   let response, text;
   try {
-    // Not relative to the page's own address: if that holds a password, a browser refuses.
+    // Without the credentials that the page's own URL may contain: fetch refuses those.
     const url = new URL(path, location.origin + location.pathname);
     response = await fetch(url, body === undefined ? {} : { method: "POST", body, signal });
     text = await response.text();
   } catch {
-    throw new Refusal(0, "The service did not answer. It may be stopped, or the file larger than it accepts.");
+    throw new Refusal(0, "The service did not answer. It may have stopped, or the file may be too large.");
   }
   let answer;
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new Refusal(response.status, `The service answered with status ${response.status} and no JSON.`);
+    throw new Refusal(response.status, `The service answered with status ${response.status} but no JSON.`);
   }
   if (response.ok) return answer;
   throw new Refusal(response.status, answer?.error?.message ?? `The service answered with status ${response.status}.`);
 }
 
-/** `send`, with one call under way at a time: of the things that come meanwhile, only the newest is sent. */
+/** `send`, limited to one call at a time: of the arguments that arrive meanwhile, only the newest is sent. */
 export function newest(send) {
   const nothing = Symbol();
   let next = nothing;
   let busy = false;
-  return async (thing) => {
-    next = thing;
+  return async (argument) => {
+    next = argument;
     if (busy) return;
     busy = true;
     try {

@@ -1,16 +1,16 @@
 // A drawing pad: strokes by mouse, finger, pen or keyboard, or a picture.
 
-const WIDTH = 0.075; // of the pad; near the stroke of MNIST's digits, once the ink is scaled to its box
-const SIDE = 224; // pixels; of the PNG that is sent, eight times the 28 that the model sees
-const STEP = 0.04; // of the pad; one press of an arrow key
+const WIDTH = 0.075; // of the pad; close to the stroke width of MNIST once the digit is scaled to its box
+const SIDE = 224; // pixels of the PNG that is sent: 8 × 28, the model's input
+const STEP = 0.04; // of the pad, per press of an arrow key
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Calls `changed()` whenever the drawing is another one. */
+/** Makes `canvas` a drawing pad that calls `changed()` whenever its drawing changes. */
 export function drawingPad(canvas, changed) {
   const strokes = []; // lists of [x, y], from 0 to 1
-  let picture = null; // an ImageBitmap shown in place of strokes
-  let pointer = null; // id of the pointer that draws
-  let pen = null; // of the keyboard: {x, y, down}
+  let picture = null; // an ImageBitmap shown instead of strokes
+  let pointer = null; // id of the pointer that is drawing
+  let pen = null; // for the keyboard: {x, y, down}
 
   function repaint() {
     const side = Math.round(canvas.clientWidth * devicePixelRatio);
@@ -48,7 +48,7 @@ export function drawingPad(canvas, changed) {
         context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
       }
       const [x, y] = at(points.length - 1);
-      context.lineTo(x, y + 0.01); // a line of no length would leave no dot
+      context.lineTo(x, y + 0.01); // a line of zero length would draw no dot
       context.stroke();
     }
   }
@@ -64,7 +64,7 @@ export function drawingPad(canvas, changed) {
     changed();
   }
 
-  const place = (event) => {
+  const position = (event) => {
     const box = canvas.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   };
@@ -73,13 +73,13 @@ export function drawingPad(canvas, changed) {
     pointer = event.pointerId;
     canvas.setPointerCapture(pointer);
     pen = null;
-    begin(place(event));
+    begin(position(event));
     update();
   });
   canvas.addEventListener("pointermove", (event) => {
     if (event.pointerId !== pointer) return;
     const moves = event.getCoalescedEvents?.() ?? [];
-    strokes.at(-1)?.push(...(moves.length ? moves : [event]).map(place));
+    strokes.at(-1)?.push(...(moves.length ? moves : [event]).map(position));
     update();
   });
   for (const end of ["pointerup", "pointercancel"])
@@ -122,7 +122,7 @@ export function drawingPad(canvas, changed) {
     get empty() {
       return strokes.length === 0;
     },
-    /** Takes the last stroke back, or the picture. */
+    /** Removes the last stroke, or the picture. */
     undo() {
       if (pen) pen.down = false;
       pointer = null;
@@ -133,7 +133,7 @@ export function drawingPad(canvas, changed) {
       self.show(null);
       update();
     },
-    /** Shows a picture, an ImageBitmap or null, in place of all strokes. */
+    /** Shows a picture (an ImageBitmap, or null for none) instead of the strokes. */
     show(bitmap) {
       if (pen) pen.down = false;
       pointer = null;

@@ -1,4 +1,4 @@
-// Runs on the audio thread: sends what the microphone gives in blocks of 2,048 samples, the mean of its channels.
+// Runs on the audio thread: sends the microphone's samples, the mean of its channels, in blocks of 2,048.
 
 const BLOCK = 2048;
 

@@ -1,40 +1,40 @@
-// The sound panel: record or take a clip, hear it, see its waveform and what is heard when.
+// The sound panel: record or open a clip, play it, see its waveform and timeline.
 
 import { hue, percent } from "./answer.js";
 import { bars, decode, paint, wav } from "./wave.js";
 
 const $ = (id) => document.getElementById(id);
-const LONGEST = 120; // seconds; a recording ends by itself
-const LIVE = 1.5; // seconds of a recording under way that are answered together
+const LONGEST = 120; // seconds, after which a recording stops by itself
+const LIVE = 1.5; // seconds: during a recording, the latest this long are classified
 
 let labels = []; // of the model
-let clip = null; // {duration, peaks}, peaks null where the browser cannot decode the file
-let spans = []; // {start, end, label, known, …} of the timeline, neighbours of one label as one
+let clip = null; // {duration, peaks}; peaks is null if the browser cannot decode the file
+let spans = []; // {start, end, label, known, …}: the timeline, with consecutive windows of one label merged
 let current = null; // the file that is shown
-let url = null; // of it, for the player
-let frame = 0; // the next one that moves the playhead
+let url = null; // its object URL, for the player
+let frame = 0; // id of the next animation frame, which moves the playhead
 let recording = null; // {stream, context, blocks, peaks, rate, seconds}
-let on; // what to call, see soundPanel
+let on; // callbacks, see soundPanel
 
-/** Makes the panel work. It calls `begin()` when a recording begins, `live(make)` during it, where `make()` is a WAV
- * file of its last moments, `clip(file, name)` when it ends, and `error(message)` if it cannot be. */
+/** Connects the panel. It calls `begin()` when a recording begins, `live(make)` during it, where `make()` returns a WAV
+ * file of the last LIVE seconds, `clip(file, name)` when it ends, and `error(message)` if it fails. */
 export function soundPanel(calls) {
   on = calls;
   $("record").addEventListener("click", () => (recording ? stop(true) : start()));
   const player = $("player");
-  for (const event of ["play", "timeupdate", "seeked"]) player.addEventListener(event, follow);
+  for (const event of ["play", "timeupdate", "seeked"]) player.addEventListener(event, movePlayhead);
   player.addEventListener("error", () => (player.hidden = true));
   $("track").addEventListener("click", (event) => {
     if (!clip || player.hidden) return;
     const box = $("track").getBoundingClientRect();
     player.currentTime = (clip.duration * (event.clientX - box.left)) / box.width;
-    player.play().catch(() => {}); // a clip that cannot be played has hidden the player
+    player.play().catch(() => {}); // the error event hides the player
   });
   new ResizeObserver(repaint).observe($("wave"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
 }
 
-/** Empties the panel for a model with these labels. */
+/** Clears the panel for a model with these labels. */
 export function resetSound(modelLabels) {
   if (recording) stop(false);
   labels = modelLabels;
@@ -42,8 +42,7 @@ export function resetSound(modelLabels) {
   note("Play something into the microphone, or drop a clip here.");
 }
 
-/** Shows a clip, before its answer is there. The promise is kept once its length is known: in seconds, null if the
- * browser cannot decode it. */
+/** Shows a clip before it is answered. Resolves to its length in seconds, or null if the browser cannot decode it. */
 export async function showClip(file, name) {
   if (recording) stop(false);
   setClip(file);
@@ -61,7 +60,7 @@ export async function showClip(file, name) {
   return sound.duration;
 }
 
-/** Draws the timeline of an answer. */
+/** Shows the timeline of an answer. */
 export function showTimeline(timeline) {
   spans = [];
   for (const window of timeline) {
@@ -80,7 +79,7 @@ export function showTimeline(timeline) {
       const when = Object.assign(document.createElement("span"), { className: "hidden" });
       when.textContent = ` ${start.toFixed(1)} to ${end.toFixed(1)} s${known === false ? ", unlike anything it was trained on" : ""}`;
       item.append(name, when);
-      item.title = `${label ?? "silence"}${label ? `, at most ${percent(confidence)}` : ""},${when.textContent}`;
+      item.title = `${label ?? "silence"}${label ? `, up to ${percent(confidence)} confident` : ""},${when.textContent}`;
       item.className = label === null ? "silent" : known === false ? "unknown" : "";
       item.style.setProperty("--hue", hue(labels, label));
       item.style.left = `${(100 * start) / whole}%`;
@@ -112,7 +111,7 @@ function note(text) {
   $("wave-note").textContent = text;
 }
 
-/** Minutes and seconds. */
+/** Seconds as minutes:seconds. */
 function time(seconds) {
   const tenths = Math.round(10 * seconds);
   return `${Math.floor(tenths / 600)}:${((tenths % 600) / 10).toFixed(1).padStart(4, "0")}`;
@@ -131,13 +130,13 @@ function repaint() {
   });
 }
 
-/** The last n peaks, silence before them. */
+/** The last n peaks, padded with silence at the front. */
 function latest(peaks, n) {
   return peaks.length < n ? [...new Array(n - peaks.length).fill(0), ...peaks] : peaks.slice(-n);
 }
 
-/** Moves the playhead to where the player is, and goes on as long as it plays. */
-function follow() {
+/** Moves the playhead to the player's position, again in each frame while it plays. */
+function movePlayhead() {
   const [player, head] = [$("player"), $("playhead")];
   head.hidden = !clip || player.hidden;
   if (head.hidden) return;
@@ -147,7 +146,7 @@ function follow() {
     item.classList.toggle("now", spans[i].start <= currentTime && currentTime < spans[i].end),
   );
   cancelAnimationFrame(frame);
-  if (!player.paused) frame = requestAnimationFrame(follow);
+  if (!player.paused) frame = requestAnimationFrame(movePlayhead);
 }
 
 async function start() {
@@ -155,20 +154,20 @@ async function start() {
   button.disabled = true;
   let stream;
   try {
-    if (!navigator.mediaDevices) throw new Error("a browser gives it to pages from HTTPS or localhost alone");
-    // What makes speech clear takes music away.
+    if (!navigator.mediaDevices) throw new Error("browsers allow it only over HTTPS or on localhost");
+    // Filters made for speech distort music.
     const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     stream = await navigator.mediaDevices.getUserMedia({ audio });
     const context = new AudioContext();
     await context.audioWorklet.addModule("page/recorder.js");
     const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
     context.createMediaStreamSource(stream).connect(node);
-    if ($("audio").hidden) throw new Error("another model was chosen meanwhile");
+    if ($("audio").hidden) throw new Error("another model was chosen in the meantime");
     on.begin();
     setClip(null);
     note("");
     recording = { stream, context, blocks: [], peaks: [], rate: context.sampleRate, seconds: 0 };
-    node.port.onmessage = ({ data }) => hear(data);
+    node.port.onmessage = ({ data }) => addBlock(data);
     await context.resume();
     button.textContent = "Stop";
     button.className = "live";
@@ -180,7 +179,7 @@ async function start() {
   button.disabled = false;
 }
 
-function hear(block) {
+function addBlock(block) {
   if (!recording) return;
   const { blocks, peaks, rate } = recording;
   blocks.push(block);
@@ -192,14 +191,14 @@ function hear(block) {
   if (recording.seconds >= LIVE) on.live(() => wav(blocks.slice(-Math.ceil((LIVE * rate) / block.length)), rate));
 }
 
-/** Ends the recording; `use`: and makes it the clip. */
-function stop(use) {
+/** Ends the recording; with `keep` it becomes the clip. */
+function stop(keep) {
   const { stream, context, blocks, rate } = recording;
   recording = null;
   stream.getTracks().forEach((track) => track.stop());
   context.close();
   $("record").textContent = "Record";
   $("record").className = "primary";
-  if (use && blocks.length) on.clip(wav(blocks, rate), "Recording");
+  if (keep && blocks.length) on.clip(wav(blocks, rate), "Recording");
   else setClip(null);
 }

@@ -1,8 +1,8 @@
-// Waveforms: to WAV files, from files, and as pictures.
+// Waveforms: written as WAV files, decoded from files, and drawn.
 
-const BUCKETS = 2400; // peaks that are kept of a recording, more than a screen has bars
-const BAR = 3; // CSS pixels; width of a bar
-const GAP = 1.5; // CSS pixels; between bars
+const BUCKETS = 2400; // peaks kept of a recording; more than the bars that fit on a screen
+const BAR = 3; // width of a bar, CSS pixels
+const GAP = 1.5; // between bars, CSS pixels
 
 /** A 16-bit mono WAV file of blocks of samples, Float32Array in [-1, 1], at `rate` Hz. */
 export function wav(blocks, rate) {
@@ -30,9 +30,9 @@ export function wav(blocks, rate) {
   return new Blob([view], { type: "audio/wav" });
 }
 
-/** {duration in seconds, peaks} of an audio file; throws what the browser does where it cannot decode it. */
+/** {duration in seconds, peaks} of an audio file; rejects if the browser cannot decode it. */
 export async function decode(file) {
-  const context = new OfflineAudioContext(1, 1, 22050); // a rate that keeps ten minutes small
+  const context = new OfflineAudioContext(1, 1, 22050); // a low rate, to save memory with long recordings
   const sound = await context.decodeAudioData(await file.arrayBuffer());
   const peaks = new Float32Array(Math.min(BUCKETS, sound.length));
   for (let c = 0; c < sound.numberOfChannels; c++)
@@ -43,10 +43,10 @@ export async function decode(file) {
   return { duration: sound.duration, peaks };
 }
 
-/** How many bars fit on a canvas. */
+/** The number of bars that fit on a canvas. */
 export const bars = (canvas) => Math.max(1, Math.floor(canvas.clientWidth / (BAR + GAP)));
 
-/** Draws peaks over the whole width of a canvas, in `colour(position from 0 to 1)`. */
+/** Draws peaks across a canvas; `colour` gives the colour at a position from 0 to 1. */
 export function paint(canvas, peaks, colour) {
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   canvas.width = width * devicePixelRatio;
@@ -54,7 +54,7 @@ export function paint(canvas, peaks, colour) {
   const context = canvas.getContext("2d");
   context.scale(devicePixelRatio, devicePixelRatio);
   const n = peaks.length && bars(canvas);
-  const most = Math.max(0.02, peaks.reduce((a, b) => Math.max(a, b), 0)); // noise alone stays small
+  const most = Math.max(0.02, peaks.reduce((a, b) => Math.max(a, b), 0)); // so that mere noise stays small
   for (let i = 0; i < n; i++) {
     const from = Math.floor((i * peaks.length) / n);
     const to = Math.max(from + 1, Math.floor(((i + 1) * peaks.length) / n));
