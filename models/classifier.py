@@ -7,9 +7,8 @@ from models.card import Kind
 from models.familiarity import Familiarity
 from models.frontend import FrontEnd
 from models.mlp import MLP
-from models.moments import Moments
-
-PART = 512 << 10  # bytes of features whose statistics are taken at once
+from models.moments import Moments, part_rows
+from models.targets import TARGETS
 
 
 class Standardize(nn.Module):
@@ -64,9 +63,13 @@ class Classifier(nn.Module):
 
     def __init__(self, frontend: FrontEnd, standardize: Standardize, mlp: MLP, kind: Kind) -> None:
         super().__init__()
-        self.frontend, self.standardize, self.mlp, self.kind = frontend, standardize, mlp, kind
+        self.frontend, self.standardize, self.mlp, self.target = frontend, standardize, mlp, TARGETS[kind]
         self.register_buffer("temperature", torch.ones(()))
         self.familiarity: Familiarity | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return self.target.kind
 
     def add_familiarity(self) -> Familiarity:
         """A `Familiarity` of this classifier's widths, to be fitted or loaded."""
@@ -95,40 +98,8 @@ class Classifier(nn.Module):
         answers = self.answers(logits)
         if self.familiarity is None:
             return answers
-        return answers, self.familiarity(x, hidden, outputs(logits, self.kind))
+        return answers, self.familiarity(x, hidden, self.target.answer(logits))
 
     def answers(self, logits: Tensor) -> Tensor:
         """Logits of the network float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""
-        return outputs(logits if self.kind == "regression" else logits / self.temperature, self.kind)
-
-
-def part_rows(n_features: int) -> int:
-    """How many samples make a part: by their width alone, so that the parts of a data set are the same everywhere."""
-    return max(1, PART // (4 * n_features))
-
-
-def n_outputs(kind: Kind, n_labels: int) -> int:
-    """Width of the output layer: 1 for a binary target, else one for each label or value."""
-    return 1 if kind == "binary" else n_labels
-
-
-def outputs(logits: Tensor, kind: Kind) -> Tensor:
-    """Output activation: softmax of K logits, the logistic function of one as two columns, or none for regression."""
-    if kind == "regression":
-        return logits
-    if kind == "binary":
-        return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], 1)
-    return torch.softmax(logits, 1)
-
-
-def loss(logits: Tensor, target: Tensor, kind: Kind) -> Tensor:
-    """Mean over the samples of the cross entropy, in nats, on the logits so that it is stable; or of the squared error.
-
-    logits float32 (N, n_outputs); target int64 (N,), index of the label, or float32 (N, n_outputs): probabilities, or
-    for regression values, where the mean is over the outputs too.
-    """
-    if kind == "regression":
-        return nn.functional.mse_loss(logits, target)
-    if kind == "binary":
-        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.to(logits.dtype).view(-1))
-    return nn.functional.cross_entropy(logits, target)
+        return self.target.answer(logits / self.temperature if self.target.has_classes else logits)

@@ -7,6 +7,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+PART = 512 << 10  # bytes of features whose moments are computed at once
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -45,3 +47,8 @@ class Moments:
     def deviation(self) -> Tensor:
         """Standard deviation, of the values as a whole population."""
         return torch.sqrt(self.squares / self.n)
+
+
+def part_rows(n_features: int) -> int:
+    """How many samples make a part: by their width alone, so that the parts of a data set are the same everywhere."""
+    return max(1, PART // (4 * n_features))

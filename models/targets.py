@@ -1,6 +1,11 @@
-"""Targets: what a network is to tell of a sample, and what follows from that: its output layer, loss and answer.
+"""Targets: what a network predicts of a sample, and what follows from that: its output layer, loss and answer.
 
-One object for each kind of target; `TARGETS[kind]` is that of a card, of features or of a run.
+One object for each kind of target; `TARGETS[kind]` is the one that a card, features or a run names.
+
+>>> TARGETS["binary"].n_outputs(2)
+1
+>>> TARGETS["binary"].answer(torch.zeros(1, 1))
+tensor([[0.5000, 0.5000]])
 """
 
 import math
@@ -41,6 +46,13 @@ class Target(ABC):
         """
 
     @abstractmethod
+    def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:
+        """δ_O = ∂L/∂z of the mean loss, into `out`; z, t, w and out as columns, float32 (..., n_outputs, B).
+
+        t: one-hot columns, 0 or 1 for a binary target, values of a regression; w (..., 1, B): each sample's weight.
+        """
+
+    @abstractmethod
     def losses(self, z: Tensor, y: Tensor) -> Tensor:
         """Loss of each sample: logits as columns, float32 (..., n_outputs, B), y (..., B) or (..., B, K) → (..., B)."""
 
@@ -63,6 +75,9 @@ class Multiclass(Target):
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, y)
 
+    def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:
+        return torch.softmax(z, -2, out=out).sub_(t).mul_(w)
+
     def losses(self, z: Tensor, y: Tensor) -> Tensor:
         index = y.unsqueeze(-2).expand(*z.shape[:-2], 1, -1)
         return -torch.log_softmax(z, -2).gather(-2, index).squeeze(-2)
@@ -84,6 +99,9 @@ class Binary(Target):
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype).view(-1))
+
+    def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:
+        return torch.sigmoid(z, out=out).sub_(t).mul_(w)
 
     def losses(self, z: Tensor, y: Tensor) -> Tensor:
         logits = z.squeeze(-2)
@@ -108,6 +126,9 @@ class Regression(Target):
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return nn.functional.mse_loss(logits, y)
+
+    def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:
+        return torch.sub(z, t, out=out).mul_(w).mul_(2 / z.shape[-2])
 
     def losses(self, z: Tensor, y: Tensor) -> Tensor:
         return (z.mT - y).square().mean(-1)

@@ -11,7 +11,7 @@ each sum has one order.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,10 +20,14 @@ from llvmlite import ir
 from torch import Tensor
 
 from models.card import Kind
-from models.steps import llvm
+from models.steps import Workload, llvm, sparse
+from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, WORK, FlatParameters, Optimizer, Setup
 from models.steps.llvm import DOUBLE, FLOAT, I16, I32, I64, Piece, Writer, constant, floats
-from models.steps.sparse import Picked
+from models.steps.sparse import Picked, Sparse
 
+CALLS = 4_000_000  # multiplications that take as long as the plain step's calls of PyTorch
+COMPILED = 20_000_000_000  # of a training's first layers and calls, from which on compiling pays
+MAX_OUTPUTS = 128
 ROWS = 6  # samples or features whose sums are in registers together, each with a few vectors of units
 AHEAD = 2  # samples whose differences are called from memory before their turn
 
@@ -38,10 +42,10 @@ class Shape(NamedTuple):
     sparse: bool
 
 
-class Optimizer(NamedTuple):
-    """One of `sgd`, `momentum` and `adam`, with its constants, and whether weights have the penalty l1."""
+class Rule(NamedTuple):
+    """How parameters are updated: an optimiser, its constants, and whether weights have the penalty l1."""
 
-    name: str
+    optimizer: Optimizer
     momentum: float
     beta_1: float
     beta_2: float
@@ -59,15 +63,72 @@ class Part(NamedTuple):
     c: Tensor
 
 
-class Step:
-    """Steps of one network, with memory of its own for what lies between the layers.
+def step_for(setup: Setup, work: Workload) -> "CompiledStep | None":
+    """The step, for networks of one hidden layer whose training is long enough and where LLVM works."""
+    linear = setup.networks[0].linear()
+    if setup.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MAX_OUTPUTS:
+        return None
+    one = setup.batch_size * linear[0].weight.numel() + CALLS
+    if len(setup.networks) * work.n_steps * one <= COMPILED or not llvm.works():
+        return None
+    samples = sparse.samples_for(work, linear[0].out_features, setup.batch_size) if setup.shared else None
+    return CompiledStep(setup, samples)
+
+
+class CompiledStep(FlatParameters):
+    """Steps of networks of one hidden layer, each by two compiled functions.
+
+    Parameters
+    ----------
+    samples : those that all networks share, where they have a background; batches are then rows of them
+    """
+
+    def __init__(self, setup: Setup, samples: Sparse | None = None) -> None:
+        super().__init__(setup)
+        self.samples = samples
+        rule = Rule(setup.optimizer, MOMENTUM, *BETAS, EPSILON, self._l1 is not None)
+        factors = torch.tensor(setup.penalties, dtype=torch.float32)
+        background = samples.differences.background if samples else None
+        one = not setup.lead
+        self._functions = [
+            Functions(
+                [Part(*(p if one else p[m] for layer in part for p in layer)) for part in self.parts],
+                setup, rule, self._rates[m : m + 1], self.steps[m : m + 1], factors[m], background,
+            )
+            for m in range(len(setup.networks))
+        ]  # fmt: skip
+        self._large = self.layers[0].w.numel() * setup.batch_size > WORK
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        """The first weights lie feature by feature."""
+        first, *others = super()._views(flat)
+        *lead, units, n = first.shape
+        return [first.view(*lead, n, units).mT, *others]
+
+    def prepare(self, active: tuple[bool, ...]) -> None:
+        """Nothing: a network without a batch is left out."""
+
+    def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[Any]:
+        """As the plain step's; where samples have a background, `Picked` ones."""
+        return gather() if self.samples is None else self.samples.batches(rows, gather)
+
+    def step(self, x: Tensor | Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+        """One step; see `models.steps.Step`."""
+        torch.set_num_threads(self.threads if self._large else 1)
+        for m, functions in enumerate(self._functions):
+            if active[m]:
+                own_t, own_w, own_z = (v if v.ndim == 2 else v[m] for v in (t, w, z))
+                functions(x if isinstance(x, Picked) or x.ndim == 2 else x[m], own_t, own_w, own_z)
+
+
+class Functions:
+    """The two compiled functions of one network, and their memory for what lies between the layers.
 
     Parameters
     ----------
     parts : the parameters themselves, and the moments that the optimiser keeps of them
-    batch_size : samples of a step
-    rate : learning rate, float32 (1,); read anew in every step
-    steps : float32 (1,), taken so far, which a step counts
+    rate : learning rate, float32 (1,); read in every step
+    steps : float32 (1,), taken so far; a step adds one
     penalties : factors l1, l2 of the weights and then of the activities, float32 (4,), contiguous
     background : float32 (n,), of samples that have one
     """
@@ -75,18 +136,16 @@ class Step:
     def __init__(
         self,
         parts: Sequence[Part],
-        batch_size: int,
-        kind: Kind,
-        activation: str,
-        optimizer: Optimizer,
+        setup: Setup,
+        rule: Rule,
         rate: Tensor,
         steps: Tensor,
         penalties: Tensor,
         background: Tensor | None = None,
     ) -> None:
-        (units, n), n_outputs = parts[0].w.shape, len(parts[0].c)
+        (units, n), n_outputs, batch_size = parts[0].w.shape, len(parts[0].c), setup.batch_size
         shape = Shape(n, units, n_outputs, batch_size, background is not None)
-        self._forward, self._backward = _functions(shape, kind, activation, optimizer)
+        self._forward, self._backward = _compiled(shape, setup.kind, setup.networks[0].activation, rule)
         self.batch_size, self._threads = batch_size, torch.get_num_threads()
         self._memory = {
             "rate": rate, "steps": steps, "penalties": penalties,
@@ -108,8 +167,8 @@ class Step:
 
         Parameters
         ----------
-        x : float32 (B, n), or where to find what differs from the background
-        t, w, z : float32 (K, B), (1, B) and (K, B), as `Backprop.step` takes them
+        x : float32 (B, n), or rows of samples that have a background
+        t, w, z : float32 (K, B), (1, B) and (K, B), as `models.steps.Step.step` takes them
 
         All are contiguous.
         """
@@ -144,21 +203,21 @@ class Job(ctypes.Structure):
 
 
 @cache
-def _functions(shape: Shape, kind: Kind, activation: str, optimizer: Optimizer) -> list[Any]:
-    return llvm.for_this_machine(written(shape, kind, activation, optimizer), ["forward", "backward"])
+def _compiled(shape: Shape, kind: Kind, activation: str, rule: Rule) -> list[Any]:
+    return llvm.for_this_machine(written(shape, kind, activation, rule), ["forward", "backward"])
 
 
-def written(shape: Shape, kind: Kind, activation: str, optimizer: Optimizer) -> str:
-    """Both functions, as LLVM reads them."""
+def written(shape: Shape, kind: Kind, activation: str, rule: Rule) -> str:
+    """Both functions in LLVM's intermediate representation."""
 
     def forward(f: Writer) -> None:
         (_write_sparse_affine if shape.sparse else _write_affine)(f, shape)
         _write_output(f, shape, kind, activation)
 
     def backward(f: Writer) -> None:
-        move = _Move(f, optimizer)
-        (_write_sparse_gradient if shape.sparse else _write_gradient)(f, shape, move)
-        _write_other_gradients(f, shape, move)
+        update = _Update(f, rule)
+        (_write_sparse_gradient if shape.sparse else _write_gradient)(f, shape, update)
+        _write_other_gradients(f, shape, update)
 
     return llvm.written(Job, {"forward": forward, "backward": backward})
 
@@ -265,7 +324,7 @@ def _write_answers(f: Writer, kind: Kind, answers: ir.Value, n_outputs: int) -> 
         change(lambda p: b.fdiv(p, f.splat(b.load(total), p.type.count)))
 
 
-def _write_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
+def _write_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
     """The step of this thread's features, some of them at a time for each block of units."""
     b, (n, units, _, size, _) = f.b, shape
 
@@ -277,14 +336,14 @@ def _write_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
                 for k, total in enumerate(sums):
                     _add(f, total, f.scalar("x", f.at(i, n, b.add(j, I64(k)))), d)
             for k, total in enumerate(sums):
-                move.weights("w", f.at(b.add(j, I64(k)), units, first), block, total)
+                update.weights("w", f.at(b.add(j, I64(k)), units, first), block, total)
 
         _tiles(f, n, tile)
 
     f.blocks(units, _vectors(ROWS), write)
 
 
-def _write_sparse_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
+def _write_sparse_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
     """The same, of a batch that is first sorted by feature, so that a gradient is a sum in registers."""
     b, (n, units, _, size, _) = f.b, shape
     own = f.at(f.thread, n)
@@ -313,31 +372,31 @@ def _write_sparse_gradient(f: Writer, shape: Shape, move: "_Move") -> None:
             with f.loop(f.at(mine, size), last) as place:
                 d = _row(f, "d", f.at(f.index("sorted_rows", place), units, first), block)
                 _add(f, sums, f.scalar("sorted_values", place), d)
-            move.weights("w", f.at(j, units, first), block, sums)
+            update.weights("w", f.at(j, units, first), block, sums)
 
     f.blocks(units, _vectors(1), write)
 
 
-def _write_other_gradients(f: Writer, shape: Shape, move: "_Move") -> None:
+def _write_other_gradients(f: Writer, shape: Shape, update: "_Update") -> None:
     """The step of this thread's outputs, and, by one thread, of the biases of the hidden layer."""
     b, (_, units, n_outputs, size, _) = f.b, shape
     with f.loop(*f.share(I64(n_outputs))) as k:
         total = f.variable(floats(1)(None))
         with f.loop(0, size) as i:
             b.store(b.fadd(b.load(total), f.floats("delta", f.at(k, size, i), 1)), total)
-        move.biases("c", k, [(0, 1)], [total])
+        update.biases("c", k, [(0, 1)], [total])
 
         def weights(first: ir.Value, block: list[Piece]) -> None:
             sums = _sums(f, block)
             with f.loop(0, size) as i:
                 _add(f, sums, f.scalar("delta", f.at(k, size, i)), _row(f, "a", f.at(i, units, first), block))
-            move.weights("v", f.at(k, units, first), block, sums)
+            update.weights("v", f.at(k, units, first), block, sums)
 
         f.blocks(units, _vectors(1), weights)
     with f.b.if_then(f.is_last()):
 
         def biases(first: ir.Value, block: list[Piece]) -> None:
-            move.biases("b", first, block, _sums_of_d(f, shape, first, block))
+            update.biases("b", first, block, _sums_of_d(f, shape, first, block))
 
         f.blocks(units, _vectors(1), biases)
 
@@ -350,19 +409,19 @@ def _sums_of_d(f: Writer, shape: Shape, first: ir.Value, block: list[Piece]) -> 
     return sums
 
 
-class _Move:
+class _Update:
     """The optimiser's step, as torch.optim takes it, along gradients that are the values of variables."""
 
-    def __init__(self, f: Writer, optimizer: Optimizer) -> None:
-        self.f, self.optimizer = f, optimizer
+    def __init__(self, f: Writer, rule: Rule) -> None:
+        self.f, self.rule = f, rule
         b = f.b
         self.rate, self.l2 = f.scalar("rate"), b.fmul(FLOAT(2), f.scalar("penalties", 1))
-        self.l1 = f.scalar("penalties", 0) if optimizer.l1 else None
-        if optimizer.name == "adam":
+        self.l1 = f.scalar("penalties", 0) if rule.l1 else None
+        if rule.optimizer == "adam":
             steps = b.fpext(f.scalar("steps"), DOUBLE)  # 1 - β₂ after a step has four digits less in float32
             mean_is, square_is = (
                 b.fsub(DOUBLE(1), f.intrinsic("llvm.pow.f64", DOUBLE, DOUBLE(beta), steps))
-                for beta in (optimizer.beta_1, optimizer.beta_2)
+                for beta in (rule.beta_1, rule.beta_2)
             )
             self.mean_rate = b.fptrunc(b.fdiv(b.fpext(self.rate, DOUBLE), mean_is), FLOAT)
             self.root = b.fptrunc(b.fdiv(DOUBLE(1), f.intrinsic("llvm.sqrt.f64", DOUBLE, square_is)), FLOAT)
@@ -376,31 +435,31 @@ class _Move:
             gradient = f.fma(f.splat(self.l2, size), value, f.b.load(total))
             if self.l1 is not None:
                 gradient = f.fma(f.splat(self.l1, size), f.sign(value), gradient)
-            self._move(name, place, gradient)
+            self._update(name, place, gradient)
 
     def biases(self, name: str, row: ir.Value, block: list[Piece], gradients: list[ir.Value]) -> None:
         for (at, _), total in zip(block, gradients, strict=True):
-            self._move(name, self.f.b.add(row, I64(at)), self.f.b.load(total))
+            self._update(name, self.f.b.add(row, I64(at)), self.f.b.load(total))
 
-    def _move(self, name: str, place: ir.Value, gradient: ir.Value) -> None:
+    def _update(self, name: str, place: ir.Value, gradient: ir.Value) -> None:
         f, b, size = self.f, self.f.b, gradient.type.count
 
         def c(value: float) -> ir.Value:
             return constant(gradient.type, value)
 
         rate, along = self.rate, gradient
-        if self.optimizer.name == "momentum":
-            along = f.fma(c(self.optimizer.momentum), f.floats(f"{name}_first", place, size), gradient)
+        if self.rule.optimizer == "momentum":
+            along = f.fma(c(self.rule.momentum), f.floats(f"{name}_first", place, size), gradient)
             f.store(along, f.job[f"{name}_first"], place)
-        elif self.optimizer.name == "adam":
-            beta_1, beta_2 = self.optimizer.beta_1, self.optimizer.beta_2
+        elif self.rule.optimizer == "adam":
+            beta_1, beta_2 = self.rule.beta_1, self.rule.beta_2
             mean = f.floats(f"{name}_first", place, size)
             mean = f.fma(c(1 - beta_1), b.fsub(gradient, mean), mean)
             square = b.fmul(c(beta_2), f.floats(f"{name}_second", place, size))
             square = f.fma(b.fmul(c(1 - beta_2), gradient), gradient, square)
             f.store(mean, f.job[f"{name}_first"], place)
             f.store(square, f.job[f"{name}_second"], place)
-            spread = f.fma(f.sqrt(square), f.splat(self.root, size), c(self.optimizer.epsilon))
+            spread = f.fma(f.sqrt(square), f.splat(self.root, size), c(self.rule.epsilon))
             rate, along = self.mean_rate, b.fdiv(mean, spread)
         moved = b.fsub(f.floats(name, place, size), b.fmul(f.splat(rate, size), along))
         f.store(moved, f.job[name], place)

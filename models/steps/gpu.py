@@ -12,7 +12,6 @@ a time.
 """
 
 import warnings
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -21,8 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.card import Kind
+from models.steps import Workload
+from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, FlatParameters, Setup
 
+SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
+MAX_OUTPUTS = 128  # that one program takes together
 EXACT, FAST = "tf32x3", "tf32"  # how products are multiplied
 MULTIPROCESSORS = 132  # of an H100; with fewer programs a part of it has nothing to do
 # Tiles of the products, how they are summed, and warps and stages of the pipeline for Triton's compiler: for little
@@ -295,7 +297,7 @@ def _try(x):
 
 
 @cache
-def work(device: torch.device) -> bool:
+def works(device: torch.device) -> bool:
     """Whether Triton can compile for that device and start what it has compiled; a warning says why not."""
     try:
         _try[1,](torch.zeros(1, device=device))
@@ -306,97 +308,97 @@ def work(device: torch.device) -> bool:
     return True
 
 
-class Step:
-    """Steps of M networks on one device, with memory of their own for what lies between the layers.
+def step_for(setup: Setup, work: Workload) -> "KernelStep | None":
+    """The step, for networks too small to fill a GPU and where Triton works."""
+    linear = setup.networks[0].linear()
+    size = setup.batch_size * max(layer.weight.numel() for layer in linear)  # of one network's largest product
+    if size > SMALL or linear[-1].out_features > MAX_OUTPUTS or not works(setup.device):
+        return None
+    return KernelStep(setup, EXACT if size * len(setup.networks) <= SMALL else FAST)
+
+
+class KernelStep(FlatParameters):
+    """Steps of M networks on one device, with memory for what lies between the layers.
 
     Parameters
     ----------
-    layers : weights (M, N, D) and biases (M, N) from the first to the output, views of `parameters`
-    parameters, moments : all of them, and what the optimiser keeps of them, flat
-    batch_size : samples of a step for each network, B
-    constants : the optimiser's `MOMENTUM`, `BETA_1`, `BETA_2` and `EPSILON`
-    rates : learning rates, float32 (M,); read anew in every step
-    steps : float32 (M,), that each network has taken, which a step counts
-    penalties : factors l1, l2 of the weights and then of the activities, float32 (4, M)
     precision : of the products, `EXACT` or `FAST`
     """
 
-    def __init__(
-        self,
-        layers: Sequence[tuple[Tensor, Tensor]],
-        parameters: Tensor,
-        moments: Sequence[Tensor],
-        batch_size: int,
-        kind: Kind,
-        activation: str,
-        optimizer: str,
-        constants: dict[str, float],
-        rates: Tensor,
-        steps: Tensor,
-        penalties: Tensor,
-        precision: str,
-    ) -> None:
-        self.layers, self.size, self.kind = layers, batch_size, kind
-        self.flat = [parameters, *moments, parameters, parameters][:3]
-        self.rates, self.steps = rates, steps
-        self.of_weights, self.of_activities = penalties[:2].contiguous(), penalties[2:].contiguous()
-        self.m = len(rates)
-        self.widths = [b.numel() // self.m for _, b in layers]
-        self.depths = [w.numel() // b.numel() for w, b in layers]
-        self.unit = 4 if all(n % 4 == 0 for n in (batch_size, *self.depths)) else 1  # rows begin at 16 bytes
-        self.like: dict[str, Any] = {"PRECISION": precision, "UNIT": self.unit}
-        self.active = {"ACTIVATION": activation, **self.like}
-        self.constants = {"OPTIMIZER": optimizer, **constants, **self.like}
-        self.betas = {name: constants[name] for name in ("BETA_1", "BETA_2")}
-        new = rates.new_empty
-        self.a = [new(self.m * batch_size * n) for n in self.widths[:-1]]
-        self.d = [new(self.m * batch_size * n) for n in self.widths]
-        self.corrections = new(2 * self.m)
+    def __init__(self, setup: Setup, precision: str) -> None:
+        super().__init__(setup)
+        m, size = len(setup.networks), setup.batch_size
+        self.flat = [self.parameters, *self.moments, self.parameters, self.parameters][:3]
+        factors = torch.tensor(setup.penalties, dtype=torch.float32, device=setup.device).T
+        self.of_weights, self.of_activities = factors[:2].contiguous(), factors[2:].contiguous()
+        self.widths = [layer.b.numel() // m for layer in self.layers]
+        self.depths = [layer.w.numel() // layer.b.numel() for layer in self.layers]
+        self.unit = 4 if all(n % 4 == 0 for n in (size, *self.depths)) else 1  # rows begin at 16 bytes
+        like: dict[str, Any] = {"PRECISION": precision, "UNIT": self.unit}
+        self.active = {"ACTIVATION": self.activation, **like}
+        self.betas = {"BETA_1": BETAS[0], "BETA_2": BETAS[1]}
+        self.constants = {
+            "OPTIMIZER": setup.optimizer, "MOMENTUM": MOMENTUM, **self.betas, "EPSILON": EPSILON, **like,
+        }  # fmt: skip
+        new = self._rates.new_empty
+        self.a = [new(m * size * n) for n in self.widths[:-1]]
+        self.d = [new(m * size * n) for n in self.widths]
+        self.corrections = new(2 * m)
+        self._counted: dict[tuple[bool, ...], Tensor] = {}  # 1 for each network that has a batch, 0 for the others
+        self.prepare((True,) * m)
 
-    def __call__(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, taken: Tensor) -> None:
-        """One step; x, t, w and z as `Backprop.step` takes them, contiguous but for what the networks share.
+    def prepare(self, active: tuple[bool, ...]) -> None:
+        """Get ready for steps in which only those networks have a batch."""
+        self._counted[active] = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
 
-        taken : float32 (M,), 1 for those that have a batch, 0 for the others
-        """
-        m, size, unit, widths, depths = self.m, self.size, self.unit, self.widths, self.depths
-        x_m, t_m, w_m = (v.stride(0) if v.ndim == 3 else 0 for v in (x, t, w))
-        fed = [x, *self.a]
-        strides = [x_m, *(size * n for n in widths[:-1])]
+    def step(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+        """One step; see `models.steps.Step`. All tensors are contiguous except where networks share them."""
+        m, size, unit, widths, depths = len(self.networks), self.setup.batch_size, self.unit, self.widths, self.depths
+        counted = self._counted[active]
+        inputs = [x, *self.a]
+        strides = [_stride(x), *(size * n for n in widths[:-1])]  # from a network's inputs to the next network's
         top = len(widths) - 1
-        for i, (weights, biases) in enumerate(self.layers[:-1]):
+        for i, layer in enumerate(self.layers[:-1]):
             grid, tile = _tiles(m, size, widths[i])
             forward[grid](
-                fed[i], weights, biases, self.a[i], size // unit, widths[i] // unit, depths[i] // unit,
+                inputs[i], layer.w, layer.b, self.a[i], size // unit, widths[i] // unit, depths[i] // unit,
                 strides[i] // unit, **self.active, **tile,
             )  # fmt: skip
-        weights, biases = self.layers[-1]
+        last = self.layers[-1]
         output[triton.cdiv(size, OUTPUT["TB"]), m](
-            fed[top], weights, biases, t, w, z, self.d[top], self.d[top - 1] if top else z, self.steps, taken,
+            inputs[top], last.w, last.b, t, w, z, self.d[top], self.d[top - 1] if top else z, self.steps, counted,
             self.corrections, self.of_activities, m, size // unit, widths[top], depths[top] // unit,
-            strides[top] // unit, t_m, w_m, KIND=self.kind, HIDDEN=bool(top), **self.betas,
+            strides[top] // unit, _stride(t), _stride(w), KIND=self.setup.kind, HIDDEN=bool(top), **self.betas,
             TK=max(16, triton.next_power_of_2(widths[top])), **self.active, **OUTPUT,
         )  # fmt: skip
         for i in range(top - 1, 0, -1):
             grid, tile = _tiles(m, size, depths[i])
             propagate[grid](
-                self.d[i], self.layers[i][0], self.a[i - 1], w, self.d[i - 1], self.of_activities, m, size // unit,
-                widths[i] // unit, depths[i] // unit, w_m, **self.active, **tile,
+                self.d[i], self.layers[i].w, self.a[i - 1], w, self.d[i - 1], self.of_activities, m, size // unit,
+                widths[i] // unit, depths[i] // unit, _stride(w), **self.active, **tile,
             )  # fmt: skip
+        self._descend(inputs, strides, counted)
+
+    def _descend(self, inputs: list[Tensor], strides: list[int], counted: Tensor) -> None:
+        """The optimiser's step of all layers, in one launch."""
+        m, unit, shapes = len(self.networks), self.unit, list(zip(self.widths, self.depths, strict=True))
         # Programs that wait for memory more than they compute: several for each multiprocessor.
-        tile = DESCENT[max(_tile(m, n, depth, 4) for n, depth in zip(widths, depths, strict=True))]
-        tiles = sum(
-            triton.cdiv(n, tile["TN"]) * triton.cdiv(depth, tile["TD"])
-            for n, depth in zip(widths, depths, strict=True)
-        )  # fmt: skip
+        tile = DESCENT[max(_tile(m, n, depth, 4) for n, depth in shapes)]
+        tiles = sum(triton.cdiv(n, tile["TN"]) * triton.cdiv(depth, tile["TD"]) for n, depth in shapes)
         layers = tuple(
-            (self.d[i], fed[i], weights.storage_offset() // unit, biases.storage_offset(), widths[i],
-             depths[i] // unit, strides[i] // unit)
-            for i, (weights, biases) in enumerate(self.layers)
+            (self.d[i], inputs[i], layer.w.storage_offset() // unit, layer.b.storage_offset(), self.widths[i],
+             self.depths[i] // unit, strides[i] // unit)
+            for i, layer in enumerate(self.layers)
         )  # fmt: skip
         descend[tiles, m](
-            *self.flat, layers, self.rates, self.of_weights, self.corrections, taken, m, size // unit,
-            **self.constants, **tile,
+            *self.flat, layers, self._rates, self.of_weights, self.corrections, counted, m,
+            self.setup.batch_size // unit, **self.constants, **tile,
         )  # fmt: skip
+
+
+def _stride(values: Tensor) -> int:
+    """From one network's values to the next one's; 0 where they share them."""
+    return values.stride(0) if values.ndim == 3 else 0
 
 
 def _tile(m: int, rows: int, columns: int, work: int = 1) -> int:

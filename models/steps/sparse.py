@@ -9,6 +9,7 @@ need a multiplication by each value of s that is not 0 and by each of β (`model
 """
 
 import ctypes
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from models.classifier import part_rows
-from models.steps import llvm
+from models.moments import part_rows
+from models.steps import Workload, llvm
 from models.steps.llvm import I16, I32, I64, Writer
 
 SHARE = 0.45  # of values that differ from the background, with which dense products are as fast
@@ -25,6 +26,18 @@ FINDING = 40  # units whose dense products take as long as finding out where sam
 SAMPLES = 1000  # by which the background is judged
 INDEX = 1 << 16  # features, and samples of a batch, that two bytes can tell
 ROOM = 1 << 24  # features times samples of a batch for which a thread keeps places
+
+
+@torch.inference_mode()
+def samples_for(work: Workload, units: int, batch_size: int) -> "Sparse | None":
+    """What differs in all samples, or memory for a chunk's where every epoch changes them; None where dense products
+    are faster, in a first layer of so many units."""
+    if work.samples is not None:
+        common = background(work.samples, units, batch_size, False)
+        return None if common is None else Sparse(Differences.of(work.samples, common), True)
+    x = work.chunk().flatten(0, 1)
+    common = background(x, units, batch_size, True)
+    return None if common is None else Sparse(Differences(common, len(x), x.numel()), False)
 
 
 def background(x: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | None:
@@ -56,21 +69,21 @@ class Differences:
         self.starts = torch.zeros(n_samples + 1, dtype=torch.int64)
         self.features = torch.empty(room + llvm.VECTOR, dtype=torch.int16)
         self.values = torch.empty(room + llvm.VECTOR)
-        self._take = _compiled_take(len(background))
+        self._fill = _compiled_fill(len(background))
 
     @classmethod
     def of(cls, x: Tensor, background: Tensor) -> "Differences":
         """Those of samples float32 (N, n)."""
         parts = torch.split(x, part_rows(x.shape[1]))
         made = cls(background, len(x), sum(int((part != background).sum()) for part in parts))
-        made.take(x)
+        made.fill(x)
         return made
 
-    def take(self, x: Tensor) -> None:
+    def fill(self, x: Tensor) -> None:
         """Become those of samples float32 (N, n), for which there is place."""
         x = x.contiguous()
         job = Job(x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), **self.addresses())
-        llvm.run(self._take, job, 1)  # where the values of a sample go depends on those before
+        llvm.run(self._fill, job, 1)  # where the values of a sample go depends on those before
 
     def addresses(self) -> dict[str, int]:
         return {name: getattr(self, name).data_ptr() for name in ("starts", "features", "values")}
@@ -83,6 +96,20 @@ class Picked(NamedTuple):
     rows: Tensor
 
 
+class Sparse(NamedTuple):
+    """The samples of a training as differences: all of them, or those of the chunk at hand."""
+
+    differences: Differences
+    complete: bool
+
+    def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[Picked]:
+        """See `models.steps.Step`."""
+        if not self.complete:
+            self.differences.fill(gather().flatten(0, 1))
+            rows = torch.arange(rows.numel()).view(rows.shape)
+        return [Picked(self.differences, batch) for batch in rows]
+
+
 class Job(ctypes.Structure):
     """Addresses of float32 unless a comment says otherwise, and the number of samples."""
 
@@ -93,15 +120,15 @@ class Job(ctypes.Structure):
 
 
 @cache
-def _compiled_take(n: int) -> Any:
-    return llvm.for_this_machine(take_written(n), ["take"])[0]
+def _compiled_fill(n: int) -> Any:
+    return llvm.for_this_machine(fill_written(n), ["fill"])[0]
 
 
-def take_written(n: int) -> str:
-    return llvm.written(Job, {"take": lambda writer: _write_take(writer, n)})
+def fill_written(n: int) -> str:
+    return llvm.written(Job, {"fill": lambda writer: _write_fill(writer, n)})
 
 
-def _write_take(f: Writer, n: int) -> None:
+def _write_fill(f: Writer, n: int) -> None:
     """Differences of all samples, without a branch for each feature."""
     b = f.b
     count = f.variable(I64(0))

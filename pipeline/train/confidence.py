@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.calibration import fit_temperature
-from models.classifier import Classifier, outputs
+from models.classifier import Classifier
 from models.familiarity import Familiarity
 from models.mlp import MLP
 from pipeline.task import Train
@@ -32,7 +32,7 @@ def teach(classifier: Classifier, training: Batch | Stored, validation: Batch | 
 
     def judged(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, hidden = classifier.last_layer(x)
-        return x, hidden, outputs(logits, classifier.kind)
+        return x, hidden, classifier.target.answer(logits)
 
     familiarity.fit_scale(judged(x) for x in pieces(validation.x))
     return threshold(torch.cat([familiarity(*judged(x)) for x in pieces(validation.x)]))

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.card import Kind
-from models.classifier import loss
 from models.mlp import MLP
+from models.targets import TARGETS
 from pipeline.run import replacing
 from pipeline.task import Train, UserError
 from pipeline.threads import threads
@@ -167,7 +167,7 @@ def totals(mlp: MLP, data: Split, kind: Kind) -> Tensor:
     with threads(threads_for(min(max(1, len(data.y)), rows), mlp)):
         for x, y in zip(pieces(data.x, rows), pieces(data.y, rows), strict=True):
             logits = mlp(x)
-            total += torch.stack([loss(logits, y, kind) * len(y), _correct(logits, y, kind)])
+            total += torch.stack([TARGETS[kind].loss(logits, y) * len(y), _correct(logits, y, kind)])
     return total
 
 

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from models.card import Kind
-from models.classifier import Classifier, part_rows
+from models.classifier import Classifier
 from models.mlp import MLP
-from models.moments import Moments
-from models.steps.closed_form import Backprop
+from models.moments import Moments, part_rows
+from models.steps.closed_form import Backprop, Setup
 from models.steps.reference import Penalties
 from pipeline.task import Train
 from pipeline.threads import Pace
@@ -108,8 +108,8 @@ class Share:
         self.n_outputs = mlp.linear()[-1].out_features
         penalties = Penalties(options.l1, options.l2, options.activity_l1, options.activity_l2)
         self.backprop = Backprop(
-            [mlp], kind, self.feed.batch_size, options.optimizer, [options.learning_rate], [penalties]
-        )  # fmt: skip
+            Setup([mlp], kind, self.feed.batch_size, options.optimizer, [options.learning_rate], [penalties])
+        )
         self.backprop.combine = dist.all_reduce
         self.pace = Pace()
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from models.card import Kind
-from models.classifier import Classifier, part_rows
+from models.classifier import Classifier
 from models.mlp import MLP
-from models.moments import Moments
+from models.moments import Moments, part_rows
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
 from pipeline.run import Run, write_json

@@ -1,40 +1,37 @@
-"""What trains the networks for one epoch: closed-form steps for one network or many, or autograd, which judges them.
+"""Trainers: what trains networks for one epoch, by closed-form steps or by autograd, against which those are tested.
 
 Both take their mini-batches from a `Feed`, so that the same seed gives both the same samples in the same order.
 """
 
-import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.card import Kind
-from models.classifier import loss
 from models.mlp import MLP
-from models.steps import llvm
-from models.steps.closed_form import BETAS, EPSILON, MANY, MOMENTUM, Backprop
+from models.steps import Workload, choose
+from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, Setup
 from models.steps.reference import Penalties
-from models.steps.sparse import Differences, Picked, background
+from models.targets import TARGETS
 from pipeline.task import Train
 from pipeline.threads import Pace, threads
 from pipeline.train.batches import Feed
 
 WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
-CALLS = 4_000_000  # multiplications that take as long as PyTorch's calls for a step
-COMPILED = 20_000_000_000  # of a training's first layers and calls, for which compiling is worth its time
 
 
 class ClosedForm:
-    """Closed-form steps (`models.steps.closed_form`) for one network or many; on a GPU as CUDA graphs.
+    """Closed-form steps (`models.steps`) for one network or many; on a GPU as CUDA graphs.
 
     A graph holds the steps of a chunk: of a whole epoch, where its samples fit into a quarter of the free memory.
     Nothing waits for the GPU inside an epoch.
 
     Parameters
     ----------
-    options : one for each network; they differ in learning rate, penalties and seed alone
+    options : one for each network; they differ in learning rate, penalties and seed only
     """
 
     def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
@@ -42,49 +39,35 @@ class ClosedForm:
         self.chunk = feed.chunk()
         own = (len(feed.columns),) if len(feed.columns) > 1 else ()
         self.x = torch.empty(self.chunk, *own, feed.batch_size, feed.x.shape[1], device=feed.device)
-        is_compiled = self._is_worth_compiling(networks, options[0].epochs)
-        units = networks[0].linear()[0].out_features
-        self.differences = self._differences(units) if is_compiled and feed.shared else None
-        self.backprop = Backprop(
+        setup = Setup(
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
             [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
-            is_compiled, self.differences.background if self.differences else None,
         )  # fmt: skip
-        lead = (len(networks),) if len(networks) > 1 else ()
+        unchanged = feed.x if feed.as_stored and isinstance(feed.x, Tensor) else None
+        self.step = choose(setup, Workload(options[0].epochs * feed.n_steps, unchanged, self._first_chunk))
         self.n_outputs = networks[0].linear()[-1].out_features
-        self.z = torch.empty(feed.n_steps, *lead, self.n_outputs, feed.batch_size, device=feed.device)
+        self.z = torch.empty(feed.n_steps, *setup.lead, self.n_outputs, feed.batch_size, device=feed.device)
         self.t: Tensor | None = None
         self.graphs: dict[int, Any] = {}
         self.pace = Pace()
         for active in set(feed.active):
-            self.backprop.prepare(active)
+            self.step.prepare(active)
 
-    def _is_worth_compiling(self, networks: Sequence[MLP], epochs: int) -> bool:
-        feed, linear = self.feed, networks[0].linear()
-        if feed.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MANY:
-            return False
-        step = feed.batch_size * linear[0].weight.numel() + CALLS
-        return len(networks) * epochs * feed.n_steps * step > COMPILED and llvm.works()
+    def _first_chunk(self) -> Tensor:
+        rows, shares = self.feed.order(0)[: self.chunk], self.feed.partner_shares(0)
+        return self._gather(rows, self.feed.randomness(0), None if shares is None else shares[: self.chunk])
 
-    @torch.inference_mode()
-    def _differences(self, units: int) -> Differences | None:
-        """Of all samples, or place for a chunk's if each epoch changes them; None where dense products are faster."""
-        feed = self.feed
-        if feed.as_stored:
-            assert isinstance(feed.x, Tensor)
-            common = background(feed.x, units, feed.batch_size, False)
-            return None if common is None else Differences.of(feed.x, common)
-        rows, shares = feed.order(0)[: self.chunk], feed.partner_shares(0)
-        feed.fill(rows, self.x, feed.randomness(0), None if shares is None else shares[: self.chunk])
-        x = self.x.flatten(0, 1)
-        common = background(x, units, feed.batch_size, True)
-        return None if common is None else Differences(common, len(x), x.numel())
+    def _gather(self, rows: Tensor, randomness: torch.Generator, shares: Tensor | None) -> Tensor:
+        """The samples of a chunk's batches, in memory that the next chunk uses again."""
+        x = self.x[: len(rows)]
+        self.feed.fill(rows, x, randomness, shares)
+        return x
 
     @torch.inference_mode()
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
         """Take every step of an epoch, its learning rate times `factor`; mean loss and accuracy (M,), see `measure`."""
         feed = self.feed
-        self.backprop.set_rate(factor)
+        self.step.set_rate(factor)
         order = feed.order(number)
         with threads(1):
             y, shares = feed.y[order], feed.partner_shares(number)
@@ -93,63 +76,51 @@ class ClosedForm:
         randomness = feed.randomness(number)
         for start in range(0, feed.n_steps, self.chunk):
             stop = min(start + self.chunk, feed.n_steps)
-            with self.pace.piece() as self.backprop.threads:
-                mixed = None if shares is None else shares[start:stop]
-                self._run(start, stop, self._samples(order[start:stop], randomness, mixed))
+            with self.pace.piece() as self.step.threads:
+                rows, mixed = order[start:stop], None if shares is None else shares[start:stop]
+                self._run(start, stop, self.step.batches(rows, partial(self._gather, rows, randomness, mixed)))
         with threads(1):
             return measure(self.z, y, feed, self.kind)
 
-    def _samples(self, rows: Tensor, randomness: torch.Generator, shares: Tensor | None) -> Iterable[Tensor | Picked]:
-        """What the steps of a chunk are given."""
-        differences = self.differences
-        if differences and self.feed.as_stored:
-            return [Picked(differences, batch) for batch in rows]
-        x = self.x[: len(rows)]
-        self.feed.fill(rows, x, randomness, shares)
-        if not differences:
-            return x
-        differences.take(x.flatten(0, 1))
-        return [Picked(differences, batch) for batch in torch.arange(rows.numel()).view(rows.shape)]
-
-    def _run(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> None:
+    def _run(self, start: int, stop: int, batches: Iterable[Any]) -> None:
         if self.feed.device.type == "cpu":
-            self._steps(start, stop, samples)
+            self._steps(start, stop, batches)
             return
         if start not in self.graphs:
-            self.graphs[start] = self._capture(start, stop, samples)
+            self.graphs[start] = self._capture(start, stop, batches)
         self.graphs[start].replay()
 
-    def _steps(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> None:
+    def _steps(self, start: int, stop: int, batches: Iterable[Any]) -> None:
         assert self.t is not None
-        batches = zip(samples, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
-        for active, (x, t, w, z) in zip(self.feed.active[start:stop], batches, strict=True):
-            self.backprop.step(x, t, w, z, active)
+        parts = zip(batches, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
+        for active, (x, t, w, z) in zip(self.feed.active[start:stop], parts, strict=True):
+            self.step.step(x, t, w, z, active)
 
-    def _capture(self, start: int, stop: int, samples: Iterable[Tensor | Picked]) -> Any:
+    def _capture(self, start: int, stop: int, batches: Iterable[Any]) -> Any:
         """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs leaves no trace."""
-        before = {name: tensor.clone() for name, tensor in self.backprop.state().items()}
+        before = {name: tensor.clone() for name, tensor in self.step.state().items()}
         products = torch.backends.cuda.matmul
         precision, products.fp32_precision = products.fp32_precision, "tf32"
         try:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                # A batch in four begins at 16 bytes: each kernel is compiled.
-                self._steps(start, min(stop, start + 4), samples)
+                # Four batches, since every fourth begins at 16 bytes: this compiles the kernels for both cases.
+                self._steps(start, min(stop, start + 4), batches)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._steps(start, stop, samples)
+                self._steps(start, stop, batches)
         finally:
             products.fp32_precision = precision
-        self.backprop.load(before)
+        self.step.load(before)
         return graph
 
     def state(self) -> dict[str, Any]:
-        return self.backprop.state()
+        return self.step.state()
 
     def load(self, state: dict[str, Any]) -> None:
-        self.backprop.load(state)
+        self.step.load(state)
 
 
 class Autograd:
@@ -171,7 +142,7 @@ class Autograd:
             return self._epoch(number, factor)
 
     def _epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
-        feed, kind = self.feed, self.kind
+        feed, loss = self.feed, TARGETS[self.kind].loss
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * factor
         order, randomness = feed.order(number), feed.randomness(number)
@@ -186,12 +157,12 @@ class Autograd:
                 n = min(feed.batch_size, len(feed.y) - s * feed.batch_size)  # the last batch may be smaller
                 logits, activations = self.mlp.with_activations(batch[:n])
                 target = feed.y[indices[:n]] if soft is None else soft[s, :n]
-                objective = loss(logits, target, kind) + penalty(self.mlp, activations, self.options)
+                objective = loss(logits, target) + penalty(self.mlp, activations, self.options)
                 self.optimizer.zero_grad()
                 objective.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
                 z[s, :n] = logits.detach()
-        return measure(z.mT, feed.y[order], feed, kind)
+        return measure(z.mT, feed.y[order], feed, self.kind)
 
     def state(self) -> dict[str, Any]:
         return {"mlp": self.mlp.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -226,7 +197,7 @@ def threads_for(n_samples: int, mlp: MLP) -> int:
 
 
 def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tensor]:
-    """Mean loss, without the penalties, and accuracy of an epoch's samples as they were met.
+    """Mean loss, without the penalties, and accuracy of an epoch's samples, each before the step on its batch.
 
     Logits z float32 (steps, ..., K, B) and targets y (steps, ..., B) or (steps, ..., B, K) → float64 (M,) each; the
     accuracy of a regression is NaN.
@@ -239,21 +210,11 @@ def totals(z: Tensor, y: Tensor, counted: Tensor, kind: Kind) -> tuple[Tensor, T
     """As `measure`, the sums over the samples that are `counted`, bool (steps, ..., B)."""
     if z.ndim - 1 > counted.ndim:  # networks that share their batches
         counted, y = counted.unsqueeze(1), y.unsqueeze(1)
-    if kind == "regression":
-        losses = (z.mT - y).square().mean(-1)
-        hits = torch.full_like(losses, math.nan)
-    elif kind == "binary":
-        z = z.squeeze(-2)
-        truth = y.to(z.dtype).expand_as(z)
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(z, truth, reduction="none")
-        hits = (z > 0) == (truth > 0)
-    else:
-        index = y.unsqueeze(-2).expand(*z.shape[:-2], 1, -1)
-        losses = -torch.log_softmax(z, -2).gather(-2, index).squeeze(-2)
-        hits = z.max(-2).indices == y  # several times as fast as argmax
-    # Batch by batch first, which no number of threads divides otherwise.
+    target = TARGETS[kind]
+    # Batch by batch first, so that the number of threads does not change the order of the sums.
     total, correct = (
-        torch.where(counted, values, 0).sum(-1, dtype=torch.float64).sum(0).view(-1) for values in (losses, hits)
+        torch.where(counted, values, 0).sum(-1, dtype=torch.float64).sum(0).view(-1)
+        for values in (target.losses(z, y), target.hits(z, y))
     )
     return total, correct
 

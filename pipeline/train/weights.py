@@ -10,8 +10,9 @@ import torch
 
 from models import frontend
 from models.card import Kind
-from models.classifier import Classifier, Standardize, n_outputs
+from models.classifier import Classifier, Standardize
 from models.mlp import MLP
+from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.run import Run, replacing, require
 from pipeline.task import Task, UserError
@@ -56,7 +57,7 @@ def network(facts: Facts) -> Classifier:
     mlp = MLP(
         front.n_features,
         facts.model["hidden"],
-        n_outputs(facts.kind, len(facts.labels)),
+        TARGETS[facts.kind].n_outputs(len(facts.labels)),
         facts.model["activation"],
         facts.train["seed"],
         facts.model["init"],

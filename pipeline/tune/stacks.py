@@ -140,7 +140,7 @@ def held_out(engine: object, trainings: Sequence[Training], kind: Kind) -> Tenso
     result = torch.empty(2, len(trainings), dtype=torch.float64, device=engine.feed.device)
     for fold in {id(t.fold): t.fold for t in trainings}.values():
         members = [m for m, t in enumerate(trainings) if t.fold is fold]
-        z = engine.backprop.logits(fold.held_out.x, members)
+        z = engine.step.logits(fold.held_out.x, members)
         whole = Feed([fold.held_out], [0], len(fold.held_out.y))
         result[:, members] = torch.stack(measure(z.mT.unsqueeze(0), fold.held_out.y.unsqueeze(0), whole, kind))
     return result

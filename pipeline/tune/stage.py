@@ -12,8 +12,8 @@ import optuna
 from numpy.typing import NDArray
 
 from models.card import Kind
-from models.classifier import n_outputs
 from models.mlp import MLP
+from models.targets import TARGETS
 from pipeline import train
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
@@ -209,7 +209,7 @@ def _summary(judged: Sequence[dict[str, Any] | UserError], kind: Kind, seconds: 
 
 
 def _network(task: Task, features: Features, fold: Fold) -> MLP:
-    model, outputs = task.model, n_outputs(features.kind, len(features.labels))
+    model, outputs = task.model, TARGETS[features.kind].n_outputs(len(features.labels))
     mlp = MLP(features.x.shape[1], model.hidden, outputs, model.activation, task.train.seed, model.init)
     return mlp.to(fold.training.x.device)
 

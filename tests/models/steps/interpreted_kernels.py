@@ -19,7 +19,7 @@ class ByKernels(ClosedForm):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        assert self.backprop._small_step is not None
+        assert isinstance(self.step, gpu.KernelStep)
 
 
 def same_as_autograd(networks: list[MLP], data: list[Batch], kind: Any, options: list[Train], epochs: int = 2) -> None:

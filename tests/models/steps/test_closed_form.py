@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.mlp import MLP
 from models.steps import reference
-from models.steps.closed_form import Backprop
+from models.steps.closed_form import Backprop, Setup
 from models.steps.reference import Penalties
 from pipeline.lessons.gradcheck import as_reference
 from pipeline.task import Train
@@ -70,7 +70,7 @@ def test_gradients_are_those_of_the_reference(
     )
     feed = Feed([data], [seed], size)
     order = feed.order(0)[0]
-    step = Backprop([mlp], kind, size, "sgd", [1.0], [penalties])
+    step = Backprop(Setup([mlp], kind, size, "sgd", [1.0], [penalties]))
     z = torch.empty(1 if kind == "binary" else 3, size)
     before = step.parameters.clone()
     step.step(data.x[order], feed.targets(data.y[order][None], len(z))[0], feed.weights[0], z, (True,))
@@ -169,7 +169,8 @@ def test_nothing_is_allocated_inside_a_step() -> None:
     data = problem("multiclass", 64)
     options = Train(l1=1e-3, l2=1e-3, activity_l1=1e-3, activity_l2=1e-3)
     mlp = network(data, "multiclass", (50, 40))
-    step = Backprop([mlp], "multiclass", 64, "adam", [0.01], [Penalties(options.l1, options.l2, 1e-3, 1e-3)])
+    penalties = Penalties(options.l1, options.l2, 1e-3, 1e-3)
+    step = Backprop(Setup([mlp], "multiclass", 64, "adam", [0.01], [penalties]))
     feed = Feed([data], [0], 64)
     targets, z = feed.targets(data.y[None], 3)[0], torch.empty(3, 64)
     with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:

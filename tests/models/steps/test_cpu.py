@@ -17,12 +17,12 @@ from llvmlite import binding
 
 from models.mlp import MLP
 from models.steps import cpu, llvm, sparse
-from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, Backprop
+from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, Backprop, Setup
+from models.steps.cpu import CompiledStep
 from models.steps.llvm import FLOAT, I64, Writer
 from models.steps.reference import Penalties
-from models.steps.sparse import Differences, Picked, background
+from models.steps.sparse import Differences, Picked, Sparse, background
 from pipeline.task import Augment, Train
-from pipeline.train import trainers
 from pipeline.train.batches import Feed
 from pipeline.train.data import Batch
 from pipeline.train.distortion import Distortion
@@ -39,7 +39,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def always_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainers, "COMPILED", 0)  # however little there is to train
+    monkeypatch.setattr(cpu, "COMPILED", 0)  # however little there is to train
 
 
 def problem(kind: str, n: int = 90, n_inputs: int = 37, n_outputs: int = 5, filled: float = 0.2) -> Batch:
@@ -62,7 +62,7 @@ def network(data: Batch, kind: str, units: int = 21, activation: Any = "relu") -
 def trained(engine: Any, mlp: MLP, feed: Feed, kind: Any, options: Train) -> torch.Tensor:
     """Losses and accuracies of three epochs."""
     running = engine([mlp], feed, kind, [options])
-    assert engine is Autograd or running.backprop.compiled
+    assert engine is Autograd or isinstance(running.step, CompiledStep)
     return torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
 
 
@@ -111,7 +111,7 @@ def test_many_networks_are_trained_as_each_alone_to_the_last_bit(optimizer: Any)
     data = [problem("multiclass", n, filled=1.0) for n in sizes]
     together, alone = ([MLP(37, [21], 5, "relu", m) for m in range(3)] for _ in range(2))
     running = ClosedForm(together, Feed(data, [0, 1, 2], 16), "multiclass", options)
-    assert running.backprop.compiled
+    assert isinstance(running.step, CompiledStep)
     found = torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
     for m, mlp in enumerate(alone):
         expected = trained(ClosedForm, mlp, Feed([data[m]], [m], 16), "multiclass", options[m])
@@ -125,13 +125,14 @@ def test_networks_that_share_their_batches_are_trained_as_each_alone(filled: flo
     data = problem("multiclass", filled=filled)
     together, alone = ([network(data, "multiclass") for _ in range(2)] for _ in range(2))
     running = ClosedForm(together, Feed([data] * 2, [0, 0], 16), "multiclass", options)
-    assert (running.differences is not None) == (filled < 0.5)
+    assert isinstance(running.step, CompiledStep)
+    assert (running.step.samples is not None) == (filled < 0.5)
     for epoch in range(3):
         running.epoch(epoch, 1 / (1 + epoch))
     for m, mlp in enumerate(alone):
         trained(ClosedForm, mlp, Feed([data], [0], 16), "multiclass", options[m])
         assert all(map(torch.equal, together[m].parameters(), mlp.parameters()))
-    z = running.backprop.logits(data.x, [1])  # of what lies feature by feature
+    z = running.step.logits(data.x, [1])  # of what lies feature by feature
     torch.testing.assert_close(z[0], together[1](data.x), rtol=1e-4, atol=1e-5)
 
 
@@ -154,19 +155,19 @@ def steps(threads: int, sparse: bool, units: int = 100) -> list[torch.Tensor]:
     assert common is not None
     mlp = network(data, "multiclass", units, "sigmoid")
     penalties = Penalties(1e-4, 1e-4, 1e-3, 1e-3)
-    backprop = Backprop(
-        [mlp], "multiclass", 64, "adam", [0.01], [penalties], compiled=True, background=common if sparse else None
+    differences = Differences.of(data.x, common)
+    step = CompiledStep(
+        Setup([mlp], "multiclass", 64, "adam", [0.01], [penalties]), Sparse(differences, True) if sparse else None
     )
-    backprop.threads = threads
-    backprop.prepare((True,))
+    step.threads = threads
     t = torch.nn.functional.one_hot(data.y, 5).to(torch.float32).T.contiguous()
     z, w = torch.empty(5, 64), torch.full((1, 64), 1 / 64)
     rows = torch.arange(64).flip(0)
-    batch = Picked(Differences.of(data.x, common), rows) if sparse else data.x[rows]
+    batch = Picked(differences, rows) if sparse else data.x[rows]
     before = torch.get_num_threads()
     try:
         for _ in range(20):
-            backprop.step(batch, t.flip(1).contiguous(), w, z, (True,))
+            step.step(batch, t.flip(1).contiguous(), w, z, (True,))
     finally:
         torch.set_num_threads(before)
     return [z, *(p.detach().clone() for p in mlp.parameters())]
@@ -187,11 +188,11 @@ def test_dense_and_sparse_steps_agree() -> None:
 def test_without_threads_of_pytorchs_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = steps(1, True, 99)
     monkeypatch.setattr(llvm, "library", lambda: None)
-    cpu._functions.cache_clear()
+    cpu._compiled.cache_clear()
     try:
         assert all(map(torch.equal, steps(2, True, 99), expected))
     finally:
-        cpu._functions.cache_clear()
+        cpu._compiled.cache_clear()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -247,19 +248,20 @@ def test_digits_have_one(real_data: Path) -> None:
     raw = np.fromfile(real_data / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 784)
     digits = Batch((torch.from_numpy(raw).to(torch.float32) - 33) / 79, torch.arange(len(raw)) % 10)
     running = ClosedForm([MLP(784, [100], 10, "relu")], Feed([digits], [0], 100), "multiclass", [Train()])
-    assert running.differences is not None
-    assert (running.differences.starts[-1] == np.count_nonzero(raw)).item()
+    assert isinstance(running.step, CompiledStep)
+    assert running.step.samples is not None
+    assert (running.step.samples.differences.starts[-1] == np.count_nonzero(raw)).item()
 
 
-def test_what_it_learned_so_far_is_read_by_the_other_step() -> None:
+def test_a_checkpoint_is_read_by_the_other_step(monkeypatch: pytest.MonkeyPatch) -> None:
     data, options = problem("multiclass"), Train(batch_size=16, learning_rate=0.01)
     feed = Feed([data], [0], 16)
     ours, theirs = network(data, "multiclass"), network(data, "multiclass")
     one = ClosedForm([ours], feed, "multiclass", [options])
     one.epoch(0, 1.0)
-    trainers.COMPILED = 10**18  # which the fixture sets back
+    monkeypatch.setattr(cpu, "COMPILED", 10**18)
     other = ClosedForm([theirs], feed, "multiclass", [options])
-    assert not other.backprop.compiled
+    assert isinstance(other.step, Backprop)
     other.load({name: tensor.clone() for name, tensor in one.state().items()})
     torch.testing.assert_close(torch.stack(other.epoch(1, 1.0)), torch.stack(one.epoch(1, 1.0)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-5)
@@ -311,10 +313,10 @@ def test_other_machines_can_have_it(triple: str, processor: str) -> None:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     machine = binding.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
-    adam = cpu.Optimizer("adam", MOMENTUM, *BETAS, EPSILON)
+    adam = cpu.Rule("adam", MOMENTUM, *BETAS, EPSILON)
     shapes = [cpu.Shape(33, 21, 5, 16, of_differences) for of_differences in (True, False)]
     written = [cpu.written(shape, "multiclass", "sigmoid", adam) for shape in shapes]
-    for module in (sparse.take_written(33), *written):
+    for module in (sparse.fill_written(33), *written):
         assert machine.emit_object(llvm.optimised(module, machine))
 
 
@@ -329,7 +331,7 @@ def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPat
         with pytest.warns(UserWarning, match="slower than it could be, .* cannot allocate executable memory"):
             assert not llvm.works()
         running = ClosedForm([network(data, "multiclass")], Feed([data], [0], 16), "multiclass", [Train()])
-        assert not running.backprop.compiled
+        assert isinstance(running.step, Backprop)
     finally:
         llvm.works.cache_clear()
 
@@ -359,5 +361,5 @@ def test_a_process_that_may_not_run_what_it_writes_lives() -> None:
 def test_other_networks_have_steps_of_pytorchs(hidden: tuple[int, ...], n_outputs: int) -> None:
     data = problem("multiclass", n_outputs=n_outputs)
     running = ClosedForm([MLP(37, hidden, n_outputs, "relu")], Feed([data], [0], 16), "multiclass", [Train()])
-    assert not running.backprop.compiled
+    assert isinstance(running.step, Backprop)
     assert running.epoch(0, 1.0)[0].isfinite().all()

@@ -78,7 +78,7 @@ import warnings
 import torch
 from models.steps import gpu
 with warnings.catch_warnings(record=True) as seen:
-    print(gpu.work(torch.device("cpu")), *[warning.message for warning in seen])
+    print(gpu.works(torch.device("cpu")), *[warning.message for warning in seen])
 """
     said = "False training is slower than it could be, since Triton does not work here: "
     assert run("-c", program).startswith(said)

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from models.card import CARD_KEY, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
-from models.classifier import Classifier, Standardize, n_outputs
+from models.classifier import Classifier, Standardize
 from models.frontend import FrontEnd, Pixels, Vector
 from models.mfcc import Mfcc
 from models.mlp import MLP
+from models.targets import TARGETS
 from pipeline import extract, task, train, validate
 from pipeline.export import check, graph
 from pipeline.export import stage as export
@@ -27,7 +28,7 @@ from tests.command import model_store
 
 
 def classifier(front: FrontEnd, labels: int, kind: str = "multiclass") -> Classifier:
-    mlp = MLP(front.n_features, [16], n_outputs(kind, labels), "sigmoid")
+    mlp = MLP(front.n_features, [16], TARGETS[kind].n_outputs(labels), "sigmoid")
     standardize = Standardize(front.n_features)
     standardize.deviation.fill_(3.0)
     return Classifier(front, standardize, mlp, kind).eval()

@@ -5,17 +5,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.classifier import Classifier, Standardize, n_outputs
+from models.classifier import Classifier, Standardize
 from models.frontend import FrontEnd, Pixels, Vector
 from models.mfcc import SHOWN, Mfcc
 from models.mlp import MLP
+from models.targets import TARGETS
 from pipeline.extract.features import Features
 from pipeline.run import write_npz
 from pipeline.validate import inside
 
 
 def network(frontend: FrontEnd, hidden: list[int], kind: str = "binary", n_labels: int = 2) -> Classifier:
-    mlp = MLP(frontend.n_features, hidden, n_outputs(kind, n_labels), "sigmoid")  # type: ignore[arg-type]
+    mlp = MLP(frontend.n_features, hidden, TARGETS[kind].n_outputs(n_labels), "sigmoid")  # type: ignore[arg-type]
     return Classifier(frontend, Standardize(frontend.n_features), mlp, kind).eval()  # type: ignore[arg-type]
 
 

@@ -1,0 +1,51 @@
+"""The fast steps can go without anything else being touched, and the plain one trains to the same losses."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[3]
+FAST = ("cpu", "gpu", "sparse", "llvm")
+PROGRAM = """
+import torch
+from models.mlp import MLP
+from pipeline.task import Train
+from pipeline.train.batches import Feed
+from pipeline.train.data import Batch
+from pipeline.train.trainers import ClosedForm
+
+draw = torch.Generator().manual_seed(0)
+x = torch.randn(400, 300, generator=draw) * (torch.rand(400, 300, generator=draw) < 0.2)
+data = Batch(x, (x[:, :100].sum(1) > 0).long())
+options = Train(epochs=2_500, batch_size=50, learning_rate=0.01)  # so many that compiling pays; four are taken
+trainer = ClosedForm([MLP(300, [60], 2, "relu")], Feed([data], [0], 50), "multiclass", [options])
+print(type(trainer.step).__name__)
+for epoch in range(4):
+    print(*trainer.epoch(epoch, 1.0)[0].tolist())
+"""
+
+
+def trained(folder: Path) -> tuple[str, list[float]]:
+    """The step that is taken with the packages of that folder, and the losses of four epochs."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    step, *losses = done.stdout.split()
+    return step, [float(loss) for loss in losses]
+
+
+def test_without_the_fast_steps_training_takes_the_plain_one(tmp_path: Path) -> None:
+    for package in ("models", "pipeline", "service"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in FAST:
+        (tmp_path / "models" / "steps" / f"{name}.py").unlink()
+    step, losses = trained(tmp_path)
+    assert step == "Backprop"
+    fast, expected = trained(ROOT)
+    assert fast in ("CompiledStep", "Backprop")  # the latter where this machine does not run what it compiled
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
