@@ -58,8 +58,9 @@ class Mfcc(nn.Module):
     silence_db : frames whose level is this far below the loudest frame's do not count
     preemphasis : α of the filter x[t] - α x[t - 1], which lifts the faint high frequencies above the floor; 0 = off.
         Levels are those before it: noise that surrounds a sound is lifted more than the sound
-    lifter : coefficient k counts 1 / (1 + (k / lifter)²) as much as the first, a prior of smooth spectral envelopes
-        for the network, which learns from few clips what it may use of the fine structure; 0 = all alike
+    cepstral_decay : after standardisation, coefficient k counts 1 / (1 + (k / cepstral_decay)²) as much as the first:
+        a prior for smooth spectral envelopes where there are few clips; 0 = all alike. (librosa's `lifter` does the
+        opposite: it raises high coefficients.)
     """
 
     one_unit = False
@@ -85,7 +86,7 @@ class Mfcc(nn.Module):
         n_mfcc: int = 40,
         silence_db: float = 60.0,
         preemphasis: float = 0.0,
-        lifter: float = 0.0,
+        cepstral_decay: float = 0.0,
     ) -> None:
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
@@ -93,7 +94,7 @@ class Mfcc(nn.Module):
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis = preemphasis
-        self.weights: Tensor | None = _weights(n_mfcc, lifter) if lifter else None
+        self.weights: Tensor | None = _weights(n_mfcc, cepstral_decay) if cepstral_decay else None
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
         mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
@@ -279,8 +280,8 @@ def _decibels(power: Tensor) -> Tensor:
     return 10 / math.log(10) * torch.log(power)
 
 
-def _weights(n_mfcc: int, lifter: float) -> Tensor:
-    of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / lifter) ** 2)
+def _weights(n_mfcc: int, cepstral_decay: float) -> Tensor:
+    of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / cepstral_decay) ** 2)
     return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS)])
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+RENAMED = {"features.lifter": "features.cepstral_decay"}  # keys of earlier versions → the key now
 DOWNLOADED = ("mnist", "tinysol", "medley_solos_db")  # sources that are downloaded, or read from a copy
 
 
@@ -73,7 +74,7 @@ class MfccFeatures(_Section):
     n_mfcc: int = Field(40, ge=1)
     silence_db: float = Field(60.0, gt=0)  # a frame this far below the loudest is silence
     preemphasis: float = Field(0.0, ge=0, lt=1)  # of the waveform, before all else
-    lifter: float = Field(0.0, ge=0)  # coefficient k counts 1 / (1 + (k / lifter)²); 0 = all alike
+    cepstral_decay: float = Field(0.0, ge=0)  # coefficient k counts 1 / (1 + (k / cepstral_decay)²); 0 = all alike
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "MfccFeatures":
@@ -345,6 +346,8 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
         del location[1]  # pydantic names the union's branch there
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
+        if key in RENAMED:
+            return f"{key} is now {RENAMED[key]}; its values are the same"
         close = difflib.get_close_matches(location[-1], _known_keys(location[:-1], table), n=1)
         return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
     if problem["type"] == "missing":

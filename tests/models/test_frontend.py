@@ -128,16 +128,23 @@ def test_preemphasis_is_that_of_the_waveform() -> None:
     assert np.abs(found - expected).max() < TOLERANCE
 
 
-def test_the_lifter_lets_high_coefficients_count_less() -> None:
+def test_cepstral_decay_lets_high_coefficients_count_less() -> None:
     assert Mfcc().weights is None
-    weights = Mfcc(n_mfcc=20, lifter=8).weights
+    weights = Mfcc(n_mfcc=20, cepstral_decay=8).weights
     assert weights is not None
     assert weights.shape == (STATISTICS * 20 + LEVELS,)
     assert weights[20:40].tolist() == weights[:20].tolist()
     assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
     x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)
-    standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, lifter=8))(x)
+    standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, cepstral_decay=8))(x)
     assert torch.allclose(standardised.std(0, correction=0), weights, atol=1e-4)
+
+
+def test_features_of_an_earlier_version_build_the_same_front_end() -> None:
+    now, before = (build({"kind": "mfcc", "n_mfcc": 20, key: 8.0}) for key in ("cepstral_decay", "lifter"))
+    assert now.weights is not None
+    assert before.weights is not None
+    assert torch.equal(now.weights, before.weights)
 
 
 def test_pixels_are_scaled_to_one() -> None:

@@ -38,6 +38,7 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
         ("train.epochs=0", "train.epochs: .* greater than or equal to 1, not 0"),
         ("train.learning_rate=fast", "train.learning_rate: .*, not 'fast'"),
         ("features.n_mfc=20", "unknown key 'features.n_mfc'; did you mean 'n_mfcc'?"),
+        ("features.lifter=10", "features.lifter is now features.cepstral_decay; its values are the same"),
         ("features.hop_length=500", "hop_length = 500 does not divide n_fft = 2048"),
         ("features.kind=wavelet", "features: .*"),
         ("data.splits={train=0.5, validation=0.1, test=0.1}", "add up to 0.7, not to 1"),
