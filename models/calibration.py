@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes the confidence of a trained network honest."""
+"""Temperature scaling: one number by which a trained network's confidence matches how often it is right."""
 
 import math
 
@@ -7,20 +7,24 @@ from torch import Tensor
 
 from models.card import Kind
 
-RANGE = 20.0  # a temperature lies between its inverse and this
+RANGE = 20.0  # a temperature lies between 1 / RANGE and RANGE
 
 
 def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
-    """The T > 0 with which logits / T have the least mean log loss (Guo et al. 2017).
+    """The T > 0 for which logits / T have the least mean log loss (Guo et al. 2017).
 
-    The loss is convex in 1/T, so that a search along the line finds its only minimum. Targets are softened much as
-    Platt (1999) does, as if in one of N + 2 cases the likeliest other label were right: few samples without a mistake
-    would else call for certainty.
+    The loss is convex in 1/T, so that a line search finds its only minimum. Targets are softened much as Platt (1999)
+    does, as if in one of N + 2 cases the likeliest other label were right: otherwise a few samples without a mistake
+    would push all confidence to 1.
 
     Parameters
     ----------
     logits : float (N, n_outputs), N ≥ 1, of samples that the network was not trained on
     target : int64 (N,), index of the label
+
+    >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])  # 88 % confident, right 3 times in 4
+    >>> fit_temperature(logits, torch.tensor([0, 0, 0, 0]), "multiclass") > 1
+    True
     """
     from scipy.optimize import minimize_scalar  # half of what training would take to import
 

@@ -14,14 +14,14 @@ CARD_KEY = "card"  # key of the card's JSON in the ONNX metadata_props
 STORE_LABEL = "percept"  # key of the label that marks our models in BentoML's model store
 CARD_FILE = "card.json"  # name of the card beside the ONNX file
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
-WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false where that is not wanted
+WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output
 FEATURES = "features"  # name of its last output, the standardised features (N, D), unless the input is an image
 
 Kind = Literal["multiclass", "binary", "regression"]
 
 
 class Input(BaseModel):
-    """What the graph takes. `shape` holds None where any size is allowed.
+    """The graph's input. `shape` holds None where any size is allowed.
 
     image: uint8 (N, 28, 28), 0 = background, 255 = ink; audio: float32 (N, T), mono in [-1, 1] at `sample_rate` Hz;
     vector: float32 (N, D).
@@ -37,12 +37,12 @@ class Input(BaseModel):
 
 
 class FeatureGroup(BaseModel):
-    """How some neighbouring features were distributed over the training samples, for a service to notice drift by.
+    """How some neighbouring features were distributed over the training samples, by which a service detects drift.
 
-    The group's score of a sample is the root mean square of features `start` to `stop` - 1, of a single one its value.
-    Features are the graph's output `features`; for images the pixels, 0 … 255. `edges` part the scores of the training
-    samples into len(edges) + 1 bins, where there are so many values into ten of the same size; a score that equals an
-    edge lies above it. `shares` are the proportions of the training samples in the bins.
+    The group's score of a sample is the root mean square of features `start` to `stop` - 1; of a single feature, its
+    value. Features are the graph's output `features`; for images the pixels, 0 … 255. `edges` divide the scores of the
+    training samples into len(edges) + 1 bins: into ten of equal size where there are enough different values. A score
+    equal to an edge belongs to the bin above it. `shares` are the proportions of the training samples in the bins.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +55,7 @@ class FeatureGroup(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """Everything that a server or an auditor needs to know of a model."""
+    """Everything that a server or an auditor needs to know about a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,7 +66,7 @@ class ModelCard(BaseModel):
     input: Input
     output: str  # name of the graph's first output: "probabilities" (N, K), or "value" (N, K) for regression
     features: dict[str, Any]  # kind and parameters of the front end
-    temperature: float = 1.0  # that the network's logits are divided by, inside the graph; 1 if none was fitted
+    temperature: float = 1.0  # the graph divides the network's logits by it; 1 if none was fitted
     known_threshold: float | None = None  # least of the graph's second output, familiarity (N,), that counts as known
     groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not watched
     parameters: int  # trainable parameters of the network
@@ -79,15 +79,16 @@ class ModelCard(BaseModel):
     task_digest: str  # SHA-256 of the resolved task
     training_seconds: float
     training_device: str
-    libraries: dict[str, str]  # versions of what built it
+    libraries: dict[str, str]  # name → version of the libraries that built it
     created: datetime  # UTC
-    sha256: str | None = None  # of the ONNX file up to the card, which is its end; see `seal`
+    sha256: str | None = None  # of the ONNX file before the card at its end; see `seal`
 
 
 def seal(graph: bytes, card: ModelCard) -> tuple[bytes, bytes]:
     """A serialised ONNX model without a card → the file with the card at its end, and the card's JSON.
 
-    The card carries the SHA-256 of what stands before it, so the file and the JSON beside it vouch for each other.
+    The card carries the SHA-256 of everything before it, so the file and the JSON beside it can be checked against each
+    other.
     """
     sealed = card.model_copy(update={"sha256": hashlib.sha256(graph).hexdigest()})
     text = sealed.model_dump_json(indent=1).encode()
@@ -95,7 +96,7 @@ def seal(graph: bytes, card: ModelCard) -> tuple[bytes, bytes]:
 
 
 def check_seal(file: bytes, text: bytes) -> None:
-    """Raises ValueError unless `file` and the card's JSON are the two that `seal` returned together."""
+    """Raises ValueError unless `seal` returned `file` and the card's JSON together."""
     tail = _metadata_property(text.strip())
     digest = hashlib.sha256(file[: -len(tail)]).hexdigest()
     if not file.endswith(tail) or digest != ModelCard.model_validate_json(text).sha256:

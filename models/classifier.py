@@ -14,8 +14,13 @@ from models.targets import TARGETS
 class Standardize(nn.Module):
     """(x - mean) / deviation, with the statistics of the training split.
 
-    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred. A
-    feature that is to count less than others has its deviation enlarged.
+    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred. Where a
+    feature should count less than others, its deviation is enlarged.
+
+    >>> from models.frontend import Vector
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> Standardize(1).fit(x, Vector(1))(x).tolist()
+    [[-1.0], [1.0]]
     """
 
     mean: Tensor
@@ -27,12 +32,12 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(n_features))
 
     def fit(self, x: Tensor, front: FrontEnd) -> "Standardize":
-        """Take the statistics of x, float32 (N, D), the features of `front`, part by part: no copy of x is made."""
+        """Compute the statistics of x, float32 (N, D), the features of `front`, part by part: x is not copied."""
         parts = torch.split(x, part_rows(x.shape[1]))
-        return self.take(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
+        return self.use(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
 
-    def take(self, moments: Moments, front: FrontEnd) -> "Standardize":
-        """Take the statistics of features of `front`: of all parts of `part_rows`, joined in their order."""
+    def use(self, moments: Moments, front: FrontEnd) -> "Standardize":
+        """Use these moments of the features of `front`: those of all parts of `part_rows`, joined in their order."""
         deviation = moments.deviation
         self.mean.copy_(moments.mean.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
@@ -41,7 +46,7 @@ class Standardize(nn.Module):
         return self
 
     def apply_(self, x: Tensor) -> Tensor:
-        """As `forward`, in the memory of x."""
+        """As `forward`, in place."""
         return x.sub_(self.mean).div_(self.deviation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,11 +57,8 @@ class Standardize(nn.Module):
 class Classifier(nn.Module):
     """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels; for regression the K values.
 
-    With a `familiarity`, the answer is the probabilities and the familiarity of each input, float32 (N,).
-
-    A binary target has one output, the log-odds of the second label; both probabilities are given all the same.
-    The logits are divided by the temperature (models/calibration.py) first, 1 if none was fitted; for regression they
-    are the answer.
+    With a `familiarity`, it returns the familiarity of each input too, float32 (N,). The logits are divided by the
+    temperature (models/calibration.py), 1 if none was fitted, except for a regression, where they are the answer.
     """
 
     temperature: Tensor  # ()
@@ -72,7 +74,7 @@ class Classifier(nn.Module):
         return self.target.kind
 
     def add_familiarity(self) -> Familiarity:
-        """A `Familiarity` of this classifier's widths, to be fitted or loaded."""
+        """Give it a `Familiarity` of matching sizes, to be fitted or loaded."""
         output, n_labels = self.mlp.linear()[-1], max(2, self.mlp.linear()[-1].out_features)
         contrast = self.frontend.has_outliers
         self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast)
@@ -83,8 +85,8 @@ class Classifier(nn.Module):
         return self.from_features(self.frontend(media))
 
     def last_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised features float32 (N, D) → logits, and what they are made of: the last hidden layer (N, H), or
-        the features where there is none."""
+        """Standardised features float32 (N, D) → logits, and the input of the output layer: the last hidden layer's
+        outputs (N, H), or the features where there is no hidden layer."""
         logits, hidden = self.mlp.with_activations(x)
         return logits, hidden[-1] if hidden else x
 

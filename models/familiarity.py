@@ -1,4 +1,8 @@
-"""How familiar an input is: whether it is like what the classifier was trained on, or something it does not know."""
+"""Familiarity: a score from 0 to 1 of how well an input fits what the classifier was trained on.
+
+An input that does not fit is *out-of-distribution*: given a photo of a cat, a classifier of digits still answers with a
+digit. The card holds the threshold from which on an input counts as *known*; below, it is unknown.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,25 +13,25 @@ from torch import Tensor, nn
 from models.mlp import MLP
 
 RANK = 20  # directions in which a class varies by an amount of its own
-LEAST = 1e-3  # variance in every other direction, at least, as a share of the mean variance: float32 has to bear it
-CONTRAST = (128,)  # hidden units of the network that tells known from foreign pictures
-STEPS = 500  # in which the scale of familiarity rises
-LEAST_SPREAD = 1e-2  # nats; of what has hardly any among the validation samples
+LEAST = 1e-3  # least variance in every other direction, as a share of the mean variance, for float32's sake
+CONTRAST = (128,)  # hidden units of the network that separates known from out-of-distribution images
+STEPS = 500  # quantiles of the validation samples by which scores become ranks
+LEAST_SPREAD = 1e-2  # nats; for scores that hardly vary among the validation samples
 
 
 class Density(nn.Module):
-    """Log-density of the likeliest class, of each class a Gaussian by probabilistic principal component analysis.
+    """Log-density of the likeliest class, each a Gaussian fitted by probabilistic principal component analysis.
 
-    A class varies in `rank` directions by an amount of its own, in all others alike (Tipping & Bishop 1999). Of what
-    the last hidden layer gives, such densities tell the foreign better than of the input (Lee et al. 2018).
+    A class has a variance of its own in each of `rank` directions and one in all others (Tipping & Bishop 1999). Such
+    densities detect out-of-distribution inputs better on the last hidden layer than on the input (Lee et al. 2018).
 
     Parameters
     ----------
-    n_features, n_labels : width H of what comes in, number K of classes
+    n_features, n_labels : width H of the layer, number K of classes
     """
 
     centre: Tensor  # (H,), the mean over all classes
-    mean: Tensor  # (K, H), of each class, from there
+    mean: Tensor  # (K, H), of each class, relative to the centre
     basis: Tensor  # (H, K · R), orthonormal for each class
     offset: Tensor  # (K · R,), the mean in that basis
     gain: Tensor  # (K, R), 1 / residual variance - 1 / variance in that direction
@@ -46,7 +50,7 @@ class Density(nn.Module):
         self.register_buffer("log_volume", torch.zeros(n_labels))
 
     def fit(self, x: Tensor, y: Tensor) -> "Density":
-        """Take means and covariances of x float32 (N, H), of classes y int64 (N,), each of which has samples."""
+        """Fit means and covariances to x float32 (N, H) of classes y int64 (N,), each of which has samples."""
         return self.fit_parts([(x, y)])
 
     def fit_parts(self, parts: Iterable[tuple[Tensor, Tensor]]) -> "Density":
@@ -75,7 +79,7 @@ class Density(nn.Module):
             mean = means[i] - centre
             values, vectors = torch.linalg.eigh(products[i] / n)
             values, vectors = values.flip(0), vectors.flip(1)
-            r = min(rank, n_features - 1, n // 3)  # few samples do not tell many directions
+            r = min(rank, n_features - 1, n // 3)  # few samples do not determine many directions
             residual = (values[r:].clamp(min=0).mean()).clamp(min=least)
             variance = values[:r].clamp(min=residual)
             bases[i, :, :r] = vectors[:, :r]
@@ -98,23 +102,24 @@ class Density(nn.Module):
 
 
 class Familiarity(nn.Module):
-    """The share of validation samples that are no more familiar than this one, 0 … 1: a calibrated score.
+    """The share of validation samples that fit no better than this one, 0 … 1: a calibrated score.
 
-    Such a rank is the p-value of the hypothesis that the input is of the known kind, as in conformal anomaly detection
-    (Laxhammar & Falkman 2015). What is ranked, in nats, is log p(k | x) of the likeliest class k, before the
-    temperature, which would leave hardly any difference between confident answers, and beside it a log-likelihood of x:
-    of pictures, which can be made from nothing, log p(x) / q(x) for foreign pictures q, as a network of its own has
-    learned it from both (Hastie, Tibshirani & Friedman 2009, §14.2.4); of all else the `Density` of the last hidden
-    layer, in such units that among the validation samples it varies as much as log p(k | x).
+    Such a rank is the p-value of the hypothesis that the input comes from the training distribution, as in conformal
+    anomaly detection (Laxhammar & Falkman 2015). The score that is ranked, in nats, is the sum of two: log p(k | x) of
+    the likeliest class k, without the temperature, which would leave hardly any difference between confident answers;
+    and a log-likelihood of x. For images this is log p(x) / q(x), where q generates out-of-distribution images, learned
+    by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). For other media, for which no
+    such q is at hand, it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among
+    the validation samples.
 
     Parameters
     ----------
     n_features, n_hidden, n_labels : of the classifier: inputs, width of the last hidden layer, classes
-    contrast : whether foreign inputs can be made
+    contrast : whether out-of-distribution inputs can be generated, `FrontEnd.has_outliers`
     """
 
-    unit: Tensor  # (), of the density, in nats
-    scale: Tensor  # (STEPS + 1,), log-likelihoods at evenly spaced ranks of the validation samples
+    unit: Tensor  # (), nats of the density that count as one
+    scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
         super().__init__()
@@ -136,7 +141,7 @@ class Familiarity(nn.Module):
         return self.density.forward(hidden), of_answers
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Take unit and ranks of the validation samples, in parts of what `log_likelihood` takes; at least one."""
+        """Fit unit and scale to the validation samples, at least one, in parts as `log_likelihood` takes them."""
         parts = [self._parts(*part) for part in samples]
         of_inputs, of_answers = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         if self.density is not None:
@@ -146,7 +151,7 @@ class Familiarity(nn.Module):
         self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers, ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
-        """As `log_likelihood` → rank float32 (N,): linear between the steps, and below the first an exponential."""
+        """As `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the first."""
         value = self.log_likelihood(x, hidden, probabilities)
         low, high = self.scale[:-1], self.scale[1:]
         rank = ((value - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).sum(1, keepdim=True)

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 
 from models.card import Input
 
-AMIN = 1e-10  # smallest mel power that the logarithm of librosa.power_to_db sees
+AMIN = 1e-10  # least mel power that the logarithm takes; librosa.power_to_db
 TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
-BAND = 16  # mel filters that are applied together, to the bins that they hear
-LOWEST = 30.0  # Hz: filters centred below are no part of the level; a constant offset reaches the first
-LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and deviations
+BAND = 16  # mel filters that are applied together, to the bins that they cover
+LOWEST = 30.0  # Hz: filters centred below do not count in the level; a constant offset reaches the first
+LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and standard deviations
 QUANTILES = (0.1, 0.5, 0.9)
-LAGS = (1, 2, 4, 8, 16)  # frames between those whose difference is taken
+LAGS = (1, 2, 4, 8, 16)  # frames between two whose difference is a feature
 SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a feature
 NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
 STATISTICS = len(NAMES)  # of each coefficient
-LEVELS = 2 + len(SHARES_DB)  # features of the level alone
+LEVELS = 2 + len(SHARES_DB)  # features of the level
 TINY = 1e-30  # mel power so small that only TOP_DB cuts it, at any level
 SHOWN = 4  # seconds of a clip that a figure shows
 
@@ -38,17 +38,17 @@ class Mfcc(nn.Module):
 
     The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
     window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). For training the discrete Fourier
-    transform is torch's FFT. The exported graph has products instead, which are faster in ONNX Runtime than its own;
-    there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
+    transform is torch's FFT. The exported graph has products instead, which in ONNX Runtime are faster than its own
+    FFT; there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
 
         X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
 
-    one real matrix for each column c, window and twiddle factors inside, as a convolution over hops, since frames share
-    them; then one complex DFT of length C, whatever p.
-    The signal is real, so p = 0 … R/2 give every bin. They come nearly in the order of their frequencies, so that a few
-    neighbouring mel filters see a small part of them; the filters pick each bin once, and add its real² and imaginary².
+    one real matrix for each column c, window and twiddle factors included, as a convolution over hops, which frames
+    share; then one complex DFT of length C, the same for every p.
+    The signal is real, so p = 0 … R/2 give every bin. They come almost in order of frequency, so that a few
+    neighbouring mel filters need a small part of them; the filters use each bin once, and add its real² and imaginary².
 
-    What is pooled is free of the clip's level: decibels are counted from TOP_DB below the loudest point.
+    The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ class Mfcc(nn.Module):
     n_fft, hop_length : samples; n_fft a power of two that hop_length divides
     n_mels, n_mfcc : number of mel bands and of coefficients
     silence_db : frames whose level is this far below the loudest frame's do not count
-    preemphasis : α of the filter x[t] - α x[t - 1], which lifts the faint high frequencies above the floor; 0 = off.
-        Levels are those before it: noise that surrounds a sound is lifted more than the sound
+    preemphasis : α of the filter x[t] - α x[t - 1], which raises the faint high frequencies above the floor; 0 = off.
+        Levels are measured before it, since it raises the noise around a sound more than the sound
     cepstral_decay : after standardisation, coefficient k counts 1 / (1 + (k / cepstral_decay)²) as much as the first:
         a prior for smooth spectral envelopes where there are few clips; 0 = all alike. (librosa's `lifter` does the
         opposite: it raises high coefficients.)
@@ -75,7 +75,7 @@ class Mfcc(nn.Module):
     mel: Tensor  # (n_mels, n_fft/2 + 1)
     dct: Tensor
     dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
-    deemphasis: Tensor  # (1, n_mels), what each filter's power counts in the level
+    deemphasis: Tensor  # (1, n_mels), weight of each filter's power in the level
 
     def __init__(
         self,
@@ -110,11 +110,15 @@ class Mfcc(nn.Module):
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
             "deemphasis": _deemphasis(sample_rate, n_mels, preemphasis),
         }
-        for name, constant in constants.items():  # computed in float64, used in float32; not learned, so not saved
+        for name, constant in constants.items():  # computed in float64, used in float32; not saved with the weights
             self.register_buffer(name, constant.to(torch.float32), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`."""
+        """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`.
+
+        >>> Mfcc(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20, n_mfcc=8)(torch.zeros(2, 8000)).shape
+        torch.Size([2, 101])
+        """
         mel = self.factorised_mel_power(audio) if torch.compiler.is_exporting() else self.mel_power(audio)
         return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
 
@@ -173,7 +177,7 @@ class Mfcc(nn.Module):
         return torch.cat(bands, 2).transpose(1, 2)
 
     def factorised_mel_power(self, audio: Tensor) -> Tensor:
-        """As `mel_power`, but for rounding, by a convolution and matrix products."""
+        """As `mel_power`, except for rounding, by a convolution and matrix products."""
         n, samples = audio.shape
         frames = 1 + samples // self.hop_length
         columns = len(self.column_dft) // 2
@@ -191,46 +195,45 @@ class Mfcc(nn.Module):
         return torch.cat(bands, 1)
 
     def _padded(self, audio: Tensor, after: int) -> Tensor:
-        """The filtered signal between zeros: half a frame before it, and as many after it."""
+        """The signal, pre-emphasised, between zeros: half a frame of them before it, `after` samples after it."""
         if self.preemphasis:
             audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
         return nn.functional.pad(audio, (self.n_fft // 2, after))
 
     def coefficients(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → MFCC (N, n_mfcc, frames), librosa's, which hear the level.
+        """Mel power (N, n_mels, frames) → librosa's MFCC (N, n_mfcc, frames), which depend on the level.
 
-        The DCT sees the height above the floor, and coefficient 0 gets the floor's share afterwards: hundreds of
-        equal negative decibels summed in float32 would cost it 1e-3.
+        The DCT is of the height above the floor, and the floor is added to coefficient 0 afterwards: the sum of
+        hundreds of equal negative decibels in float32 would have an error of 1e-3.
         """
         decibels = _decibels(mel.clamp(min=AMIN))
         floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
         return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
 
     def above_floor(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → decibels above the floor, which is TOP_DB below the clip's maximum, whatever
-        the clip's level; 0 where the power is below it."""
+        """Mel power (N, n_mels, frames) → decibels above a floor TOP_DB below the clip's maximum, at least 0."""
         loudest = mel.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
 
     def level(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → level of each frame in decibels relative to the loudest, (N, 1, frames): that
-        of the waveform before pre-emphasis."""
+        """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
+        (N, 1, frames)."""
         power = (self.deemphasis @ mel).clamp(min=torch.finfo(torch.float32).tiny)
         return _decibels(power / power.amax(2, keepdim=True))
 
 
 def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
-    """Statistics of each coefficient over the frames that are not silence, and of the course of their level.
+    """Statistics of each coefficient over the frames that are not silence, and of their level.
 
     values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; frames at
     -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS):
 
-    - mean and standard deviation, in which frames count as their level lies above -LOUD_DB
+    - mean and standard deviation, weighted by how far a frame's level lies above -LOUD_DB
     - value in the loudest frame
-    - QUANTILES, between neighbouring values by linear interpolation
+    - QUANTILES, with linear interpolation between neighbouring values
     - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
-    - mean of the first third of the frames less that of the last
-    - of the level: mean, standard deviation, and the share of the frames that are above SHARES_DB
+    - mean of the first third of the frames minus that of the last third
+    - of the level: mean, standard deviation, and the shares of frames above SHARES_DB
     """
     active = (level >= -silence_db).to(values.dtype)
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
@@ -259,8 +262,8 @@ def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
-    """One quantile of all coefficients after the other, (N, M · quantiles, 1)."""
-    ordered = torch.where(active > 0, values, 1e9).sort(-1).values  # what does not count goes to the end
+    """The quantiles of all coefficients, quantile by quantile, (N, quantiles · M, 1)."""
+    ordered = torch.where(active > 0, values, 1e9).sort(-1).values  # silence goes to the end
     position = (n - 1) * torch.tensor(QUANTILES)
     lower, upper = (p.expand(-1, values.shape[1], -1) for p in (position.floor(), position.ceil()))
     low, high = (ordered.gather(2, p.to(torch.int64)) for p in (lower, upper))
@@ -268,12 +271,12 @@ def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
 
 
 def _structure(values: Tensor, active: Tensor) -> Tensor:
-    """One lag of all coefficients after the other, (N, lags · M, 1)."""
+    """The structure function of all coefficients, lag by lag, (N, lags · M, 1)."""
     frames = values.shape[-1]
-    after, also = (nn.functional.pad(x, (0, LAGS[-1])).unsqueeze(1) for x in (values, active))
-    later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in (after, also))
-    step, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
-    return torch.sqrt((step * step) @ both.mT / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
+    padded = (nn.functional.pad(x, (0, LAGS[-1])).unsqueeze(1) for x in (values, active))
+    later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in padded)
+    change, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
+    return torch.sqrt((change * change) @ both.mT / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
 
 
 def _decibels(power: Tensor) -> Tensor:
@@ -308,35 +311,35 @@ def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:
 
 def _column_dft(columns: int) -> Tensor:
     """Complex DFT of length C, complex written as real, a column's or a bin's two parts side by side; the bins in the
-    order of `_places`. (2 C, 2 C)"""
-    q = torch.argsort(_places(columns)).view(-1, 1)
+    order of `_positions`. (2 C, 2 C)"""
+    q = torch.argsort(_positions(columns)).view(-1, 1)
     angle = -2 * torch.pi * (q * torch.arange(columns)).to(torch.float64) / columns
     real, imaginary = angle.cos(), angle.sin()
     return torch.stack([torch.stack([real, -imaginary], 2), torch.stack([imaginary, real], 2)], 1).view(2 * columns, -1)
 
 
-def _places(columns: int) -> Tensor:
-    """Where each q stands: 0, C - 1, 1, C - 2, …, so that bins follow nearly by frequency, mirrored ones too. (C,)"""
+def _positions(columns: int) -> Tensor:
+    """Position of each q: 0, C - 1, 1, C - 2, …, so that all bins are almost in order of frequency. (C,)"""
     q = torch.arange(columns)
     return torch.where(q < columns // 2, 2 * q, 2 * (columns - 1 - q) + 1)
 
 
 def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
-    """Mel filters (n_mels, n_fft/2 + 1) for the squares of the factorised bins' parts. (n_mels, C · 2 · (R/2 + 1))"""
+    """Mel filters (n_mels, n_fft/2 + 1), rearranged for the factorised bins. (n_mels, C · 2 · (R/2 + 1))"""
     n_fft = rows * columns
     bins = torch.arange(n_fft // 2 + 1)
     k = torch.where(bins % rows <= rows // 2, bins, n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
     arranged = mel.new_zeros(mel.shape[0], columns, 2, rows // 2 + 1)
-    arranged[:, _places(columns)[k // rows], :, k % rows] = mel.T.unsqueeze(2)
+    arranged[:, _positions(columns)[k // rows], :, k % rows] = mel.T.unsqueeze(2)
     return arranged.flatten(1)
 
 
 def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
-    """Some neighbouring filters each, and the columns of `mel` from the first to the last that any of them hears."""
+    """BAND neighbouring filters each, and the columns of `mel` from the first to the last that any of them covers."""
     bands = []
     for filters in torch.split(torch.arange(len(mel)), BAND):
-        heard = mel[filters].any(0).nonzero()
-        first, last = (int(heard.min()), int(heard.max())) if len(heard) else (0, 0)
+        covered = mel[filters].any(0).nonzero()
+        first, last = (int(covered.min()), int(covered.max())) if len(covered) else (0, 0)
         bands.append((slice(int(filters[0]), int(filters[-1]) + 1), slice(first, last + 1)))
     return bands
 

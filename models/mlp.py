@@ -20,10 +20,14 @@ class MLP(nn.Module):
     n_inputs, n_outputs : width of the input and of the output layer
     hidden : width of each hidden layer; empty for a linear model
     activation : of every hidden layer
-    seed : of the initialisation; the same weights on every device
+    seed : of the initialisation, which gives the same weights on every device
     init : `default`, PyTorch's U(-1/√fan_in, 1/√fan_in) for weights and biases; `xavier`, U(±√(6/(fan_in + fan_out)))
         (Glorot & Bengio 2010); `he`, N(0, 2/fan_in) (He et al. 2015); `uniform`, U(-0.7, 0.7) (Hastie, Tibshirani &
-        Friedman 2009, §11.5.1). The last three start with biases of zero, but `uniform` draws them too.
+        Friedman 2009, §11.5.1), for weights and biases. `xavier` and `he` start with biases of zero.
+
+    >>> network = MLP(784, [100], 10, "sigmoid")
+    >>> network(torch.zeros(5, 784)).shape, network.n_parameters()
+    (torch.Size([5, 10]), 79510)
     """
 
     def __init__(
@@ -58,11 +62,11 @@ class MLP(nn.Module):
         return output(activations[-1]), activations[1:]
 
     def weights(self) -> list[Tensor]:
-        """The weight matrices, without the biases: what a penalty applies to."""
+        """The weight matrices, without the biases: the penalties l1 and l2 apply to these."""
         return [layer.weight for layer in self.linear()]
 
     def linear(self) -> list[nn.Linear]:
-        """The layers, the output last, as what they are."""
+        """The layers, the output last."""
         return cast(list[nn.Linear], list(self.layers))
 
     def n_parameters(self) -> int:

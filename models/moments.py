@@ -1,4 +1,4 @@
-"""Mean and variance of data that are seen part by part, on one machine or many, as exact as from all at once."""
+"""Mean and variance of data seen part by part, on one machine or several, as exact as computed from all at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +15,12 @@ class Moments:
     """Of n values for each feature: mean, and sum of the squared deviations from it, float64 (D,); or () over all.
 
     Parts are joined by the formula of Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance"),
-    which takes no difference of large sums, so that a small variance beside a large mean keeps its digits. Whoever
-    joins the same parts in the same order gets the same bits, wherever they were counted.
+    which subtracts no large sums, so that a small variance beside a large mean keeps its digits. The same parts joined
+    in the same order give the same bits, on whatever machines they were computed.
+
+    >>> halves = [Moments.of(torch.tensor(part).view(-1, 1), one_unit=True) for part in ([1.0, 2.0], [3.0, 6.0])]
+    >>> Moments.joined(halves).mean.item(), Moments.joined(halves).squares.item()
+    (3.0, 14.0)
     """
 
     n: int
@@ -29,7 +33,7 @@ class Moments:
         values = x.double().flatten() if one_unit else x.double()
         mean = values.mean(0)
         deviations = values.sub_(mean)
-        # The second term is 0 but for the rounding of the mean, which it takes back (ibid., eq. 1.7).
+        # The second term would be 0 without rounding: it corrects the error of the mean (ibid., eq. 1.7).
         squares = deviations.square().sum(0) - deviations.sum(0).square() / len(values)
         return Moments(len(values), mean, squares)
 
@@ -50,5 +54,5 @@ class Moments:
 
 
 def part_rows(n_features: int) -> int:
-    """How many samples make a part: by their width alone, so that the parts of a data set are the same everywhere."""
+    """Samples in a part. It depends on their width only, so that a data set has the same parts everywhere."""
     return max(1, PART // (4 * n_features))

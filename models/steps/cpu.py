@@ -1,13 +1,13 @@
-"""The fast training step of a network of one hidden layer on a CPU, in two compiled functions.
+"""The fast training step of a network with one hidden layer on a CPU, in two functions compiled by LLVM.
 
-A step of 784-100-10 is a dozen calls of PyTorch's, and while its products are short, the calls take as long. So the
-whole step is compiled for the machine: first each sample goes forward and its δ back, then each weight moves along its
-gradient, which is never written to memory. Dense products are sums in registers, of a few samples or features with a
-few vectors of units; those of samples with a background (`models.steps.sparse`) have only what differs.
+The plain step of 784-100-10 makes a dozen calls of PyTorch, which take as long as its small products. Here the whole
+step is compiled: `forward` takes each sample to the output and its δ back, `backward` updates each weight by its
+gradient, which is never written to memory. Dense products are sums in registers, of a few samples or features by a few
+vectors of units; those of samples with a background (`models.steps.sparse`) run over the differences only.
 
-The first weights lie feature by feature, (n, H) in memory, so that what a value is multiplied with is one row. The
-number of threads changes no bit of the results: samples are divided among them first, features and outputs then, and
-each sum has one order.
+The first weights are stored feature by feature, (n, H), so that a feature's value is multiplied by one row. The number
+of threads changes no bit of the results: `forward` divides the samples among them, `backward` features and outputs, and
+the order of each sum is fixed.
 """
 
 import ctypes
@@ -23,13 +23,13 @@ from models.card import Kind
 from models.steps import Workload, llvm, sparse
 from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, WORK, FlatParameters, Optimizer, Setup
 from models.steps.llvm import DOUBLE, FLOAT, I16, I32, I64, Piece, Writer, constant, floats
-from models.steps.sparse import Picked, Sparse
+from models.steps.sparse import Sparse, SparseBatch
 
 CALLS = 4_000_000  # multiplications that take as long as the plain step's calls of PyTorch
 COMPILED = 20_000_000_000  # of a training's first layers and calls, from which on compiling pays
-MAX_OUTPUTS = 128
+MAX_OUTPUTS = 128  # that a sample computes at a time
 ROWS = 6  # samples or features whose sums are in registers together, each with a few vectors of units
-AHEAD = 2  # samples whose differences are called from memory before their turn
+AHEAD = 2  # samples ahead whose differences are prefetched
 
 
 class Shape(NamedTuple):
@@ -54,8 +54,8 @@ class Rule(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Something of the parameters: weights (H, n), in memory their contiguous transpose, and biases (H,) of the hidden
-    layer, weights (K, H) and biases (K,) of the output layer."""
+    """The parameters, or one of their moments: weights (H, n), stored transposed, and biases (H,) of the hidden layer;
+    weights (K, H) and biases (K,) of the output layer."""
 
     w: Tensor
     b: Tensor
@@ -100,25 +100,25 @@ class CompiledStep(FlatParameters):
         self._large = self.layers[0].w.numel() * setup.batch_size > WORK
 
     def _views(self, flat: Tensor) -> list[Tensor]:
-        """The first weights lie feature by feature."""
+        """As of any step, but the first weights are stored feature by feature."""
         first, *others = super()._views(flat)
         *lead, units, n = first.shape
         return [first.view(*lead, n, units).mT, *others]
 
     def prepare(self, active: tuple[bool, ...]) -> None:
-        """Nothing: a network without a batch is left out."""
+        """Nothing to do: a step skips networks without a batch."""
 
     def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[Any]:
-        """As the plain step's; where samples have a background, `Picked` ones."""
+        """Those that `gather` returns; a `SparseBatch` each where the samples have a background."""
         return gather() if self.samples is None else self.samples.batches(rows, gather)
 
-    def step(self, x: Tensor | Picked, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
+    def step(self, x: Tensor | SparseBatch, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
         """One step; see `models.steps.Step`."""
         torch.set_num_threads(self.threads if self._large else 1)
         for m, functions in enumerate(self._functions):
             if active[m]:
                 own_t, own_w, own_z = (v if v.ndim == 2 else v[m] for v in (t, w, z))
-                functions(x if isinstance(x, Picked) or x.ndim == 2 else x[m], own_t, own_w, own_z)
+                functions(x if isinstance(x, SparseBatch) or x.ndim == 2 else x[m], own_t, own_w, own_z)
 
 
 class Functions:
@@ -162,7 +162,7 @@ class Functions:
             }  # fmt: skip
         self._job = Job(**{name: tensor.data_ptr() for name, tensor in self._memory.items()})
 
-    def __call__(self, x: Tensor | Picked, t: Tensor, w: Tensor, z: Tensor) -> None:
+    def __call__(self, x: Tensor | SparseBatch, t: Tensor, w: Tensor, z: Tensor) -> None:
         """One step.
 
         Parameters
@@ -173,8 +173,8 @@ class Functions:
         All are contiguous.
         """
         job = self._job
-        assert isinstance(x, Picked) == ("background" in self._memory)
-        if isinstance(x, Picked):
+        assert isinstance(x, SparseBatch) == ("background" in self._memory)
+        if isinstance(x, SparseBatch):
             assert len(x.rows) == self.batch_size
             for name, address in x.samples.addresses().items():
                 setattr(job, name, address)
@@ -223,7 +223,7 @@ def written(shape: Shape, kind: Kind, activation: str, rule: Rule) -> str:
 
 
 def _write_affine(f: Writer, shape: Shape) -> None:
-    """a ← x Wᵀ + b of this thread's samples, some of them at a time for each block of units."""
+    """a ← x Wᵀ + b of this thread's samples, for each block of units a few samples at a time."""
     b, (n, units, _, size, _) = f.b, shape
 
     def write(first: ir.Value, block: list[Piece]) -> None:
@@ -243,7 +243,7 @@ def _write_affine(f: Writer, shape: Shape) -> None:
 
 
 def _write_sparse_affine(f: Writer, shape: Shape) -> None:
-    """The same of what differs from the background, one sample after the other."""
+    """The same for samples with a background, one after the other."""
     b, (n, units, _, size, _) = f.b, shape
 
     def write(first: ir.Value, block: list[Piece]) -> None:
@@ -251,7 +251,7 @@ def _write_sparse_affine(f: Writer, shape: Shape) -> None:
         with f.loop(0, n) as j:
             _add(f, base, f.scalar("background", j), _row(f, "w", f.at(j, units, first), block))
         with f.loop(*_samples(f, size)) as i:
-            _call_ahead(f, i, size)
+            _prefetch(f, i, size)
             sums = [f.variable(b.load(total)) for total in base]
             with f.loop(*_bounds(f, i)) as k:
                 w = _row(f, "w", f.at(f.index("features", k), units, first), block)
@@ -344,14 +344,14 @@ def _write_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
 
 
 def _write_sparse_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
-    """The same, of a batch that is first sorted by feature, so that a gradient is a sum in registers."""
+    """The same for a batch with a background, first sorted by feature, so that a gradient is a sum in registers."""
     b, (n, units, _, size, _) = f.b, shape
     own = f.at(f.thread, n)
     start, stop = f.share(I64(n))
     with f.loop(start, stop) as j:
         f.store(I32(0), f.job["counts"], b.add(own, j))
     with f.loop(0, size) as i:
-        _call_ahead(f, i, size)
+        _prefetch(f, i, size)
         with f.loop(*_bounds(f, i)) as k:
             feature = f.index("features", k)
             with b.if_then(b.and_(b.icmp_unsigned(">=", feature, start), b.icmp_unsigned("<", feature, stop))):
@@ -378,7 +378,7 @@ def _write_sparse_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
 
 
 def _write_other_gradients(f: Writer, shape: Shape, update: "_Update") -> None:
-    """The step of this thread's outputs, and, by one thread, of the biases of the hidden layer."""
+    """Update the weights and biases of this thread's outputs; one thread updates the biases of the hidden layer too."""
     b, (_, units, n_outputs, size, _) = f.b, shape
     with f.loop(*f.share(I64(n_outputs))) as k:
         total = f.variable(floats(1)(None))
@@ -402,7 +402,7 @@ def _write_other_gradients(f: Writer, shape: Shape, update: "_Update") -> None:
 
 
 def _sums_of_d(f: Writer, shape: Shape, first: ir.Value, block: list[Piece]) -> list[ir.Value]:
-    """Of the batch's samples, for a block of hidden units."""
+    """Σ δ over the batch's samples, for a block of hidden units."""
     sums = _sums(f, block)
     with f.loop(0, shape.batch_size) as i:
         _add(f, sums, FLOAT(1.0), _row(f, "d", f.at(i, shape.units, first), block))
@@ -410,7 +410,7 @@ def _sums_of_d(f: Writer, shape: Shape, first: ir.Value, block: list[Piece]) -> 
 
 
 class _Update:
-    """The optimiser's step, as torch.optim takes it, along gradients that are the values of variables."""
+    """Writes the optimiser's update, as in torch.optim, by gradients that are in variables."""
 
     def __init__(self, f: Writer, rule: Rule) -> None:
         self.f, self.rule = f, rule
@@ -427,7 +427,7 @@ class _Update:
             self.root = b.fptrunc(b.fdiv(DOUBLE(1), f.intrinsic("llvm.sqrt.f64", DOUBLE, square_is)), FLOAT)
 
     def weights(self, name: str, row: ir.Value, block: list[Piece], gradients: list[ir.Value]) -> None:
-        """With their penalties."""
+        """Update weights by gradients of the loss, to which those of the penalties are added."""
         f = self.f
         for (at, size), total in zip(block, gradients, strict=True):
             place = f.b.add(row, I64(at))
@@ -466,7 +466,7 @@ class _Update:
 
 
 def _tiles(f: Writer, n: int, tile: Callable[[ir.Value, int], None]) -> None:
-    """Do something with this thread's part of n rows, `ROWS` at a time: from where, and how many."""
+    """Call `tile` with the first row and the number of rows, for each `ROWS` of this thread's part of n rows."""
     start, stop = f.share(I64(n // ROWS))
     with f.loop(start, stop) as k:
         tile(f.b.mul(k, I64(ROWS)), ROWS)
@@ -476,28 +476,28 @@ def _tiles(f: Writer, n: int, tile: Callable[[ir.Value, int], None]) -> None:
 
 
 def _samples(f: Writer, size: int) -> tuple[ir.Value, ir.Value]:
-    """Where this thread's samples begin and end: those of its tiles."""
+    """First and last sample of this thread's tiles."""
     b = f.b
     start, stop = (b.mul(bound, I64(ROWS)) for bound in f.share(I64(size // ROWS)))
     return start, b.select(f.is_last(), I64(size), stop)
 
 
 def _bounds(f: Writer, i: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Where the differences of the batch's sample i begin and end."""
+    """Where the differences of the batch's sample i begin and end in memory."""
     row = f.load(I64, f.job["rows"], i)
     return f.load(I64, f.job["starts"], row), f.load(I64, f.job["starts"], f.b.add(row, I64(1)))
 
 
-def _call_ahead(f: Writer, i: ir.Value, size: int) -> None:
-    """Have the differences of a later sample brought from memory."""
+def _prefetch(f: Writer, i: ir.Value, size: int) -> None:
+    """Prefetch the differences of a later sample."""
     ahead = f.b.add(i, I64(AHEAD))
     bounds = _bounds(f, f.b.select(f.b.icmp_unsigned("<", ahead, I64(size)), ahead, i))
-    f.call_ahead("values", FLOAT, *bounds)
-    f.call_ahead("features", I16, *bounds)
+    f.prefetch("values", FLOAT, *bounds)
+    f.prefetch("features", I16, *bounds)
 
 
 def _vectors(rows: int) -> int:
-    """Of units whose sums of one row, or of `ROWS`, are in registers together."""
+    """How many vectors of units have their sums in registers at a time, for one row or for `ROWS`."""
     wide, narrow = (8, 4) if rows == 1 else (4, 1)
     return wide if llvm.is_wide() else narrow
 
@@ -507,13 +507,13 @@ def _row(f: Writer, name: str, row: ir.Value, block: list[Piece]) -> list[ir.Val
 
 
 def _sums(f: Writer, block: list[Piece], name: str | None = None, row: ir.Value | None = None) -> list[ir.Value]:
-    """Variables, of 0 or of what is in a row."""
+    """Variables that start at 0, or at the values of a row."""
     first = [floats(size)(None) for _, size in block] if name is None else _row(f, name, row, block)
     return [f.variable(value) for value in first]
 
 
 def _add(f: Writer, sums: list[ir.Value], value: ir.Value, row: list[ir.Value]) -> None:
-    """Add a value's products with a row to the sums."""
+    """sums ← sums + value · row"""
     for total, factor in zip(sums, row, strict=True):
         f.b.store(f.fma(f.splat(value, factor.type.count), factor, f.b.load(total)), total)
 
@@ -526,7 +526,7 @@ def _put(f: Writer, sums: list[ir.Value], name: str, row: ir.Value, block: list[
 def _inner_product(
     f: Writer, n: int, left: tuple[str, ir.Value], right: tuple[str, ir.Value], start: ir.Value
 ) -> ir.Value:
-    """Of n numbers and n others, added to a first one."""
+    """start + Σ of the products of n numbers with n others."""
     b = f.b
     sums: dict[int, ir.Value] = {size: f.variable(floats(size)(None)) for _, size in llvm.pieces(0, n)}
 

@@ -26,10 +26,10 @@ from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, FlatParameters, S
 SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
 MAX_OUTPUTS = 128  # that one program takes together
 EXACT, FAST = "tf32x3", "tf32"  # how products are multiplied
-MULTIPROCESSORS = 132  # of an H100; with fewer programs a part of it has nothing to do
-# Tiles of the products, how they are summed, and warps and stages of the pipeline for Triton's compiler: for little
-# work, for more, and for enough to fill the GPU; and where the optimiser's step follows. The fastest of some on an H200
-# for one and for 64 networks 784-100-10.
+MULTIPROCESSORS = 132  # of an H100; with fewer programs, some are idle
+# Tiles of the products, how they are summed, and warps and pipeline stages for Triton's compiler, by the amount of
+# work: little, more, and enough to fill the GPU. DESCENT is for the products after which the optimiser updates. These
+# were the fastest of those tried on an H200, for one and for 64 networks 784-100-10.
 PRODUCT: dict[int, dict[str, int]] = {
     16: {"TB": 16, "TN": 16, "SPLIT": 4, "DEPTH": 32, "num_warps": 4, "num_stages": 2},
     32: {"TB": 32, "TN": 32, "SPLIT": 1, "DEPTH": 32, "num_warps": 4, "num_stages": 4},
@@ -79,8 +79,8 @@ def _product(
 ):  # fmt: skip
     """TB rows of x (.., D) times TN columns of w (D, ..): where each begins, and the step to its next number.
 
-    The D terms go to `SPLIT` sums, by different warps, which are added at last: one after the other, the products of a
-    small tile would take most of its time.
+    The D terms go to `SPLIT` sums, by different warps, which are added at the end: computed one after the other, the
+    products of a small tile would take most of its time.
     """
     at = tl.arange(0, DEPTH)
     if SPLIT == 1:
@@ -204,7 +204,7 @@ def propagate(
 
 
 @triton.jit
-def _move(
+def _update(
     p, first, second, value, g, here, rate, mean_is, square_is, OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr,
     BETA_1: tl.constexpr, BETA_2: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
@@ -231,7 +231,7 @@ def _descend(
     OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr, BETA_1: tl.constexpr, BETA_2: tl.constexpr, EPSILON: tl.constexpr,
     PRECISION: tl.constexpr, TN: tl.constexpr, TD: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """The step of a tile of a layer, which see `descend`."""
+    """The update of one tile of a layer; see `descend`."""
     m = tl.program_id(1)
     across = tl.cdiv(D, TD)
     units = tile // across * TN + tl.arange(0, TN)
@@ -246,7 +246,7 @@ def _descend(
     place = w_at + m * N * D + units[:, None] * D + inputs[None, :]
     value = tl.load(p + place, mask=here, other=0.0)
     gradient += tl.load(penalty + m) * _sign(value) + 2 * tl.load(penalty + M + m) * value
-    _move(
+    _update(
         p + place, first + place, second + place, value, gradient, here, rate, mean_is, square_is,
         OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
     )  # fmt: skip
@@ -259,7 +259,7 @@ def _descend(
             )
         of_b = b_at + m * N + units
         biases = tl.load(p + of_b, mask=units < N, other=0.0)
-        _move(
+        _update(
             p + of_b, first + of_b, second + of_b, biases, tl.sum(sums, 1), units < N, rate, mean_is, square_is,
             OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
         )  # fmt: skip
@@ -272,7 +272,7 @@ def descend(
     PRECISION: tl.constexpr, UNIT: tl.constexpr, TN: tl.constexpr, TD: tl.constexpr, SPLIT: tl.constexpr,
     DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """All layers take their step; networks without a batch stand still.
+    """Update all layers; networks without a batch stay as they are.
 
     Layers have δ (M, N, B), input x (M, B, D), and W (M, N, D) and b (M, N) at `w_at` and `b_at` in the parameters p,
     as their moments in those. The gradients are δ x, with those of the penalties l1 Σ|w| + l2 Σw², and Σδ.
@@ -298,10 +298,10 @@ def _try(x):
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether Triton can compile for that device and start what it has compiled; a warning says why not."""
+    """Whether Triton can compile for that device and launch the result; a warning says why not."""
     try:
         _try[1,](torch.zeros(1, device=device))
-    except Exception as error:  # of many kinds: it wants a C compiler, Python's headers, a GPU of its list
+    except Exception as error:  # of many kinds: it needs a C compiler, Python's headers and a GPU that it supports
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         warnings.warn(f"training is slower than it could be, since Triton does not work here: {reason}", stacklevel=2)
         return False

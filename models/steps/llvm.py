@@ -1,7 +1,7 @@
-"""Functions compiled for this machine by LLVM, which Python writes in its intermediate representation.
+"""Functions that Python writes in LLVM's intermediate representation and LLVM compiles for this machine.
 
-What a function is given is a job, a record of addresses and numbers. It may run on several of PyTorch's own threads at
-once, each of which takes its share of the work.
+A function takes a job, a record of addresses and numbers. Several of PyTorch's own threads may run it at once, each for
+its share of the work.
 """
 
 import ctypes
@@ -22,39 +22,39 @@ from llvmlite import ir
 VECTOR = 16  # floats of the widest register; LLVM splits it where a machine has narrower ones
 I16, I32, I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 FLOAT, DOUBLE, POINTER = ir.FloatType(), ir.DoubleType(), ir.PointerType()
-Piece = tuple[int, int]  # of a row: its first number, and how many a register has
+Piece = tuple[int, int]  # of a row: index of its first number, and how many numbers, as a register holds
 
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_ASKED = {"omp_get_thread_num": 0, "omp_get_num_threads": 1}  # by a function, and what a thread alone is told
-_engines: list[Any] = []  # which hold the code
+_OPENMP = {"omp_get_thread_num": 0, "omp_get_num_threads": 1}  # called by a function; values without OpenMP
+_engines: list[Any] = []  # they own the compiled code
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library whose threads are PyTorch's, since others would compete with them; None where it has another.
+    """PyTorch's OpenMP library, since threads of another would compete with its own; None where that is not GNU's.
 
     Its entry points are those that compilers use: https://gcc.gnu.org/onlinedocs/libgomp/The-libgomp-ABI.html
     """
     found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     try:
-        openmp = ctypes.CDLL(found[0].name, os.RTLD_NOLOAD)  # the one in use, wherever it came from
+        openmp = ctypes.CDLL(found[0].name, os.RTLD_NOLOAD)  # the one in use, wherever it was loaded from
     except (IndexError, OSError):
         return None
     parallel = openmp.GOMP_parallel
     parallel.argtypes, parallel.restype = [_FUNCTION, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-    for name in _ASKED:
+    for name in _OPENMP:
         llvm.add_symbol(name, ctypes.cast(openmp[name], ctypes.c_void_p).value)
     return openmp
 
 
 @cache
 def is_wide() -> bool:
-    """Whether the machine has 32 registers of 16 floats, and not half of them of half the width."""
+    """Whether the machine has 32 registers of 16 floats, not 16 of 8."""
     return bool(llvm.get_host_cpu_features().get("avx512f", False))
 
 
 def run(function: Any, job: ctypes.Structure, threads: int) -> None:
-    """On so many threads, or one where PyTorch's are not to be had."""
+    """Run it on that many threads; on one where PyTorch's cannot be used."""
     openmp = library()
     if openmp and threads > 1:
         openmp.GOMP_parallel(function, ctypes.byref(job), threads, 0)
@@ -81,7 +81,7 @@ def for_this_machine(module: str, names: Sequence[str]) -> list[Any]:
 
 
 def optimised(module: str, machine: Any) -> Any:
-    """A module as LLVM has it, improved as it can be for a machine."""
+    """A module, parsed and optimised for a machine."""
     parsed = llvm.parse_assembly(module)
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     passes.getModulePassManager().run(parsed, passes)
@@ -91,10 +91,10 @@ def optimised(module: str, machine: Any) -> Any:
 def written(job: type[ctypes.Structure], write: Mapping[str, Callable[["Writer"], None]]) -> str:
     """A module of functions void (job *)."""
     module = ir.Module()
-    for name, alone in _ASKED.items():
-        asked = ir.Function(module, ir.FunctionType(I32, []), name)
+    for name, alone in _OPENMP.items():
+        query = ir.Function(module, ir.FunctionType(I32, []), name)
         if library() is None:
-            ir.IRBuilder(asked.append_basic_block()).ret(I32(alone))
+            ir.IRBuilder(query.append_basic_block()).ret(I32(alone))
     for name, write_body in write.items():
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name)
         entry, body = (ir.IRBuilder(function.append_basic_block(part)) for part in ("entry", "body"))
@@ -109,8 +109,8 @@ class _Nothing(ctypes.Structure):
 
 
 def _check_memory() -> None:
-    """Raises OSError where a process may not run what it wrote (PR_SET_MDWE, systemd's MemoryDenyWriteExecute, SELinux
-    without execmem): LLVM would end the process."""
+    """Raise OSError where a process may not execute memory that it wrote (PR_SET_MDWE, systemd's
+    MemoryDenyWriteExecute, SELinux without execmem): there LLVM would end the process."""
     if sys.platform != "linux":
         return
     page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -122,47 +122,47 @@ def _check_memory() -> None:
 
 @cache
 def works() -> bool:
-    """Whether this machine runs what is compiled for it, and fast; a warning says why not."""
+    """Whether compiled functions run on this machine, and fast; a warning says why not."""
     if not llvm.get_host_cpu_features().get("fma", True):
-        return False  # some virtual machines do not show that theirs multiplies and adds at once
+        return False  # some virtual machines hide that their processor has fused multiply-add
     try:
         _check_memory()
         (nothing,) = functions(_Nothing, {"nothing": lambda writer: None})
         run(nothing, _Nothing(), 1)
-    except Exception as error:  # of many kinds: a system may forbid that a process runs what it wrote
+    except Exception as error:  # of many kinds: a system may forbid to execute written memory
         warnings.warn(f"training is slower than it could be, since LLVM does not work here: {error}", stacklevel=2)
         return False
     return True
 
 
 class Writer:
-    """Writes the body of a function: numbers and vectors of them in, numbers and vectors out.
+    """Writes the body of a function, with methods that take and return LLVM's values: numbers and vectors.
 
-    Variables have places in memory, allocated at the entry, from which LLVM moves them into registers.
+    Variables are allocated in memory at the entry; LLVM moves them into registers.
 
     Attributes
     ----------
     job : the fields of the job, as addresses
-    thread, threads : the number of this thread, and how many there are
+    thread, threads : index of this thread, and how many there are
     """
 
     def __init__(self, entry: ir.IRBuilder, body: ir.IRBuilder, job: ir.Value, fields: Sequence[str]) -> None:
         self._entry, self.b, self._module = entry, body, body.module
         self.job = {name: self.load(POINTER, job, I64(k)) for k, name in enumerate(fields)}
-        self.thread, self.threads = (body.zext(body.call(self._module.get_global(name), []), I64) for name in _ASKED)
+        self.thread, self.threads = (body.zext(body.call(self._module.get_global(name), []), I64) for name in _OPENMP)
 
     def number(self, field: str) -> ir.Value:
         """A field that is a number, int64."""
         return self.b.ptrtoint(self.job[field], I64)
 
     def share(self, n: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Where this thread's part of n begins and ends."""
+        """Where this thread's share of n begins and ends."""
         b = self.b
         start, stop = (b.udiv(b.mul(n, t), self.threads) for t in (self.thread, b.add(self.thread, I64(1))))
         return start, stop
 
     def is_last(self) -> ir.Value:
-        """Whether this is the thread that does what is left over, and what one does alone."""
+        """Whether this is the last thread, which does the remainder and what only one thread may do."""
         return self.b.icmp_unsigned("==", self.thread, self.b.sub(self.threads, I64(1)))
 
     @contextmanager
@@ -182,7 +182,7 @@ class Writer:
         b.position_at_end(after)
 
     def along(self, n: int, write: Callable[[ir.Value, int], None]) -> None:
-        """Do something with n numbers, a vector at a time: from where, and how many."""
+        """Call `write` with first index and size, for each vector of n numbers and the smaller pieces at the end."""
         whole = n // VECTOR * VECTOR
         if whole:
             with self.loop(0, whole, VECTOR) as j:
@@ -191,7 +191,7 @@ class Writer:
             write(I64(at), size)
 
     def blocks(self, n: int, vectors: int, write: Callable[[ir.Value, list[Piece]], None]) -> None:
-        """Do something with n numbers, in blocks of so many vectors: from where, and the pieces from there on."""
+        """Call `write` with first index and pieces, for each block of so many vectors of n numbers."""
         width = vectors * VECTOR
         whole = n // width * width
         if whole:
@@ -225,11 +225,11 @@ class Writer:
         return self.load(FLOAT, self.job[field], _int64(index))
 
     def index(self, field: str, k: ir.Value) -> ir.Value:
-        """A number of 16 bits without a sign."""
+        """An unsigned number of 16 bits, as int64."""
         return self.b.zext(self.load(I16, self.job[field], k), I64)
 
-    def call_ahead(self, field: str, of: ir.Type, start: ir.Value, stop: ir.Value) -> None:
-        """Have that part of an array brought from memory, a line of 64 bytes after the other."""
+    def prefetch(self, field: str, of: ir.Type, start: ir.Value, stop: ir.Value) -> None:
+        """Prefetch that part of an array, one cache line of 64 bytes after the other."""
         with self.loop(start, stop, 64 // _bytes(of)) as k:
             place = self.b.gep(self.job[field], [k], source_etype=of)
             self.intrinsic("llvm.prefetch.p0", ir.VoidType(), place, I32(0), I32(3), I32(1))  # to read, and keep
@@ -252,7 +252,7 @@ class Writer:
         return self.intrinsic(sums, FLOAT, FLOAT(-0.0), x, fastmath=("reassoc",))
 
     def compressed(self, x: ir.Value, kept: ir.Value) -> ir.Value:
-        """The numbers that are kept, at the front; what follows them is undefined."""
+        """The kept numbers moved to the front; those after them are undefined."""
         if x.type.count == 1:
             return x
         return self.intrinsic(
@@ -260,8 +260,8 @@ class Writer:
         )
 
     def exp(self, x: ir.Value) -> ir.Value:
-        """eˣ of a vector for |x| ≤ 87, and of what is nearest beyond, to a unit or two in the last place: 2ⁿ eʳ with
-        |r| ≤ ln 2 / 2, and the polynomial of Cephes (Moshier) for eʳ. A NaN stays one.
+        """eˣ of a vector, x limited to ±87, within two units in the last place: 2ⁿ eʳ with |r| ≤ ln 2 / 2, and the
+        polynomial of Cephes (Moshier) for eʳ. NaN stays NaN.
         """
         b, kind = self.b, x.type
 
@@ -306,7 +306,11 @@ def constant(vector: ir.VectorType, value: float) -> ir.Value:
 
 
 def pieces(start: int, stop: int) -> list[Piece]:
-    """start … stop as pieces whose sizes are powers of two."""
+    """start … stop divided into pieces whose sizes are powers of two.
+
+    >>> pieces(0, 21)
+    [(0, 16), (16, 4), (20, 1)]
+    """
     made, size = [], VECTOR
     while start < stop:
         while start + size > stop:

@@ -49,7 +49,11 @@ class Gradients(NamedTuple):
 
 
 def sigmoid(z: Array) -> Array:
-    """σ(z) = 1 / (1 + e^-z), by way of its logarithm, which cannot overflow."""
+    """σ(z) = 1 / (1 + e^-z), through its logarithm, which cannot overflow.
+
+    >>> sigmoid(np.array([-1000.0, 0.0]))
+    array([0. , 0.5])
+    """
     return np.exp(-np.logaddexp(0, -z))
 
 
@@ -78,7 +82,7 @@ def loss(z: Array, y: NDArray[Any], kind: Kind) -> float:
     minus of one term or the index of the sample: both terms carry both.
 
     multiclass: -mean_n Σ_k y_nk ln p_nk, p = softmax(z), y_nk = 1 for the sample's class and 0 for any other, so that
-    one term of each sum remains; y (N,) holds the index of the class.
+    only one term of each sum remains; y (N,) holds the index of the class.
 
     regression: mean_{n,k} (z_nk - y_nk)², y (N, K).
     """
@@ -91,7 +95,7 @@ def loss(z: Array, y: NDArray[Any], kind: Kind) -> float:
 
 
 def loss_gradient(z: Array, y: NDArray[Any], kind: Kind) -> Array:
-    """∂L/∂z_O (N, K): for each kind output minus target, up to a factor."""
+    """∂L/∂z_O (N, K): output minus target, up to a factor, for every kind of target."""
     gradient: Array
     if kind == "binary":
         gradient = (sigmoid(z) - y[:, None]) / len(z)  # (σ(z_O) - y) / N
@@ -103,7 +107,7 @@ def loss_gradient(z: Array, y: NDArray[Any], kind: Kind) -> Array:
 
 
 def log_softmax(z: Array) -> Array:
-    """ln softmax(z) = z - ln Σ_k e^{z_k} in each row. A shift of the row changes nothing, so its largest logit is 0."""
+    """ln softmax(z) = z - ln Σ_k e^{z_k} of each row. A shift changes nothing, so the largest logit becomes 0."""
     z = z - z.max(axis=1, keepdims=True)
     log_p: Array = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     return log_p
@@ -135,14 +139,14 @@ def gradients(network: Network, x: Array, y: NDArray[Any], kind: Kind, factors: 
     weights, _, activation = network
     l1, l2, activity_l1, activity_l2 = factors
     _, derivative = ACTIVATIONS[activation]
-    *inputs, z = forward(network, x)  # layer l is fed inputs[l], which is a_{l-1}
+    *inputs, z = forward(network, x)  # inputs[l] is the input a_{l-1} of layer l
     result = Gradients([], [])
     delta = loss_gradient(z, y, kind)  # δ_O
     for layer in reversed(range(len(weights))):
         w, a = weights[layer], inputs[layer]
         result.weights.insert(0, delta.T @ a + l1 * np.sign(w) + 2 * l2 * w)  # ∂L/∂W_l = δ_lᵀ a_{l-1} + ∂R/∂W_l
         result.biases.insert(0, delta.sum(axis=0))  # ∂L/∂b_l = Σ_n δ_l
-        if layer > 0:  # what fed this layer is a hidden layer's output
+        if layer > 0:  # its input is a hidden layer's output
             above = delta @ w + (activity_l1 * np.sign(a) + 2 * activity_l2 * a) / len(a)  # δ_l W_l + ∂R/∂a_{l-1}
             delta = above * derivative(a)  # δ_{l-1} = ∂L/∂a_{l-1} ⊙ g'(z_{l-1}); without R, δ_H = (δ_O W_O) ⊙ g'(z_H)
     return result

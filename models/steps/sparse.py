@@ -1,11 +1,11 @@
-"""Samples most of whose values are the same in most samples, kept as what differs.
+"""Samples in which most features have the same value, stored as differences from that background.
 
 Four fifths of the pixels of a digit are empty. With the background β, one value for each feature, a sample is
 x = β + s, where s is sparse, and the products of a first layer
 
     x Wᵀ + b = s Wᵀ + (W β + b)        ∂L/∂W = Σ_i δ_i x_iᵀ = Σ_i δ_i s_iᵀ + (Σ_i δ_i) βᵀ
 
-need a multiplication by each value of s that is not 0 and by each of β (`models.steps.cpu`).
+multiply only by the values of s that are not 0 and by those of β (`models.steps.cpu`).
 """
 
 import ctypes
@@ -21,17 +21,17 @@ from models.moments import part_rows
 from models.steps import Workload, llvm
 from models.steps.llvm import I16, I32, I64, Writer
 
-SHARE = 0.45  # of values that differ from the background, with which dense products are as fast
-FINDING = 40  # units whose dense products take as long as finding out where samples differ
-SAMPLES = 1000  # by which the background is judged
-INDEX = 1 << 16  # features, and samples of a batch, that two bytes can tell
-ROOM = 1 << 24  # features times samples of a batch for which a thread keeps places
+SHARE = 0.45  # of values that differ from the background, at which dense products are as fast
+FINDING = 40  # units whose dense products take as long as finding the differences
+SAMPLES = 1000  # from which the background is estimated
+INDEX = 1 << 16  # features, and samples of a batch, that two bytes can count
+ROOM = 1 << 24  # features times samples of a batch that a thread has memory to sort
 
 
 @torch.inference_mode()
 def samples_for(work: Workload, units: int, batch_size: int) -> "Sparse | None":
-    """What differs in all samples, or memory for a chunk's where every epoch changes them; None where dense products
-    are faster, in a first layer of so many units."""
+    """The differences of all samples, or memory for those of a chunk where every epoch changes the samples; None where
+    dense products are faster, for a first layer of so many units."""
     if work.samples is not None:
         common = background(work.samples, units, batch_size, False)
         return None if common is None else Sparse(Differences.of(work.samples, common), True)
@@ -43,8 +43,10 @@ def samples_for(work: Workload, units: int, batch_size: int) -> "Sparse | None":
 def background(x: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | None:
     """The value that most samples share, for each feature: float32 (N, n) → (n,).
 
-    It is judged by some of the samples. None where too many values differ for a layer of so many units, or the batches
-    are too large; `anew`, if the samples are others in every epoch.
+    Estimated from some of the samples. None where too many values differ for a layer of so many units, or the batches
+    are too large.
+
+    anew : the samples change in every epoch, so that their differences have to be found again
     """
     n = x.shape[1]
     if max(n, batch_size) > INDEX or n * batch_size > ROOM:
@@ -56,12 +58,12 @@ def background(x: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | N
 
 
 class Differences:
-    """Where samples differ from their background, and by how much: a sparse matrix, row by row.
+    """Where samples differ from their background, and by how much: a sparse matrix in rows (CSR).
 
     Parameters
     ----------
     background : β, float32 (n,)
-    n_samples, room : samples and values that there is place for
+    n_samples, room : samples and values to allocate memory for
     """
 
     def __init__(self, background: Tensor, n_samples: int, room: int) -> None:
@@ -80,34 +82,34 @@ class Differences:
         return made
 
     def fill(self, x: Tensor) -> None:
-        """Become those of samples float32 (N, n), for which there is place."""
+        """Replace them by those of other samples, float32 (N, n), that fit the memory."""
         x = x.contiguous()
         job = Job(x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), **self.addresses())
-        llvm.run(self._fill, job, 1)  # where the values of a sample go depends on those before
+        llvm.run(self._fill, job, 1)  # one thread: where a sample's values go depends on the samples before
 
     def addresses(self) -> dict[str, int]:
         return {name: getattr(self, name).data_ptr() for name in ("starts", "features", "values")}
 
 
-class Picked(NamedTuple):
-    """A batch: some rows of many samples, int64 (B,), contiguous."""
+class SparseBatch(NamedTuple):
+    """A batch: rows of the samples, int64 (B,), contiguous."""
 
     samples: Differences
     rows: Tensor
 
 
 class Sparse(NamedTuple):
-    """The samples of a training as differences: all of them, or those of the chunk at hand."""
+    """The samples of a training as differences: all of them if `complete`, else those of the current chunk."""
 
     differences: Differences
     complete: bool
 
-    def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[Picked]:
+    def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[SparseBatch]:
         """See `models.steps.Step`."""
         if not self.complete:
             self.differences.fill(gather().flatten(0, 1))
             rows = torch.arange(rows.numel()).view(rows.shape)
-        return [Picked(self.differences, batch) for batch in rows]
+        return [SparseBatch(self.differences, batch) for batch in rows]
 
 
 class Job(ctypes.Structure):
@@ -129,7 +131,7 @@ def fill_written(n: int) -> str:
 
 
 def _write_fill(f: Writer, n: int) -> None:
-    """Differences of all samples, without a branch for each feature."""
+    """The differences of all samples, without a branch per feature."""
     b = f.b
     count = f.variable(I64(0))
 

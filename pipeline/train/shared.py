@@ -173,7 +173,7 @@ def standardise(classifier: Classifier, data: Split, deal: Deal) -> None:
     shape = () if front.one_unit else (width,)
     rows = (torch.split(row, [1, width, width]) for row in found.cpu())
     parts = (Moments(int(n), mean.view(shape), squares.view(shape)) for n, mean, squares in rows)
-    classifier.standardize.take(Moments.joined(parts), front)
+    classifier.standardize.use(Moments.joined(parts), front)
 
 
 @torch.inference_mode()

@@ -122,7 +122,7 @@ def _fit(
         return state, training, validation
     front, standardize = classifier.frontend, classifier.standardize
     rows = part_rows(front.n_features)
-    standardize.take(Moments.joined(Moments.of(x, front.one_unit) for x in pieces(training.x, rows)), front)
+    standardize.use(Moments.joined(Moments.of(x, front.one_unit) for x in pieces(training.x, rows)), front)
     training, validation = (standardised(s, standardize, device) for s in splits)
     mlp = classifier.mlp.to(device)
     if options.framework == "keras":

@@ -20,7 +20,7 @@ from pipeline.task import Train
 from pipeline.threads import Pace, threads
 from pipeline.train.batches import Feed
 
-WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that outweigh waiting for another thread
+WORK_OF_A_THREAD = 20_000_000  # multiplications of a matrix product that are worth another thread
 
 
 class ClosedForm:
@@ -124,7 +124,7 @@ class ClosedForm:
 
 
 class Autograd:
-    """The same steps by PyTorch's automatic differentiation and torch.optim, for one network."""
+    """The same steps by PyTorch's automatic differentiation and torch.optim, for a single network."""
 
     def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
         (self.mlp,), self.feed, self.kind, (self.options,) = networks, feed, kind, options
@@ -175,7 +175,7 @@ class Autograd:
 def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor | float:
     """R(θ) = l1 Σ|w| + l2 Σw² over the weights, not the biases, plus the activity penalties of the hidden layers.
 
-    Those are sums over the units and means over the batch, so that they do not grow with it.
+    The activity penalties are sums over the units and means over the batch, so they do not depend on its size.
     """
     total: Tensor | float = 0.0
     for a in activations:
@@ -192,7 +192,7 @@ def penalty(mlp: MLP, activations: Sequence[Tensor], options: Train) -> Tensor |
 
 
 def threads_for(n_samples: int, mlp: MLP) -> int:
-    """Threads that pay whatever else the machine does, for products of that many samples with the weights."""
+    """How many threads speed up products of that many samples with the weights, even on a busy machine."""
     return max(1, n_samples * max(w.numel() for w in mlp.weights()) // WORK_OF_A_THREAD)
 
 

@@ -21,7 +21,7 @@ from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, Backprop, Setup
 from models.steps.cpu import CompiledStep
 from models.steps.llvm import FLOAT, I64, Writer
 from models.steps.reference import Penalties
-from models.steps.sparse import Differences, Picked, Sparse, background
+from models.steps.sparse import Differences, Sparse, SparseBatch, background
 from pipeline.task import Augment, Train
 from pipeline.train.batches import Feed
 from pipeline.train.data import Batch
@@ -163,7 +163,7 @@ def steps(threads: int, sparse: bool, units: int = 100) -> list[torch.Tensor]:
     t = torch.nn.functional.one_hot(data.y, 5).to(torch.float32).T.contiguous()
     z, w = torch.empty(5, 64), torch.full((1, 64), 1 / 64)
     rows = torch.arange(64).flip(0)
-    batch = Picked(differences, rows) if sparse else data.x[rows]
+    batch = SparseBatch(differences, rows) if sparse else data.x[rows]
     before = torch.get_num_threads()
     try:
         for _ in range(20):
