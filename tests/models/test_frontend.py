@@ -154,3 +154,28 @@ def test_pixels_are_scaled_to_one() -> None:
     assert features.dtype == torch.float32
     assert features[0, 255] == 1
     assert features[0, 51] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "features", [{"kind": "pixels"}, {"kind": "vector", "size": 5}, {"kind": "mfcc", "sample_rate": 8000}], ids=str
+)
+def test_a_front_end_is_what_it_says_of_itself(features: dict[str, object]) -> None:
+    front = build(features)
+    media = front.example()
+    sizes = zip(media.shape, front.input.shape, strict=True)
+    assert media.dtype == getattr(torch, front.input.dtype)
+    assert all(size == expected or expected is None for size, expected in sizes)
+    assert front(media).shape == (2, front.n_features)
+    clip = torch.from_numpy(noise(media[0].numel())).view(media[:1].shape).mul(100).abs().to(media.dtype)
+    assert torch.equal(front.traced()(clip), front(clip))
+    assert front.groups()[0][1] == 0
+    assert front.groups()[-1][2] == front.n_features
+    if front.scale is not None:
+        torch.testing.assert_close(front(clip) * front.scale, clip.flatten(1).to(torch.float32))
+    assert (front.oracle(clip[0].numpy()) is None) == (front.oracle_constant is None)
+
+
+def test_the_oracle_of_sound_is_what_its_pooled_coefficients_come_from() -> None:
+    front, clip = Mfcc(preemphasis=0.97), noise(30_000)
+    found = front.dct @ front.above_floor(front.mel_power(torch.from_numpy(clip)[None]))
+    assert np.abs(found[0].numpy() - front.oracle(clip)).max() < TOLERANCE
