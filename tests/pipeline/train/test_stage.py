@@ -78,7 +78,7 @@ def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "how",
     [
-        "train.optimizer=adam", "train.optimizer=momentum", "train.optimizer=sgd", "train.engine=autograd",
+        "train.optimizer=adam", "train.optimizer=momentum", "train.optimizer=sgd", "train.gradients=autograd",
         "train.augment.elastic=1", "train.mix=0.5",
     ],
 )  # fmt: skip
@@ -217,7 +217,7 @@ def test_the_number_of_threads_that_was_faster_of_late_is_used(monkeypatch: pyte
 def test_augmentation_makes_fitting_harder_and_leaves_the_validation_images_alone(
     digits: Path, tmp_path: Path, engine: str
 ) -> None:
-    options = ("train.epochs=15", "train.learning_rate=0.003", f"train.engine={engine}")
+    options = ("train.epochs=15", "train.learning_rate=0.003", f"train.gradients={engine}")
     plain, distorted = tmp_path / "plain", tmp_path / "distorted"
     trained(digits, plain, *options)
     found = trained(digits, distorted, *options, "train.augment.elastic=1.5", "train.augment.rotation=15")
@@ -230,7 +230,7 @@ def test_augmentation_makes_fitting_harder_and_leaves_the_validation_images_alon
 def test_engines_agree_on_distorted_and_mixed_images(digits: Path, tmp_path: Path) -> None:
     options = ("train.epochs=3", "train.augment.elastic=1", "train.augment.shift=2", "train.l2=1e-4", "train.mix=0.5")
     for engine in ("closed-form", "autograd"):
-        trained(digits, tmp_path / engine, *options, f"train.engine={engine}")
+        trained(digits, tmp_path / engine, *options, f"train.gradients={engine}")
     found, expected = (history(tmp_path / engine) for engine in ("closed-form", "autograd"))
     for column in set(train.HISTORY) - {"seconds"}:
         assert found[column] == pytest.approx(expected[column], rel=1e-5), column

@@ -21,7 +21,7 @@ from pipeline.report import search as figures
 from pipeline.run import Run
 from pipeline.task import UserError
 from pipeline.train import weights
-from pipeline.tune import folds, study
+from pipeline.tune import folds, objective, study
 from pipeline.tune import stage as tune
 
 RATES = 'tune.space={"train.learning_rate"=[0.003, 0.03]}'
@@ -33,7 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from pipeline import task, tune
 from pipeline.run import Run
 from pipeline.tune import study
-study.TOGETHER = 1
+study.BATCH_SIZE = 1
 tune.tune(task.load("regions", overrides=sys.argv[2:]), Run(Path(sys.argv[1])))
 """
 
@@ -127,7 +127,7 @@ def test_a_killed_search_goes_on_and_repeats_nothing(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "GRACE", 1)
-    monkeypatch.setattr(study, "TOGETHER", 1)
+    monkeypatch.setattr(study, "BATCH_SIZE", 1)
     space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=300")
     prepared(features, tmp_path)
     process = start(tmp_path, *space)
@@ -153,8 +153,8 @@ def test_trials_trained_together_are_worth_what_each_is_alone(
     space = """tune.space={"model.hidden"=[[4], [3, 2]], "train.learning_rate"=[0.01, 0.1], "train.l2"=[0, 1e-3],
         "train.seed"=[0, 1], "train.early_stopping"=[0, 3]}""".replace("\n", "")
     together = search(prepared(features, tmp_path / "together"), space, "train.epochs=8")
-    monkeypatch.setattr(study, "TOGETHER", 1)
-    alone = search(prepared(features, tmp_path / "alone"), space, "train.epochs=8", "train.engine=autograd")
+    monkeypatch.setattr(study, "BATCH_SIZE", 1)
+    alone = search(prepared(features, tmp_path / "alone"), space, "train.epochs=8", "train.gradients=autograd")
     of = {str(trial["parameters"]): trial for trial in alone["trials"]}
     assert len(of) == 32
     for trial in together["trials"]:
@@ -172,7 +172,7 @@ def test_an_interrupted_trial_is_done_when_the_search_goes_on(
 
     prepared(features, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(tune, "evaluate", interrupted)
+        patch.setattr(objective, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path, RATES)
     assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
@@ -194,7 +194,7 @@ def test_a_trial_whose_process_died_at_once_is_taken_again(
     monkeypatch.setattr(study, "GRACE", 1)
     prepared(features, tmp_path)
     chosen = task.load("regions", overrides=[*QUICK, RATES])
-    name = tune._name(chosen, Features.load(tmp_path / "features.npz"))
+    name = tune.study_name(chosen, Features.load(tmp_path / "features.npz"))
     storage = f"sqlite:///{tmp_path / 'search.db'}"
     optuna.create_study(study_name=name, storage=storage, direction="maximize").ask()
     assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
@@ -203,7 +203,7 @@ def test_a_trial_whose_process_died_at_once_is_taken_again(
 def test_two_processes_share_a_search(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "TOGETHER", 1)
+    monkeypatch.setattr(study, "BATCH_SIZE", 1)
     prepared(features, tmp_path)
     space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03], "train.l2"=[0, 1e-4]}', "train.epochs=60")
     process = start(tmp_path, *space)
