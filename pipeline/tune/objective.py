@@ -50,7 +50,7 @@ class TrialResult(TypedDict):
     gap: Spread  # validation loss minus training loss
     seconds: float  # this trial's share of its batch
     curves: dict[str, list[float]]  # columns of the history, means over the folds
-    trace: list[float]  # training loss in one fold alone: a mean would hide the noise of the gradient
+    trace: list[float]  # training loss of the first fold only: a mean would hide the noise of the gradient
     noise: float | None  # see `noise`
 
 

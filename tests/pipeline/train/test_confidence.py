@@ -1,4 +1,4 @@
-"""What a model does not know: foreign pictures and sounds are told from the known, up to the answer in words."""
+"""What a model does not know: out-of-distribution pictures and sounds, up to the answer in words."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
     return predictor, unknown.familiarity(predictor, [media[file] for file in files])
 
 
-def test_foreign_pictures(home: Path) -> None:
+def test_out_of_distribution_pictures(home: Path) -> None:
     predictor, known = asked(home / "runs" / "digits")
     found: dict[str, list[NDArray[np.float32]]] = {}
     for kind, inputs in unknown.pictures(predictor):
@@ -52,7 +52,7 @@ def test_foreign_pictures(home: Path) -> None:
     assert min(areas.values()) >= 0.97, areas
 
 
-def test_foreign_sounds(home: Path) -> None:
+def test_out_of_distribution_sounds(home: Path) -> None:
     predictor, known = asked(home / "runs" / "instruments")
     areas = {kind: unknown.auroc(known, unknown.familiarity(predictor, s)) for kind, s in unknown.sounds(predictor)}
     assert len(areas) >= 9

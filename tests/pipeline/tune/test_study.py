@@ -1,4 +1,4 @@
-"""The study: every trial once, whoever does it and however often it is killed."""
+"""The study: every trial once, whichever process does it, however often it is killed."""
 
 import json
 import signal
