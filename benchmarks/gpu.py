@@ -20,7 +20,7 @@ from models.mlp import MLP
 from pipeline import train
 from pipeline.task import Train, UserError
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch
+from pipeline.train.data import Dataset
 from pipeline.train.trainers import ClosedForm
 
 EPOCHS, NETWORKS = 30, 64
@@ -48,7 +48,7 @@ def main() -> None:
 
 def percept(raw: Raw, device: torch.device, n: int) -> tuple[float, float]:
     """Seconds of 30 epochs of `n` networks, and accuracy of the first on the test digits."""
-    training, test = (Batch(split.x.to(device), split.y.to(device)) for split in features(raw))
+    training, test = (Dataset(split.x.to(device), split.y.to(device)) for split in features(raw))
     options = [Train(batch_size=BATCH, learning_rate=RATE * 2 ** (m % 4)) for m in range(n)]
     networks = [MLP(784, [HIDDEN], CLASSES, "sigmoid", seed).to(device) for seed in range(n)]
     trainer = ClosedForm(networks, Feed([training] * n, [0] * n, BATCH), "multiclass", options)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from models.classifier import Standardize
 from models.frontend import Pixels
@@ -29,7 +29,7 @@ from pipeline import train
 from pipeline.task import Train
 from pipeline.threads import Pace
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch
+from pipeline.train.data import Dataset
 from pipeline.train.trainers import Autograd, ClosedForm
 
 HIDDEN, CLASSES, BATCH, RATE = 100, 10, 100, 1e-3
@@ -70,7 +70,7 @@ def main() -> None:
         print(f"{name:<44}{seconds:>8.3f}{seconds / reference:>8.2f}{shown:>10}")
 
 
-class Digits(Dataset[tuple[torch.Tensor, int]]):
+class Digits(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """As torchvision.datasets.MNIST, with the transform of the usual tutorials."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -107,11 +107,11 @@ def digits(folder: Path) -> Raw:
         return images[0], labels[0], images[1], labels[1]
 
 
-def features(raw: Raw) -> tuple[Batch, Batch]:
+def features(raw: Raw) -> tuple[Dataset, Dataset]:
     """The standardised pixels of both splits, as `pipeline.train` computes them."""
     x, test_x = (images.flatten(1).to(torch.float32).div_(255) for images in (raw[0], raw[2]))
     standardize = Standardize(x.shape[1]).fit(x, Pixels())
-    return Batch(standardize.apply_(x), raw[1]), Batch(standardize.apply_(test_x), raw[3])
+    return Dataset(standardize.apply_(x), raw[1]), Dataset(standardize.apply_(test_x), raw[3])
 
 
 def percept(raw: Raw, kind: type[ClosedForm] | type[Autograd]) -> Epochs:

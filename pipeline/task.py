@@ -11,7 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-RENAMED = {"features.lifter": "features.cepstral_decay"}  # keys of earlier versions → the key now
+RENAMED = {  # keys of earlier versions → the key now; the values are the same
+    "features.lifter": "features.cepstral_decay",
+    "train.engine": "train.gradients",
+}
 DOWNLOADED = ("mnist", "tinysol", "medley_solos_db")  # sources that are downloaded, or read from a copy
 
 
@@ -151,7 +154,7 @@ class Train(_Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     framework: Literal["torch", "keras"] = "torch"
-    engine: Literal["closed-form", "autograd"] = "closed-form"  # of torch: the gradients by hand, or automatic ones
+    gradients: Literal["closed-form", "autograd"] = "closed-form"  # with torch: our formulas, or its autograd
     augment: Augment = Augment()
 
     @model_validator(mode="after")

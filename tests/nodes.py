@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from pipeline import train
 from pipeline.engine import Engine
 from pipeline.extract import on_ray
+from pipeline.train import loop
 from pipeline.tune import study
 
 T = TypeVar("T")
@@ -94,8 +94,8 @@ def _driver() -> None:
     """Let the process that uses the cluster do little at a time, and say where it is if it crashes."""
     faulthandler.enable()
     on_ray.SHARD = 2
-    study.GRACE, study.TOGETHER = 1, 2  # three CPUs share six trials
-    train.CHECKPOINT_SECONDS = 0.1
+    study.GRACE, study.BATCH_SIZE = 1, 2  # three CPUs share six trials
+    loop.CHECKPOINT_SECONDS = 0.1
 
 
 def _rays() -> list[psutil.Process]:

@@ -1,32 +1,32 @@
-"""Stage 2: features → weights."""
+"""Stage 2: features → weights.
+
+What other folders use of training; `weights` is imported as a module: `from pipeline.train import weights`.
+"""
 
 from pipeline.train.batches import Feed
-from pipeline.train.confidence import calibrate
-from pipeline.train.data import Batch
-from pipeline.train.distortion import disturb
-from pipeline.train.loop import CHECKPOINT_SECONDS, HISTORY, SCHEDULES, State, evaluate, fit, note, out_of_patience
+from pipeline.train.data import Dataset, standardised
+from pipeline.train.distortion import transform_of
+from pipeline.train.loop import HISTORY, SCHEDULES, State, evaluate, run_epochs
 from pipeline.train.memory import choose_device, device_name
 from pipeline.train.stage import train
-from pipeline.train.trainers import TRAINERS, ClosedForm, measure, penalty
+from pipeline.train.trainers import TRAINERS, Autograd, ClosedForm, measure, penalty
 
 __all__ = [
-    "CHECKPOINT_SECONDS",
     "HISTORY",
     "SCHEDULES",
     "TRAINERS",
-    "Batch",
+    "Autograd",
     "ClosedForm",
+    "Dataset",
     "Feed",
     "State",
-    "calibrate",
     "choose_device",
     "device_name",
-    "disturb",
     "evaluate",
-    "fit",
     "measure",
-    "note",
-    "out_of_patience",
     "penalty",
+    "run_epochs",
+    "standardised",
     "train",
+    "transform_of",
 ]

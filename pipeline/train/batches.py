@@ -2,25 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.train.data import Batch, Rows, take
+from pipeline.train.data import Dataset, gather
 
 CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
-
-
-class Samples(Protocol):
-    """What a `Feed` takes samples from: a `Batch`, or features that are not in memory."""
-
-    @property
-    def x(self) -> Tensor | Rows: ...
-
-    @property
-    def y(self) -> Tensor: ...
 
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
@@ -42,7 +31,7 @@ class Feed:
 
     def __init__(
         self,
-        data: Sequence[Samples],
+        data: Sequence[Dataset],
         seeds: Sequence[int],
         batch_size: int,
         transform: Change | None = None,
@@ -104,12 +93,12 @@ class Feed:
     def fill(self, rows: Tensor, out: Tensor, generator: torch.Generator, shares: Tensor | None = None) -> None:
         """The samples of indices (..., B) into float32 (..., B, D), mixed where there are `partner_shares` (..., B)."""
         flat = out.view(-1, out.shape[-1])
-        take(self.x, rows.flatten(), flat)
+        gather(self.x, rows.flatten(), flat)
         if shares is not None:
             if self.partners is None:  # as many as the first, which is the largest
                 self.partners = torch.empty_like(flat)
             partners = self.partners[: len(flat)]
-            take(self.x, rows.roll(1, -1).flatten(), partners)
+            gather(self.x, rows.roll(1, -1).flatten(), partners)
             flat.lerp_(partners, shares.flatten().unsqueeze(1))
         if self.transform:
             self.transform(flat, generator)
@@ -141,7 +130,7 @@ class Feed:
         return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
 
 
-def _joined(sets: Sequence[Samples]) -> tuple[Tensor, Tensor]:
-    in_memory = [s for s in sets if isinstance(s, Batch)]
-    assert len(in_memory) == len(sets), "only one data set may be trained on from its file"
-    return torch.cat([s.x for s in in_memory]), torch.cat([s.y for s in in_memory])
+def _joined(datasets: Sequence[Dataset]) -> tuple[Tensor, Tensor]:
+    features = [data.x for data in datasets if isinstance(data.x, Tensor)]
+    assert len(features) == len(datasets), "only one dataset may be trained on from its file"
+    return torch.cat(features), torch.cat([data.y for data in datasets])

@@ -1,6 +1,8 @@
-"""What teaches a trained classifier to know what it does not know: a `Familiarity`, and the least of it that counts."""
+"""Confidence of a trained classifier: the temperature that calibrates it, its familiarity, and the threshold of that.
 
-import math
+The familiarity is an in-distribution score, 0 … 1 (models/familiarity.py). An input below the threshold is taken for
+out-of-distribution and answered with `known` = false.
+"""
 
 import numpy as np
 import torch
@@ -12,93 +14,26 @@ from models.familiarity import Familiarity
 from models.mlp import MLP
 from pipeline.task import Train
 from pipeline.threads import threads
-from pipeline.train import confidence
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch, Split, Stored, Table, piece_rows, pieces, take
-from pipeline.train.outliers import foreign, redrawn
+from pipeline.train.data import Dataset, RowReader, gather, piece_rows, pieces
+from pipeline.train.loop import SCHEDULES
+from pipeline.train.outliers import make_outliers, redrawn
 from pipeline.train.trainers import ClosedForm
 
-KEPT = 0.98  # share of the validation samples that count as known, at least
-PICTURES = (4_000, 30_000)  # foreign ones, at least and at most; between them, as many as there are training samples
-EPOCHS = 8
-RATE = 3e-3
-
-
-@torch.no_grad()
-def teach(classifier: Classifier, training: Batch | Stored, validation: Batch | Stored, seed: int) -> float:
-    """Give the classifier a `Familiarity`: fitted to the training samples, its scale to the validation samples, both
-    with standardised features; the least familiarity that counts as known."""
-    familiarity = _fitted(classifier, training, seed)
-
-    def judged(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, hidden = classifier.last_layer(x)
-        return x, hidden, classifier.target.answer(logits)
-
-    familiarity.fit_scale(judged(x) for x in pieces(validation.x))
-    return threshold(torch.cat([familiarity(*judged(x)) for x in pieces(validation.x)]))
-
-
-@torch.no_grad()
-def inherit(classifier: Classifier, judged: Classifier, training: Batch | Stored, seed: int) -> None:
-    """Give the classifier, trained anew on more samples, the temperature of the `judged` one and, if that has it, a
-    `Familiarity` with its scale: no samples are left that could judge again."""
-    classifier.temperature.copy_(judged.temperature)
-    if judged.familiarity is not None:
-        familiarity = _fitted(classifier, training, seed)
-        familiarity.unit.copy_(judged.familiarity.unit)
-        familiarity.scale.copy_(judged.familiarity.scale)
-
-
-def _fitted(classifier: Classifier, training: Batch | Stored, seed: int) -> Familiarity:
-    familiarity = classifier.add_familiarity().to(training.y.device)
-    if familiarity.contrast is not None:
-        _contrast(familiarity.contrast, classifier, training.x, seed)
-    if familiarity.density is not None:
-        hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
-        familiarity.density.fit_parts(zip(hidden, pieces(training.y, piece_rows(training.x)), strict=True))
-    return familiarity
-
-
-def threshold(familiarity: Tensor) -> float:
-    """What at least KEPT of the samples, float (N,), reach: halfway from the last of them to the next, so that rounding
-    loses none."""
-    ranked = np.sort(familiarity.double().cpu().numpy())
-    i = int((1 - KEPT) * len(ranked))
-    return float((ranked[i] + (ranked[i - 1] if i else 0.0)) / 2)
-
-
-def _contrast(network: MLP, classifier: Classifier, samples: Tensor | Table, seed: int) -> None:
-    """Train the network on standardised pictures (N, 784): 1 = known, half of them redrawn; 0 = foreign, as many."""
-    standardize = classifier.standardize
-    generator = torch.Generator().manual_seed(seed)
-    n = min(max(PICTURES[0], len(samples)), PICTURES[1])
-    x = torch.empty(2 * n, samples.shape[1], device=standardize.mean.device)
-    known, strange = x[:n], x[n:]
-    take(samples, torch.randint(len(samples), (n,), generator=generator), known)
-    pictures = known.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
-    strange.copy_(foreign(pictures, n, generator))
-    standardize.apply_(strange)
-    known[: n // 2] = redrawn(pictures[: n // 2], generator).to(x.device)
-    standardize.apply_(known[: n // 2])
-    del pictures
-    data = Batch(x, (torch.arange(2 * n, device=x.device) < n).long())
-    options = Train(epochs=EPOCHS, learning_rate=RATE, l2=1e-5)
-    engine = ClosedForm([network], Feed([data], [seed], 200), "binary", [options])
-    for epoch in range(EPOCHS):
-        engine.epoch(epoch, 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS)))
-
-
 MIN_CALIBRATION = 10  # validation samples; fewer say nothing about confidence
+KEPT = 0.98  # share of the validation samples that count as known, at least
+PICTURES = (4_000, 30_000)  # outliers, at least and at most; between them, as many as there are training samples
+CONTRAST = Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5)
 
 
 @torch.no_grad()
-def calibrate(classifier: Classifier, training: Split, validation: Split, seed: int) -> float | None:
-    """Fit the classifier's temperature and give it its familiarity, by samples with standardised features.
+def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, seed: int) -> float | None:
+    """Fit the classifier's temperature and give it a familiarity, from samples with standardised features.
 
     Returns
     -------
-    the least familiarity that counts as known; None, and nothing is fitted, for a regression, or where there are too
-    few validation samples
+    The least familiarity that counts as known. None, and nothing is fitted, for a regression and for fewer validation
+    samples than `MIN_CALIBRATION`
     """
     n = len(validation.y)
     if classifier.kind == "regression":
@@ -106,10 +41,85 @@ def calibrate(classifier: Classifier, training: Split, validation: Split, seed: 
     if n < MIN_CALIBRATION:
         print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
         return None
-    with threads(1):  # no sum's order depends on their number
+    with threads(1):  # the order of sums depends on the number of threads
         logits = torch.cat([classifier.mlp(x) for x in pieces(validation.x)])
         temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
         classifier.temperature.fill_(temperature)
-        known = confidence.teach(classifier, training, validation, seed)
+        known = fit_familiarity(classifier, training, validation, seed)
     print(f"  from {n} validation samples: temperature {temperature:.3f}, known from a familiarity of {known:.3f}")
     return known
+
+
+@torch.no_grad()
+def fit_familiarity(classifier: Classifier, training: Dataset, validation: Dataset, seed: int) -> float:
+    """Give the classifier a `Familiarity`, fitted to the training samples and scaled by the validation samples.
+
+    Returns
+    -------
+    The least familiarity that counts as known
+    """
+    familiarity = _fitted(classifier, training, seed)
+
+    def layers(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, hidden = classifier.last_layer(x)
+        return x, hidden, classifier.target.answer(logits)
+
+    familiarity.fit_scale(layers(x) for x in pieces(validation.x))
+    return threshold(torch.cat([familiarity(*layers(x)) for x in pieces(validation.x)]))
+
+
+@torch.no_grad()
+def inherit(classifier: Classifier, calibrated: Classifier, training: Dataset, seed: int) -> None:
+    """Calibrate a classifier that was trained again on more samples, as the first one was: with its temperature and,
+    if it has a `Familiarity`, its scale. No samples are left to fit them to."""
+    classifier.temperature.copy_(calibrated.temperature)
+    if calibrated.familiarity is not None:
+        familiarity = _fitted(classifier, training, seed)
+        familiarity.unit.copy_(calibrated.familiarity.unit)
+        familiarity.scale.copy_(calibrated.familiarity.scale)
+
+
+def threshold(familiarity: Tensor) -> float:
+    """The threshold that at least `KEPT` of the samples, float (N,), reach: halfway between the last one and the next
+    lower, so that rounding loses none.
+
+    Example
+    -------
+    >>> threshold(torch.arange(100.0))
+    1.5
+    """
+    ranked = np.sort(familiarity.double().cpu().numpy())
+    i = int((1 - KEPT) * len(ranked))
+    return float((ranked[i] + (ranked[i - 1] if i else 0.0)) / 2)
+
+
+def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity:
+    """A familiarity of the classifier, fitted to the training samples."""
+    familiarity = classifier.add_familiarity().to(training.y.device)
+    if familiarity.contrast is not None:
+        _train_contrast(familiarity.contrast, classifier, training.x, seed)
+    if familiarity.density is not None:
+        hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
+        familiarity.density.fit_parts(zip(hidden, pieces(training.y, piece_rows(training.x)), strict=True))
+    return familiarity
+
+
+def _train_contrast(network: MLP, classifier: Classifier, samples: Tensor | RowReader, seed: int) -> None:
+    """Train the network to tell training pictures (1), half of them redrawn, from as many outliers (0)."""
+    standardize = classifier.standardize
+    generator = torch.Generator().manual_seed(seed)
+    n_samples = samples.shape[0]
+    n = min(max(PICTURES[0], n_samples), PICTURES[1])
+    x = torch.empty(2 * n, samples.shape[1], device=standardize.mean.device)
+    inside, outside = x[:n], x[n:]
+    gather(samples, torch.randint(n_samples, (n,), generator=generator), inside)
+    pictures = inside.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+    outside.copy_(make_outliers(pictures, n, generator))
+    standardize.apply_(outside)
+    inside[: n // 2] = redrawn(pictures[: n // 2], generator).to(x.device)
+    standardize.apply_(inside[: n // 2])
+    del pictures
+    data = Dataset(x, (torch.arange(2 * n, device=x.device) < n).long())
+    trainer = ClosedForm([network], Feed([data], [seed], CONTRAST.batch_size), "binary", [CONTRAST])
+    for epoch in range(CONTRAST.epochs):
+        trainer.epoch(epoch, SCHEDULES[CONTRAST.schedule](epoch, CONTRAST.epochs))

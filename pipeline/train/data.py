@@ -1,11 +1,12 @@
-"""Splits to train and validate on: in memory, or features that stay in their file and are read row by row.
+"""The samples to train on and to validate on: in memory, or left in their file and read row by row.
 
-`features.npz` is stored, not compressed, so its arrays lie in the file as they would in memory. The operating system
-keeps as much of a mapped file in memory as fits beside everything else, and drops it without writing it anywhere."""
+`features.npz` is not compressed, so its arrays lie in the file as they would in memory. The operating system caches as
+much of a mapped file as fits beside everything else, and can drop those pages without writing them anywhere.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,25 +19,34 @@ from pipeline.extract import Features
 PIECE = 16 << 20  # bytes of features that are evaluated at a time
 
 
-class Rows(Protocol):
-    """Features float32 (N, D) that are read row by row: a `Table`, or what several machines hold."""
+class RowReader(Protocol):
+    """Features float32 (N, D) that are not in memory: a `MappedMatrix`, or samples shared by several machines."""
 
     shape: tuple[int, int]
 
     def element_size(self) -> int: ...
 
-    def take(self, rows: Tensor, out: Tensor, /) -> Tensor: ...
+    def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Those rows, int64 (n,), as float32 (n, D), written to `out` if it is given."""
+        ...
 
 
-class Table:
-    """A matrix float32 (N, D) whose rows lie in arrays that may be mapped files; read only as they are asked for.
+class MappedMatrix:
+    """A matrix float32 (N, D) whose rows lie in arrays that may be mapped files; a row is read when it is needed.
 
     Parameters
     ----------
-    arrays : float32 (…, D) each, C order; taken as one below the other
-    rows : int64 (N,), which of their rows the matrix consists of; all if None
-    standardize : what is done to rows as they are read
-    device : where to they are read
+    arrays : float32 (…, D) each, C order, stacked vertically
+    rows : int64 (N,), the rows of the stacked arrays that the matrix consists of; None = all of them
+    standardize : applied to rows as they are read
+    device : where rows are read to
+
+    Example
+    -------
+    >>> matrix = MappedMatrix([np.float32([[1, 2], [3, 4]]), np.float32([[5, 6]])])
+    >>> matrix.read(torch.tensor([2, 0]))
+    tensor([[5., 6.],
+            [1., 2.]])
     """
 
     def __init__(
@@ -50,31 +60,29 @@ class Table:
         self.rows = np.arange(sum(map(len, self.arrays))) if rows is None else rows
         self.standardize, self.device = standardize, device or torch.device("cpu")
         self.shape = len(self.rows), arrays[0].shape[1]
-        # As bytes, so that numpy moves rows as they are, aligned or not.
+        # As bytes, so that NumPy copies rows as they are, aligned or not.
         self._bytes = [array.view(np.uint8) for array in self.arrays]
         self._starts = np.cumsum([0, *map(len, self.arrays)])
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def element_size(self) -> int:
         return 4
 
-    def standardised(self, standardize: Standardize, device: torch.device) -> "Table":
-        return Table(self.arrays, self.rows, standardize, device)
+    def standardised(self, standardize: Standardize, device: torch.device) -> "MappedMatrix":
+        """The same rows, standardised as they are read, on a device."""
+        return MappedMatrix(self.arrays, self.rows, standardize, device)
 
-    def take(self, indices: Tensor | slice, out: Tensor | None = None) -> Tensor:
-        """Rows int64 (n,), or a slice of them, into float32 (n, D) on the device."""
-        rows = self.rows[indices if isinstance(indices, slice) else indices.cpu().numpy()]
+    def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Those rows, int64 (n,), as float32 (n, D) on the device, written to `out` if it is given."""
+        chosen = self.rows[rows.cpu().numpy()]
         direct = out is not None and out.device.type == "cpu" and out.is_contiguous()
-        x = out if direct and out is not None else torch.empty(len(rows), self.shape[1])
+        x = out if direct and out is not None else torch.empty(len(chosen), self.shape[1])
         target = x.numpy().view(np.uint8)
         if len(self._bytes) == 1:
-            np.take(self._bytes[0], rows, 0, target, mode="clip")  # "raise" would copy once more
+            np.take(self._bytes[0], chosen, 0, target, mode="clip")  # mode="raise" would make another copy
         else:
             for source, start, stop in zip(self._bytes, self._starts, self._starts[1:], strict=False):
-                here = (start <= rows) & (rows < stop)
-                target[here] = source[rows[here] - start]
+                here = (start <= chosen) & (chosen < stop)
+                target[here] = source[chosen[here] - start]
         if self.standardize is not None:
             self.standardize.apply_(x)
         if out is not None:
@@ -82,64 +90,72 @@ class Table:
         return x.to(self.device)
 
 
-def piece_rows(x: Tensor | Table) -> int:
-    """How many rows of x (N, D) `PIECE` bytes hold."""
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Features float32 (N, D), in memory (a tensor) or not, and targets int64 (N,) or float32 (N, K)."""
+
+    x: Tensor | RowReader
+    y: Tensor
+
+
+class Datasets(NamedTuple):
+    """What a network is trained on, and what it is validated on."""
+
+    training: Dataset
+    validation: Dataset
+
+
+def load_datasets(features: Features, with_validation: bool, in_memory: bool) -> Datasets:
+    """The samples of a run, as extracted.
+
+    Parameters
+    ----------
+    with_validation : train on the validation samples too; none are left to validate on
+    in_memory : copies in memory, which may be changed; else matrices whose rows stay in the file
+    """
+    training = ~features.rows("test") if with_validation else features.rows("train")
+    validation = features.rows("validation") & ~training
+    if not in_memory:
+        copies, none = training[features.copy_of], np.zeros(len(features.copies), bool)
+        return Datasets(_mapped(features, training, copies), _mapped(features, validation, none))
+    arrays = features.with_copies(training), (features.x[validation], features.y[validation])
+    return Datasets(*(Dataset(torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
+
+
+def _mapped(features: Features, samples: NDArray[np.bool_], copies: NDArray[np.bool_]) -> Dataset:
+    """Those samples, followed by those copies, left in the file."""
+    own, copied = np.flatnonzero(samples), np.flatnonzero(copies)
+    x = MappedMatrix([features.x, features.copies], np.concatenate([own, len(features.x) + copied]))
+    return Dataset(x, torch.from_numpy(features.y[np.concatenate([own, features.copy_of[copied]])]))
+
+
+def standardised(data: Dataset, standardize: Standardize, device: torch.device) -> Dataset:
+    """The dataset standardised, on a device; features in memory are changed in place."""
+    if isinstance(data.x, Tensor):
+        return Dataset(standardize.apply_(data.x).to(device), data.y.to(device))
+    assert isinstance(data.x, MappedMatrix)
+    return Dataset(data.x.standardised(standardize, device), data.y.to(device))
+
+
+def piece_rows(x: Tensor | RowReader) -> int:
+    """How many rows of x (N, D) fit into `PIECE` bytes."""
     return max(1, PIECE // (4 * x.shape[1]))
 
 
-def pieces(x: Tensor | Table, n_rows: int | None = None) -> Iterator[Tensor]:
-    """The rows of x, n_rows at a time, or as many as `PIECE` bytes hold."""
+def pieces(x: Tensor | RowReader, n_rows: int | None = None) -> Iterator[Tensor]:
+    """The rows of x, `n_rows` at a time, by default as many as fit into `PIECE` bytes.
+
+    Example
+    -------
+    >>> [len(piece) for piece in pieces(torch.zeros(7, 3), 3)]
+    [3, 3, 1]
+    """
     n_rows = n_rows or piece_rows(x)
-    for start in range(0, len(x), n_rows):
-        here = slice(start, start + n_rows)
-        yield x[here] if isinstance(x, Tensor) else x.take(here)
+    for start in range(0, x.shape[0], n_rows):
+        stop = min(start + n_rows, x.shape[0])
+        yield x[start:stop] if isinstance(x, Tensor) else x.read(torch.arange(start, stop))
 
 
-def take(x: Tensor | Rows, rows: Tensor, out: Tensor) -> Tensor:
-    """Those rows of x, int64 (n,), into float32 (n, D)."""
-    return torch.index_select(x, 0, rows.to(x.device), out=out) if isinstance(x, Tensor) else x.take(rows, out)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A split on the device: features float32 (N, D), targets int64 (N,) or float32 (N, K)."""
-
-    x: Tensor
-    y: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A split whose features stay in their file, float32 (N, D), and only their targets lie on the device."""
-
-    x: Table
-    y: Tensor
-
-
-Split = Batch | Stored
-Splits = tuple[Split, Split]  # to train on, to validate on
-
-
-def splits_of(features: Features, with_validation: bool, stored: bool) -> Splits:
-    """What to train on and what to validate on: rows that stay in their file, or copies that may be changed."""
-    of_train = ~features.rows("test") if with_validation else features.rows("train")
-    of_validation = features.rows("validation") & ~of_train
-    if stored:
-        return _stored(features, of_train, of_train[features.copy_of]), _stored(features, of_validation)
-    splits = features.with_copies(of_train), (features.x[of_validation], features.y[of_validation])
-    training, validation = (Batch(torch.from_numpy(x), torch.from_numpy(y)) for x, y in splits)
-    return training, validation
-
-
-def _stored(features: Features, rows: NDArray[np.bool_], copies: NDArray[np.bool_] | None = None) -> Stored:
-    """Those rows, and those of the copies below them."""
-    taken = np.flatnonzero(rows)
-    copied = np.empty(0, np.int64) if copies is None else np.flatnonzero(copies)
-    table = Table([features.x, features.copies], np.concatenate([taken, len(features.x) + copied]))
-    return Stored(table, torch.from_numpy(features.y[np.concatenate([taken, features.copy_of[copied]])]))
-
-
-def standardised(split: Split, standardize: Standardize, device: torch.device) -> Split:
-    if isinstance(split, Batch):
-        return Batch(standardize.apply_(split.x).to(device), split.y.to(device))
-    return Stored(split.x.standardised(standardize, device), split.y.to(device))
+def gather(x: Tensor | RowReader, rows: Tensor, out: Tensor) -> Tensor:
+    """Those rows of x, int64 (n,), written to `out`, float32 (n, D)."""
+    return torch.index_select(x, 0, rows.to(x.device), out=out) if isinstance(x, Tensor) else x.read(rows, out)

@@ -1,11 +1,11 @@
-"""Augmentation of pixels while a network is trained: every epoch sees every image distorted anew.
+"""Augmentation of images during training: every epoch distorts every image differently.
 
 Small affine maps, and elastic distortion (Simard, Steinkraus & Platt 2003, "Best practices for convolutional neural
-networks applied to visual document analysis"): each pixel is taken from a place moved by a smooth random field. Theirs
-is white noise blurred with a Gaussian of `smoothness` pixels; such a field has the covariance exp(-d² / 4σ²), which is
-separable, and of whose eigenvectors a few carry all but a thousandth of the variance (Karhunen–Loève). So a field needs
-some dozens of random numbers instead of 2 · 784 convolved ones, and the places from which all pixels of all images are
-taken are one matrix product: random coefficients times the basis 1, x, y, and the eigenvectors.
+networks applied to visual document analysis"): each pixel is sampled at a position displaced by a smooth random field.
+Their field is white noise blurred with a Gaussian of σ = `smoothness` pixels. Its covariance, exp(-d² / 4σ²), is
+separable, and a few of its eigenvectors carry all but a thousandth of the variance (Karhunen–Loève). So a field takes a
+few dozen random numbers instead of 2 · 784 that are convolved, and the sampling positions of all pixels of all images
+are one matrix product: random coefficients times the basis 1, x, y and the eigenvectors.
 """
 
 import math
@@ -22,18 +22,25 @@ VARIANCE = 0.999  # of the elastic field that the basis carries
 
 
 class Distortion:
-    """Distorts images in place, on their device, each by parameters of its own.
+    """Distorts images in place, on their device, each with its own random parameters.
 
     Parameters
     ----------
-    augment : the ranges from which they are drawn
-    background : value of an empty pixel, which moves in at the edges
+    augment : the ranges that they are drawn from
+    background : value of an empty pixel, which fills in at the edges
+
+    Example
+    -------
+    >>> distort = Distortion(Augment(rotation=90), 0.0, torch.device("cpu"))
+    >>> images = torch.zeros(3, 784)
+    >>> distort(images, torch.Generator().manual_seed(0)).abs().max().item()
+    0.0
     """
 
     def __init__(self, augment: Augment, background: float, device: torch.device) -> None:
         self.augment, self.background = augment, background
-        places = (2 * torch.arange(IMAGE_SIZE) + 1) / IMAGE_SIZE - 1  # of pixels' centres; the image spans -1 … 1
-        x, y = places.repeat(IMAGE_SIZE), places.repeat_interleave(IMAGE_SIZE)
+        centres = (2 * torch.arange(IMAGE_SIZE) + 1) / IMAGE_SIZE - 1  # of the pixels; the image spans -1 … 1
+        x, y = centres.repeat(IMAGE_SIZE), centres.repeat_interleave(IMAGE_SIZE)
         self.affine = torch.stack([torch.ones_like(x), x, y]).to(device)  # (3, pixels)
         self.elastic = (augment.elastic * 2 / IMAGE_SIZE * _smooth_fields(augment.smoothness)).to(device)
 
@@ -44,13 +51,13 @@ class Distortion:
         if self.augment.elastic:
             field = torch.empty(2 * n, len(self.elastic), device=device).normal_(generator=generator)
             grid.addmm_(field, self.elastic)
-        grid = grid.view(n, 2, IMAGE_SIZE, IMAGE_SIZE).permute(0, 2, 3, 1)  # as the product gave it: nothing is copied
+        grid = grid.view(n, 2, IMAGE_SIZE, IMAGE_SIZE).permute(0, 2, 3, 1)  # a view: nothing is copied
         images = x.sub_(self.background).view(n, 1, IMAGE_SIZE, IMAGE_SIZE)
         moved = torch.nn.functional.grid_sample(images, grid, align_corners=False)
         return torch.add(moved.view_as(x), self.background, out=x)
 
     def _affine_maps(self, n: int, generator: torch.Generator) -> Tensor:
-        """Where pixels are taken from: x' = shift + (rotation ∘ shear ∘ scale) x, float32 (N, 2, 3)."""
+        """Where pixels are sampled: x' = shift + (rotation ∘ shear ∘ scale) x, float32 (N, 2, 3)."""
         a = self.augment
         ranges = (math.radians(a.rotation), a.shear, a.scale, a.scale, *2 * (a.shift * 2 / IMAGE_SIZE,))
         drawn = torch.rand(n, len(ranges), generator=generator, device=generator.device)
@@ -70,8 +77,9 @@ def _smooth_fields(smoothness: float) -> Tensor:
     return torch.kron(fields, fields).T.to(torch.float32).contiguous()
 
 
-def disturb(options: Train, standardize: Standardize, device: torch.device) -> Change | None:
-    """What the options ask to be done to standardised samples (N, D), in place, whenever they are trained on."""
+def transform_of(options: Train, standardize: Standardize, device: torch.device) -> Change | None:
+    """What the options ask to be done, in place, to standardised samples (N, D) whenever they are trained on:
+    `train.augment`, `train.noise`; None for nothing."""
     distort = None
     if options.augment:
         empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation
@@ -79,8 +87,8 @@ def disturb(options: Train, standardize: Standardize, device: torch.device) -> C
     if not options.noise:
         return distort
 
-    def noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+    def add_noise(x: Tensor, generator: torch.Generator) -> Tensor:
         x = distort(x, generator) if distort else x
         return x.add_(torch.empty_like(x).normal_(generator=generator), alpha=options.noise)
 
-    return noisy
+    return add_noise

@@ -1,11 +1,16 @@
-"""The loop of training: epochs, schedules of the learning rate, early stopping, history and checkpoints."""
+"""The loop of training: epochs, learning-rate schedules, history, early stopping, progress and checkpoints.
+
+Whatever takes the steps (PyTorch, Keras, the workers of a Ray cluster, many networks at a time in a search) is a
+`Trainer` here, so that all of this exists once.
+"""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,119 +22,228 @@ from models.targets import TARGETS
 from pipeline.run import replacing
 from pipeline.task import Train, UserError
 from pipeline.threads import threads
-from pipeline.train.batches import Change, Feed
-from pipeline.train.data import Split, piece_rows, pieces
-from pipeline.train.trainers import TRAINERS, threads_for
+from pipeline.train.data import Dataset, piece_rows, pieces
+from pipeline.train.trainers import threads_for
 
-CHECKPOINT_SECONDS = 2.0  # between two checkpoints: small beside an epoch of large data, much against losing one
-ROWS = 16_384  # samples that are evaluated at a time, at most, since their hidden layers take memory
+CHECKPOINT_SECONDS = 2.0  # between two checkpoints: long beside the time to write one, short beside what a kill loses
+ROWS = 16_384  # samples evaluated at a time, at most: their hidden activations take memory
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
-HISTORY = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
+
+
+class Trainer(Protocol):
+    """Trains M networks for one epoch at a time; M is 1 except in a search."""
+
+    def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        """Train for epoch `number`, counted from 0, with `factor` times the learning rate.
+
+        Returns
+        -------
+        Mean loss, without the penalties, and accuracy of the epoch's samples, float64 (M,) each; the accuracy of a
+        regression is NaN
+        """
+        ...
+
+
+class Resumable(Trainer, Protocol):
+    """A trainer whose weights and optimiser can be saved and loaded."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+class Row(NamedTuple):
+    """One epoch in the history. NaN: no validation samples, or the accuracy of a regression."""
+
+    epoch: int  # counted from 1
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float  # since training began
+
+
+HISTORY = Row._fields
 
 
 @dataclass(slots=True)
 class State:
-    """Where training stands after an epoch: with the network and the optimiser, all that a checkpoint needs."""
+    """How far the training of a network is: with its weights and the optimiser, all that a checkpoint needs."""
 
     epoch: int = 0
     history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in HISTORY})
     best_loss: float = math.inf
     best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch, with early stopping
+
+    def record(self, row: Row, mlp: MLP, options: Train) -> None:
+        """Add an epoch to the history, and keep its weights if they are the best.
+
+        Raises
+        ------
+        UserError : the loss is no longer a number
+        """
+        if not math.isfinite(row.train_loss):
+            raise UserError(
+                f"the loss is no longer a number in epoch {row.epoch}; "
+                f"lower train.learning_rate, now {options.learning_rate:g}"
+            )
+        self.epoch = row.epoch
+        for name, value in row._asdict().items():
+            if not math.isnan(value):  # the column stays empty otherwise
+                self.history[name].append(value)
+        if not options.early_stopping:
+            self.best_epoch = self.epoch
+        elif row.validation_loss < self.best_loss:
+            self.best_loss, self.best_epoch = row.validation_loss, self.epoch
+            self.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
+
+    def is_over(self, options: Train) -> bool:
+        """All epochs are done, or the validation loss has not improved for `early_stopping` epochs."""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= options.epochs or 0 < options.early_stopping <= waited
+
+
+def run_epochs(
+    trainer: Trainer,
+    networks: Sequence[MLP],
+    options: Sequence[Train],
+    evaluate: Callable[[], Sequence[tuple[float, float]]],
+    states: Sequence[State],
+    after_epoch: Callable[[State, Row], None] | None = None,
+) -> list[State | UserError]:
+    """Train the networks in place, from where their states are, until each is over; then load its best weights.
+
+    Parameters
+    ----------
+    options : one for each network; epochs and schedule are the same
+    evaluate : validation loss and accuracy of each network as it is now
+    after_epoch : called for each network that is still in training
+
+    Returns
+    -------
+    The state of each network, or why its training failed: the loss is no longer a number
+    """
+    epochs, schedule = options[0].epochs, SCHEDULES[options[0].schedule]
+    started = time.perf_counter() - (states[0].history["seconds"][-1] if states[0].epoch else 0.0)
+    failed: dict[int, UserError] = {}
+    while running := [m for m in range(len(networks)) if m not in failed and not states[m].is_over(options[m])]:
+        number = states[running[0]].epoch
+        trained: list[tuple[float, float]] = torch.stack(trainer.epoch(number, schedule(number, epochs))).T.tolist()
+        validated = evaluate()
+        seconds = time.perf_counter() - started
+        for m in running:
+            row = Row(number + 1, *trained[m], *validated[m], seconds)
+            try:
+                states[m].record(row, networks[m], options[m])
+            except UserError as error:
+                failed[m] = error
+                continue
+            if after_epoch:
+                after_epoch(states[m], row)
+    for mlp, state in zip(networks, states, strict=True):
+        if state.best:
+            mlp.load_state_dict(state.best)
+    return [failed.get(m, state) for m, state in enumerate(states)]
 
 
 def fit(
+    trainer: Trainer,
     mlp: MLP,
-    training: Split,
-    validation: Split,
-    kind: Kind,
     options: Train,
-    checkpoint: Path,
-    fingerprint: str,
-    change: Change | None = None,
+    validation: Dataset,
+    kind: Kind,
+    state: State,
+    checkpoints: "Checkpoints | None" = None,
 ) -> State:
-    """Train `mlp` in place; continue from `checkpoint` if it carries the same fingerprint."""
-    feed = Feed([training], [options.seed], options.batch_size, change, options.mix)
-    engine = TRAINERS[options.engine]([mlp], feed, kind, [options])
-    state = resume(checkpoint, fingerprint, engine, feed.device)
-    started = time.perf_counter() - (state.history["seconds"][-1] if state.epoch else 0.0)
-    saved = time.perf_counter()
-    factor = SCHEDULES[options.schedule]
-    with tqdm(total=options.epochs, initial=state.epoch, desc="train", unit="epoch", disable=None) as bar:
-        while state.epoch < options.epochs and not out_of_patience(state, options):
-            loss, accuracy = engine.epoch(state.epoch, factor(state.epoch, options.epochs))
-            record(state, (loss.item(), accuracy.item()), mlp, validation, kind, options, started, bar)
-            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                with replacing(checkpoint) as temporary:
-                    torch.save(checkpoint_of(fingerprint, engine, state), temporary)
-                saved = time.perf_counter()
-    if state.best:
-        mlp.load_state_dict(state.best)
-    return state
+    """Train one network in this process, in place, with a progress bar.
 
-
-def record(
-    state: State,
-    measured: tuple[float, float],
-    mlp: MLP,
-    validation: Split,
-    kind: Kind,
-    options: Train,
-    started: float,
-    bar: tqdm,
-) -> None:
-    """After an epoch, whose mean loss and accuracy were measured: a row of the history, the best weights, the bar."""
-    show(
-        note(state, measured, evaluate(mlp, validation, kind), mlp, options, time.perf_counter() - started),
-        options,
-        bar,
-    )
-
-
-def show(row: Sequence[float], options: Train, bar: tqdm) -> None:
-    """A row of the history, on the bar; or a line now and then, in a log."""
-    bar.update()
-    bar.set_postfix(loss=f"{row[1]:.4f}", validation=f"{row[3]:.4f}")
-    if bar.disable and row[0] % max(1, options.epochs // 10) == 0:
-        values = zip(("loss", "validation loss", "validation accuracy"), (row[1], row[3], row[4]), strict=True)
-        known = ", ".join(f"{name} {value:.4f}" for name, value in values if not math.isnan(value))
-        print(f"  epoch {row[0]}/{options.epochs}: {known}", flush=True)
-
-
-def note(
-    state: State,
-    measured: tuple[float, float],
-    validated: tuple[float, float],
-    mlp: MLP,
-    options: Train,
-    seconds: float,
-) -> tuple[float, ...]:
-    """A row of the history, and the weights if they are the best; the row.
+    Parameters
+    ----------
+    state : a new one, or that of a checkpoint
 
     Raises
     ------
     UserError : the loss is no longer a number
     """
-    if not math.isfinite(measured[0]):
-        raise UserError(
-            f"the loss is no longer a number in epoch {state.epoch + 1}; "
-            f"lower train.learning_rate, now {options.learning_rate:g}"
-        )
-    state.epoch += 1
-    row = (state.epoch, *measured, *validated, seconds)
-    for name, value in zip(HISTORY, row, strict=True):
-        if not math.isnan(value):  # no validation samples, or a regression: those columns stay empty
-            state.history[name].append(value)
-    if not options.early_stopping:
-        state.best_epoch = state.epoch
-    elif validated[0] < state.best_loss:
-        state.best_loss, state.best_epoch = validated[0], state.epoch
-        state.best = {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
-    return row
+    with progress(options.epochs, state.epoch) as show:
+
+        def after_epoch(state: State, row: Row) -> None:
+            show(row)
+            if checkpoints:
+                checkpoints.save_if_due(state)
+
+        def validate() -> list[tuple[float, float]]:
+            return [evaluate(mlp, validation, kind)]
+
+        (result,) = run_epochs(trainer, [mlp], [options], validate, [state], after_epoch)
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
-def out_of_patience(state: State, options: Train) -> bool:
-    return bool(options.early_stopping) and state.epoch - state.best_epoch >= options.early_stopping
+@contextmanager
+def progress(epochs: int, done: int = 0) -> Iterator[Callable[[Row], None]]:
+    """Show each row of the history it is called with: on a bar, or in a log as a line for every tenth of the epochs."""
+    with tqdm(total=epochs, initial=done, desc="train", unit="epoch", disable=None) as bar:
+
+        def show(row: Row) -> None:
+            bar.update()
+            bar.set_postfix(loss=f"{row.train_loss:.4f}", validation=f"{row.validation_loss:.4f}")
+            if bar.disable and row.epoch % max(1, epochs // 10) == 0:
+                values = {"loss": row.train_loss, "validation loss": row.validation_loss}
+                values["validation accuracy"] = row.validation_accuracy
+                shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if not math.isnan(value))
+                print(f"  epoch {row.epoch}/{epochs}: {shown}", flush=True)
+
+        yield show
+
+
+class Checkpoints:
+    """Checkpoints of one training.
+
+    Parameters
+    ----------
+    fingerprint : digest of all that the training depends on; a checkpoint with another one is ignored
+    write : stores a checkpoint, which `torch.save` can write
+    seconds : between two checkpoints, at least
+    """
+
+    def __init__(
+        self, trainer: Resumable, fingerprint: str, write: Callable[[dict[str, Any]], None], seconds: float
+    ) -> None:
+        self.trainer, self.fingerprint, self.write, self.seconds = trainer, fingerprint, write, seconds
+        self.saved = time.perf_counter()
+
+    @staticmethod
+    def to_file(trainer: Resumable, fingerprint: str, path: Path) -> "Checkpoints":
+        """Checkpoints that replace one another in a file."""
+
+        def write(checkpoint: dict[str, Any]) -> None:
+            with replacing(path) as temporary:
+                torch.save(checkpoint, temporary)
+
+        return Checkpoints(trainer, fingerprint, write, CHECKPOINT_SECONDS)
+
+    def resume(self, file: Path | BinaryIO, device: torch.device) -> State:
+        """Load the trainer from the checkpoint of a killed run of the same training; a new state if there is none."""
+        try:
+            saved = torch.load(file, weights_only=True, map_location=device)
+            if saved["fingerprint"] != self.fingerprint:
+                return State()
+        except Exception:  # no such file, or one of another version: torch's loader raises many types
+            return State()
+        self.trainer.load(saved["trainer"])
+        state = State(**saved["state"])
+        print(f"  continuing after epoch {state.epoch}")
+        return state
+
+    def save_if_due(self, state: State) -> None:
+        """Write a checkpoint if the last one is `seconds` old."""
+        if time.perf_counter() - self.saved > self.seconds:
+            values = {name: getattr(state, name) for name in state.__slots__}
+            self.write({"fingerprint": self.fingerprint, "trainer": self.trainer.state(), "state": values})
+            self.saved = time.perf_counter()
 
 
 def _one_cycle(progress: float) -> float:
@@ -140,7 +254,7 @@ def _one_cycle(progress: float) -> float:
     return lowest + (1 - lowest) * (1 - math.cos(math.pi * stretch)) / 2
 
 
-# Factor of the learning rate in an epoch, of all epochs; both counted from 0.
+#: Factor of the learning rate in an epoch, counted from 0, of all epochs: `SCHEDULES["cosine"](epoch, epochs)`.
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "constant": lambda epoch, epochs: 1.0,
     "step": lambda epoch, epochs: 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs)),
@@ -150,50 +264,25 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 }
 
 
-def evaluate(mlp: MLP, data: Split, kind: Kind) -> tuple[float, float]:
-    """Mean loss, without the penalty, and accuracy; NaN where there is none."""
-    n = len(data.y)
-    if not n:
-        return math.nan, math.nan
-    mean_loss, accuracy = (totals(mlp, data, kind) / n).tolist()
-    return mean_loss, accuracy
-
-
 @torch.inference_mode()
-def totals(mlp: MLP, data: Split, kind: Kind) -> Tensor:
-    """Sum of the samples' losses, without the penalty, and number of right answers, float64 (2,); NaN for none."""
-    total = torch.zeros(2, dtype=torch.float64, device=data.y.device)
+def evaluate(
+    mlp: MLP, data: Dataset, kind: Kind, combine: Callable[[Tensor], object] | None = None
+) -> tuple[float, float]:
+    """Mean loss, without the penalties, and accuracy; NaN for no samples, and for the accuracy of a regression.
+
+    Parameters
+    ----------
+    combine : adds up, in place, the sums of several processes that hold a part of the samples each
+    """
+    target = TARGETS[kind]
+    sums = torch.zeros(3, dtype=torch.float64, device=data.y.device)  # of the losses, right answers, samples
     rows = min(ROWS, piece_rows(data.x))
     with threads(threads_for(min(max(1, len(data.y)), rows), mlp)):
         for x, y in zip(pieces(data.x, rows), pieces(data.y, rows), strict=True):
             logits = mlp(x)
-            total += torch.stack([TARGETS[kind].loss(logits, y) * len(y), _correct(logits, y, kind)])
-    return total
-
-
-def _correct(logits: Tensor, y: Tensor, kind: Kind) -> Tensor:
-    """Number of right answers; NaN for a regression, which has none."""
-    if kind == "regression":
-        return y.new_tensor(math.nan)
-    chosen = (logits[:, 0] > 0).to(y.dtype) if kind == "binary" else logits.argmax(1)
-    return (chosen == y).sum()
-
-
-def checkpoint_of(fingerprint: str, engine: Any, state: State) -> dict[str, Any]:
-    """What a training continues from; `resume` takes it."""
-    values = {name: getattr(state, name) for name in state.__slots__}
-    return {"fingerprint": fingerprint, "engine": engine.state(), "state": values}
-
-
-def resume(file: Path | BinaryIO, fingerprint: str, engine: Any, device: torch.device) -> State:
-    """The state of a killed run of the very same training, or a new one."""
-    try:
-        saved = torch.load(file, weights_only=True, map_location=device)
-        if saved["fingerprint"] != fingerprint:
-            return State()
-    except Exception:  # none there, or of another version: torch's loader raises many kinds
-        return State()
-    engine.load(saved["engine"])
-    state = State(**saved["state"])
-    print(f"  continuing after epoch {state.epoch}")
-    return state
+            sums[:2] += torch.stack([target.loss(logits, y) * len(y), target.hits(logits.mT, y).sum()])
+    sums[2] = len(data.y)
+    if combine:
+        combine(sums)
+    mean_loss, accuracy = (sums[:2] / sums[2]).tolist()
+    return mean_loss, accuracy

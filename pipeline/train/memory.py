@@ -9,37 +9,49 @@ import torch
 
 from pipeline.task import UserError
 
-SHARE = 0.5  # of the memory that is free, which features may take
+SHARE = 0.5  # of the free memory that features may take
 
 
 def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
-    """Whether so many bytes of features should lie in memory, on a machine (and its GPU) that `sharers` share."""
-    room = _free() / sharers
+    """Whether features should lie in memory.
+
+    Parameters
+    ----------
+    n_bytes : of the features
+    device : where they are trained on; a GPU has to hold them too
+    sharers : processes that share the machine's memory
+
+    Example
+    -------
+    >>> fits(1 << 10, torch.device("cpu")), fits(1 << 60, torch.device("cpu"))
+    (True, False)
+    """
+    free = _free() / sharers
     if device.type == "cuda":
-        room = min(room, torch.cuda.mem_get_info(device)[0])
-    return n_bytes <= SHARE * room
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    return n_bytes <= SHARE * free
 
 
 def _free() -> float:
-    """Bytes that this process can still allocate: by the machine, its control group, and its own limit on data."""
+    """Bytes that this process can still allocate: the least that the machine, its cgroups and RLIMIT_DATA leave."""
     status = _numbers(Path("/proc/self/status"))
-    room = [1024 * _numbers(Path("/proc/meminfo")).get("MemAvailable", np.inf)]
+    free = [1024 * _numbers(Path("/proc/meminfo")).get("MemAvailable", np.inf)]
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit != resource.RLIM_INFINITY:
-        room.append(limit - 1024 * status.get("VmData", 0))
-    for group in _groups():
+        free.append(limit - 1024 * status.get("VmData", 0))
+    for group in _cgroups():
         try:
             maximum = float((group / "memory.max").read_text().replace("max", "inf"))
             used = float((group / "memory.current").read_text())
-            cached = _numbers(group / "memory.stat").get("file", 0)  # which the kernel gives up
+            cached = _numbers(group / "memory.stat").get("file", 0)  # the page cache, which the kernel can drop
         except (OSError, ValueError):
             continue
-        room.append(maximum - used + cached)
-    return max(0.0, min(room))
+        free.append(maximum - used + cached)
+    return max(0.0, min(free))
 
 
-def _groups() -> Iterator[Path]:
-    """The control groups (version 2) of this process, the innermost first."""
+def _cgroups() -> Iterator[Path]:
+    """The control groups (cgroup v2) of this process, the innermost first."""
     try:
         line = Path("/proc/self/cgroup").read_text().splitlines()[-1]
     except (OSError, IndexError):
@@ -50,7 +62,7 @@ def _groups() -> Iterator[Path]:
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    """First word → first number of every line of one of the kernel's files; nothing where there is none."""
+    """First word → first number of each line of one of the kernel's files; empty if there is no such file."""
     try:
         lines = [line.replace(":", " ").split() for line in path.read_text().splitlines()]
     except OSError:
@@ -59,11 +71,16 @@ def _numbers(path: Path) -> dict[str, float]:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one.
+    """The device of `train.device`; "auto" is a GPU if there is one.
 
     Raises
     ------
-    UserError : cuda is asked for and not there
+    UserError : "cuda" where PyTorch sees no GPU
+
+    Example
+    -------
+    >>> choose_device("cpu")
+    device(type='cpu')
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: PyTorch sees no CUDA device here; use --device cpu or auto")
@@ -71,5 +88,5 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What reports call it."""
+    """Name of the device in reports: the GPU's, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

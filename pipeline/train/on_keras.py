@@ -1,21 +1,19 @@
-"""The trainer's work done by Keras 3 on its torch backend: the same network, batches and steps up to rounding."""
+"""Training by Keras 3 on its torch backend: the same network, batches and steps as PyTorch's, up to rounding."""
 
 import math
 import os
-import time
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from models.card import Kind
 from models.mlp import MLP
 from models.steps.closed_form import BETAS, EPSILON, MOMENTUM
 from pipeline.task import Train, UserError
 from pipeline.threads import threads
+from pipeline.train import loop
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch
-from pipeline.train.loop import SCHEDULES, State, out_of_patience, record
+from pipeline.train.data import Dataset, Datasets
 from pipeline.train.trainers import threads_for
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, by the import
@@ -26,36 +24,67 @@ except ImportError:
 if keras.backend.backend() != "torch":
     raise UserError(f"train.framework: Keras already runs on {keras.backend.backend()} here; start a new process")
 
-LOSSES = {  # of each kind of target: the names of the loss and of the accuracy in Keras
+LOSSES = {  # kind of target → Keras's names of the loss and of the accuracy
     "multiclass": ("SparseCategoricalCrossentropy", "SparseCategoricalAccuracy"),
     "binary": ("BinaryCrossentropy", "BinaryAccuracy"),
     "regression": ("MeanSquaredError", None),
 }
 
 
-def fit(mlp: MLP, training: Batch, validation: Batch, kind: Kind, options: Train) -> State:
-    """Train `mlp` in place, as `pipeline.train.fit` does, but without a checkpoint."""
+def fit(mlp: MLP, data: Datasets, kind: Kind, options: Train) -> loop.State:
+    """Train `mlp` in place, without checkpoints.
+
+    Raises
+    ------
+    UserError : the loss is no longer a number
+    """
     keras.config.set_floatx("float32")  # whatever the user's keras.json says
     keras.config.set_dtype_policy("float32")
-    with (
-        keras.device(training.x.device.type),
-        threads(threads_for(options.batch_size, mlp)),
-        tqdm(total=options.epochs, desc="train", unit="epoch", disable=None) as bar,
-    ):
-        model = sequential(mlp, options)
-        compile_as(model, kind, options)
-        data = Shuffled(training, kind, options)
-        progress = Progress(mlp, data, validation, kind, options, bar)
-        model.fit(data, epochs=options.epochs, verbose=0, shuffle=False, callbacks=[Steps(options), progress])
-    if progress.state.best:
-        mlp.load_state_dict(progress.state.best)
-    return progress.state
+    with keras.device(data.training.y.device.type), threads(threads_for(options.batch_size, mlp)):
+        trainer = KerasTrainer(mlp, data.training, kind, options)
+        return loop.fit(trainer, mlp, options, data.validation, kind, loop.State())
+
+
+class KerasTrainer:
+    """Trains a Keras model for an epoch at a time, and copies its weights into the MLP."""
+
+    def __init__(self, mlp: MLP, data: Dataset, kind: Kind, options: Train) -> None:
+        self.mlp, self.options = mlp, options
+        self.model = sequential(mlp, options)
+        compile_as(self.model, kind, options)
+        self.batches = Batches(data, kind, options)
+        self.epsilon = [AdamEpsilon()] if options.optimizer == "adam" else []
+        self.factor = 1.0  # of the last epoch
+
+    @torch.no_grad()
+    def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
+        """See `loop.Trainer`."""
+        self._set_learning_rate(number, factor)
+        self.batches.shuffle(number)
+        with torch.enable_grad():
+            epochs = {"initial_epoch": number, "epochs": number + 1}
+            done = self.model.fit(self.batches, **epochs, verbose=0, shuffle=False, callbacks=self.epsilon)
+        for dense, layer in zip(self.model.layers, self.mlp.layers, strict=True):
+            layer.weight.copy_(dense.kernel.value.T)  # type: ignore[operator]
+            layer.bias.copy_(dense.bias.value)  # type: ignore[operator]
+        means = [done.history.get(name, [math.nan])[-1] for name in ("data_loss", "accuracy")]
+        loss, accuracy = torch.tensor(means, dtype=torch.float64).unsqueeze(1)
+        return loss, accuracy
+
+    def _set_learning_rate(self, number: int, factor: float) -> None:
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = self.options.learning_rate * factor
+        if self.options.optimizer == "momentum" and number:
+            # Keras's velocity is PyTorch's times the negative learning rate of the steps that built it up.
+            for velocity in optimizer.momentums:
+                velocity.assign(velocity * (factor / self.factor))
+        self.factor = factor
 
 
 def sequential(mlp: MLP, options: Train) -> keras.Sequential:
-    """The network with its present weights, and with the penalties of the options.
+    """The network with its current weights, and with the penalties of the options.
 
-    Keras's penalties are those of `pipeline.train.penalty`: an activity's, too, is divided by the size of the batch.
+    Keras's penalties are those of `trainers.penalty`: an activity's is divided by the size of the batch, too.
     """
     *hidden, output = mlp.layers
     weights = _penalty(options.l1, options.l2)
@@ -71,7 +100,7 @@ def sequential(mlp: MLP, options: Train) -> keras.Sequential:
 
 
 def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
-    """Choose optimiser, loss and metrics."""
+    """Compile the model with the optimiser of the options, and the loss and metrics of the kind of target."""
     if options.optimizer == "adam":
         optimizer = keras.optimizers.Adam(options.learning_rate, *BETAS)
     else:
@@ -79,7 +108,7 @@ def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
         optimizer = keras.optimizers.SGD(options.learning_rate, momentum)
     loss, accuracy = LOSSES[kind]
     from_logits = {} if kind == "regression" else {"from_logits": True}
-    # The loss that Keras reports holds the penalties; the metric is the loss alone.
+    # The loss that Keras reports includes the penalties; the metric does not.
     metrics = [getattr(keras.metrics, loss)(name="data_loss", **from_logits)]
     if accuracy:
         threshold = {"threshold": 0.0} if kind == "binary" else {}  # of the logit
@@ -87,14 +116,15 @@ def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
     model.compile(optimizer, getattr(keras.losses, loss)(**from_logits), metrics=metrics)
 
 
-class Shuffled(keras.utils.PyDataset):  # type: ignore[misc]
-    """The mini-batches of an epoch, the very ones of `pipeline.train.trainers`."""
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The mini-batches of an epoch, the same as those of `pipeline.train.trainers`."""
 
-    def __init__(self, data: Batch, kind: Kind, options: Train) -> None:
+    def __init__(self, data: Dataset, kind: Kind, options: Train) -> None:
         super().__init__()
+        assert isinstance(data.x, Tensor)
         self.x, self.y = data.x, data.y
         if kind == "binary":
-            self.y = data.y[:, None].to(data.x.dtype)  # Keras wants the shape of the logits
+            self.y = data.y[:, None].to(data.x.dtype)  # Keras needs the shape of the logits
         self.feed = Feed([data], [options.seed], options.batch_size)
         self.shuffle(0)
 
@@ -109,51 +139,17 @@ class Shuffled(keras.utils.PyDataset):  # type: ignore[misc]
         return self.x[batch], self.y[batch]
 
 
-class Steps(keras.callbacks.Callback):  # type: ignore[misc]
-    """The learning rate of each epoch, and what makes Keras's steps those of PyTorch."""
+class AdamEpsilon(keras.callbacks.Callback):  # type: ignore[misc]
+    """Makes Keras's Adam steps those of PyTorch, which adds ε to √(v / (1 - β₂ᵗ)); Keras adds its own to √v, before
+    the bias correction."""
 
-    def __init__(self, options: Train) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.options = options
         self.step = 0
-
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        optimizer, rate = self.model.optimizer, SCHEDULES[self.options.schedule]
-        now = rate(epoch, self.options.epochs)
-        optimizer.learning_rate = self.options.learning_rate * now
-        if self.options.optimizer == "momentum" and epoch:
-            # Keras's velocity is PyTorch's times the negative learning rate of the steps that built it up.
-            for velocity in optimizer.momentums:
-                velocity.assign(velocity * (now / rate(epoch - 1, self.options.epochs)))
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
         self.step += 1
-        if self.options.optimizer == "adam":
-            # PyTorch adds ε to √(v / (1 - β₂ᵗ)); Keras adds its own to √v, before the correction of the bias.
-            self.model.optimizer.epsilon = EPSILON * math.sqrt(1 - BETAS[1] ** self.step)
-
-
-class Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Before an epoch its batches; after it the weights go back into the MLP, which is evaluated and recorded."""
-
-    def __init__(self, mlp: MLP, data: Shuffled, validation: Batch, kind: Kind, options: Train, bar: tqdm) -> None:
-        super().__init__()
-        self.mlp, self.data, self.validation, self.kind, self.options = mlp, data, validation, kind, options
-        self.bar = bar
-        self.state = State()
-        self.started = time.perf_counter()
-
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        self.data.shuffle(epoch)
-
-    @torch.no_grad()
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        for dense, layer in zip(self.model.layers, self.mlp.layers, strict=True):
-            layer.weight.copy_(dense.kernel.value.T)  # type: ignore[operator]
-            layer.bias.copy_(dense.bias.value)  # type: ignore[operator]
-        measured = logs["data_loss"], logs.get("accuracy", math.nan)
-        record(self.state, measured, self.mlp, self.validation, self.kind, self.options, self.started, self.bar)
-        self.model.stop_training = out_of_patience(self.state, self.options)
+        self.model.optimizer.epsilon = EPSILON * math.sqrt(1 - BETAS[1] ** self.step)
 
 
 def _penalty(l1: float, l2: float) -> keras.Regularizer | None:

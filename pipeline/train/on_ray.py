@@ -1,8 +1,8 @@
-"""Training on the nodes of a Ray cluster: Ray Train starts the workers, and again when one is lost.
+"""Training on the nodes of a Ray cluster: Ray Train starts the workers, and starts them again when one is lost.
 
-Only the driver's machine needs the run directory. Beside it an actor, the keeper, reads the features where they lie and
-hands them out in parts, keeps the checkpoint, and takes the result: neither features nor checkpoints need a storage
-that all machines share. What a worker has been dealt lies in its memory, or in a temporary file of its machine.
+Only the driver's machine needs the run directory. There an actor, the coordinator, reads the features and sends them
+out in parts, writes the checkpoint, and receives the result: neither features nor checkpoints need a storage that all
+machines share. A worker keeps its samples in memory, or in a temporary file of its machine.
 """
 
 import io
@@ -10,13 +10,14 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# For workers to be placed: after a node was lost Ray still counts on it for a moment, waits, and only then looks again.
+# Seconds that Ray waits for workers to start: it still counts on a lost node for a moment, and retries only then.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
 
 import ray
@@ -26,54 +27,54 @@ from numpy.typing import NDArray
 from ray import train as ray_train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tqdm import tqdm
 
 from models.classifier import Classifier
 from pipeline.extract import Features
-from pipeline.run import replacing
+from pipeline.run import Run, replacing
 from pipeline.task import Train, UserError
-from pipeline.train import data, distortion, loop, shared, weights
-from pipeline.train.data import PIECE, Batch, Stored, Table
+from pipeline.train import distortion, loop, shared, weights
+from pipeline.train.data import PIECE, Dataset, MappedMatrix, load_datasets, standardised
 from pipeline.train.memory import fits
+from pipeline.train.shared import DataParallel, Partition
 
 FAILURES = 3  # losses of workers that a training survives
-AHEAD = 2  # messages of features that are on their way to a worker
-POLL = 0.5  # seconds between two looks at how far the training is
+AHEAD = 2  # messages of features that are requested before they are needed
+POLL = 0.5  # seconds between two requests for new rows of the history
 
 
-class Keeper:
-    """The actor that serves the workers: the samples, the checkpoint, and a place for what they find."""
+class Coordinator:
+    """The actor that serves the workers: it sends them samples and the checkpoint, and receives what they find."""
 
     def __init__(self, features: Path, checkpoint: Path, with_validation: bool) -> None:
-        splits = data.splits_of(Features.load(features), with_validation, stored=True)
-        self.splits = dict(zip(("training", "validation"), splits, strict=True))
+        self.data = load_datasets(Features.load(features), with_validation, in_memory=False)._asdict()
         self.checkpoint = checkpoint
-        self.rows: list[tuple[float, ...]] = []
+        self.rows: list[loop.Row] = []
         self.found: bytes | UserError | None = None
 
-    def sizes(self) -> tuple[int, int]:
-        return len(self.splits["training"].y), len(self.splits["validation"].y)
+    def sizes(self) -> dict[str, int]:
+        """Number of samples: "training", "validation"."""
+        return {name: len(dataset.y) for name, dataset in self.data.items()}
 
-    def samples(self, split: str, ranges: list[tuple[int, int]]) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """The samples from … to of each range: features as they are, and targets."""
+    def samples(self, name: str, ranges: list[tuple[int, int]]) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """The samples from … to of each range of a dataset: features, not standardised, and targets."""
         chosen = torch.cat([torch.arange(*r) for r in ranges])
-        data = self.splits[split]
-        assert isinstance(data, Stored)
-        return data.x.take(chosen).numpy(), data.y[chosen].numpy()
+        dataset = self.data[name]
+        assert isinstance(dataset.x, MappedMatrix)
+        return dataset.x.read(chosen).numpy(), dataset.y[chosen].numpy()
 
-    def saved(self) -> bytes:
-        """The checkpoint; nothing if there is none."""
+    def load_checkpoint(self) -> bytes:
+        """The checkpoint; empty if there is none."""
         return self.checkpoint.read_bytes() if self.checkpoint.exists() else b""
 
-    def save(self, checkpoint: bytes) -> None:
+    def save_checkpoint(self, checkpoint: bytes) -> None:
         with replacing(self.checkpoint) as temporary:
             temporary.write_bytes(checkpoint)
 
-    def tell(self, row: tuple[float, ...]) -> None:
+    def add_row(self, row: loop.Row) -> None:
         self.rows.append(row)
 
-    def told(self, start: int) -> list[tuple[float, ...]]:
-        """Rows of the history from the start-th that this keeper was told of."""
+    def rows_from(self, start: int) -> list[loop.Row]:
+        """Rows of the history from the start-th of this session on."""
         return self.rows[start:]
 
     def finish(self, found: bytes | UserError) -> None:
@@ -83,27 +84,23 @@ class Keeper:
         return self.found
 
 
-class Nodes:
+class Cluster:
     """The cluster that Ray is connected to, for one run.
-
-    Parameters
-    ----------
-    features : the run's features.npz, on this machine
-    options : what the task says of training
 
     Attributes
     ----------
-    n_workers : one for each GPU where there are any, else one for each node with a CPU to give, and all of its CPUs
+    n_workers : one for each GPU if there are any, else one for each node that has a CPU, with all of its CPUs
+    device : "cuda" or "cpu", of the workers
 
     Raises
     ------
     UserError : the options ask for what is not distributed, or for a GPU where there is none
     """
 
-    def __init__(self, features: Path, options: Train) -> None:
+    def __init__(self, run: Run, options: Train) -> None:
         refused = {
             "train.framework = 'keras'": options.framework == "keras",
-            "train.engine = 'autograd'": options.engine == "autograd",
+            "train.gradients = 'autograd'": options.gradients == "autograd",
         }
         if any(refused.values()):
             what = next(name for name, asked in refused.items() if asked)
@@ -114,182 +111,182 @@ class Nodes:
             raise UserError("device cuda: no node of the Ray cluster has a GPU; use --device cpu or auto")
         cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
         if not gpus and not cpus:
-            raise UserError("--engine ray: no node of the cluster has a CPU to give")
-        self.features = features.resolve()
+            raise UserError("--engine ray: no node of the cluster has a free CPU")
+        self.run = run
         self.n_workers = gpus or len(cpus)
         self.device = "cuda" if gpus else "cpu"
         self.resources: dict[str, float] = {"GPU": 1, "CPU": 1} if gpus else {"CPU": min(cpus)}
 
-    def take(self, facts: weights.Facts, with_validation: bool) -> None:
-        """What is to be trained next."""
-        self.facts, self.with_validation = facts, with_validation
+    def fit(
+        self, classifier: Classifier, facts: weights.Facts, with_validation: bool, options: Train, fingerprint: str
+    ) -> loop.State:
+        """Train the classifier's standardisation and network in place, on the run's features.
 
-    def fit(self, classifier: Classifier, options: Train, checkpoint: Path, fingerprint: str) -> loop.State:
-        """Train the classifier's standardisation and network; where training stands then."""
+        Raises
+        ------
+        UserError : the loss is no longer a number, or workers were lost too often
+        """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(Keeper).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here)
-        keeper = actor.remote(self.features, checkpoint.resolve(), self.with_validation)
+        actor: Any = ray.remote(Coordinator).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here)
+        coordinator = actor.remote(self.run.features.resolve(), self.run.checkpoint.resolve(), with_validation)
         config = {
-            "keeper": keeper, "facts": asdict(self.facts), "options": options.model_dump(mode="json"),
-            "fingerprint": fingerprint, "seconds": loop.CHECKPOINT_SECONDS,
-            "threads": int(self.resources["CPU"]),
+            "coordinator": coordinator, "facts": asdict(facts), "options": options.model_dump(mode="json"),
+            "fingerprint": fingerprint, "seconds": loop.CHECKPOINT_SECONDS, "threads": int(self.resources["CPU"]),
         }  # fmt: skip
-        with tempfile.TemporaryDirectory() as storage, _progress(keeper, options):
-            trainer = TorchTrainer(
-                work,
-                train_loop_config=config,
-                torch_config=TorchConfig(backend="nccl" if self.device == "cuda" else "gloo"),
-                scaling_config=ray_train.ScalingConfig(
-                    num_workers=(1, self.n_workers),  # type: ignore[arg-type]  # a pair lets it shrink and grow
-                    use_gpu=self.device == "cuda",
-                    resources_per_worker=self.resources, placement_strategy="SPREAD",
-                ),
-                run_config=ray_train.RunConfig(
-                    storage_path=storage, failure_config=ray_train.FailureConfig(max_failures=FAILURES)
-                ),
-            )  # fmt: skip
+        with tempfile.TemporaryDirectory() as storage, _progress(coordinator, options.epochs):
             try:
-                trainer.fit()
+                self._trainer(config, storage).fit()
             except ray_train.TrainingFailedError as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise UserError(f"--engine ray: the training failed on the cluster: {reason}") from error
-        found: Any = ray.get(keeper.result.remote())
-        ray.kill(keeper)
+        found: Any = ray.get(coordinator.result.remote())
+        ray.kill(coordinator)
         if isinstance(found, UserError):
             raise found
         result = torch.load(io.BytesIO(found), weights_only=True)
         classifier.load_state_dict(result["classifier"])
         return loop.State(**result["state"])
 
+    def _trainer(self, config: dict[str, Any], storage: str) -> TorchTrainer:
+        return TorchTrainer(
+            work,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="nccl" if self.device == "cuda" else "gloo"),
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=(1, self.n_workers),  # type: ignore[arg-type]  # a pair lets it shrink and grow
+                use_gpu=self.device == "cuda",
+                resources_per_worker=self.resources, placement_strategy="SPREAD",
+            ),
+            run_config=ray_train.RunConfig(
+                storage_path=storage, failure_config=ray_train.FailureConfig(max_failures=FAILURES)
+            ),
+        )  # fmt: skip
 
-class _progress:
-    """Shows the rows of the history that a keeper is told of while the block runs."""
 
-    def __init__(self, keeper: Any, options: Train) -> None:
-        self.keeper, self.options = keeper, options
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._watch)
+@contextmanager
+def _progress(coordinator: Any, epochs: int) -> Iterator[None]:
+    """Show the rows of the history that the coordinator receives while the block runs."""
+    over = threading.Event()
 
-    def _watch(self) -> None:
+    def watch() -> None:
         shown = 0
-        with tqdm(total=self.options.epochs, desc="train", unit="epoch", disable=None) as bar:
-            over = False
-            while not over:
-                over = self.over.wait(POLL)
-                for row in ray.get(self.keeper.told.remote(shown)):
+        with loop.progress(epochs) as show:
+            last = False
+            while not last:
+                last = over.wait(POLL)  # and look once more
+                for row in ray.get(coordinator.rows_from.remote(shown)):
                     shown += 1
-                    loop.show(row, self.options, bar)
+                    show(row)
 
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def work(config: dict[str, Any]) -> None:
-    """What every worker does."""
-    keeper, options = config["keeper"], Train.model_validate(config["options"])
+    """What every worker does: load its samples, train, and, if it is the first, report."""
+    coordinator, options = config["coordinator"], Train.model_validate(config["options"])
     facts = weights.Facts(**config["facts"])
-    context = ray_train.get_context()
     device = ray_train.torch.get_device()
-    first = context.get_world_rank() == 0
+    first = ray_train.get_context().get_world_rank() == 0
     torch.set_num_threads(config["threads"])
     classifier = weights.network(facts)
-    n_training, n_validation = ray.get(keeper.sizes.remote())
-    width, sharers = classifier.frontend.n_features, context.get_local_world_size()
-    deals = shared.deals(n_training, n_validation, width)
+    width, sizes = classifier.frontend.n_features, ray.get(coordinator.sizes.remote())
+    partitions = {name: Partition.of_worker(n, width) for name, n in sizes.items()}
     with tempfile.TemporaryDirectory() as folder:
-        own = [receive(keeper, s, d, width, Path(folder), device, sharers)
-               for s, d in zip(("training", "validation"), deals, strict=True)]  # fmt: skip
-        shared.standardise(classifier, own[0], deals[0])
-        training, validation = (data.standardised(s, classifier.standardize, device) for s in own)
+        own = {name: receive(coordinator, name, partition, width, Path(folder), device)
+               for name, partition in partitions.items()}  # fmt: skip
+        shared.fit_standardisation(classifier, own["training"], partitions["training"])
+        training, validation = (standardised(dataset, classifier.standardize, device) for dataset in own.values())
         del own
         mlp = classifier.mlp.to(device)
-        change = distortion.disturb(options, classifier.standardize, device)
-        engine = shared.Share(mlp, training, deals[0], facts.kind, options, change)
-        state = loop.resume(io.BytesIO(_shared(keeper, first)), config["fingerprint"], engine, device)
-        after = _Reports(keeper, engine, config["fingerprint"], config["seconds"]) if first else _ignore
-        try:
-            shared.fit(mlp, engine, validation, n_validation, facts.kind, options, state, after)
-        except UserError as error:  # the same with every worker: to try again would not help
-            if first:
-                ray.get(keeper.finish.remote(error))
-            return
+        transform = distortion.transform_of(options, classifier.standardize, device)
+        trainer = DataParallel(mlp, training, partitions["training"], facts.kind, options, transform)
+        checkpoints = loop.Checkpoints(
+            trainer, config["fingerprint"], _CheckpointSender(coordinator), config["seconds"]
+        )  # fmt: skip
+
+        def report(state: loop.State, row: loop.Row) -> None:
+            coordinator.add_row.remote(row)
+            checkpoints.save_if_due(state)
+
+        def evaluate() -> list[tuple[float, float]]:
+            return [loop.evaluate(mlp, validation, facts.kind, dist.all_reduce)]
+
+        state = checkpoints.resume(io.BytesIO(_broadcast_checkpoint(coordinator, first)), device)
+        (result,) = loop.run_epochs(trainer, [mlp], [options], evaluate, [state], report if first else None)
     if first:
-        tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
-        state.best = {}
-        ray.get(keeper.finish.remote(_bytes({"classifier": tensors, "state": asdict(state)})))
+        ray.get(coordinator.finish.remote(_result(classifier, result)))
+
+
+def _result(classifier: Classifier, result: loop.State | UserError) -> bytes | UserError:
+    """What the driver receives. A mistake of the user is the same in every worker, and trying again would not help."""
+    if isinstance(result, UserError):
+        return result
+    result.best = {}  # is in the classifier
+    tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
+    return _bytes({"classifier": tensors, "state": asdict(result)})
 
 
 def receive(
-    keeper: Any, split: str, deal: shared.Deal, width: int, folder: Path, device: torch.device, sharers: int
-) -> Batch | Stored:
-    """The samples that this worker has been dealt, in memory or in a file of the folder."""
-    n = sum(deal.counts)
-    in_memory = fits(n * width * 4, device, sharers) or not n
+    coordinator: Any, name: str, partition: Partition, width: int, folder: Path, device: torch.device
+) -> Dataset:
+    """This worker's samples of a dataset, in memory or in a file of the folder."""
+    n = sum(partition.counts)
+    in_memory = not n or fits(n * width * 4, device, ray_train.get_context().get_local_world_size())
     x: NDArray[np.float32] = (
         np.empty((n, width), np.float32)
         if in_memory
-        else np.lib.format.open_memmap(folder / f"{split}.npy", "w+", np.float32, (n, width))
+        else np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (n, width))
     )
     targets: list[NDArray[Any]] = []
     filled = 0
-    for rows, y in _messages(keeper, split, deal, width):
+    for rows, y in _messages(coordinator, name, partition, width):
         x[filled : filled + len(rows)] = rows
         filled += len(rows)
         targets.append(y)
-    if not targets:
-        targets.append(ray.get(keeper.samples.remote(split, [(0, 0)]))[1])
-    targets_here = torch.from_numpy(np.concatenate(targets))
-    if in_memory:
-        return Batch(torch.from_numpy(x), targets_here)
-    return Stored(Table([x]), targets_here)
+    if not targets:  # none, of the right type and shape
+        targets.append(ray.get(coordinator.samples.remote(name, [(0, 0)]))[1])
+    return Dataset(torch.from_numpy(x) if in_memory else MappedMatrix([x]), torch.from_numpy(np.concatenate(targets)))
 
 
 def _messages(
-    keeper: Any, split: str, deal: shared.Deal, width: int
+    coordinator: Any, name: str, partition: Partition, width: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
-    """A worker's parts, several in a message, and a few messages under way at a time."""
-    ranges = deal.ranges()
-    some = max(1, PIECE // (4 * width * deal.rows))
-    asked = [ranges[i : i + some] for i in range(0, len(ranges), some)]
-    under_way = [keeper.samples.remote(split, r) for r in asked[:AHEAD]]
-    for i in range(len(asked)):
-        message = ray.get(under_way.pop(0))
-        if i + AHEAD < len(asked):
-            under_way.append(keeper.samples.remote(split, asked[i + AHEAD]))
+    """A worker's parts of a dataset, several in a message, the next messages requested in advance."""
+    ranges = partition.ranges()
+    size = max(1, PIECE // (4 * width * partition.rows))
+    requests = [ranges[i : i + size] for i in range(0, len(ranges), size)]
+    pending = [coordinator.samples.remote(name, r) for r in requests[:AHEAD]]
+    for i in range(len(requests)):
+        message = ray.get(pending.pop(0))
+        if i + AHEAD < len(requests):
+            pending.append(coordinator.samples.remote(name, requests[i + AHEAD]))
         yield message
 
 
-def _shared(keeper: Any, first: bool) -> bytes:
-    """The checkpoint, the same one for all workers."""
-    box: list[Any] = [ray.get(keeper.saved.remote()) if first else b""]
+def _broadcast_checkpoint(coordinator: Any, first: bool) -> bytes:
+    """The checkpoint, the same for all workers; empty if there is none."""
+    box: list[Any] = [ray.get(coordinator.load_checkpoint.remote()) if first else b""]
     dist.broadcast_object_list(box, 0)
     saved: bytes = box[0]
     return saved
 
 
-class _Reports:
-    """Tells the keeper of every epoch, and now and then gives it a checkpoint."""
+class _CheckpointSender:
+    """Sends checkpoints to the coordinator, one at a time, without waiting for them to be written."""
 
-    def __init__(self, keeper: Any, engine: shared.Share, fingerprint: str, seconds: float) -> None:
-        self.keeper, self.engine, self.fingerprint, self.seconds = keeper, engine, fingerprint, seconds
-        self.saved = 0.0
-        self.under_way: list[Any] = []
+    def __init__(self, coordinator: Any) -> None:
+        self.coordinator = coordinator
+        self.pending: list[Any] = []
 
-    def __call__(self, state: loop.State, row: tuple[float, ...]) -> None:
-        self.keeper.tell.remote(row)
-        if row[-1] - self.saved > self.seconds:
-            self.saved = row[-1]
-            ray.get(self.under_way)  # one at a time
-            checkpoint = loop.checkpoint_of(self.fingerprint, self.engine, state)
-            self.under_way = [self.keeper.save.remote(_bytes(checkpoint))]
-
-
-def _ignore(state: loop.State, row: tuple[float, ...]) -> None:
-    pass
+    def __call__(self, checkpoint: dict[str, Any]) -> None:
+        ray.get(self.pending)
+        self.pending = [self.coordinator.save_checkpoint.remote(_bytes(checkpoint))]
 
 
 def _bytes(value: dict[str, Any]) -> bytes:

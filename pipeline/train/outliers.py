@@ -1,6 +1,9 @@
-"""What the network behind `known` learns from, beside the known pictures: pictures that are no sample of any class,
-made from nothing and from the known (outlier exposure; Hendrycks, Mazeika & Dietterich 2019), and the known as other
-pens would draw them, so that it is their shapes that it goes by."""
+"""Out-of-distribution pictures, which the network behind `known` is trained on beside those of the classes.
+
+They belong to no class and are drawn from scratch or made from pictures of the classes (outlier exposure; Hendrycks,
+Mazeika & Dietterich 2019, "Deep anomaly detection with outlier exposure"). Pictures of the classes are also redrawn
+with other pens, so that the network learns their shapes and not the width of the strokes.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,60 +24,71 @@ from pipeline.task import Augment
 from pipeline.train.distortion import Distortion
 from service.media.image import WHITE, MediaError, to_mnist_form
 
-STROKES = 4  # of a scribble, at most
-POINTS = 48  # that are drawn along a stroke
-BOX = 20.0  # pixels; the ink's longer side, as in MNIST
+STROKES = 4  # in a scribble, at most
+POINTS = 48  # drawn along a stroke
+BOX = 20.0  # pixels: longer side of the ink, as in MNIST
 PENS = (0.5, 0.75, 1.0, 1.35, 1.7, 2.1)  # pixels: radii
-FINE = 2  # pixels that a scribble is drawn with, for one of the picture: its edges are grey, as those of a scan are
+FINE = 2  # scribbles are drawn this many times as large, then averaged: their edges are grey, like those of a scan
 FONT = "DejaVuSans.ttf"  # comes with Matplotlib
-SCRIPTS = (  # Unicode's blocks: Armenian, Hebrew, Arabic, Lao, Georgian, Canadian syllabics and Tifinagh; and symbols
+SCRIPTS = (  # Unicode ranges: Armenian, Hebrew, Arabic, Lao, Georgian, Canadian syllabics, Tifinagh; and symbols
     (0x531, 0x58F), (0x5D0, 0x5EA), (0x621, 0x64A), (0xE81, 0xEAE), (0x10A0, 0x10FF), (0x1401, 0x1676),
     (0x2D30, 0x2D67), (0x2190, 0x23FF), (0x2600, 0x27BF),
 )  # fmt: skip
-PAGE = 80  # pixels that a glyph is drawn on
-THICKEST, BLUR = 3, 2.0  # pixels of them: that its strokes are thickened by, and blurred by, at most
-DRAWN = 4_000  # glyphs at most, if more are asked for they come again: drawing takes most of the time
-BENT = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
-PIECE = 1_000  # pictures that are drawn at a time
-SHARPEST = 4  # times the contrast between ink and paper
+PAGE = 80  # pixels: side of the page that a glyph is drawn on
+THICKEST, BLUR = 3, 2.0  # pixels of that page: how much its strokes are thickened and blurred, at most
+DRAWN = 4_000  # glyphs, at most; beyond that they repeat, since drawing takes most of the time
+DISTORTED = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
+PIECE = 1_000  # pictures drawn at a time
+SHARPEST = 4  # times the contrast between ink and paper, at most
 
 
-def foreign(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """`n` pictures float32 (n, 784), 0 = background, 1 = ink, in no order; `pictures`, of the same form, are what is
-    known. A third are glyphs, a third known pictures turned, taken apart or laid on one another, the others scribbles
-    and textures."""
+def make_outliers(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """`n` pictures that belong to no class, float32 (n, 784), 0 = background, 1 = ink.
+
+    A third are glyphs, a third pictures of the classes that are rotated, cut up or superposed, the others scribbles and
+    textures.
+
+    Parameters
+    ----------
+    pictures : of the classes, float32 (N, 784)
+
+    Example
+    -------
+    >>> make_outliers(torch.rand(5, 784), 15, torch.Generator().manual_seed(0)).shape
+    torch.Size([15, 784])
+    """
     images = pictures.view(-1, IMAGE_SIZE, IMAGE_SIZE)
     part = n // 15
 
-    def drawn() -> Tensor:
+    def chosen() -> Tensor:
         return images[torch.randint(len(images), (part,), generator=generator)]
 
     makers: list[Callable[[], Tensor]] = [
-        lambda: _turned(drawn(), generator),
-        lambda: _joined(drawn(), drawn(), generator),
-        lambda: _broken(drawn(), generator),
-        lambda: _shuffled(drawn(), generator),
-        lambda: torch.maximum(drawn(), drawn()),
+        lambda: _rotated(chosen(), generator),
+        lambda: _joined(chosen(), chosen(), generator),
+        lambda: _broken(chosen(), generator),
+        lambda: _shuffled(chosen(), generator),
+        lambda: torch.maximum(chosen(), chosen()),
         lambda: textures(2 * part, generator),
         lambda: scribbles(3 * part, generator),
         lambda: glyphs(n - 10 * part, generator),
     ]
-    made, at = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE), 0
-    for make in makers:  # one after the other: what one has needed is free for the next
+    made, start = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE), 0
+    for make in makers:  # one after the other, so that each can reuse the memory of the last
         images_made = _centred(make())
-        made[at : at + len(images_made)] = images_made
-        at += len(images_made)
+        made[start : start + len(images_made)] = images_made
+        start += len(images_made)
     return made.flatten(1)
 
 
 def redrawn(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Each of the pictures float32 (n, 784) with thicker strokes, with thinner ones, or as it is, and sharper."""
-    drawn = [
+    """Each of the pictures, float32 (n, 784), with thicker, thinner or unchanged strokes, and more contrast."""
+    random = [
         torch.split(high * torch.rand(len(pictures), 1, 1, 1, generator=generator), PIECE)
         for high in (3, 0.6, SHARPEST - 1)
     ]
     images = torch.split(pictures.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), PIECE)
-    return torch.cat([_redrawn(*part) for part in zip(images, *drawn, strict=True)]).flatten(1)
+    return torch.cat([_redrawn(*part) for part in zip(images, *random, strict=True)]).flatten(1)
 
 
 def _redrawn(images: Tensor, pen: Tensor, share: Tensor, contrast: Tensor) -> Tensor:
@@ -86,33 +100,14 @@ def _redrawn(images: Tensor, pen: Tensor, share: Tensor, contrast: Tensor) -> Te
 
 
 def scribbles(n: int, generator: torch.Generator) -> Tensor:
-    """One to four strokes of one pen, straight ones, arcs and waves, many joined or upright; scaled and centred as
-    MNIST's digits are. float32 (n, 28, 28), as of the other makers."""
-
-    def draw(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
-
-    along = torch.linspace(0, 1, POINTS)
+    """One to four strokes of one pen: lines, arcs and waves, many of them joined or upright; scaled and centred like
+    MNIST's digits. float32 (n, 28, 28), like those of the other makers."""
     strokes: list[Tensor] = []
     for i in range(STROKES):
-        start = draw(0, 1, 2)
-        if i:  # half begin where the stroke before has ended or begun
-            before = torch.where(draw(0, 1, 1) < 0.6, strokes[-1][:, -1], strokes[-1][:, 0])
-            start = torch.where(draw(0, 1, 1) < 0.6, before, start)
-        end = draw(0, 1, 2)
-        kind = draw(0, 1, 1)  # upright, level, or any direction
-        end = torch.where(torch.cat([kind < 0.3, (kind > 0.3) & (kind < 0.6)], 1), start, end)
-        line = start[:, None] + along[:, None] * (end - start)[:, None]
-        turn = torch.where(draw(0, 1, 1) < 0.5, 1.0, -1.0) * draw(0.5 * math.pi, 2 * math.pi, 1)
-        angle = draw(0, 2 * math.pi, 1) + turn * along
-        circle = torch.stack([angle.cos(), angle.sin()], 2) * draw(0.1, 0.4, 1, 2)
-        arc = start[:, None] + circle - circle[:, :1]
-        across = (end - start).flip(1) * torch.tensor([-1.0, 1.0])
-        wave = line + draw(-0.6, 0.6, 1, 1) * (2 * math.pi * along).sin()[:, None] * across[:, None]
-        shape = draw(0, 1, 1, 1)
-        stroke = torch.where(shape < 0.5, line, torch.where(shape < 0.85, arc, wave))
-        if i:  # a stroke that is not there repeats the first
-            stroke = torch.where(draw(0, 1, 1, 1) < 0.3 + 0.1 * i, strokes[0], stroke)
+        stroke = _stroke(n, strokes[-1] if i else None, generator)
+        if i:  # a stroke that is left out repeats the first
+            left_out = torch.rand(n, 1, 1, generator=generator) < 0.3 + 0.1 * i
+            stroke = torch.where(left_out, strokes[0], stroke)
         strokes.append(stroke)
     points = torch.cat(strokes, 1)
     radius = torch.tensor(PENS)[torch.randint(len(PENS), (n,), generator=generator)]
@@ -120,12 +115,38 @@ def scribbles(n: int, generator: torch.Generator) -> Tensor:
     size = (high - low).amax(2, keepdim=True).clamp(min=0.05)
     points = (points - low) / size * (BOX - 2 * radius.view(-1, 1, 1))
     points = points + IMAGE_SIZE / 2 - points.mean(1, keepdim=True)
-    drawn = zip(torch.split(points, PIECE), torch.split(radius, PIECE), strict=True)
-    return torch.cat([_scribbled(*part) for part in drawn])
+    parts = zip(torch.split(points, PIECE), torch.split(radius, PIECE), strict=True)
+    return torch.cat([_drawn(*part) for part in parts])
 
 
-def _scribbled(points: Tensor, radius: Tensor) -> Tensor:
-    """What pens of those radii (n,) leave at the points (n, P, 2), in pixels."""
+def _stroke(n: int, before: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Points along one stroke of each of n scribbles, float32 (n, POINTS, 2), in no unit; many strokes begin at an end
+    of the one before."""
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    along = torch.linspace(0, 1, POINTS)
+    start = draw(0, 1, 2)
+    if before is not None:
+        end_before = torch.where(draw(0, 1, 1) < 0.6, before[:, -1], before[:, 0])
+        start = torch.where(draw(0, 1, 1) < 0.6, end_before, start)
+    end = draw(0, 1, 2)
+    direction = draw(0, 1, 1)  # upright, level, or any
+    end = torch.where(torch.cat([direction < 0.3, (direction > 0.3) & (direction < 0.6)], 1), start, end)
+    line = start[:, None] + along[:, None] * (end - start)[:, None]
+    turn = torch.where(draw(0, 1, 1) < 0.5, 1.0, -1.0) * draw(0.5 * math.pi, 2 * math.pi, 1)
+    angle = draw(0, 2 * math.pi, 1) + turn * along
+    circle = torch.stack([angle.cos(), angle.sin()], 2) * draw(0.1, 0.4, 1, 2)
+    arc = start[:, None] + circle - circle[:, :1]
+    across = (end - start).flip(1) * torch.tensor([-1.0, 1.0])
+    wave = line + draw(-0.6, 0.6, 1, 1) * (2 * math.pi * along).sin()[:, None] * across[:, None]
+    shape = draw(0, 1, 1, 1)
+    return torch.where(shape < 0.5, line, torch.where(shape < 0.85, arc, wave))
+
+
+def _drawn(points: Tensor, radius: Tensor) -> Tensor:
+    """Pictures of the points (n, P, 2), in pixels, drawn with pens of those radii (n,): float32 (n, 28, 28)."""
     paths = _splat((FINE * points).clamp(0, FINE * IMAGE_SIZE - 1.01))
     for r in PENS:
         of_pen = radius == r
@@ -138,38 +159,38 @@ def _scribbled(points: Tensor, radius: Tensor) -> Tensor:
 
 
 def glyphs(n: int, generator: torch.Generator) -> Tensor:
-    """Characters of scripts in which none is written as in Latin, and of no script; by pens of any width, more or less
-    sharp; half of them distorted. float32 (n, 28, 28), as of the other makers."""
+    """Symbols, and characters of scripts that share no letter with Latin; of any stroke width, more or less blurred,
+    half of them distorted. float32 (n, 28, 28)."""
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONT
     typeface = ImageFont.truetype(font, PAGE // 2)
-    known = sorted(get_font(str(font)).get_charmap())
-    characters = [chr(code) for code in known if any(first <= code <= last for first, last in SCRIPTS)]
+    available = sorted(get_font(str(font)).get_charmap())
+    characters = [chr(code) for code in available if any(first <= code <= last for first, last in SCRIPTS)]
     drawn = [_page(characters, typeface, generator) for _ in range(min(n, DRAWN))]
     bank = torch.from_numpy(np.stack(drawn)).to(torch.float32) / WHITE
     pictures = bank[torch.arange(n) % len(bank)]
     distorted = pictures[: n // 2].flatten(1)
-    Distortion(BENT, 0.0, torch.device("cpu"))(distorted, generator)
+    Distortion(DISTORTED, 0.0, torch.device("cpu"))(distorted, generator)
     pictures[: n // 2] = distorted.view(-1, IMAGE_SIZE, IMAGE_SIZE)
     return pictures
 
 
 def _page(characters: Sequence[str], typeface: ImageFont.FreeTypeFont, generator: torch.Generator) -> NDArray[np.uint8]:
-    """One character in the form of MNIST's digits, uint8 (28, 28)."""
+    """A random character, scaled and centred like MNIST's digits; uint8 (28, 28)."""
     while True:
         which, thick = (int(torch.randint(m, (1,), generator=generator)) for m in (len(characters), THICKEST + 1))
         blur = BLUR * float(torch.rand(1, generator=generator))
         page = Image.new("L", (PAGE, PAGE), 0)
-        place = (PAGE // 2, PAGE // 2)
-        ImageDraw.Draw(page).text(place, characters[which], fill=WHITE, font=typeface, anchor="mm", stroke_width=thick)
-        with suppress(MediaError):  # it has no ink
+        centre = (PAGE // 2, PAGE // 2)
+        ImageDraw.Draw(page).text(centre, characters[which], fill=WHITE, font=typeface, anchor="mm", stroke_width=thick)
+        with suppress(MediaError):  # no ink: try another
             return to_mnist_form(np.asarray(page.filter(ImageFilter.GaussianBlur(blur))))
 
 
 def textures(n: int, generator: torch.Generator) -> Tensor:
-    """Noise and gradients, fine or smooth, over the whole picture or in a patch of any shape. float32 (n, 28, 28)."""
+    """Noise and gradients, fine or smooth, over the whole picture or in a patch of any shape; float32 (n, 28, 28)."""
 
     def field(least: int) -> Tensor:
-        """Smooth noise; each picture has one of several sizes of grain."""
+        """Smooth noise, 0 … 1, with one of several grain sizes in each picture."""
         sizes = [s for s in (2, 4, 7, 14, 28) if s >= least]
         parts = [torch.randn(-(-n // len(sizes)), 1, s, s, generator=generator) for s in sizes]
         smooth = torch.cat([interpolate(p, IMAGE_SIZE, mode="bilinear", align_corners=True) for p in parts])[:n, 0]
@@ -180,7 +201,7 @@ def textures(n: int, generator: torch.Generator) -> Tensor:
     def draw(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
 
-    floor = draw(-0.5, 0.9)  # below which there is no ink: few grains, or a full surface
+    floor = draw(-0.5, 0.9)  # there is no ink below it: from isolated grains to a full surface
     grain = ((field(2) - floor) / (1 - floor)).clamp(min=0)
     shape = torch.zeros(n, IMAGE_SIZE, IMAGE_SIZE)
     shape[:, 4:-4, 4:-4] = 1
@@ -190,15 +211,15 @@ def textures(n: int, generator: torch.Generator) -> Tensor:
     return made / made.amax((1, 2), keepdim=True).clamp(min=1e-3)
 
 
-def _turned(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each turned by a quarter, or mirrored along a diagonal."""
-    ways = (images.rot90(1, (1, 2)), images.rot90(3, (1, 2)), images.transpose(1, 2), images.flip(1, 2).transpose(1, 2))
-    way = torch.randint(len(ways), (len(images),), generator=generator)
-    return torch.stack(ways)[way, torch.arange(len(images))]
+def _rotated(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each rotated by 90° either way, or mirrored along a diagonal."""
+    made = (images.rot90(1, (1, 2)), images.rot90(3, (1, 2)), images.transpose(1, 2), images.flip(1, 2).transpose(1, 2))
+    which = torch.randint(len(made), (len(images),), generator=generator)
+    return torch.stack(made)[which, torch.arange(len(images))]
 
 
 def _joined(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
-    """The upper or left half of each, with the other half of another."""
+    """The upper or left half of each, joined to the other half of another."""
     joined, half = images.clone(), IMAGE_SIZE // 2
     upright = torch.rand(len(images), generator=generator) < 0.5
     joined[upright, half:] = others[upright, half:]
@@ -207,13 +228,13 @@ def _joined(images: Tensor, others: Tensor, generator: torch.Generator) -> Tenso
 
 
 def _broken(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each broken along a row or a column, the further part moved along the break by 3 to 7 pixels."""
+    """Each broken along a row or a column, the part beyond the break shifted along it by 3 to 7 pixels."""
     n = len(images)
-    place = torch.arange(IMAGE_SIZE).expand(n, IMAGE_SIZE)
-    far = place >= torch.randint(8, 21, (n, 1), generator=generator)
-    way = 2 * torch.randint(2, (n, 1), generator=generator) - 1
-    moved = torch.where(far, way * torch.randint(3, 8, (n, 1), generator=generator), 0)  # of each row
-    source = (torch.arange(IMAGE_SIZE) - moved.unsqueeze(2)) % IMAGE_SIZE
+    position = torch.arange(IMAGE_SIZE).expand(n, IMAGE_SIZE)
+    beyond = position >= torch.randint(8, 21, (n, 1), generator=generator)
+    sign = 2 * torch.randint(2, (n, 1), generator=generator) - 1
+    shift = torch.where(beyond, sign * torch.randint(3, 8, (n, 1), generator=generator), 0)  # of each row
+    source = (torch.arange(IMAGE_SIZE) - shift.unsqueeze(2)) % IMAGE_SIZE
     across = torch.rand(n, 1, 1, generator=generator) < 0.5
     rows = images.gather(2, source)
     columns = images.transpose(1, 2).gather(2, source).transpose(1, 2)
@@ -221,34 +242,33 @@ def _broken(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _shuffled(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each cut into 4 × 4 tiles, of which some have changed places."""
+    """Each cut into 4 × 4 tiles, some of which are exchanged."""
     n, side = len(images), IMAGE_SIZE // 4
     tiles = images.view(n, 4, side, 4, side).transpose(2, 3).reshape(n, 16, side, side)
     stays = torch.rand(n, 16, generator=generator) < torch.rand(n, 1, generator=generator)
-    home = torch.arange(16.0)
-    # Those that move are sorted by chance among themselves: each to the place of another of them.
-    key = torch.where(stays, torch.inf, torch.rand(n, 16, generator=generator)).argsort(1)
-    places = torch.where(stays, torch.inf, home).argsort(1)
-    order = torch.arange(16).repeat(n, 1).scatter(1, places, key)
+    # The tiles that move are shuffled among their positions.
+    shuffled = torch.where(stays, torch.inf, torch.rand(n, 16, generator=generator)).argsort(1)
+    positions = torch.where(stays, torch.inf, torch.arange(16.0)).argsort(1)
+    order = torch.arange(16).repeat(n, 1).scatter(1, positions, shuffled)
     order = torch.where(stays, torch.arange(16), order)
     tiles = tiles.gather(1, order[:, :, None, None].expand_as(tiles))
     return tiles.view(n, 4, 4, side, side).transpose(2, 3).reshape(n, IMAGE_SIZE, IMAGE_SIZE)
 
 
 def _centred(images: Tensor) -> Tensor:
-    """Each moved by whole pixels, so that its centre of mass is that of MNIST's pictures."""
+    """Each shifted by whole pixels, so that its centre of mass is that of MNIST's pictures."""
     mass = images.sum((1, 2)).clamp(min=1e-6)
-    place = torch.arange(IMAGE_SIZE)
+    position = torch.arange(IMAGE_SIZE)
     for axis in (1, 2):
-        centre = (images.sum(3 - axis) * place).sum(1) / mass
-        source = (place + (centre - IMAGE_SIZE / 2).round().long()[:, None]) % IMAGE_SIZE
+        centre = (images.sum(3 - axis) * position).sum(1) / mass
+        source = (position + (centre - IMAGE_SIZE / 2).round().long()[:, None]) % IMAGE_SIZE
         index = source.unsqueeze(3 - axis).expand_as(images)
         images = images.gather(axis, index)
     return images
 
 
 def _splat(points: Tensor) -> Tensor:
-    """Points (n, P, 2) in fine pixels, shared out to the four pixels around each: float32 (n, 1, 56, 56)."""
+    """Points (n, P, 2) in fine pixels, each spread over the four pixels around it: float32 (n, 1, 56, 56)."""
     n, side = len(points), FINE * IMAGE_SIZE
     corner = points.floor()
     part = points - corner

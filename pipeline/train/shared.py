@@ -1,15 +1,12 @@
-"""Training that several processes share, each of which holds a part of the samples: the same steps as one would take.
+"""Data-parallel training: several processes that hold a part of the samples each take the steps that one would take.
 
-Samples are dealt to the workers once, in parts, and every batch, which the seed draws from all of them as ever
-(`Feed`), is worked on by those that hold its samples. The gradients of a worker's share are a term of
-the sum that the batch's are, and lie in one buffer: one all-reduce a step makes each worker's the whole. So the number
-of workers changes nothing but the order of that sum. Every worker then takes the same step, and knows the same history.
+The samples are divided among the workers once. Batches are drawn from all samples, by the seed (`Feed`); each worker
+computes the terms of a batch's gradients that come from its own samples, and one all-reduce a step adds the workers'
+terms up. The number of workers changes only the order of that sum. Every worker then takes the same step, and has the
+same history.
 """
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,86 +21,97 @@ from models.steps.closed_form import Backprop, Setup
 from models.steps.reference import Penalties
 from pipeline.task import Train
 from pipeline.threads import Pace
-from pipeline.train.batches import Change, Feed
-from pipeline.train.data import Split, Table, pieces, take
-from pipeline.train.loop import SCHEDULES, State, note, out_of_patience
-from pipeline.train.loop import totals as evaluated
+from pipeline.train.batches import Feed
+from pipeline.train.data import Dataset, RowReader, gather, pieces
 from pipeline.train.trainers import totals
 
 
-class Deal:
-    """Who holds which of n samples: part p, of `rows` samples, lies with worker p modulo the number of workers."""
+class Partition:
+    """Which worker holds which of n samples: part p, of `rows` samples, is with worker p modulo `size`, their number.
+
+    Example
+    -------
+    >>> partition = Partition(n=10, rows=3, rank=1, size=2)
+    >>> partition.ranges()
+    [(3, 6), (9, 10)]
+    >>> partition.local_index(torch.tensor([4, 9]))
+    tensor([1, 3])
+    """
 
     def __init__(self, n: int, rows: int, rank: int, size: int) -> None:
         self.n, self.rows, self.rank, self.size = n, rows, rank, size
         self.n_parts = -(-n // rows)
         self.parts = range(rank, self.n_parts, size)
-        self.counts = [min(rows, n - p * rows) for p in self.parts]  # samples of each of the parts
+        self.counts = [min(rows, n - p * rows) for p in self.parts]  # samples in each of this worker's parts
+
+    @staticmethod
+    def of_worker(n: int, n_features: int) -> "Partition":
+        """That of this process, one of the workers of torch.distributed."""
+        return Partition(n, part_rows(n_features), dist.get_rank(), dist.get_world_size())
 
     def ranges(self) -> list[tuple[int, int]]:
-        """From which to which sample the parts of this worker go."""
+        """First sample of each of this worker's parts, and the one after its last."""
         return [(p * self.rows, p * self.rows + n) for p, n in zip(self.parts, self.counts, strict=True)]
 
-    def own(self, samples: Tensor) -> Tensor:
-        """Which of them lie here; bool."""
+    def owns(self, samples: Tensor) -> Tensor:
+        """Which of the samples, int64 (...), this worker holds; bool (...)."""
         return torch.div(samples, self.rows, rounding_mode="floor") % self.size == self.rank
 
-    def place(self, samples: Tensor) -> Tensor:
-        """Where in this worker's rows its own samples lie: all parts before the last have the same length."""
+    def local_index(self, samples: Tensor) -> Tensor:
+        """Row, in this worker's features, of each of its own samples, int64 (n,)."""
         part = torch.div(samples, self.rows, rounding_mode="floor")
         return torch.div(part, self.size, rounding_mode="floor") * self.rows + samples % self.rows
 
 
-class Everyone:
-    """The features of all workers' samples, float32 (n, D), as a `Feed` reads them: every worker asks for the same rows
-    at the same time, gives those that it holds, and gets all."""
+class DistributedMatrix:
+    """The features of all workers' samples, float32 (n, D), as a `RowReader`.
 
-    def __init__(self, x: Tensor | Table, deal: Deal) -> None:
-        self.x, self.deal = x, deal
-        self.shape = deal.n, x.shape[1]
+    All workers read the same rows at the same time: each fills in those that it holds, and gets all.
+    """
+
+    def __init__(self, x: Tensor | RowReader, partition: Partition) -> None:
+        self.x, self.partition = x, partition
+        self.shape = partition.n, x.shape[1]
 
     def element_size(self) -> int:
         return 4
 
-    def take(self, rows: Tensor, out: Tensor) -> Tensor:
-        here = self.deal.own(rows)
-        own = self.deal.place(rows[here])
+    def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        if out is None:
+            out = torch.empty(len(rows), self.shape[1], device=rows.device)
+        here = self.partition.owns(rows)
+        own = self.partition.local_index(rows[here])
         out.zero_()
-        out[here] = take(self.x, own, out.new_empty(len(own), out.shape[1]))
+        out[here] = gather(self.x, own, out.new_empty(len(own), out.shape[1]))
         dist.all_reduce(out)
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """The samples of all workers; y: their targets, which every worker has."""
-
-    x: Everyone
-    y: Tensor
-
-
-class Share:
-    """`ClosedForm` for one network, of whose samples this worker holds those of `deal`.
+class DataParallel:
+    """Trains one network by closed-form steps, on the samples of all workers.
 
     Parameters
     ----------
-    change : as of a `Feed`. Samples that it changes, or that are mixed, are first given to all workers, batch by batch,
-        since the randomness is that of whole batches, and a sample's partner may lie elsewhere
+    data : this worker's samples, those of `partition`
+    transform : see `Feed`. Samples that are transformed or mixed are first sent to all workers, batch by batch: the
+        random numbers are those of whole batches, and a sample may be mixed with one of another worker
     """
 
-    def __init__(self, mlp: MLP, data: Split, deal: Deal, kind: Kind, options: Train, change: Change | None) -> None:
-        self.x, self.deal, self.kind = data.x, deal, kind
-        y = torch.zeros(deal.n, *data.y.shape[1:], dtype=data.y.dtype, device=data.y.device)
-        at = 0
-        for start, stop in deal.ranges():
-            y[start:stop] = data.y[at : at + stop - start]
-            at += stop - start
-        dist.all_reduce(y)
-        samples = Gathered(Everyone(data.x, deal), y)
-        self.feed = Feed([samples], [options.seed], options.batch_size, change, options.mix)
-        self.changed = change is not None or options.mix > 0
-        chunk = torch.tensor([self.feed.chunk()], device=y.device)
-        dist.all_reduce(chunk, dist.ReduceOp.MIN)  # of GPUs with more and less free memory
+    def __init__(
+        self,
+        mlp: MLP,
+        data: Dataset,
+        partition: Partition,
+        kind: Kind,
+        options: Train,
+        transform: Callable[[Tensor, torch.Generator], Tensor] | None,
+    ) -> None:
+        self.x, self.partition, self.kind = data.x, partition, kind
+        samples = Dataset(DistributedMatrix(data.x, partition), _all_targets(data.y, partition))
+        self.feed = Feed([samples], [options.seed], options.batch_size, transform, options.mix)
+        self.transformed = transform is not None or options.mix > 0
+        chunk = torch.tensor([self.feed.chunk()], device=data.y.device)
+        dist.all_reduce(chunk, dist.ReduceOp.MIN)  # GPUs may have more or less free memory
         self.chunk = int(chunk)
         self.n_outputs = mlp.linear()[-1].out_features
         penalties = Penalties(options.l1, options.l2, options.activity_l1, options.activity_l2)
@@ -115,44 +123,55 @@ class Share:
 
     @torch.inference_mode()
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
-        """As `ClosedForm.epoch`."""
+        """See `loop.Trainer`."""
         feed, device = self.feed, self.feed.device
         self.backprop.set_rate(factor)
         order, shares, randomness = feed.order(number), feed.partner_shares(number), feed.randomness(number)
-        own = self.deal.own(order) & (feed.weights[:, 0] > 0)
+        own = self.partition.owns(order) & (feed.weights[:, 0] > 0)
         y = feed.y[order[own]]
         z = torch.empty(self.n_outputs, len(y), device=device)
-        room = torch.empty(self.chunk, feed.batch_size, feed.x.shape[1], device=device)
+        buffer = torch.empty(self.chunk, feed.batch_size, feed.x.shape[1], device=device)
         done = 0
         for start in range(0, feed.n_steps, self.chunk):
-            some = slice(start, min(start + self.chunk, feed.n_steps))
-            rows, here, mixed = order[some], own[some], None if shares is None else shares[some]
+            steps = slice(start, min(start + self.chunk, feed.n_steps))
+            rows, here, mixed = order[steps], own[steps], None if shares is None else shares[steps]
             counts = here.sum(1).tolist()
-            ours = slice(done, done + sum(counts))
-            mine, logits = y[ours], z[:, ours]
+            of_chunk = slice(done, done + sum(counts))
             with self.pace.piece() as self.backprop.threads:
-                if self.changed:
-                    feed.fill(rows, room[: len(rows)], randomness, mixed)
-                    x = room[: len(rows)][here]
-                else:
-                    x = take(self.x, self.deal.place(rows[here]), room.view(-1, room.shape[-1])[: len(mine)])
-                if mixed is None:
-                    t = feed.targets(mine.unsqueeze(0), self.n_outputs)[0]
-                else:
-                    t = feed.targets(feed.y[rows], self.n_outputs, mixed).mT[here].T
-                w = feed.weights[some, 0][here].unsqueeze(0)
-                at = 0
-                for n in counts:
-                    batch = slice(at, at + n)
-                    self.backprop.narrow(n)
-                    self.backprop.step(x[batch], t[:, batch], w[:, batch], logits[:, batch], (True,))
-                    at += n
-            done = ours.stop
+                x = self._samples(rows, here, buffer, randomness, mixed)
+                t = self._targets(rows, here, y[of_chunk], mixed)
+                self._steps(x, t, feed.weights[steps, 0][here].unsqueeze(0), z[:, of_chunk], counts)
+            done = of_chunk.stop
         counted = torch.ones(1, len(y), dtype=torch.bool, device=device)
-        sums = torch.cat(totals(z.unsqueeze(0), y.unsqueeze(0), counted, self.kind))
+        sums = torch.stack(totals(z.unsqueeze(0), y.unsqueeze(0), counted, self.kind))
         dist.all_reduce(sums)
-        loss, accuracy = sums / self.deal.n
-        return loss, accuracy
+        mean_loss, accuracy = sums / self.partition.n
+        return mean_loss, accuracy
+
+    def _samples(
+        self, rows: Tensor, here: Tensor, buffer: Tensor, randomness: torch.Generator, shares: Tensor | None
+    ) -> Tensor:
+        """This worker's samples of some batches, float32 (n, D): those of rows, int64 (steps, B), that are `here`."""
+        if self.transformed:
+            self.feed.fill(rows, buffer[: len(rows)], randomness, shares)
+            return buffer[: len(rows)][here]
+        own = self.partition.local_index(rows[here])
+        return gather(self.x, own, buffer.view(-1, buffer.shape[-1])[: len(own)])
+
+    def _targets(self, rows: Tensor, here: Tensor, y: Tensor, shares: Tensor | None) -> Tensor:
+        """Their targets as columns, float32 (K, n)."""
+        if shares is None:
+            return self.feed.targets(y.unsqueeze(0), self.n_outputs)[0]
+        return self.feed.targets(self.feed.y[rows], self.n_outputs, shares).mT[here].T
+
+    def _steps(self, x: Tensor, t: Tensor, weights: Tensor, z: Tensor, counts: list[int]) -> None:
+        """One step for each of the batches, of which this worker has `counts` samples."""
+        start = 0
+        for n in counts:
+            batch = slice(start, start + n)
+            self.backprop.narrow(n)
+            self.backprop.step(x[batch], t[:, batch], weights[:, batch], z[:, batch], (True,))
+            start += n
 
     def state(self) -> dict[str, Any]:
         return self.backprop.state()
@@ -161,12 +180,23 @@ class Share:
         self.backprop.load(state)
 
 
-def standardise(classifier: Classifier, data: Split, deal: Deal) -> None:
-    """Fit the classifier's standardisation to the samples of all workers: the same bits as where they lie together."""
+def _all_targets(y: Tensor, partition: Partition) -> Tensor:
+    """The targets of all workers' samples, from those of this one."""
+    targets = torch.zeros(partition.n, *y.shape[1:], dtype=y.dtype, device=y.device)
+    done = 0
+    for start, stop in partition.ranges():
+        targets[start:stop] = y[done : done + stop - start]
+        done += stop - start
+    dist.all_reduce(targets)
+    return targets
+
+
+def fit_standardisation(classifier: Classifier, data: Dataset, partition: Partition) -> None:
+    """Fit the classifier's standardisation to the samples of all workers: the same bits as from one process."""
     front = classifier.frontend
     width = 1 if front.one_unit else front.n_features
-    found = torch.zeros(deal.n_parts, 1 + 2 * width, dtype=torch.float64, device=data.y.device)
-    for p, x in zip(deal.parts, pieces(data.x, deal.rows), strict=True):
+    found = torch.zeros(partition.n_parts, 1 + 2 * width, dtype=torch.float64, device=data.y.device)
+    for p, x in zip(partition.parts, pieces(data.x, partition.rows), strict=True):
         m = Moments.of(x, front.one_unit)
         found[p] = torch.cat([torch.tensor([float(m.n)]).to(m.mean), m.mean.view(-1), m.squares.view(-1)])
     dist.all_reduce(found)  # all but one worker have zeros for a part
@@ -174,50 +204,3 @@ def standardise(classifier: Classifier, data: Split, deal: Deal) -> None:
     rows = (torch.split(row, [1, width, width]) for row in found.cpu())
     parts = (Moments(int(n), mean.view(shape), squares.view(shape)) for n, mean, squares in rows)
     classifier.standardize.use(Moments.joined(parts), front)
-
-
-@torch.inference_mode()
-def evaluate(mlp: MLP, data: Split, n: int, kind: Kind) -> tuple[float, float]:
-    """As `pipeline.train.evaluate`, of the n samples of all workers."""
-    if not n:
-        return math.nan, math.nan
-    sums = evaluated(mlp, data, kind)
-    if kind == "regression":
-        sums[1] = math.nan
-    dist.all_reduce(sums)
-    loss, accuracy = (sums / n).tolist()
-    return loss, accuracy
-
-
-def fit(
-    mlp: MLP,
-    engine: Share,
-    validation: Split,
-    n_validation: int,
-    kind: Kind,
-    options: Train,
-    state: State,
-    after: Callable[[State, tuple[float, ...]], None],
-) -> State:
-    """Train `mlp` in place from where `state` stands; `after` is told of every epoch.
-
-    Raises
-    ------
-    UserError : the loss is no longer a number
-    """
-    started = time.perf_counter() - (state.history["seconds"][-1] if state.epoch else 0.0)
-    factor = SCHEDULES[options.schedule]
-    while state.epoch < options.epochs and not out_of_patience(state, options):
-        loss, accuracy = engine.epoch(state.epoch, factor(state.epoch, options.epochs))
-        validated = evaluate(mlp, validation, n_validation, kind)
-        seconds = time.perf_counter() - started
-        after(state, note(state, (loss.item(), accuracy.item()), validated, mlp, options, seconds))
-    if state.best:
-        mlp.load_state_dict(state.best)
-    return state
-
-
-def deals(n_training: int, n_validation: int, n_features: int) -> tuple[Deal, Deal]:
-    """What this worker holds of the samples to train on and of those to validate on."""
-    rank, size, rows = dist.get_rank(), dist.get_world_size(), part_rows(n_features)
-    return Deal(n_training, rows, rank, size), Deal(n_validation, rows, rank, size)

@@ -1,12 +1,11 @@
 """Stage 2: features → weights and history."""
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
-from models.card import Kind
 from models.classifier import Classifier
 from models.mlp import MLP
 from models.moments import Moments, part_rows
@@ -16,130 +15,146 @@ from pipeline.run import Run, write_json
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import threads
 from pipeline.train import confidence, weights
-from pipeline.train.confidence import calibrate
-from pipeline.train.data import Batch, Split, Splits, pieces, splits_of, standardised
-from pipeline.train.distortion import disturb
-from pipeline.train.loop import State, fit
+from pipeline.train.batches import Feed
+from pipeline.train.data import Datasets, load_datasets, pieces, standardised
+from pipeline.train.distortion import transform_of
+from pipeline.train.loop import Checkpoints, State, fit
 from pipeline.train.memory import choose_device, device_name, fits
+from pipeline.train.trainers import TRAINERS
+from pipeline.train.weights import Facts
 
-if TYPE_CHECKING:
-    from pipeline.train.on_ray import Nodes
+
+class Cluster(Protocol):
+    """The cluster to train on: see `on_ray.Cluster`."""
+
+    device: str
+
+    def fit(
+        self, classifier: Classifier, facts: Facts, with_validation: bool, options: Train, fingerprint: str
+    ) -> State: ...
 
 
-def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = LOCAL) -> weights.Facts:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run is trained, and from what: the same for its first training and for `train.refit`."""
+
+    run: Run
+    device: torch.device
+    cluster: Cluster | None
+    made_of: Sequence[Any]  # what the weights depend on, beside the options
+
+
+def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = LOCAL) -> Facts:
     """Train the task's network on the run's features; write its `weights.pt` and `history.json`.
 
-    At last the validation samples say what its confidence is worth, and what counts as known (`calibrate`). The history
-    is of the network before that.
+    The validation samples then calibrate the confidence and the threshold of `known` (see `confidence.calibrate`),
+    and with `train.refit` the network is trained again on training and validation samples. The history is that of the
+    first training.
 
     A run that was killed continues from its last checkpoint and ends with the weights of an undisturbed one; with
     Keras it starts again.
 
     Parameters
     ----------
-    with_validation : train on the validation samples too, once everything that they decide has been decided; none are
-        left to calibrate with
-    engine : where the network is trained, here or on the nodes of a Ray cluster; the history is the same but for
+    with_validation : train on the validation samples too, once nothing is left to decide by them; the result is not
+        calibrated
+    engine : where the network is trained, here or on the nodes of a Ray cluster; the history is the same up to
         rounding
 
     Raises
     ------
-    UserError : no features, no such device, no Keras where it is asked for, the loss is no longer a number, the engine
-        is not there or cannot do what the task asks
+    UserError : no features, no such device, Keras is asked for and not installed, the loss is no longer a number, the
+        engine is not there or cannot do what the task asks
     """
     features = Features.of(run)
     with engine.running():
-        return _train(task, run, features, with_validation, engine)
+        cluster = None
+        if engine.is_ray:
+            from pipeline.train import on_ray  # an optional extra, and seconds to import
+
+            cluster = on_ray.Cluster(run, task.train)
+        return _train(task, run, features, with_validation, cluster)
 
 
-def _train(task: Task, run: Run, features: Features, with_validation: bool, engine: Engine) -> weights.Facts:
-    nodes: Nodes | None = None
-    if engine.is_ray:
-        from pipeline.train import on_ray  # an optional extra, and seconds to import
-
-        nodes = on_ray.Nodes(run.features, task.train)
-    device = torch.device("cpu") if nodes else choose_device(task.train.device)
-    facts = weights.begin(task, features, nodes.device if nodes else device_name(device))
+def _train(task: Task, run: Run, features: Features, with_validation: bool, cluster: Cluster | None) -> Facts:
+    device = torch.device("cpu") if cluster else choose_device(task.train.device)
+    facts = weights.begin(task, features, cluster.device if cluster else device_name(device))
     classifier = weights.network(facts)
     print_summary(classifier.mlp)
-    data = [facts.data_digest, features.copies_key, len(features.copies), with_validation]
-    made_of = [*data, facts.features, facts.model, facts.train, facts.device]
     refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
-    in_memory = task.train.framework == "keras" or fits((1 + refit) * features.n_bytes, device)
-    stored = bool(nodes) or not in_memory
-    splits = splits_of(features, with_validation, stored)
-    again = splits_of(features, True, stored) if refit else None
-    del features  # from here on the splits are the only copy
-    if nodes:
-        nodes.take(facts, with_validation)
-    first = digest([*made_of, "first"])
-    fitted = _fit(classifier, splits, facts.kind, task.train, device, run.checkpoint, first, nodes)
-    state, training, validation = fitted
+    keras = task.train.framework == "keras"
+    in_memory = not cluster and (keras or fits((1 + refit) * features.n_bytes, device))
+    data = load_datasets(features, with_validation, in_memory)
+    of_refit = load_datasets(features, True, in_memory) if refit else None
+    made_of = facts.data_digest, features.copies_key, len(features.copies), facts.features, facts.model, facts.device
+    place = Place(run, device, cluster, made_of)
+    del features  # the datasets are the only copy from here on
+
+    state, data = _fit(classifier, facts, data, with_validation, task.train, place)
     facts = replace(
         facts,
-        known=calibrate(classifier, training, validation, task.train.seed),
+        known=confidence.calibrate(classifier, *data, task.train.seed),
         epochs=state.epoch,
         best_epoch=state.best_epoch,
         seconds=state.history["seconds"][-1],
         with_validation=with_validation or refit,
     )
     write_json(run.history, state.history)
-    if again:
-        print(f"{task.name}: anew on training and validation samples, {state.best_epoch} epochs")
-        options = task.train.model_copy(update={"epochs": state.best_epoch, "early_stopping": 0})
-        judged, classifier = classifier, weights.network(replace(facts, known=None))
-        if nodes:
-            nodes.take(replace(facts, known=None), True)
-        anew = digest([*made_of, "again"])
-        last, training, _ = _fit(classifier, again, facts.kind, options, device, run.checkpoint, anew, nodes)
-        with threads(1):
-            confidence.inherit(classifier, judged, training, task.train.seed)
-        facts = replace(facts, seconds=facts.seconds + last.history["seconds"][-1])
+    if of_refit:
+        classifier, seconds = _refit(task, classifier, facts, of_refit, place)
+        facts = replace(facts, seconds=facts.seconds + seconds)
     weights.save(run.weights, classifier, facts)
-    (run.checkpoint).unlink(missing_ok=True)
+    run.checkpoint.unlink(missing_ok=True)
     print(f"{task.name}: {state.epoch} epochs in {facts.seconds:.1f} s on {facts.device} → {run.weights}")
     return facts
 
 
+def _refit(task: Task, calibrated: Classifier, facts: Facts, data: Datasets, place: Place) -> tuple[Classifier, float]:
+    """The network trained again on training and validation samples, for as many epochs as were best, with the
+    calibration of the first one; and the seconds that it took."""
+    print(f"{task.name}: again, on training and validation samples, for {facts.best_epoch} epochs")
+    options = task.train.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
+    facts = replace(facts, known=None)
+    classifier = weights.network(facts)
+    state, data = _fit(classifier, facts, data, True, options, place)
+    with threads(1):
+        confidence.inherit(classifier, calibrated, data.training, options.seed)
+    return classifier, state.history["seconds"][-1]
+
+
 def _fit(
-    classifier: Classifier,
-    splits: Splits,
-    kind: Kind,
-    options: Train,
-    device: torch.device,
-    checkpoint: Path,
-    fingerprint: str,
-    nodes: "Nodes | None",
-) -> tuple[State, Split, Split]:
-    """Train the classifier's standardisation and network on the first split; where training stands, and the
-    splits standardised, on the device. Those in memory are changed where they lie."""
-    training, validation = splits
-    if options.early_stopping and not len(validation.y):
+    classifier: Classifier, facts: Facts, data: Datasets, with_validation: bool, options: Train, place: Place
+) -> tuple[State, Datasets]:
+    """Train the classifier's standardisation and network; its state, and the data standardised, on the device. Data
+    in memory are changed in place."""
+    if options.early_stopping and not len(data.validation.y):
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
-    if nodes:
-        state = nodes.fit(classifier, options, checkpoint, fingerprint)
-        training, validation = (standardised(s, classifier.standardize, device) for s in splits)
-        return state, training, validation
+    fingerprint = digest([*place.made_of, options.model_dump(mode="json"), with_validation])
+    if place.cluster:
+        state = place.cluster.fit(classifier, facts, with_validation, options, fingerprint)
+        return state, Datasets(*(standardised(d, classifier.standardize, place.device) for d in data))
     front, standardize = classifier.frontend, classifier.standardize
-    rows = part_rows(front.n_features)
-    standardize.use(Moments.joined(Moments.of(x, front.one_unit) for x in pieces(training.x, rows)), front)
-    training, validation = (standardised(s, standardize, device) for s in splits)
-    mlp = classifier.mlp.to(device)
+    parts = pieces(data.training.x, part_rows(front.n_features))
+    standardize.use(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
+    data = Datasets(*(standardised(d, standardize, place.device) for d in data))
+    mlp = classifier.mlp.to(place.device)
     if options.framework == "keras":
-        assert isinstance(training, Batch)
-        assert isinstance(validation, Batch)
         from pipeline.train import on_keras  # an optional extra, and seconds to import
 
-        state = on_keras.fit(mlp, training, validation, kind, options)
+        state = on_keras.fit(mlp, data, facts.kind, options)
     else:
-        change = disturb(options, standardize, device)
-        state = fit(mlp, training, validation, kind, options, checkpoint, fingerprint, change)
-    classifier.to(device)
-    return state, training, validation
+        transform = transform_of(options, standardize, place.device)
+        feed = Feed([data.training], [options.seed], options.batch_size, transform, options.mix)
+        trainer = TRAINERS[options.gradients]([mlp], feed, facts.kind, [options])
+        checkpoints = Checkpoints.to_file(trainer, fingerprint, place.run.checkpoint)
+        state = checkpoints.resume(place.run.checkpoint, place.device)
+        state = fit(trainer, mlp, options, data.validation, facts.kind, state, checkpoints)
+    classifier.to(place.device)
+    return state, data
 
 
 def print_summary(mlp: MLP) -> None:
-    """Layers, output shapes and parameters, as a table."""
+    """Print a table of layers, output shapes and parameters."""
     for row in mlp.summary():
         print(f"  {row['name']!s:<20} {tuple(row['output'])!s:<14} {row['parameters']:>10,}")
     print(f"  {'parameters':<35} {mlp.n_parameters():>10,}")

@@ -1,4 +1,4 @@
-"""`weights.pt`: what training found, as tensors only, with the facts that later stages need."""
+"""`weights.pt`: the trained classifier as tensors only, with the facts that later stages need."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,16 +17,16 @@ from pipeline.extract import Features
 from pipeline.run import Run, replacing, require
 from pipeline.task import Task, UserError
 
-_FACTS = "facts"  # the tensor that holds the facts: UTF-8 JSON as uint8
+_FACTS = "facts"  # name of the tensor that holds the facts: UTF-8 JSON as uint8
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """How the weights came about; with the tensors it is enough to build the classifier."""
+    """How the weights were trained; with the tensors, enough to build the classifier."""
 
     labels: tuple[str, ...]
     kind: Kind
-    features: dict[str, Any]  # the task's sections
+    features: dict[str, Any]  # this and the next two: sections of the task
     model: dict[str, Any]
     train: dict[str, Any]
     data_digest: str
@@ -35,11 +35,11 @@ class Facts:
     seconds: float
     device: str
     with_validation: bool = False  # whether the validation samples were trained on too
-    known: float | None = None  # least familiarity that counts as known; None where the classifier has no familiarity
+    known: float | None = None  # least familiarity that counts as known; None: the classifier has no familiarity
 
 
 def begin(task: Task, features: Features, device: str) -> Facts:
-    """The facts of a training that is about to start."""
+    """The facts before training."""
     return Facts(
         labels=features.labels,
         kind=features.kind,
@@ -52,7 +52,7 @@ def begin(task: Task, features: Features, device: str) -> Facts:
 
 
 def network(facts: Facts) -> Classifier:
-    """The classifier that the facts describe, its weights as initialised from the seed."""
+    """The classifier that the facts describe, with its initial weights, from the seed."""
     front = frontend.build(facts.features)
     mlp = MLP(
         front.n_features,
@@ -69,7 +69,8 @@ def network(facts: Facts) -> Classifier:
 
 
 def save(path: Path, classifier: Classifier, facts: Facts) -> None:
-    # Copies: a view would be saved with the whole buffer that it is part of.
+    """Write the weights file."""
+    # Copies: `torch.save` writes the whole buffer that a view is part of.
     tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
     text = json.dumps(asdict(facts), ensure_ascii=False).encode()
     tensors[_FACTS] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
@@ -78,12 +79,12 @@ def save(path: Path, classifier: Classifier, facts: Facts) -> None:
 
 
 def file_digest(run: Run) -> str:
-    """SHA-256 of the run's weights file: ties a report to the weights that it judged."""
+    """SHA-256 of the run's weights file, by which a report names the weights that it is of."""
     return run.digest(run.weights, "train")
 
 
 def of(run: Run) -> tuple[Classifier, Facts]:
-    """The trained classifier of a run, on the CPU, and its facts; not to be changed. See `load`."""
+    """The trained classifier of a run, on the CPU, and its facts, loaded once and not to be changed; see `load`."""
     return run.load(run.weights, "train", load)
 
 
@@ -92,7 +93,7 @@ def load(path: Path) -> tuple[Classifier, Facts]:
 
     Raises
     ------
-    UserError : no such file, or not one of ours
+    UserError : no such file, or not a weights file
     """
     try:
         tensors = torch.load(require(path, "train"), weights_only=True, map_location="cpu")
@@ -102,6 +103,6 @@ def load(path: Path) -> tuple[Classifier, Facts]:
         classifier.load_state_dict(tensors)
     except UserError:
         raise
-    except Exception as error:  # torch's loader raises many kinds, and all mean the same to the user
+    except Exception as error:  # torch's loader raises many types, all of which mean the same to the user
         raise UserError(f"{path}: not a weights file ({type(error).__name__}); run `percept train` again") from None
     return classifier.eval(), facts

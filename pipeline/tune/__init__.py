@@ -1,7 +1,7 @@
-"""A search over hyperparameters by cross-validation."""
+"""Search over hyperparameters by cross-validation."""
 
-from pipeline.report.style import shown
 from pipeline.tune.folds import assign_fold, make_folds
-from pipeline.tune.stage import best, evaluate, train_best, tune
+from pipeline.tune.objective import evaluate
+from pipeline.tune.stage import best, train_best, tune
 
-__all__ = ["assign_fold", "best", "evaluate", "make_folds", "shown", "train_best", "tune"]
+__all__ = ["assign_fold", "best", "evaluate", "make_folds", "train_best", "tune"]

@@ -1,4 +1,4 @@
-"""The folds of the cross-validation: a pure function of content and seed, like the splits."""
+"""Folds of the cross-validation: a sample's fold, like its split, is a pure function of its content and the seed."""
 
 from hashlib import sha256
 from typing import Any
@@ -11,12 +11,12 @@ from models.classifier import Standardize
 from models.frontend import build
 from pipeline.extract import Features
 from pipeline.task import Task, UserError
-from pipeline.train import Batch
+from pipeline.train import Dataset, standardised
 from pipeline.tune.stacks import Fold
 
 
 def make_folds(task: Task, features: Features, device: torch.device) -> list[Fold]:
-    """The train and validation samples in `task.tune.folds` folds; none of the test split.
+    """The train and validation samples in `task.tune.folds` folds, without any of the test split.
 
     Raises
     ------
@@ -26,18 +26,18 @@ def make_folds(task: Task, features: Features, device: torch.device) -> list[Fol
     front = build(features.task["features"])
     folds = []
     for k in range(task.tune.folds):
-        inside, outside = rows[fold == k], rows[fold != k]
-        splits = features.with_copies(outside), (features.x[inside], features.y[inside])
-        standardize = Standardize(front.n_features).fit(torch.from_numpy(splits[0][0]), front)
-        training, held_out = (_batch(x, y, standardize, device) for x, y in splits)
+        training = _dataset(*features.with_copies(rows[fold != k]))
+        inside = rows[fold == k]
+        held_out = _dataset(features.x[inside], features.y[inside])
+        assert isinstance(training.x, torch.Tensor)
+        standardize = Standardize(front.n_features).fit(training.x, front)
+        training, held_out = (standardised(data, standardize, device) for data in (training, held_out))
         folds.append(Fold(training, held_out, standardize))
     return folds
 
 
 def assign_folds(task: Task, features: Features) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that are not of the test split, int64 (N,), and the fold of each.
-
-    A sample's fold is a pure function of its content's digest and the seed of the data, like its split.
+    """Rows of the features that are not of the test split, int64 (N,), and the fold of each.
 
     Raises
     ------
@@ -51,10 +51,16 @@ def assign_folds(task: Task, features: Features) -> tuple[NDArray[np.int64], NDA
     return rows, fold
 
 
-def assign_fold(content: str, folds: int, seed: int) -> int:
-    """Fold of a sample, counted from 0; independent of its split."""
-    return int.from_bytes(sha256(f"fold:{seed}:{content}".encode()).digest()[:8], "big") % folds
+def assign_fold(digest: str, folds: int, seed: int) -> int:
+    """Fold of a sample, counted from 0, from the digest of its content; independent of its split.
+
+    Example
+    -------
+    >>> [assign_fold("e3b0c442", 5, seed) for seed in (0, 1, 2)]
+    [0, 0, 0]
+    """
+    return int.from_bytes(sha256(f"fold:{seed}:{digest}".encode()).digest()[:8], "big") % folds
 
 
-def _batch(x: NDArray[np.float32], y: NDArray[Any], standardize: Standardize, device: torch.device) -> Batch:
-    return Batch(standardize.apply_(torch.from_numpy(x)).to(device), torch.from_numpy(y).to(device))
+def _dataset(x: NDArray[np.float32], y: NDArray[Any]) -> Dataset:
+    return Dataset(torch.from_numpy(x), torch.from_numpy(y))

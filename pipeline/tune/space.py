@@ -1,4 +1,4 @@
-"""The space of a search: which hyperparameters, which values, and whether a task may have them."""
+"""The search space: which hyperparameters, which values, and whether a task may have them."""
 
 import difflib
 import json
@@ -10,26 +10,39 @@ from typing import Any
 from pipeline.task import Model, Range, Task, Train, UserError, parse
 
 SECTIONS: dict[str, type[Model] | type[Train]] = {"model": Model, "train": Train}
+FIXED = ("train.device", "train.framework", "train.gradients")  # where and how to compute: they change no result
 
 
 def n_trials(task: Task) -> int:
-    """How many trials the search has: every combination of a grid, else as many as the task says."""
+    """Number of trials: every combination of a grid, else as many as the task says."""
     return len(combinations(task)) if task.tune.sampler == "grid" else task.tune.trials
 
 
 def combinations(task: Task) -> list[dict[str, str]]:
-    """Every combination of the lists of the space, each once, its values as Optuna holds them: JSON."""
-    lists = [_choices(values) for values in task.tune.space.values() if isinstance(values, list)]
+    """Every combination of the lists in the space, each once; values as JSON, as Optuna holds them."""
+    lists = [categories(values) for values in task.tune.space.values() if isinstance(values, list)]
     return [dict(zip(task.tune.space, values, strict=True)) for values in product(*lists)]
 
 
-def _choices(values: list[Any]) -> list[str]:
-    """A list's values as JSON, since Optuna's categories are plain: [128, 64] is none."""
+def categories(values: list[Any]) -> list[str]:
+    """The distinct values of a list as JSON: a category of Optuna cannot be a list, such as [128, 64].
+
+    Example
+    -------
+    >>> categories([[64], [128, 64], [64]])
+    ['[64]', '[128, 64]']
+    """
     return list(dict.fromkeys(json.dumps(value) for value in values))
 
 
 def number_type(key: str) -> Callable[[float], float | int] | None:
-    """The type of a numeric hyperparameter; `model.hidden` counts as one, the units of a single hidden layer."""
+    """Type of a numeric hyperparameter, None for others; `model.hidden` is one: the units of a single hidden layer.
+
+    Example
+    -------
+    >>> number_type("train.epochs"), number_type("train.l2"), number_type("train.schedule")
+    (<class 'int'>, <class 'float'>, None)
+    """
     section, _, name = key.partition(".")
     if key == "model.hidden":
         return int
@@ -38,15 +51,12 @@ def number_type(key: str) -> Callable[[float], float | int] | None:
 
 
 def decode(key: str, value: Any) -> Any:
-    """A number of a range → the value of the task."""
+    """A number from a range → the value of the task's key."""
     return [value] if key == "model.hidden" else value
 
 
-FIXED = ("train.device", "train.framework", "train.engine")  # say where and with what, and change no result
-
-
 def check_space(task: Task) -> None:
-    """Hold every hyperparameter and each of its values against what a task may say.
+    """Check every hyperparameter and each of its values against what a task may say.
 
     Raises
     ------
@@ -92,13 +102,19 @@ def _range_problems(key: str, range_: Range, task: Task) -> list[str]:
 
 def _value_problems(task: Task, key: str, value: Any) -> list[str]:
     try:
-        with_parameters(task, {key: value})
+        with_hyperparameters(task, {key: value})
     except UserError as error:
         return str(error).splitlines()
     return []
 
 
-def with_parameters(task: Task, parameters: dict[str, Any]) -> Task:
+def with_hyperparameters(task: Task, parameters: dict[str, Any]) -> Task:
+    """The task with other values of some keys, such as {"train.l2": 1e-3}.
+
+    Raises
+    ------
+    UserError : one line for every value that a task may not have
+    """
     table = task.resolved()
     for key, value in parameters.items():
         section, _, name = key.partition(".")

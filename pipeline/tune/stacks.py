@@ -1,17 +1,16 @@
-"""Many trainings of networks of one shape at once: trials of a search on every fold of its cross-validation.
+"""Training many networks of one shape at once: the trials of a search, on every fold of its cross-validation.
 
-On a CPU a stack of networks is as large as its cache can hold, and each core trains stacks of its own; on a GPU one
-stack holds them all.
+Networks that are trained together form a stack. On a CPU a stack is as large as a core's cache can hold, and each core
+trains stacks of its own; on a GPU one stack holds all networks.
 """
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from threading import Event
 
 import torch
-from torch import Tensor
 
 from models.card import Kind
 from models.classifier import Standardize
@@ -20,17 +19,16 @@ from models.steps.closed_form import MOMENTS
 from pipeline import threads
 from pipeline.task import Train, UserError
 from pipeline.train import (
-    SCHEDULES,
     TRAINERS,
-    Batch,
+    Autograd,
     ClosedForm,
+    Dataset,
     Feed,
     State,
-    disturb,
     evaluate,
     measure,
-    note,
-    out_of_patience,
+    run_epochs,
+    transform_of,
 )
 
 STACK = 4 << 20  # bytes of parameters, gradients and moments in a stack on a CPU: what a core's caches hold
@@ -38,39 +36,35 @@ STACK = 4 << 20  # bytes of parameters, gradients and moments in a stack on a CP
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One part held out, the others trained on; both standardised with the statistics of the training part."""
+    """One fold held out, the others to train on; both standardised with the statistics of the training samples."""
 
-    training: Batch
-    held_out: Batch
+    training: Dataset
+    held_out: Dataset
     standardize: Standardize
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One network to be trained; `train` leaves its trained weights in `mlp`."""
+    """One network to be trained on one fold; `train` leaves its trained weights in `mlp`."""
 
     mlp: MLP
     options: Train
     fold: Fold
 
 
-def shape(training: Training) -> tuple[object, ...]:
-    """What networks must have in common to be trained together."""
-    o = training.options
-    sizes = [tuple(w.shape) for w in training.mlp.weights()]
-    changed = o.augment or o.noise or o.mix
-    seen = (o.seed, o.augment, o.noise, o.mix, id(training.fold)) if changed else None
-    alone = id(training) if o.engine != "closed-form" else None
-    return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, seen, alone
-
-
 def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
-    """Train each as if it were alone; where its training stands at the end, or why it failed."""
-    device = trainings[0].fold.training.x.device
+    """Train each network as if it were alone.
+
+    Returns
+    -------
+    The state of each at the end, or why its training failed
+    """
+    device = trainings[0].fold.training.y.device
     stacks: dict[tuple[object, ...], list[int]] = {}
     for i, training in enumerate(trainings):
-        together = id(training.fold) if device.type == "cpu" else None  # who shares batches shares the first product
-        stacks.setdefault((*shape(training), together), []).append(i)
+        # On a CPU, networks with the same batches share the product of their first layers.
+        fold = id(training.fold) if device.type == "cpu" else None
+        stacks.setdefault((*_shape(training), fold), []).append(i)
     parts = [part for stack in stacks.values() for part in _parts(stack, trainings[stack[0]], device)]
     results: dict[int, State | UserError] = {}
     stop = Event()
@@ -82,10 +76,20 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
     with threads.pool(workers) as pool:
         try:
             list(pool.map(work, parts))
-        except BaseException:  # Ctrl-C, which the workers do not see
+        except BaseException:  # Ctrl-C reaches this thread only
             stop.set()
             raise
     return [results[i] for i in range(len(trainings))]
+
+
+def _shape(training: Training) -> tuple[object, ...]:
+    """What networks must have in common to be trained together."""
+    o = training.options
+    sizes = [tuple(w.shape) for w in training.mlp.weights()]
+    changed = o.augment or o.noise or o.mix
+    batches = (o.seed, o.augment, o.noise, o.mix, id(training.fold)) if changed else None
+    alone = id(training) if o.gradients != "closed-form" else None
+    return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, batches, alone
 
 
 def _parts(stack: list[int], example: Training, device: torch.device) -> list[list[int]]:
@@ -99,48 +103,38 @@ def _parts(stack: list[int], example: Training, device: torch.device) -> list[li
 
 
 def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list[State | UserError]:
-    options = [t.options for t in trainings]
-    networks = [t.mlp for t in trainings]
-    first = trainings[0]
-    change = disturb(first.options, first.fold.standardize, first.fold.training.x.device)
-    batches, mix = first.options.batch_size, first.options.mix
-    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], batches, change, mix)
-    engine = TRAINERS[first.options.engine](networks, feed, kind, options)
-    started = time.perf_counter()
-    states = [State() for _ in trainings]
-    failed: dict[int, UserError] = {}
-    running = list(range(len(trainings)))
-    for epoch in range(first.options.epochs):
-        measured = torch.stack(engine.epoch(epoch, SCHEDULES[first.options.schedule](epoch, first.options.epochs)))
-        validated = held_out(engine, trainings, kind)
-        seconds = time.perf_counter() - started
-        columns = zip(measured.T.tolist(), validated.T.tolist(), strict=True)
-        for m, (of_training, of_validation) in enumerate(columns):
-            if m not in running:
-                continue
-            try:
-                note(states[m], tuple(of_training), tuple(of_validation), networks[m], options[m], seconds)
-            except UserError as error:
-                failed[m] = error
-        running = [m for m in running if m not in failed and not out_of_patience(states[m], options[m])]
-        if not running or stop.is_set():
-            break
-    for mlp, state in zip(networks, states, strict=True):
-        if state.best:
-            mlp.load_state_dict(state.best)
-    return [failed.get(m, state) for m, state in enumerate(states)]
+    networks, options = [t.mlp for t in trainings], [t.options for t in trainings]
+    first, fold = options[0], trainings[0].fold
+    transform = transform_of(first, fold.standardize, fold.training.y.device)
+    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], first.batch_size, transform, first.mix)
+    trainer = TRAINERS[first.gradients](networks, feed, kind, options)
+    held_out = _evaluation(trainer, trainings, kind)
+
+    def evaluate_unless_stopped() -> list[tuple[float, float]]:
+        if stop.is_set():
+            raise CancelledError
+        return held_out()
+
+    return run_epochs(trainer, networks, options, evaluate_unless_stopped, [State() for _ in trainings])
 
 
-@torch.inference_mode()
-def held_out(engine: object, trainings: Sequence[Training], kind: Kind) -> Tensor:
-    """Mean loss and accuracy of each network on what its fold holds out, float64 (2, M)."""
-    if len(trainings) == 1 or not isinstance(engine, ClosedForm):
-        values = [evaluate(t.mlp, t.fold.held_out, kind) for t in trainings]
-        return torch.tensor(values, dtype=torch.float64).T
-    result = torch.empty(2, len(trainings), dtype=torch.float64, device=engine.feed.device)
-    for fold in {id(t.fold): t.fold for t in trainings}.values():
-        members = [m for m, t in enumerate(trainings) if t.fold is fold]
-        z = engine.step.logits(fold.held_out.x, members)
-        whole = Feed([fold.held_out], [0], len(fold.held_out.y))
-        result[:, members] = torch.stack(measure(z.mT.unsqueeze(0), fold.held_out.y.unsqueeze(0), whole, kind))
-    return result
+def _evaluation(
+    trainer: ClosedForm | Autograd, trainings: Sequence[Training], kind: Kind
+) -> Callable[[], list[tuple[float, float]]]:
+    """What gives the mean loss and accuracy of each network on the fold that it holds out."""
+    if len(trainings) == 1 or not isinstance(trainer, ClosedForm):
+        return lambda: [evaluate(t.mlp, t.fold.held_out, kind) for t in trainings]
+    folds = {id(t.fold): t.fold for t in trainings}.values()
+    members = [[m for m, t in enumerate(trainings) if t.fold is fold] for fold in folds]
+    wholes = [Feed([fold.held_out], [0], len(fold.held_out.y)) for fold in folds]  # all of a fold in one batch
+    result = torch.empty(2, len(trainings), dtype=torch.float64, device=trainer.feed.device)
+
+    @torch.inference_mode()
+    def together() -> list[tuple[float, float]]:
+        for fold, of_fold, whole in zip(folds, members, wholes, strict=True):
+            assert isinstance(fold.held_out.x, torch.Tensor)
+            z = trainer.step.logits(fold.held_out.x, of_fold)
+            result[:, of_fold] = torch.stack(measure(z.mT.unsqueeze(0), fold.held_out.y.unsqueeze(0), whole, kind))
+        return [(loss, accuracy) for loss, accuracy in result.T.tolist()]
+
+    return together

@@ -1,8 +1,8 @@
-"""The study behind a search: Optuna's storage, through which processes share a search and take it up again.
+"""The Optuna study behind a search, in whose storage processes share the search, and from which they continue it.
 
-The number of a trial decides its hyperparameters (with `tpe`, together with the results before it), and trials are
-numbered by the storage. So processes that search together need no other agreement, and a search that was killed
-goes on as if it had not been.
+A trial's number decides its hyperparameters (with `tpe`, together with the results before it), and the storage numbers
+the trials. So processes that search together need no other coordination, and a search that was killed continues as if
+nothing had happened.
 """
 
 import json
@@ -29,16 +29,16 @@ from tqdm import tqdm
 
 from pipeline.report.style import shown
 from pipeline.task import Range, Task, UserError, digest
-from pipeline.tune.space import _choices, combinations, decode, n_trials, number_type
+from pipeline.tune.objective import MAX_RETRY, Hyperparameters, Objective, Outcome, describe
+from pipeline.tune.space import categories, combinations, decode, n_trials, number_type
 
-HEARTBEAT, GRACE = 2, 15  # seconds between two signs of life, and of silence after which a process counts as dead
-TOGETHER = 16  # trials that a process does at a time, and begins again if it dies
-MAX_RETRY = 5  # of a trial whose process died; it may be the trial that kills it
-SURPLUS = "surplus"  # mark of a trial begun when another process had begun the last one at the same moment
+HEARTBEAT, GRACE = 2, 15  # seconds between heartbeats, and without any after which a process counts as dead
+BATCH_SIZE = 16  # trials that a process trains at a time, at most, and repeats if it dies
+SURPLUS = "surplus"  # attribute of a trial that two processes began at once when one was left
 
 
 def open_study(task: Task, name: str, storage: str) -> optuna.Study:
-    """The study of that name in a storage, made if it is not there.
+    """The study of that name in a storage, created if it is not there.
 
     Raises
     ------
@@ -46,8 +46,8 @@ def open_study(task: Task, name: str, storage: str) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
-    warnings.filterwarnings("ignore", "Heartbeat of storage")  # ours beats for every trial that it asks for
-    # Other processes write too: waiting for the database's lock is no error, nor is finding tables just made.
+    warnings.filterwarnings("ignore", "Heartbeat of storage")  # `_begin_batch` starts one for every trial
+    # Other processes write too: a locked database is no error, nor are tables that another one has just created.
     engine = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
     for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 0):
         try:
@@ -68,7 +68,7 @@ def open_study(task: Task, name: str, storage: str) -> optuna.Study:
 
 
 class Sampler(BaseSampler):
-    """The choice of every hyperparameter, from the trial's number and, with `tpe`, the results so far."""
+    """Chooses every hyperparameter from the trial's number and, with `tpe`, the results so far."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -90,105 +90,104 @@ class Sampler(BaseSampler):
         sampler = (
             RandomSampler(seed)
             if self.task.tune.sampler == "random"
-            else TPESampler(seed=seed, constant_liar=True)  # keeps away from what other processes try at the moment
+            else TPESampler(seed=seed, constant_liar=True)  # avoids what other processes are trying
         )
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-Outcome = tuple[dict[str, Any], str] | UserError  # a result with a score, and its words; or why there is none
-Judge = Callable[[Sequence[dict[str, Any]]], Future[list[Outcome]]]  # hyperparameters of trials → what became of each
-
-
 @dataclass(frozen=True)
-class Group:
-    """Trials begun together, whose networks are trained together; alive: their heartbeats."""
+class Batch:
+    """Trials whose networks are trained together, and their heartbeats."""
 
-    trials: list[tuple[Trial, dict[str, Any]]]
-    alive: ExitStack
+    trials: list[tuple[Trial, Hyperparameters]]
+    heartbeats: ExitStack
 
 
-def work(task: Task, study: optuna.Study, judge: Judge, at_once: int, noted: Callable[[], Any]) -> None:
-    """Do trials until all are done, whoever does them; several at a time, whose networks are trained together.
+def optimize(
+    task: Task, study: optuna.Study, objective: Objective, at_once: int, after_batch: Callable[[], Any]
+) -> None:
+    """Do trials until all of the search are done, by this process or others.
 
     Parameters
     ----------
-    judge : what trains a group of trials; it may return before they are done
-    at_once : groups that it may train at a time
-    noted : called when the storage has the results of a group
+    objective : trains a batch of trials; it may return before they are done
+    at_once : batches that it may train at a time
+    after_batch : called when the storage has the results of a batch
     """
-    wanted = n_trials(task)
+    total = n_trials(task)
     # What `tpe` tries next depends on the results so far.
-    most = 1 if task.tune.sampler == "tpe" else max(1, min(TOGETHER, math.ceil(wanted / at_once)))
-    running: dict[Future[list[Outcome]], Group] = {}
+    size = 1 if task.tune.sampler == "tpe" else max(1, min(BATCH_SIZE, math.ceil(total / at_once)))
+    running: dict[Future[list[Outcome]], Batch] = {}
     waiting = False
-    with tqdm(total=wanted, desc="tune", unit="trial", disable=None) as bar:
+    with tqdm(total=total, desc="tune", unit="trial", disable=None) as bar:
         try:
             while True:
                 fail_stale_trials(study)
                 _fail_stillborn(study)
-                while len(running) < at_once and (group := _begin_group(task, study, most)):
-                    running[_judged(study, judge, group)] = group
+                while len(running) < at_once and (batch := _begin_batch(task, study, size)):
+                    running[_evaluated(study, objective, batch)] = batch
                 trials = study.get_trials(deepcopy=False)
-                begun = slots(trials)[:wanted]
+                begun = slots(trials)[:total]
                 bar.n = sum(slot[-1].state.is_finished() for slot in begun)
                 bar.refresh()
                 if running:
                     for future in wait(running, timeout=HEARTBEAT, return_when=FIRST_COMPLETED).done:
-                        _end_group(study, running[future], future.result(), bar, wanted)
+                        _end_batch(study, running[future], future.result(), bar)
                         del running[future]
-                        noted()
+                        after_batch()
                 elif any(t.state == TrialState.RUNNING for slot in begun for t in slot):
                     if not waiting:
                         bar.write("  waiting for the trials of other processes", file=sys.stdout)
                     waiting = True
                     time.sleep(0.5)
-                elif len(begun) == wanted and not any(t.state == TrialState.WAITING for t in trials):
+                elif len(begun) == total and not any(t.state == TrialState.WAITING for t in trials):
                     return
-        except BaseException:  # Ctrl-C: the trials are to be done when the search goes on
-            for group in running.values():
-                _give_up(study, group)
+        except BaseException:  # Ctrl-C: a search that continues has to repeat these trials
+            for batch in running.values():
+                _give_up(study, batch)
             raise
 
 
-def _begin_group(task: Task, study: optuna.Study, most: int) -> Group | None:
-    """Begin up to `most` trials, if there are any to be done."""
-    group = Group([], ExitStack())
+def _begin_batch(task: Task, study: optuna.Study, size: int) -> Batch | None:
+    """Begin up to `size` trials; None if none is left."""
+    batch = Batch([], ExitStack())
     try:
-        while len(group.trials) < most and (trial := _begin(task, study)):
-            group.alive.enter_context(get_heartbeat_thread(trial._trial_id, study._storage))  # type: ignore[arg-type]
+        while len(batch.trials) < size and (trial := _begin(task, study)):
+            batch.heartbeats.enter_context(get_heartbeat_thread(trial._trial_id, study._storage))  # type: ignore[arg-type]
             parameters = {key: _suggest(trial, key, choices) for key, choices in task.tune.space.items()}
             trial.set_user_attr("parameters", parameters)
-            group.trials.append((trial, parameters))
+            batch.trials.append((trial, parameters))
     except BaseException:
-        _give_up(study, group)
+        _give_up(study, batch)
         raise
-    return group if group.trials else None
+    return batch if batch.trials else None
 
 
-def _judged(study: optuna.Study, judge: Judge, group: Group) -> Future[list[Outcome]]:
+def _evaluated(study: optuna.Study, objective: Objective, batch: Batch) -> Future[list[Outcome]]:
     try:
-        return judge([parameters for _, parameters in group.trials])
+        return objective([parameters for _, parameters in batch.trials])
     except BaseException:
-        _give_up(study, group)
+        _give_up(study, batch)
         raise
 
 
-def _end_group(study: optuna.Study, group: Group, outcomes: Sequence[Outcome], bar: tqdm, wanted: int) -> None:
-    with group.alive:
-        for (trial, parameters), outcome in zip(group.trials, outcomes, strict=True):
-            with suppress(UpdateFinishedTrialError):  # so long asleep that others took it for dead and did it again
-                _end(study, trial, parameters, outcome, bar, wanted)
+def _end_batch(study: optuna.Study, batch: Batch, outcomes: Sequence[Outcome], bar: tqdm) -> None:
+    with batch.heartbeats:
+        for (trial, parameters), outcome in zip(batch.trials, outcomes, strict=True):
+            with suppress(UpdateFinishedTrialError):  # this process slept so long that another one repeated the trial
+                _end(study, trial, parameters, outcome, bar)
 
 
-def _give_up(study: optuna.Study, group: Group) -> None:
-    with group.alive:
-        for trial, _ in group.trials:
+def _give_up(study: optuna.Study, batch: Batch) -> None:
+    """Mark the trials as failed, and to be repeated."""
+    with batch.heartbeats:
+        for trial, _ in batch.trials:
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-            _again(study, trial.number)
+            _repeat(study, trial.number)
 
 
 def _begin(task: Task, study: optuna.Study) -> Trial | None:
-    """The next trial, if there is one to be done."""
+    """The next trial; None if none is left."""
     trials = study.get_trials(deepcopy=False)
     if len(slots(trials)) >= n_trials(task) and not any(t.state == TrialState.WAITING for t in trials):
         return None
@@ -200,31 +199,28 @@ def _begin(task: Task, study: optuna.Study) -> Trial | None:
     return None
 
 
-def _end(
-    study: optuna.Study, trial: Trial, parameters: dict[str, Any], outcome: Outcome, bar: tqdm, wanted: int
-) -> None:
+def _end(study: optuna.Study, trial: Trial, parameters: Hyperparameters, outcome: Outcome, bar: tqdm) -> None:
     if isinstance(outcome, UserError):
         trial.set_user_attr("reason", str(outcome))
         bar.write(f"  trial {trial.number + 1}: {words(parameters)}: {outcome}", file=sys.stdout)
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         return
-    result, verdict = outcome
-    trial.set_user_attr("result", result)
-    study.tell(trial, result["score"], skip_if_finished=True)
+    trial.set_user_attr("result", outcome)
+    study.tell(trial, outcome["score"], skip_if_finished=True)
     if bar.disable:
-        print(f"  trial {trial.number + 1}/{wanted}: {words(parameters)}: {verdict}", flush=True)
+        print(f"  trial {trial.number + 1}/{bar.total}: {words(parameters)}: {describe(outcome)}", flush=True)
 
 
 def _fail_stillborn(study: optuna.Study) -> None:
-    """Take again what a process began and died before its first heartbeat, which Optuna would wait for forever."""
+    """Repeat trials whose process died before their first heartbeat: Optuna would wait for them forever."""
     for trial in study.get_trials(deepcopy=False):
         silent = trial.state == TrialState.RUNNING and "parameters" not in trial.user_attrs
         if silent and trial.datetime_start and datetime.now() - trial.datetime_start > timedelta(seconds=GRACE):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            _again(study, trial.number)
+            _repeat(study, trial.number)
 
 
-def _again(study: optuna.Study, number: int) -> None:
+def _repeat(study: optuna.Study, number: int) -> None:
     trial = study.get_trials()[number]
     if trial.state == TrialState.FAIL:
         RetryHeartbeatStaleTrialCallback(MAX_RETRY)(study, trial)
@@ -232,7 +228,7 @@ def _again(study: optuna.Study, number: int) -> None:
 
 def _suggest(trial: Trial, key: str, choices: list[Any] | Range) -> Any:
     if isinstance(choices, list):
-        return json.loads(trial.suggest_categorical(key, _choices(choices)))
+        return json.loads(trial.suggest_categorical(key, categories(choices)))
     if number_type(key) is int:
         low, high = math.ceil(choices.low), math.floor(choices.high)
         return decode(key, trial.suggest_int(key, low, high, log=choices.log))
@@ -240,19 +236,19 @@ def _suggest(trial: Trial, key: str, choices: list[Any] | Range) -> Any:
 
 
 def _root(trial: FrozenTrial) -> int:
-    """Number of the trial, or of the one that it does again because its process died."""
+    """Number of the trial, or of the trial that it repeats because its process died."""
     number: int = trial.system_attrs.get("failed_trial", trial.number)
     return number
 
 
 def _slot(study: optuna.Study, trial: FrozenTrial) -> int:
-    """Rank of a trial among those that do no other again, counted from 0."""
+    """Rank of a trial among those that repeat no other, counted from 0."""
     trials = study.get_trials(deepcopy=False)
     return sum(_root(t) == t.number < _root(trial) and SURPLUS not in t.user_attrs for t in trials)
 
 
 def slots(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
-    """Trials of every slot, in the order of their numbers."""
+    """The trials grouped by what they try, in the order of their numbers: each first one and its repetitions."""
     found: dict[int, list[FrozenTrial]] = {}
     for trial in sorted(trials, key=lambda t: t.number):
         if SURPLUS not in trial.user_attrs:
@@ -260,5 +256,12 @@ def slots(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
     return [found[root] for root in sorted(found)]
 
 
-def words(parameters: dict[str, Any]) -> str:
+def words(parameters: Hyperparameters) -> str:
+    """Hyperparameters as words.
+
+    Example
+    -------
+    >>> words({"train.l2": 0.001, "model.hidden": [128, 64]})
+    'train.l2 = 0.001, model.hidden = 128-64'
+    """
     return ", ".join(f"{key} = {shown(value)}" for key, value in parameters.items())

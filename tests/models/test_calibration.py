@@ -10,8 +10,8 @@ import torch
 from models.calibration import fit_temperature
 from pipeline import extract, task, train, validate
 from pipeline.run import Run
-from pipeline.train import weights
-from pipeline.train.data import Batch
+from pipeline.train import confidence, weights
+from pipeline.train.data import Dataset
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
@@ -38,8 +38,8 @@ def test_without_enough_validation_samples_nothing_is_fitted(capsys: pytest.Capt
         weights.Facts(("a", "b", "c"), "multiclass", {"kind": "vector", "size": 2},
                       task.Model().model_dump(), task.Train().model_dump(), "", 0, 0, 0.0, "cpu")
     )  # fmt: skip
-    few = Batch(torch.randn(9, 2), torch.arange(9) % 3)
-    assert train.calibrate(classifier, few, few, 0) is None
+    few = Dataset(torch.randn(9, 2), torch.arange(9) % 3)
+    assert confidence.calibrate(classifier, few, few, 0) is None
     assert capsys.readouterr().out == "  not calibrated: 9 validation samples, at least 10 are needed\n"
     assert classifier.temperature.item() == 1
     assert classifier.familiarity is None
@@ -59,7 +59,7 @@ def test_the_test_split_is_better_calibrated(tmp_path: Path) -> None:
     features = extract.Features.load(tmp_path / "features.npz")
     rows = np.flatnonzero(features.rows("validation"))
     x, y = torch.from_numpy(features.x[rows]), torch.from_numpy(features.y[rows])
-    loss, _ = train.evaluate(classifier.mlp, Batch(classifier.standardize(x), y), facts.kind)
+    loss, _ = train.evaluate(classifier.mlp, Dataset(classifier.standardize(x), y), facts.kind)
     assert loss == pytest.approx(history["validation_loss"][-1], rel=1e-5)  # the network's own, before the temperature
 
 

@@ -165,7 +165,7 @@ def test_media_that_kill_every_process_are_one_line(cluster: Cluster, tmp_path: 
 def test_a_search_with_command_and_node_killed_equals_the_local_one(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "TOGETHER", 2)  # as three CPUs share six trials
+    monkeypatch.setattr(study, "BATCH_SIZE", 2)  # as three CPUs share six trials
     chosen = task.load("regions", overrides=SEARCH)
     run = tmp_path / "runs" / "regions"
     extract.extract(chosen, Run(run))
@@ -256,7 +256,8 @@ def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(clus
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("train.framework=keras", "train.framework = 'keras'"), ("train.engine=autograd", "train.engine = 'autograd'"),
+        ("train.framework=keras", "train.framework = 'keras'"),
+        ("train.gradients=autograd", "train.gradients = 'autograd'"),
         ("train.device=cuda", "no node of the Ray cluster has a GPU"),
     ],
 )  # fmt: skip

@@ -34,6 +34,7 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
+        ("train.engine=autograd", "train.engine is now train.gradients; its values are the same"),
         ("train.epocs=5", "unknown key 'train.epocs'; did you mean 'epochs'?"),
         ("train.epochs=0", "train.epochs: .* greater than or equal to 1, not 0"),
         ("train.learning_rate=fast", "train.learning_rate: .*, not 'fast'"),

@@ -9,7 +9,7 @@ import torch
 from models.mlp import MLP
 from models.steps import gpu
 from pipeline.task import Train
-from pipeline.train.data import Batch
+from pipeline.train.data import Dataset
 from pipeline.train.trainers import Autograd, ClosedForm
 from tests.models.steps.test_closed_form import OPTIMIZERS, PENALTIES, network, problem, trained
 
@@ -22,7 +22,9 @@ class ByKernels(ClosedForm):
         assert isinstance(self.step, gpu.KernelStep)
 
 
-def same_as_autograd(networks: list[MLP], data: list[Batch], kind: Any, options: list[Train], epochs: int = 2) -> None:
+def same_as_autograd(
+    networks: list[MLP], data: list[Dataset], kind: Any, options: list[Train], epochs: int = 2
+) -> None:
     """The networks are trained in one stack by the kernels, and each alone by autograd."""
     alone = copy.deepcopy(networks)
     found = trained(ByKernels, networks, data, kind, options, epochs)

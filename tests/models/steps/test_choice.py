@@ -14,12 +14,12 @@ import torch
 from models.mlp import MLP
 from pipeline.task import Train
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch
+from pipeline.train.data import Dataset
 from pipeline.train.trainers import ClosedForm
 
 draw = torch.Generator().manual_seed(0)
 x = torch.randn(400, 300, generator=draw) * (torch.rand(400, 300, generator=draw) < 0.2)
-data = Batch(x, (x[:, :100].sum(1) > 0).long())
+data = Dataset(x, (x[:, :100].sum(1) > 0).long())
 options = Train(epochs=2_500, batch_size=50, learning_rate=0.01)  # so many that compiling pays; four are taken
 trainer = ClosedForm([MLP(300, [60], 2, "relu")], Feed([data], [0], 50), "multiclass", [options])
 print(type(trainer.step).__name__)

@@ -17,7 +17,7 @@ from models.steps.reference import Penalties
 from pipeline.lessons.gradcheck import as_reference
 from pipeline.task import Train
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch
+from pipeline.train.data import Dataset
 from pipeline.train.trainers import Autograd, ClosedForm
 
 KINDS = ("multiclass", "binary", "regression")
@@ -29,20 +29,20 @@ PENALTIES = [
 ]  # fmt: skip
 
 
-def problem(kind: str, n: int = 70, n_inputs: int = 6, n_outputs: int = 3, seed: int = 0) -> Batch:
+def problem(kind: str, n: int = 70, n_inputs: int = 6, n_outputs: int = 3, seed: int = 0) -> Dataset:
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(n, n_inputs, generator=draw)
     if kind == "regression":
-        return Batch(x, torch.randn(n, n_outputs, generator=draw))
-    return Batch(x, torch.randint(2 if kind == "binary" else n_outputs, (n,), generator=draw))
+        return Dataset(x, torch.randn(n, n_outputs, generator=draw))
+    return Dataset(x, torch.randint(2 if kind == "binary" else n_outputs, (n,), generator=draw))
 
 
-def network(data: Batch, kind: str, hidden: tuple[int, ...] = (5, 4), activation: Any = "tanh", seed: int = 0) -> MLP:
+def network(data: Dataset, kind: str, hidden: tuple[int, ...] = (5, 4), activation: Any = "tanh", seed: int = 0) -> MLP:
     return MLP(data.x.shape[1], hidden, 1 if kind == "binary" else 3, activation, seed)
 
 
 def trained(
-    engine: Any, networks: list[MLP], data: list[Batch], kind: Any, options: list[Train], epochs: int = 3
+    engine: Any, networks: list[MLP], data: list[Dataset], kind: Any, options: list[Train], epochs: int = 3
 ) -> list[torch.Tensor]:
     """Losses and accuracies (2, M) of every epoch; the networks are trained in place."""
     feed = Feed(data, [o.seed for o in options], options[0].batch_size, mix=options[0].mix)
@@ -113,7 +113,7 @@ def test_mixed_training_is_that_of_autograd(kind: Any) -> None:
 
 def test_samples_and_targets_are_mixed_alike() -> None:
     data = problem("multiclass")
-    feed = Feed([Batch(torch.nn.functional.one_hot(data.y, 3).to(torch.float32), data.y)], [0], 16, mix=0.5)
+    feed = Feed([Dataset(torch.nn.functional.one_hot(data.y, 3).to(torch.float32), data.y)], [0], 16, mix=0.5)
     order, shares = feed.order(2), feed.partner_shares(2)
     assert shares is not None
     assert 0 <= shares.min() < 0.1

@@ -24,7 +24,7 @@ from models.steps.reference import Penalties
 from models.steps.sparse import Differences, Sparse, SparseBatch, background
 from pipeline.task import Augment, Train
 from pipeline.train.batches import Feed
-from pipeline.train.data import Batch
+from pipeline.train.data import Dataset
 from pipeline.train.distortion import Distortion
 from pipeline.train.trainers import Autograd, ClosedForm
 from tests.models.steps.test_closed_form import ACTIVATIONS, KINDS, OPTIMIZERS, PENALTIES
@@ -42,7 +42,7 @@ def always_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "COMPILED", 0)  # however little there is to train
 
 
-def problem(kind: str, n: int = 90, n_inputs: int = 37, n_outputs: int = 5, filled: float = 0.2) -> Batch:
+def problem(kind: str, n: int = 90, n_inputs: int = 37, n_outputs: int = 5, filled: float = 0.2) -> Dataset:
     """Samples with one background, and a few features that have another; some samples have nothing else."""
     draw = torch.Generator().manual_seed(0)
     x = torch.full((n, n_inputs), -0.4)
@@ -51,11 +51,11 @@ def problem(kind: str, n: int = 90, n_inputs: int = 37, n_outputs: int = 5, fill
     differ[::11] = False
     x[differ] = torch.randn(int(differ.sum()), generator=draw)
     if kind == "regression":
-        return Batch(x, torch.randn(n, n_outputs, generator=draw))
-    return Batch(x, torch.randint(2 if kind == "binary" else n_outputs, (n,), generator=draw))
+        return Dataset(x, torch.randn(n, n_outputs, generator=draw))
+    return Dataset(x, torch.randint(2 if kind == "binary" else n_outputs, (n,), generator=draw))
 
 
-def network(data: Batch, kind: str, units: int = 21, activation: Any = "relu") -> MLP:
+def network(data: Dataset, kind: str, units: int = 21, activation: Any = "relu") -> MLP:
     return MLP(data.x.shape[1], [units], 1 if kind == "binary" else 5, activation)
 
 
@@ -66,11 +66,11 @@ def trained(engine: Any, mlp: MLP, feed: Feed, kind: Any, options: Train) -> tor
     return torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
 
 
-def is_sparse(data: Batch, units: int = 21) -> bool:
+def is_sparse(data: Dataset, units: int = 21) -> bool:
     return background(data.x, units, 16, anew=False) is not None
 
 
-def agree(kind: Any, options: Train, data: Batch, activation: Any, units: int = 21, transform: Any = None) -> None:
+def agree(kind: Any, options: Train, data: Dataset, activation: Any, units: int = 21, transform: Any = None) -> None:
     judge, ours = (network(data, kind, units, activation) for _ in range(2))
     feeds = [Feed([data], [0], options.batch_size, transform, options.mix) for _ in range(2)]
     expected = trained(Autograd, judge, feeds[0], kind, options)
@@ -145,7 +145,7 @@ def test_images_that_every_epoch_distorts_anew() -> None:
     options = Train(batch_size=16, learning_rate=0.02, optimizer="momentum")
     images = torch.full((90, 28, 28), -0.4)
     images[:, 9:19, 9:19] = torch.randn(90, 10, 10, generator=torch.Generator().manual_seed(0))
-    data = Batch(images.flatten(1), torch.arange(90) % 5)
+    data = Dataset(images.flatten(1), torch.arange(90) % 5)
     agree("multiclass", options, data, "relu", 130, Distortion(Augment(), -0.4, torch.device("cpu")))
 
 
@@ -246,7 +246,7 @@ def test_a_background_is_what_most_samples_share() -> None:
 
 def test_digits_have_one(real_data: Path) -> None:
     raw = np.fromfile(real_data / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 784)
-    digits = Batch((torch.from_numpy(raw).to(torch.float32) - 33) / 79, torch.arange(len(raw)) % 10)
+    digits = Dataset((torch.from_numpy(raw).to(torch.float32) - 33) / 79, torch.arange(len(raw)) % 10)
     running = ClosedForm([MLP(784, [100], 10, "relu")], Feed([digits], [0], 100), "multiclass", [Train()])
     assert isinstance(running.step, CompiledStep)
     assert running.step.samples is not None

@@ -16,7 +16,7 @@ from pipeline import train
 from pipeline.extract import features
 from pipeline.run import Run
 from pipeline.train import data, memory
-from pipeline.train.data import Table
+from pipeline.train.data import MappedMatrix
 from tests.vectors import columns, tensors, write
 
 MB = 1 << 20
@@ -50,16 +50,16 @@ def test_features_are_mapped_and_their_rows_read(tmp_path: Path) -> None:
     arrays = [features.mapped(tmp_path / "odd.npz", name) for name in ("x", "copies")]
     assert isinstance(arrays[0].base, np.memmap)
     rows = generator.permutation(47)[:30]
-    table, expected = Table(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])
+    matrix, expected = MappedMatrix(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])
     indices = torch.from_numpy(generator.integers(0, 30, 50))
-    assert torch.equal(table.take(indices), expected[indices])
+    assert torch.equal(matrix.read(indices), expected[indices])
     out = torch.empty(50, 5)
-    assert table.take(indices, out) is out
+    assert matrix.read(indices, out) is out
     assert torch.equal(out, expected[indices])
-    assert torch.equal(torch.cat(list(data.pieces(table, 7))), expected)
+    assert torch.equal(torch.cat(list(data.pieces(matrix, 7))), expected)
     standardize = Standardize(5).fit(expected, Vector(5))
     assert torch.equal(
-        table.standardised(standardize, torch.device("cpu")).take(indices), standardize(expected)[indices]
+        matrix.standardised(standardize, torch.device("cpu")).read(indices), standardize(expected)[indices]
     )
 
 

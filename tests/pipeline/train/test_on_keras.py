@@ -1,4 +1,4 @@
-"""Keras: the loss curves and the weights of the torch trainer, step by step; one line where Keras cannot be had."""
+"""Keras: the loss curves and weights of the torch trainer, step by step; one line where Keras is not installed."""
 
 import copy
 import importlib
@@ -15,8 +15,8 @@ from models.mlp import MLP
 from pipeline import extract, task, train
 from pipeline.run import Run
 from pipeline.task import Train, UserError
-from pipeline.train import weights
-from pipeline.train.data import Batch
+from pipeline.train import loop, weights
+from pipeline.train.data import Dataset, Datasets
 
 pytestmark = [
     pytest.mark.skipif(find_spec("keras") is None, reason="the extra percept[keras] is not installed"),
@@ -68,18 +68,19 @@ def test_the_loss_curves_are_those_of_torch(runs: Path, name: str, optimizer: st
 
 
 @pytest.mark.parametrize("optimizer", RATES)
-def test_the_steps_are_the_same_when_the_rate_falls_and_gradients_are_small(tmp_path: Path, optimizer: str) -> None:
+def test_the_steps_are_the_same_when_the_rate_falls_and_gradients_are_small(optimizer: str) -> None:
     from pipeline.train import on_keras
 
     draw = torch.Generator().manual_seed(3)
     x = torch.randn(90, 6, generator=draw) * torch.logspace(-6, 0, 6)  # at 1e-6 Adam's ε matters
     y = torch.randint(3, (90,), generator=draw)
-    training, validation = Batch(x[:70], y[:70]), Batch(x[70:], y[70:])
+    data = Datasets(Dataset(x[:70], y[:70]), Dataset(x[70:], y[70:]))
     options = Train(epochs=EPOCHS, batch_size=16, optimizer=optimizer, learning_rate=0.03, schedule="robbins-monro")
     start = MLP(6, [5, 4], 3, "tanh")
     ours, keras = copy.deepcopy(start), copy.deepcopy(start)
-    train.fit(ours, training, validation, "multiclass", options, tmp_path / "checkpoint.pt", "")
-    on_keras.fit(keras, training, validation, "multiclass", options)
+    trainer = train.ClosedForm([ours], train.Feed([data.training], [options.seed], 16), "multiclass", [options])
+    loop.fit(trainer, ours, options, data.validation, "multiclass", loop.State())
+    on_keras.fit(keras, data, "multiclass", options)
     assert (ours.weights()[-1] - start.weights()[-1]).abs().max() > 1e-3
     for a, b in zip(ours.parameters(), keras.parameters(), strict=True):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)

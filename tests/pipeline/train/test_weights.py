@@ -1,0 +1,27 @@
+"""The weights file: what is refused, and files of earlier versions."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.task import UserError
+from pipeline.train import weights
+from pipeline.train.weights import Facts
+
+
+def test_a_broken_weights_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"\x80\x04nonsense")
+    with pytest.raises(UserError, match="run `percept train` again"):
+        weights.load(tmp_path / "weights.pt")
+
+
+def test_weights_of_an_earlier_version_load(tmp_path: Path) -> None:
+    """Their facts say `engine` where later ones say `gradients`."""
+    sections = {
+        "features": {"kind": "vector", "size": 2},
+        "model": {"hidden": [3], "activation": "relu", "init": "default"},
+        "train": {"seed": 0, "engine": "closed-form"},
+    }
+    facts = Facts(("a", "b"), "binary", **sections, data_digest="", epochs=1, best_epoch=1, seconds=1.0, device="cpu")
+    weights.save(tmp_path / "weights.pt", weights.network(facts), facts)
+    assert weights.load(tmp_path / "weights.pt")[1] == facts
