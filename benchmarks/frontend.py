@@ -32,8 +32,8 @@ from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_D
 from models.mlp import MLP
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract.recipe import row_of
-from pipeline.extract.stage import in_turn
 from pipeline.task import load
+from pipeline.threads import ordered_map
 from service.media.audio import decode_audio
 from service.media.limits import Limits
 
@@ -163,7 +163,7 @@ def extraction(front: Mfcc, peer: Librosa, notes: list[Clip], files: list[bytes]
     features = row_of(front)
 
     def percept(work: Callable[[int], Any]) -> None:
-        list(in_turn(work, range(len(notes))))
+        list(ordered_map(work, range(len(notes))))
 
     def librosa_from_file(data: bytes) -> NDArray[Any]:
         return peer(decode_audio(data, rate, Limits()))

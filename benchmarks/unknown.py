@@ -35,8 +35,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
-from pipeline import task, train, validate
-from pipeline.extract.features import Features
+from pipeline import task, train
+from pipeline.extract import Features, load_media
 from pipeline.run import Run
 from pipeline.train import weights
 from service.errors import MediaError
@@ -89,7 +89,7 @@ def measure(run: Path) -> None:
         return
     features = Features.load(run / "features.npz")
     files = features.file[features.rows("test")].tolist()
-    media = validate.load_media(features, files)
+    media = load_media(Run(run), files)
     known = familiarity(predictor, [media[file] for file in files])
     print(f"{run.name}: {len(known)} test samples, {np.mean(known >= threshold):.1%} known")
     print(f"  {'out-of-distribution':<26}{'inputs':>8}{'AUROC':>8}{'unknown':>9}")

@@ -1,4 +1,7 @@
-"""Front ends: decoded media → feature vector, as modules that are used for training and exported for serving."""
+"""Front ends: decoded media → feature vector, as modules that are used for training and exported for serving.
+
+Where features of the same media change, raise `FEATURES_VERSION` in `__init__.py`.
+"""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +15,6 @@ from torch import Tensor, nn
 from models.card import Input
 from models.mfcc import Mfcc, Span
 
-VERSION = 1  # of `Pixels`, `Vector` and models/mfcc.py: raise it when features of the same media change, for the caches
 IMAGE_SIZE = 28  # pixels
 GROUPS = 32  # of a vector's features, at most
 

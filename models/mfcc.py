@@ -1,6 +1,6 @@
 """The front end of sound: mel-frequency cepstral coefficients (MFCC), pooled over a clip.
 
-Caches of features are keyed by `models.frontend.VERSION`: raise it when the features of a clip change here.
+Caches of features are keyed by `models.FEATURES_VERSION`: raise it when the features of a clip change here.
 """
 
 import math

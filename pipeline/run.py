@@ -1,5 +1,5 @@
-"""Run: the directory of one task's files. Every name in it stands here; files are written to a temporary name and
-renamed, so that a stage that dies leaves the old ones whole."""
+"""Run: the directory of one task's files, with the name of each. Files are written to a temporary name and renamed, so
+that a stage that dies leaves the old ones whole."""
 
 import json
 import os
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class Run:
-    """The run directory, `runs/TASK/`: where each file lies, and each of them loaded at most once in a command.
+    """The run directory, `runs/TASK/`: the path of each file, and what was read from it, at most once in a command.
 
     Parameters
     ----------
-    folder : made when the first file is written
+    folder : created when the first file is written
 
     Example
     -------
@@ -59,10 +59,12 @@ class Run:
         self.card = folder / "card.json"
         # predict
         self.timelines = folder / "timelines"
+        # run
+        self.provenance = folder / "provenance.json"  # what made which of these files
         self._loaded: dict[tuple[Path, Any], tuple[Any, Any]] = {}
 
     def load(self, path: Path, stage: str, read: Callable[[Path], T]) -> T:
-        """What `read` makes of one of the files; the same object as long as the file stays the same.
+        """What `read` returns for one of the files; the same object as long as the file stays the same.
 
         Parameters
         ----------
@@ -72,22 +74,31 @@ class Run:
         ------
         UserError : the file is not there, and what `read` raises
         """
-        status = require(path, stage).stat()
-        stamp = status.st_ino, status.st_size, status.st_mtime_ns
-        known, value = self._loaded.get((path, read), (None, None))
-        if known != stamp:
+        stamp = _stamp(require(path, stage))
+        before, value = self._loaded.get((path, read), (None, None))
+        if before != stamp:
             value = read(path)
             self._loaded[path, read] = stamp, value
         loaded: T = value
         return loaded
 
+    def put(self, path: Path, read: Callable[[Path], T], value: T) -> None:
+        """Let `load` give `value` as long as the file stays the same."""
+        self._loaded[path, read] = _stamp(path), value
+
     def json(self, path: Path, stage: str) -> Any:
-        """The content of one of the JSON files, not to be changed; see `load`."""
+        """The content of one of the JSON files; callers must not change it. See `load`."""
         return self.load(path, stage, _json)
 
     def digest(self, path: Path, stage: str) -> str:
         """SHA-256 of one of the files, in hexadecimal; see `load`."""
         return self.load(path, stage, _sha256)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file, found without reading it."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _json(path: Path) -> Any:
@@ -99,7 +110,7 @@ def _sha256(path: Path) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what builds a model: part of every report and card."""
+    """Versions of the libraries that build a model: part of every report and card."""
     return {name: version(name) for name in LIBRARIES}
 
 

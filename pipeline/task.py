@@ -7,63 +7,28 @@ from collections.abc import Iterable
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import UserError as UserError  # what every module that knows a Task raises
+from pipeline.sources import SOURCES, Data, Shares, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "features.lifter": "features.cepstral_decay",
     "train.engine": "train.gradients",
 }
-DOWNLOADED = ("mnist", "tinysol", "medley_solos_db")  # sources that are downloaded, or read from a copy
-
-
-class UserError(Exception):
-    """A mistake of the user: each line of the message says what is wrong, where, and what to do."""
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Splits(_Section):
-    """Fractions of the samples, where the data does not name the splits itself."""
-
-    train: float = Field(0.7, gt=0, lt=1)
-    validation: float = Field(0.15, gt=0, lt=1)
-    test: float = Field(0.15, gt=0, lt=1)
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> "Splits":
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the three fractions add up to {total:g}, not to 1")
-        return self
-
-
-class Data(_Section):
-    """Where the labelled samples come from.
-
-    `seed` decides the splits where the data does not name them, which of TinySOL's folds is the test split, and for
-    `notes` the notes.
-    """
-
-    source: Literal["digits", "notes", "mnist", "tinysol", "medley_solos_db", "regions", "sine", "folder", "csv"]
-    path: str | None = None
-    splits: Splits = Splits()
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _path_where_needed(self) -> "Data":
-        if self.source in ("folder", "csv") and self.path is None:
-            raise ValueError(f"source = {self.source!r} needs a path")
-        return self
-
-
 class PixelFeatures(_Section):
-    """28 × 28 grey levels, as MNIST was made."""
+    """28 × 28 grey levels, prepared as MNIST's were."""
 
     kind: Literal["pixels"]
+    sample_rate: ClassVar[None] = None
 
 
 class MfccFeatures(_Section):
@@ -94,10 +59,11 @@ class VectorFeatures(_Section):
     """Numbers as they are."""
 
     kind: Literal["vector"]
+    sample_rate: ClassVar[None] = None
     size: int = Field(ge=1, le=1_000_000)  # numbers in a sample
 
 
-Features = Annotated[PixelFeatures | MfccFeatures | VectorFeatures, Field(discriminator="kind")]
+AnyFeatures = Annotated[PixelFeatures | MfccFeatures | VectorFeatures, Field(discriminator="kind")]
 
 
 class Model(_Section):
@@ -123,7 +89,12 @@ class Augment(_Section):
 
 
 class Variation(_Section):
-    """Copies of each training clip, made at extraction, that sound a little different; copies = 0: off."""
+    """Copies of each training clip, made at extraction, that sound a little different; copies = 0: off.
+
+    Where the copies of the same clip change (extract/copies.py), raise VERSION; caches of features are keyed by it.
+    """
+
+    VERSION: ClassVar[int] = 1
 
     copies: int = Field(0, ge=0, le=100)
     pitch: float = Field(1.5, ge=0, le=12)  # semitones up or down, at most; the speed changes with it
@@ -212,12 +183,19 @@ class Tune(_Section):
 
 
 class Task(_Section):
-    """A task file, resolved: defaults filled in, overrides applied, checked."""
+    """A task file, resolved: defaults filled in, overrides applied, checked.
+
+    Example
+    -------
+    >>> task = load("digits", overrides=["train.epochs=5"])
+    >>> task.train.epochs, task.model.hidden, task.features.kind
+    (5, (100,), 'pixels')
+    """
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")  # also the model's name in the store
     description: str = ""
     data: Data
-    features: Features
+    features: AnyFeatures
     augment: Variation = Variation()
     model: Model = Model()
     train: Train = Train()
@@ -234,9 +212,11 @@ class Task(_Section):
 
     @model_validator(mode="after")
     def _baselines_tell_classes_apart(self) -> "Task":
-        if self.validate_.baselines and self.data.source == "sine" and self.features.kind == "vector":
+        source = SOURCES[self.data.source]
+        if self.validate_.baselines and source.numbers and self.features.kind in source.features:
             raise ValueError(
-                "validate.baselines tell classes apart, and data.source = 'sine' gives numbers; set it to false"
+                f"validate.baselines tell classes apart, and data.source = {source.name!r} gives numbers; "
+                "set it to false"
             )
         return self
 
@@ -263,12 +243,20 @@ def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> T
     Parameters
     ----------
     name : built-in name, or path of a `.toml` file
-    data : replacement of the source, as `--data` takes it (see `parse_data`)
+    data : replacement of the source, as `--data` gives it (see `sources.parse_data`)
     overrides : `section.key=value` strings, the value in TOML's notation or a bare word
 
     Raises
     ------
     UserError : one line for every mistake
+
+    Example
+    -------
+    >>> load("digits", "mnist", ["model.hidden=[64, 32]"]).data.source
+    'mnist'
+    >>> load("digits", overrides=["train.epocs=5"])
+    Traceback (most recent call last):
+    pipeline.errors.UserError: task digits: unknown key 'train.epocs'; did you mean 'epochs'?
     """
     where, text = _read(name)
     try:
@@ -290,25 +278,6 @@ def parse(table: dict[str, Any], where: str) -> Task:
     except ValidationError as error:
         lines = [f"{where}: {_line(problem, table)}" for problem in error.errors()]
         raise UserError("\n".join(lines)) from None
-
-
-def parse_data(data: str) -> dict[str, str]:
-    """`--data` → the keys `source` and `path`.
-
-    `digits`, `notes`, `regions`, `sine`; `mnist`, `tinysol`, `medley_solos_db`, or one of these three with `:DIR`; a
-    folder with one sub-folder for each class, or a `.csv` manifest.
-    """
-    name, _, path = data.partition(":")
-    if data in ("digits", "notes", "regions", "sine", *DOWNLOADED):
-        return {"source": data}
-    if name in DOWNLOADED and path:
-        return {"source": name, "path": path}
-    if Path(data).is_dir():
-        return {"source": "folder", "path": data}
-    if data.lower().endswith(".csv"):
-        return {"source": "csv", "path": data}
-    names = ", ".join(f"{name}[:DIR]" for name in DOWNLOADED)
-    raise UserError(f"--data {data}: no such folder, and not one of digits, notes, {names} or a .csv file")
 
 
 def _read(name: str) -> tuple[str, str]:
@@ -361,10 +330,10 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
 
 
 def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
-    kinds: dict[str, type[_Section]] = {"pixels": PixelFeatures, "vector": VectorFeatures}
+    kinds: dict[str, type[BaseModel]] = {"pixels": PixelFeatures, "vector": VectorFeatures}
     features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
-    models: dict[str, type[_Section]] = {
-        "": Task, "data": Data, "data.splits": Splits, "features": features, "augment": Variation,
+    models: dict[str, type[BaseModel]] = {
+        "": Task, "data": Data, "data.splits": Shares, "features": features, "augment": Variation,
         "model": Model, "train": Train, "train.augment": Augment, "validate": Validate, "tune": Tune,
     }  # fmt: skip
     model = models.get(".".join(section))

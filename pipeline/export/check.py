@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.frontend import FrontEnd
-from pipeline import validate
 from pipeline.export.graph import Graph, answers
-from pipeline.extract import Features
+from pipeline.extract import Features, load_media
+from pipeline.run import Run
 from pipeline.task import UserError
 
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
@@ -22,7 +22,7 @@ MAX_ORACLE_DIFFERENCE = 1e-3  # the graph's MFCC, which reach some hundreds, aga
 ORACLE_CLIPS = 50  # clips of the test split that are compared with librosa, about
 
 
-def check(model: onnx.ModelProto, graph: Graph, features: Features) -> dict[str, float]:
+def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     """Largest differences on the test split between the exported graph, given decoded media, and its references.
 
     Returns
@@ -34,9 +34,10 @@ def check(model: onnx.ModelProto, graph: Graph, features: Features) -> dict[str,
     ------
     UserError : a difference is above its limit
     """
+    features = Features.of(run)
     rows = features.rows("test")
     files = features.file[rows].tolist()
-    media = validate.load_media(features, files)
+    media = load_media(run, files)
     front = graph.reference.frontend
     limit = MAX_OUTPUT_DIFFERENCE if front.exact_export else MAX_INEXACT_DIFFERENCE
     limits = dict(zip(graph.answers, (limit, MAX_FAMILIARITY_DIFFERENCE), strict=False))

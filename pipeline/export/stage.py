@@ -39,7 +39,7 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
     graph = Graph(classifier)
     model = to_onnx(graph)
     tag = bentoml.Tag(task.name, None).make_new_version()
-    card = _card(tag, graph, facts, report, features, check(model, graph, features))
+    card = _card(tag, graph, facts, report, features, check(model, graph, run))
     file, text = seal(model.SerializeToString(), card)
     with replacing(run.model) as temporary:
         temporary.write_bytes(file)

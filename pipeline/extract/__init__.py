@@ -1,8 +1,9 @@
 """Stage 1: samples → features."""
 
 from pipeline.extract.features import Features
+from pipeline.extract.media import load_media
 from pipeline.extract.recipe import Recipe, row_of
 from pipeline.extract.splits import assign_split
-from pipeline.extract.stage import extract, in_turn, origin
+from pipeline.extract.stage import extract, origin
 
-__all__ = ["Features", "Recipe", "assign_split", "extract", "in_turn", "origin", "row_of"]
+__all__ = ["Features", "Recipe", "assign_split", "extract", "load_media", "origin", "row_of"]

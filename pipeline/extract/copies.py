@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from pipeline.task import Variation
 
-VERSION = 1  # raise it when the copies of the same clip change: caches of features are keyed by it
 LOWEST = 60.0  # Hz: centre of the first octave that is filtered
 NOISE_RANGE = 40.0  # decibels: between the most noise and the least
 

@@ -1,4 +1,4 @@
-"""features.npz: what extraction found, one row for each usable sample."""
+"""features.npz: the features of every usable sample, one row each."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -15,46 +15,59 @@ from numpy.typing import NDArray
 
 from models.card import Kind
 from pipeline.run import Run, require, write_npz
-from pipeline.sources.sample import Split, Target
-from pipeline.task import UserError
+from pipeline.sources import Split, Target
+from pipeline.task import UserError, digest
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
 
 def mapped(path: Path, name: str) -> NDArray[Any]:
-    """The array `name` of an .npz file, read-only, without reading it; its bytes need not be aligned.
+    """The array `name` of an .npz file, read-only and mapped into memory instead of read; it need not be aligned.
 
     Raises
     ------
     ValueError, KeyError, OSError, BadZipFile : no such file or array, or it cannot be mapped
     """
-    with ZipFile(path) as archive:
-        member = archive.getinfo(f"{name}.npy")
-        if member.compress_type != ZIP_STORED:
-            raise ValueError(f"{name} is compressed")
-        with path.open("rb") as f:
-            f.seek(member.header_offset)
-            name_length, extra_length = _LOCAL_HEADER.unpack(f.read(_LOCAL_HEADER.size))
-            f.seek(name_length + extra_length, os.SEEK_CUR)
-            major, _ = np.lib.format.read_magic(f)
-            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(f)
-            if fortran_order or dtype.hasobject:
-                raise ValueError(f"{name} is not a plain array in C order")
-            if not np.prod(shape):
-                return np.empty(shape, dtype)
-            return np.asarray(np.memmap(f, dtype, "r", f.tell(), shape))
+    with path.open("rb") as f, ZipFile(f) as archive:
+        return _map(f, archive, name)
+
+
+def _map(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    f.seek(member.header_offset)
+    name_length, extra_length = _LOCAL_HEADER.unpack(f.read(_LOCAL_HEADER.size))
+    f.seek(name_length + extra_length, os.SEEK_CUR)
+    major, _ = np.lib.format.read_magic(f)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read(f)
+    if fortran_order or dtype.hasobject:
+        raise ValueError(f"{name} is not a plain array in C order")
+    if not np.prod(shape):
+        return np.empty(shape, dtype)
+    return np.asarray(np.memmap(f, dtype, "r", f.tell(), shape))
+
+
+def _read(archive: ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+        return array
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """What extraction found: one row for each usable sample.
 
-    x float32 (N, D); y int64 (N,), index into labels, or float32 (N, K) for regression, of values that labels name;
-    split, file and digest of the content, str (N,); copies float32 (M, D), features of varied copies, and copy_of
-    int64 (M,), whose row each is a copy of, never of the test split; skipped:
-    (file, reason, digest, or nothing for a duplicate) of what was not usable; task: the sections `data`, `features`
-    and `augment` that made it; key: see `_key`; copies_key: the same for the copies.
+    x : float32 (N, D)
+    y : int64 (N,), index into labels; or float32 (N, K) for regression, of values that labels name
+    split, file : str (N,)
+    digest : str (N,), of the content
+    copies : float32 (M, D), features of varied copies of samples outside the test split
+    copy_of : int64 (M,), the row that each is a copy of
+    skipped : (file, reason, digest) of what could not be used; the digest is empty for a duplicate
+    task : the sections `data`, `features` and `augment` that made it
+    key, copies_key : see `Recipe`
     """
 
     x: NDArray[np.float32]
@@ -72,11 +85,11 @@ class Features:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the features, copies and all."""
+        """Bytes of the features, those of the copies included."""
         return self.x.nbytes + self.copies.nbytes
 
     def rows(self, split: Split) -> NDArray[np.bool_]:
-        """Which rows are of that split."""
+        """Which rows belong to a split, bool (N,)."""
         return np.asarray(self.split == split)
 
     def with_copies(self, rows: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -84,25 +97,32 @@ class Features:
         chosen = np.zeros(len(self.x), bool)
         chosen[rows] = True
         copied = chosen[self.copy_of]
-        if not copied.any():  # a large data set is not to lie there twice
+        if not copied.any():  # a large data set must not lie in memory twice
             return self.x[rows], self.y[rows]
         x = np.concatenate([self.x[rows], self.copies[copied]])
         return x, np.concatenate([self.y[rows], self.y[self.copy_of[copied]]])
 
     @property
     def kind(self) -> Kind:
-        """Kind of the target, as the targets show it."""
+        """Kind of the target, as y and the labels show it."""
         if self.y.ndim == 2:
             return "regression"
         return "binary" if len(self.labels) == 2 else "multiclass"
 
     def data_digest(self) -> str:
-        """SHA-256 over content, target and split of every sample, whatever their order."""
+        """SHA-256 over content, target and split of every sample; it does not depend on their order."""
         targets = self.y.tolist() if self.kind == "regression" else [self.labels[k] for k in self.y]
         lines = sorted(f"{d} {t} {s}" for d, t, s in zip(self.digest, targets, self.split, strict=True))
         return sha256("\n".join(lines).encode()).hexdigest()
 
+    def fingerprint(self) -> str:
+        """SHA-256 of all that later stages may depend on; it stays the same where the same is extracted again."""
+        arrays = (self.y, self.split, self.file, self.digest, self.copy_of)
+        parts = [sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
+        return digest([parts, self.labels, self.skipped, self.key, self.copies_key])
+
     def save(self, path: Path) -> None:
+        """Write `features.npz`."""
         arrays = {
             "x": self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
             "digest": self.digest, "copies": self.copies, "copy_of": self.copy_of,
@@ -118,21 +138,45 @@ class Features:
 
     @staticmethod
     def load(path: Path) -> "Features":
-        """Read `features.npz`, x and copies once they are used; UserError where there is none or it is not ours."""
+        """Read `features.npz`; the large arrays x and copies are mapped, and read as they are used.
+
+        Raises
+        ------
+        UserError : there is no such file, or it is not one that `save` has written
+
+        Example
+        -------
+        >>> from tempfile import TemporaryDirectory
+        >>> from pipeline import extract, task
+        >>> with TemporaryDirectory() as folder:
+        ...     found = extract.extract(task.load("regions"), Run(Path(folder)))
+        ...     again = Features.load(Path(folder) / "features.npz")  # doctest: +ELLIPSIS
+        regions: 1600 samples, 1600 newly extracted, 0 skipped → ...
+        >>> again.x.shape, again.labels, int(again.rows("test").sum())
+        ((1600, 2), ('inside', 'outside'), 1000)
+        """
         try:
-            with np.load(require(path, "extract"), allow_pickle=False) as f:
+            with require(path, "extract").open("rb") as f, ZipFile(f) as archive:
                 return Features(
-                    mapped(path, "x"), f["y"], tuple(f["labels"].tolist()), f["split"], f["files"], f["digest"],
-                    mapped(path, "copies"), f["copy_of"],
-                    tuple(tuple(entry) for entry in json.loads(str(f["skipped"]))),
-                    json.loads(str(f["task"])), str(f["key"]), str(f["copies_key"]),
-                )  # fmt: skip
+                    x=_map(f, archive, "x"),
+                    y=_read(archive, "y"),
+                    labels=tuple(_read(archive, "labels").tolist()),
+                    split=_read(archive, "split"),
+                    file=_read(archive, "files"),
+                    digest=_read(archive, "digest"),
+                    copies=_map(f, archive, "copies"),
+                    copy_of=_read(archive, "copy_of"),
+                    skipped=tuple(tuple(entry) for entry in json.loads(str(_read(archive, "skipped")))),
+                    task=json.loads(str(_read(archive, "task"))),
+                    key=str(_read(archive, "key")),
+                    copies_key=str(_read(archive, "copies_key")),
+                )
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None
 
 
 def targets_and_labels(targets: Sequence[Target]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """What `Features.y` and `Features.labels` hold."""
+    """`Features.y` and `Features.labels` of samples' targets."""
     values = [target for target in targets if isinstance(target, tuple)]
     if values:
         names = ("y",) if len(values[0]) == 1 else tuple(f"y{k}" for k in range(1, len(values[0]) + 1))
@@ -143,7 +187,7 @@ def targets_and_labels(targets: Sequence[Target]) -> tuple[NDArray[Any], tuple[s
 
 
 def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    """Numbers by value, other names by the alphabet."""
+    """Numbers by value, other names in alphabetical order."""
     if all(label.isdecimal() for label in labels):
         return tuple(sorted(labels, key=int))
     return tuple(sorted(labels))

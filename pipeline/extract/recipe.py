@@ -1,30 +1,51 @@
-"""What is done to one sample, wherever that is: decode, extract, vary."""
+"""What is done to one sample, in this process or on a node of a cluster: decode it, extract features, vary it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models import frontend
+from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
 from pipeline.extract import copies
 from pipeline.extract.splits import assign_split
-from pipeline.sources.sample import Sample, Split
-from pipeline.task import Data, Variation
+from pipeline.sources import Data, Sample, Split
+from pipeline.task import Task, Variation, digest
+from service import media
 from service.errors import MediaError
+from service.media.limits import Limits
 
 Row = NDArray[np.float32]  # (D,)
-Extracted = tuple[Row | str, NDArray[np.float32]]  # features, or the reason why there are none; of the copies, (C, D)
+Keep = Callable[[Sample, NDArray[np.generic]], None]  # what else is done with the decoded media of a test sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extracted:
+    """What extraction finds in one content.
+
+    row : features float32 (D,), None if the content cannot be used
+    copies : features of its copies, float32 (C, D)
+    reason : why it cannot be used
+    """
+
+    row: Row | None
+    copies: NDArray[np.float32]
+    reason: str = ""
+
+    def covers(self, n_copies: int) -> bool:
+        """Whether nothing needs to be decoded for the sample and that many copies."""
+        return self.row is None or len(self.copies) >= n_copies
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to a sample, wherever that is.
+    """What is done to each sample; picklable, so that nodes of a cluster follow the same.
 
-    parameters: of the front end; named: the splits that the data names
+    parameters : of the front end
+    named : the splits that the data names
     """
 
     parameters: dict[str, Any]
@@ -32,52 +53,59 @@ class Recipe:
     variation: Variation
     named: frozenset[Split | None]
 
+    @staticmethod
+    def of(task: Task, samples: Iterable[Sample]) -> "Recipe":
+        """The recipe of a task for the samples of its source."""
+        parameters = task.features.model_dump(mode="json")
+        return Recipe(parameters, task.data, task.augment, frozenset(s.split for s in samples))
+
+    @property
+    def key(self) -> str:
+        """Digest of what the features of a given content depend on: parameters, limits, versions of the code."""
+        return digest([self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION])
+
+    @property
+    def copies_key(self) -> str:
+        """The same for the features of its copies."""
+        return digest([self.key, self.variation.model_dump(exclude={"copies"}), self.variation.VERSION])
+
     def split(self, sample: Sample, content: str) -> Split:
+        """The split of a sample whose content has that digest."""
         return assign_split(sample.split, self.named, content, self.data)
 
     def n_copies(self, sample: Sample, content: str) -> int:
+        """How many copies the sample gets: none in the test split."""
         copies = self.variation.copies
         return copies if copies and self.split(sample, content) != "test" else 0
 
-    def extractor(self) -> Callable[[Sample, str], Extracted]:
-        """What makes a sample and the digest of its content into features, in several threads at once."""
+    def extractor(self, keep: Keep | None = None) -> Callable[[Sample, str], Extracted]:
+        """A function that extracts a sample, given the digest of its content; it may run in several threads."""
         module = frontend.build(self.parameters)
         row = row_of(module)
 
-        def extracted(sample: Sample, content: str) -> Extracted:
+        def extract(sample: Sample, content: str) -> Extracted:
             varied = np.empty((self.n_copies(sample, content), module.n_features), np.float32)
             try:
                 decoded = sample.media.load()
             except MediaError as error:
-                return str(error), varied[:0]
+                return Extracted(None, varied[:0], str(error))
             for number in range(len(varied)):
                 clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
                 assert rate is not None
                 varied[number] = row(copies.vary(clip, rate, self.variation, content, number))
-            return row(decoded), varied
+            if keep is not None and self.split(sample, content) == "test":
+                keep(sample, decoded)
+            return Extracted(row(decoded), varied)
 
-        return extracted
-
-
-def digest_of(sample: Sample) -> str:
-    """Digest of the content."""
-    try:
-        return sample.media.digest()
-    except MediaError as error:
-        return f"unreadable: {error} ({sample.file})"  # differs for each file, so that none counts as a duplicate
-
-
-def complete(found: Extracted | None, n_copies: int) -> bool:
-    """Whether nothing needs to be decoded for a sample and its copies."""
-    return found is not None and (isinstance(found[0], str) or len(found[1]) >= n_copies)
+        return extract
 
 
 def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:
-    """What makes decoded media into their features (D,), `module`'s bit for bit, in several threads at once.
+    """A function from decoded media to their features (D,), equal to `module`'s bit for bit; for several threads.
 
-    One sample at a time: its features must not depend, not even by rounding, on what stands beside it in a batch.
-    Those of sound take many small operators, before and after each of which threads wait for Python's lock; traced,
-    the same operators follow one another without Python.
+    It takes one sample at a time: features must not depend, not even by rounding, on what stands beside a sample in a
+    batch. Those of sound take many small operators, before and after each of which threads wait for Python's lock;
+    traced, they follow one another without Python.
     """
     computed = module.traced()
 

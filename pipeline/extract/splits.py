@@ -6,8 +6,8 @@ from hashlib import sha256
 from itertools import accumulate
 
 from pipeline.extract.features import Features
-from pipeline.sources.sample import SPLITS, Sample, Split
-from pipeline.task import Data, UserError
+from pipeline.sources import SPLITS, Data, Sample, Split
+from pipeline.task import UserError
 
 MIN_SAMPLES = 3  # of a class: one for each split
 
@@ -15,7 +15,12 @@ MIN_SAMPLES = 3  # of a class: one for each split
 def assign_split(named: Split | None, named_by_data: Set[Split | None], content: str, data: Data) -> Split:
     """Split of a sample: a pure function of its content's digest and the seed, unless the data names one.
 
-    A split that the data never names is taken out of the training samples, in its share.
+    Where the data names splits, one that it never names takes its share of the training samples.
+
+    Example
+    -------
+    >>> assign_split("test", {"train", "test"}, "", Data(source="notes"))
+    'test'
     """
     absent = [s for s in SPLITS if s not in named_by_data] if named == "train" else []
     if named is not None and not absent:
@@ -32,26 +37,27 @@ def assign_split(named: Split | None, named_by_data: Set[Split | None], content:
 def without_duplicates(
     samples: Sequence[Sample], digests: Sequence[str]
 ) -> tuple[list[int], list[tuple[str, str, str]]]:
-    """Indices of the samples to keep, one for each content, and the others as skipped.
+    """Indices of the samples to keep, one for each content, and the others as (file, reason, "").
 
-    Of identical content under two named splits the one outside training stays, so that no evaluation is spoiled.
+    Of identical content in two named splits the one outside training stays, so that no evaluation is spoiled.
     """
     order = sorted(range(len(samples)), key=lambda i: (samples[i].split in (None, "train"), i))
     first: dict[str, int] = {}
     for i in order:
         first.setdefault(digests[i], i)
-    kept, skipped = [], []
+    unique, skipped = [], []
     for i, (sample, content) in enumerate(zip(samples, digests, strict=True)):
         if first[content] == i:
-            kept.append(i)
+            unique.append(i)
         else:
             twin = samples[first[content]]
             also = "" if twin.label == sample.label else f", which is labelled {twin.label!r}"
             skipped.append((sample.file, f"identical to {twin.file}{also}", ""))
-    return kept, skipped
+    return unique, skipped
 
 
 def check_classes(features: Features) -> None:
+    """UserError unless there are two classes or more, each with enough samples to split and one to train on."""
     if len(features.labels) < 2:
         raise UserError(f"only one class, {features.labels[0]!r}; at least two are needed")
     total = Counter(features.y.tolist())

@@ -1,49 +1,94 @@
-"""Where labelled samples come from: embedded data, MNIST, recorded instruments, class folders, CSV manifests."""
+"""Where labelled samples come from: embedded data, MNIST, recorded instruments, class folders, CSV manifests.
 
-from pipeline.sources import folder, mnist, recordings, toy
-from pipeline.sources.sample import Sample
-from pipeline.task import MfccFeatures, Task, UserError
+Importing this loads nothing heavy; `load` and the samples do.
+"""
 
-__all__ = ["Sample", "load"]
+from pathlib import Path
+from typing import Any, Protocol
 
-FEATURES = {  # kinds of features that each source has media for
-    "digits": ("pixels",),
-    "mnist": ("pixels",),
-    "notes": ("mfcc",),
-    "tinysol": ("mfcc",),
-    "medley_solos_db": ("mfcc",),
-    "regions": ("vector",),
-    "sine": ("vector",),
-    "folder": ("pixels", "mfcc"),
-    "csv": ("pixels", "mfcc"),
-}
+from pipeline.errors import UserError
+from pipeline.sources import embedded, folder, mnist, recordings, toy
+from pipeline.sources.registry import SOURCES, Data, Shares, Source
+from pipeline.sources.sample import SPLITS, Decoded, Sample, Split, Target
+
+__all__ = [
+    "SOURCES",
+    "SPLITS",
+    "Data",
+    "Decoded",
+    "Sample",
+    "Shares",
+    "Source",
+    "Split",
+    "Target",
+    "fingerprint",
+    "load",
+    "parse_data",
+]
+
+for _module in (embedded, mnist, recordings, toy, folder):  # in the order of messages and of the command's help
+    SOURCES.update((source.name, source) for source in _module.SOURCES)
 
 
-def load(task: Task) -> list[Sample]:
-    """The samples of the task's source, in a fixed order; nothing is decoded yet.
+class _Features(Protocol):
+    """The section [features] of a task."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def sample_rate(self) -> int | None: ...
+
+
+def load(data: Data, features: _Features) -> list[Sample]:
+    """The samples of a source, in a fixed order; nothing is decoded yet.
 
     Raises
     ------
-    UserError : the source gives another kind of media than the features take, or cannot be found or understood
+    UserError : the source has no media for these features, or cannot be found or understood
+
+    Example
+    -------
+    >>> from pipeline import task
+    >>> regions = task.load("regions")
+    >>> samples = load(regions.data, regions.features)
+    >>> len(samples), samples[0].file, samples[0].label, samples[0].split
+    (1600, 'regions/train/0000', 'inside', 'train')
     """
-    source, features = task.data.source, task.features
-    if features.kind not in FEATURES[source]:
-        raise UserError(f"data.source = {source!r} does not give what features.kind = {features.kind!r} takes")
-    if source == "digits":
-        from pipeline.sources import embedded  # scipy.signal takes half a second, which no other source needs
+    source = SOURCES[data.source]
+    if features.kind not in source.features:
+        raise UserError(f"data.source = {source.name!r} does not give what features.kind = {features.kind!r} takes")
+    return source.load(data, features.sample_rate)
 
-        return embedded.digits()
-    if source == "mnist":
-        return mnist.load(task.data.path)
-    if source == "regions":
-        return toy.regions(task.data.seed)
-    if source == "sine":
-        return toy.sine(task.data.seed)
-    if isinstance(features, MfccFeatures) and source == "notes":
-        from pipeline.sources import embedded
 
-        return embedded.notes(task.data.seed, features.sample_rate)
-    if isinstance(features, MfccFeatures) and source in ("tinysol", "medley_solos_db"):
-        return recordings.load(task.data, features.sample_rate)
-    sample_rate = features.sample_rate if isinstance(features, MfccFeatures) else None
-    return folder.load(task.data, sample_rate)
+def fingerprint(data: Data) -> Any:
+    """Plain values that change when the samples of a source do, found without reading media; None where the data has
+    yet to be downloaded."""
+    return SOURCES[data.source].fingerprint(data)
+
+
+def parse_data(text: str) -> dict[str, str]:
+    """`--data` → the keys `source` and `path` of [data].
+
+    Raises
+    ------
+    UserError : the text names no source, folder or .csv file
+
+    Example
+    -------
+    >>> parse_data("mnist:copies/mnist")
+    {'source': 'mnist', 'path': 'copies/mnist'}
+    """
+    name, _, path = text.partition(":")
+    named = {s.name: s for s in SOURCES.values() if s.form in ("name", "copy")}
+    copied = [s.name for s in named.values() if s.form == "copy"]
+    if text in named:
+        return {"source": text}
+    if name in copied and path:
+        return {"source": name, "path": path}
+    if Path(text).is_dir():
+        return {"source": "folder", "path": text}
+    if text.lower().endswith(".csv"):
+        return {"source": "csv", "path": text}
+    names = ", ".join(f"{s.name}[:DIR]" if s.form == "copy" else s.name for s in named.values())
+    raise UserError(f"--data {text}: no such folder, and not one of {names} or a .csv file")

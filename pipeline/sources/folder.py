@@ -1,20 +1,20 @@
-"""Files of a user: a folder of class folders, or a CSV manifest."""
+"""A user's files: a folder of class folders, or a CSV manifest."""
 
 import csv
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import UserError
+from pipeline.sources.files import readable, stat, stats, walk
+from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import SPLITS, Sample, Split
-from pipeline.task import Data, UserError
 from service.errors import MediaError
-from service.media.audio import decode_audio
-from service.media.image import decode_image
 from service.media.limits import Limits, check_bytes
 
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end takes 2 MB a second and thread
@@ -32,6 +32,9 @@ class EncodedFile:
         return sha256(self._read()).hexdigest()
 
     def load(self) -> NDArray[np.generic]:
+        from service.media.audio import decode_audio
+        from service.media.image import decode_image
+
         data = self._read()
         if self.sample_rate is None:
             return decode_image(data, self.limits)
@@ -45,25 +48,45 @@ class EncodedFile:
             raise MediaError(400, f"cannot be read: {error.strerror}") from None
 
 
+Entry = tuple[str, str, Split | None, Path]  # file, label, split, path
+
+
 def load(data: Data, sample_rate: int | None) -> list[Sample]:
-    """The samples of `data.path`; pictures where `sample_rate` is None, else audio.
+    """The samples of the folder `data.path`; pictures where `sample_rate` is None, else audio.
 
     Raises
     ------
-    UserError : the folder or manifest cannot be understood
+    UserError : the folder cannot be understood
     """
-    root = Path(data.path or "").expanduser()
+    return _samples(_folder, data, sample_rate)
+
+
+def load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
+    """The same of the manifest `data.path`."""
+    return _samples(_manifest, data, sample_rate)
+
+
+def _samples(entries: Callable[[Path], Iterator[Entry]], data: Data, sample_rate: int | None) -> list[Sample]:
     limits = Limits.from_environment(SECONDS)
-    walk = _folder if data.source == "folder" else _manifest
-    return [
-        Sample(file, label, split, EncodedFile(path, sample_rate, limits)) for file, label, split, path in walk(root)
-    ]
+    found = entries(_root(data))
+    return [Sample(file, label, split, EncodedFile(path, sample_rate, limits)) for file, label, split, path in found]
 
 
-Entry = tuple[str, str, Split | None, Path]
+def _root(data: Data) -> Path:
+    return Path(data.path or "").expanduser()
 
 
 def _folder(root: Path) -> Iterator[Entry]:
+    found = False
+    for split, folder in _class_folders(root):
+        for path in walk(folder):
+            found = True
+            yield readable(path.relative_to(root)), readable(Path(folder.name)), split, path
+    if not found:
+        raise UserError(f"{root}: no files; expected one sub-folder for each class, with its files inside")
+
+
+def _class_folders(root: Path) -> Iterator[tuple[Split | None, Path]]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     top = _visible_folders(root)
@@ -71,20 +94,9 @@ def _folder(root: Path) -> Iterator[Entry]:
     if by_split and len(by_split) < len(top):
         others = ", ".join(p.name for p in top if p.name not in SPLITS)
         raise UserError(f"{root}: class folders ({others}) stand beside folders of splits; use one or the other")
-    found = False
     for split, folder in by_split or [(None, root)]:
         for class_folder in _visible_folders(folder):
-            for path in sorted(class_folder.rglob("*")):
-                if path.is_file() and not path.name.startswith("."):
-                    found = True
-                    yield _readable(path.relative_to(root)), _readable(Path(class_folder.name)), split, path
-    if not found:
-        raise UserError(f"{root}: no files; expected one sub-folder for each class, with its files inside")
-
-
-def _readable(path: Path) -> str:
-    """The path as text that any report can hold, also where its bytes are no UTF-8."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+            yield split, class_folder
 
 
 def _visible_folders(folder: Path) -> list[Path]:
@@ -115,3 +127,18 @@ def _manifest(manifest: Path) -> Iterator[Entry]:
         yield path, label, named, manifest.parent / path
     if not found:
         raise UserError(f"{manifest}: no rows")
+
+
+def _fingerprint(data: Data) -> Any:
+    return [stats(folder) for _, folder in _class_folders(_root(data))]
+
+
+def _fingerprint_manifest(data: Data) -> Any:
+    """Of the manifest itself, whatever its time, and of the files that it names."""
+    return [(file, label, split, stat(path)) for file, label, split, path in _manifest(_root(data))]
+
+
+SOURCES = (
+    Source("folder", "folder", ("pixels", "mfcc"), "a folder of class folders", load, _fingerprint),
+    Source("csv", "csv", ("pixels", "mfcc"), "a .csv manifest", load_manifest, _fingerprint_manifest),
+)

@@ -11,6 +11,8 @@ Most instruments are played with two techniques, and in related instruments thes
 and clean, a muted one dark and airy; an open horn is dark and clean, a stopped one bright and airy. So no single cue
 names the instrument, and a linear classifier has to confuse what a hidden layer can tell apart. Besides, each note
 has its own specimen of the instrument, player, small room and distance.
+
+scipy.signal takes half a second to import, so that the functions that need it do it; reading VERSION must stay cheap.
 """
 
 import zlib
@@ -18,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve, lfilter, sosfilt
 
 # Stands for the content of all notes: another text, whatever it is, whenever a note sounds different. The splits follow
 # from it, and with them every published figure of these notes, so this one is that under which they were measured.
@@ -214,6 +215,8 @@ def _fm(v: Fm, frequency: float, dynamic: float, n: int, rng: np.random.Generato
 
 def _plucked(v: Plucked, frequency: float, dynamic: float, n: int, rng: np.random.Generator) -> Signal:
     """A burst of noise in a loop of a delay, a two-tap average, and an all-pass for the fraction of a sample."""
+    from scipy.signal import lfilter
+
     period, damping = SAMPLE_RATE / frequency, rng.uniform(0.07, 0.13)  # samples
     delay = int(period - damping - 0.1)
     fraction = period - damping - delay  # in [0.1, 1.1), where the all-pass is stable and nearly flat
@@ -320,6 +323,8 @@ def _knock(knock: Range, n: int, rng: np.random.Generator) -> Signal:
 
 def _lowpass(x: Signal, corner: float) -> Signal:
     """Two one-pole low-passes, -6 dB at `corner` Hz."""
+    from scipy.signal import lfilter
+
     pole = np.exp(-2 * np.pi * corner / SAMPLE_RATE)
     y: Signal = lfilter([(1 - pole) ** 2], [1, -2 * pole, pole**2], x)
     return y
@@ -327,6 +332,8 @@ def _lowpass(x: Signal, corner: float) -> Signal:
 
 def _body(x: Signal, body: Body, rng: np.random.Generator) -> Signal:
     """Peaking filters (Bristow-Johnson's cookbook) for body or formants, a little different in each specimen."""
+    from scipy.signal import sosfilt
+
     size = 2 ** rng.normal(0, 0.02)
     sections = []
     for centre, q, gain in body:
@@ -341,6 +348,8 @@ def _body(x: Signal, body: Body, rng: np.random.Generator) -> Signal:
 
 def _room(x: Signal, rng: np.random.Generator) -> Signal:
     """Direct sound, six early reflections, and a tail of exponentially decaying noise."""
+    from scipy.signal import fftconvolve
+
     rt60 = rng.uniform(0.15, 0.7)  # s to fall by 60 dB
     t = np.arange(int(rt60 * SAMPLE_RATE)) / SAMPLE_RATE
     tail = _lowpass(rng.standard_normal(t.size), rng.uniform(2000, 6000)) * 10 ** (-3 * t / rt60)

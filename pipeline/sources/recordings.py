@@ -6,23 +6,19 @@
 
 import logging
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
-from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
+from pipeline.errors import UserError
+from pipeline.sources.files import stats
 from pipeline.sources.folder import EncodedFile
 from pipeline.sources.mnist import HOME
+from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import Sample, Split
-from pipeline.task import Data, UserError
 from service.media.limits import Limits
 
 TIMEOUT = 60  # s without a byte
@@ -31,7 +27,7 @@ FOLDS = 5  # of TinySOL, balanced by its makers in instrument, pitch and dynamic
 SUBSETS: dict[str, Split] = {"training": "train", "validation": "validation", "test": "test"}  # of Medley-solos-DB
 
 
-def load(data: Data, sample_rate: int) -> list[Sample]:
+def load(data: Data, sample_rate: int | None) -> list[Sample]:
     """The samples of `tinysol` or `medley_solos_db`, in the order of mirdata's index.
 
     Medley-solos-DB names its splits: its test clips are of other recordings than its training clips. Of TinySOL's five
@@ -46,8 +42,8 @@ def load(data: Data, sample_rate: int) -> list[Sample]:
     ------
     UserError : mirdata is not installed, a file is missing or not understood, or the download failed
     """
-    name = data.source
-    root = HOME / name if data.path is None else Path(data.path).expanduser()
+    assert sample_rate is not None
+    name, root = data.source, _root(data)
     with _quiet_logging():
         try:
             module = import_module(f"mirdata.datasets.{name}")
@@ -61,6 +57,10 @@ def load(data: Data, sample_rate: int) -> list[Sample]:
             more = f", and so are {len(missing) - 1:,} more" if len(missing) > 1 else ""
             raise UserError(f"{name}: {missing[0]} is missing{more}; `--data {name}` downloads the data set")
         return list(_samples(name, dataset, table, data.seed, sample_rate))
+
+
+def _root(data: Data) -> Path:
+    return HOME / data.source if data.path is None else Path(data.path).expanduser()
 
 
 @contextmanager
@@ -119,6 +119,9 @@ def _download(name: str, module: Any, dataset: Any, root: Path) -> None:
     checked = root / f".checked-{dataset.version}"
     if checked.is_file() and not _missing(dataset, _place(module.REMOTES["annotations"], root)):
         return
+    import tarfile
+    from http.client import HTTPException
+
     index = module.INDEXES[dataset.version].remote  # None where it comes with mirdata
     try:
         for remote in [*module.REMOTES.values(), *([index] if index else [])]:
@@ -144,6 +147,9 @@ def _paths(found: dict[str, dict[str, list[str]]]) -> list[str]:
 
 def _fetch(name: str, remote: Any, path: Path) -> None:
     """Download one file, or the rest of it; mirdata itself would take a partial file for the whole one."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
     path.parent.mkdir(parents=True, exist_ok=True)
     have = path.stat().st_size if path.is_file() else 0
     if have:
@@ -157,13 +163,20 @@ def _fetch(name: str, remote: Any, path: Path) -> None:
             raise
         path.unlink()
         return _fetch(name, remote, path)
+    if response.status != 206:  # Partial Content
+        have = 0
+    _save(name, remote.filename, response, path, have)
+
+
+def _save(name: str, filename: str, response: Any, path: Path, have: int) -> None:
+    """Write a response's body to a file, of which the first `have` bytes are there already."""
+    from tqdm import tqdm
+
     with response:
-        if response.status != 206:  # Partial Content
-            have = 0
         length = response.headers["Content-Length"]
         total = have + int(length) if length else None
         size = f", {total / 1e6:,.1f} MB" if total else ""
-        print(f"{name}: {'continuing' if have else 'downloading'} {remote.filename}{size} → {path.parent}", flush=True)
+        print(f"{name}: {'continuing' if have else 'downloading'} {filename}{size} → {path.parent}", flush=True)
         with (
             path.open("ab" if have else "wb") as file,
             tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True, disable=None) as bar,
@@ -172,4 +185,17 @@ def _fetch(name: str, remote: Any, path: Path) -> None:
                 file.write(block)
                 bar.update(len(block))
     if total and path.stat().st_size < total:  # a connection that breaks off is no error to http.client
-        raise OSError(f"{remote.filename} broke off after {path.stat().st_size:,} of {total:,} bytes")
+        raise OSError(f"{filename} broke off after {path.stat().st_size:,} of {total:,} bytes")
+
+
+def _fingerprint(data: Data) -> Any:
+    root = _root(data)
+    if data.path is None and not list(root.glob(".checked-*")):  # yet to be downloaded
+        return None
+    return stats(root) if root.is_dir() else None
+
+
+SOURCES = (
+    Source("tinysol", "copy", ("mfcc",), "TinySOL, 2,913 single notes of 14 instruments", load, _fingerprint),
+    Source("medley_solos_db", "copy", ("mfcc",), "Medley-solos-DB, 21,571 solos on 8 instruments", load, _fingerprint),
+)

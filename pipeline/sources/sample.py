@@ -1,4 +1,4 @@
-"""Sample: one labelled piece of media, known by its content and decoded only when asked."""
+"""Sample: one labelled piece of media, identified by its content and decoded only on demand."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -7,13 +7,20 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import MediaError
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Media(Protocol):
+    """A picture, a recording or a vector that may not be decoded yet."""
+
     def digest(self) -> str:
-        """SHA-256 of the content, found without decoding."""
+        """SHA-256 of the content, in hexadecimal, found without decoding.
+
+        Raises MediaError if it cannot be read.
+        """
 
     def load(self) -> NDArray[np.generic]:
         """The decoded media as the graph takes it: uint8 (28, 28), float32 (T,) or float32 (D,).
@@ -27,15 +34,32 @@ Target = str | tuple[float, ...]  # the label of a class, or the values of a reg
 
 @dataclass(frozen=True, slots=True)
 class Sample:
+    """One labelled piece of media.
+
+    Example
+    -------
+    >>> sample = Sample("squares/1", "square", "train", Decoded(np.ones((28, 28), np.uint8)))
+    >>> sample.media.load().shape, sample.digest()[:8]
+    ((28, 28), '5ca1a6d9')
+    """
+
     file: str  # path, or name within the source: what reports show
     label: Target
     split: Split | None  # None where the data does not name one
     media: Media
 
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal; of what cannot be read a text that no other sample has, so that
+        none counts as a duplicate."""
+        try:
+            return self.media.digest()
+        except MediaError as error:
+            return f"unreadable: {error} ({self.file})"
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Media that the source hands over as an array."""
+    """Media that the source gives as an array."""
 
     array: NDArray[np.generic]
 

@@ -1,6 +1,6 @@
 """Stage 3: weights → a report on the test split, and the gate."""
 
 from pipeline.validate.metrics import interval
-from pipeline.validate.stage import gate, load_media, validate
+from pipeline.validate.stage import gate, validate
 
-__all__ = ["gate", "interval", "load_media", "validate"]
+__all__ = ["gate", "interval", "validate"]

@@ -9,18 +9,16 @@ from numpy.typing import NDArray
 
 from models.classifier import Classifier
 from models.targets import TARGETS
-from pipeline import sources
-from pipeline.extract import Features
+from pipeline.extract import Features, load_media
 from pipeline.report import curves, page
 from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
-from pipeline.sources.sample import SPLITS
-from pipeline.task import Task, UserError, Validate, parse
+from pipeline.sources import SPLITS
+from pipeline.task import Task, UserError, Validate
 from pipeline.train import weights
 from pipeline.validate import baselines, samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
-from service.errors import MediaError
 
 
 def validate(task: Task, run: Run) -> Report:
@@ -153,7 +151,7 @@ def _save_media(
     kind = samples.MEDIA_KINDS[form.kind]
     examples = {name: files[i] for name, i in predictions.examples().items()}
     mistakes = [files[i] for i in predictions.mistakes()]
-    media = load_media(features, [*mistakes, *examples.values()])
+    media = load_media(run, [*mistakes, *examples.values()])
     for name, file in examples.items():
         samples.save(run.samples, name, media[file], form)
     if kind.shows_mistakes:
@@ -162,24 +160,6 @@ def _save_media(
     waveforms = [np.asarray(media[file], np.float32) for _, file in clips]
     write_npz(run.inside, inside(classifier, features, waveforms), compress=True)
     return [{"file": file, "label": label} for label, file in clips]
-
-
-def load_media(features: Features, files: list[str]) -> dict[str, NDArray[np.generic]]:
-    """File → decoded media, from the source that the features came from.
-
-    Raises
-    ------
-    UserError : a file is no longer there, or no longer what it was
-    """
-    origin = parse({"name": "origin", **features.task}, "features.npz")
-    wanted = set(files)
-    try:
-        media = {s.file: s.media.load() for s in sources.load(origin) if s.file in wanted}
-    except MediaError as error:
-        raise UserError(f"a sample has changed since extraction ({error}); run `percept extract` again") from None
-    if gone := wanted - media.keys():
-        raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
-    return media
 
 
 def _samples(features: Features) -> dict[str, Any]:

@@ -23,14 +23,6 @@ def test_set_and_data_replace_keys_and_source(tmp_path: Path) -> None:
     assert (resolved.data.source, resolved.data.path) == ("folder", str(tmp_path))
 
 
-def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
-    assert task.parse_data("mnist") == {"source": "mnist"}
-    assert task.parse_data("mnist:some/dir") == {"source": "mnist", "path": "some/dir"}
-    assert task.parse_data("clips.csv") == {"source": "csv", "path": "clips.csv"}
-    with pytest.raises(UserError, match="no such folder"):
-        task.parse_data(str(tmp_path / "absent"))
-
-
 @pytest.mark.parametrize(
     ("override", "line"),
     [

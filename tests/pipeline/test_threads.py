@@ -1,9 +1,12 @@
 """How many threads PyTorch may use."""
 
+import threading
+import time
+
 import pytest
 import torch
 
-from pipeline.threads import Pace
+from pipeline.threads import Pace, ordered_map
 
 
 def test_the_number_of_threads_that_was_faster_lately_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +26,19 @@ def test_the_number_of_threads_that_was_faster_lately_is_used(monkeypatch: pytes
     assert set(used[:2]) == {1, 2}
     assert 1 <= used[2:200].count(2) <= 10  # tried again, the more rarely the slower it was
     assert used[300:].count(2) > 80
+
+
+def test_threads_take_over_what_is_not_quick() -> None:
+    def where(seconds: float) -> tuple[float, int]:
+        if seconds:
+            time.sleep(seconds)
+        return seconds, threading.get_ident()
+
+    here = threading.get_ident()
+    assert list(ordered_map(where, [0] * 1000)) == [(0, here)] * 1000
+    seconds = [0.03 + i / 10_000 for i in range(40)]
+    found = list(ordered_map(where, seconds))
+    assert [s for s, _ in found] == seconds
+    assert found[0][1] == here
+    assert here not in {thread for _, thread in found[10:]}
+    assert list(ordered_map(where, [])) == []

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from models import frontend
+from models import FEATURES_VERSION, frontend
 from pipeline import extract, task
 from pipeline.extract import copies
 from pipeline.sources import embedded
@@ -70,9 +70,9 @@ def computed() -> dict[str, Any]:
     ink = image.decode_image(picture(), Limits())
     return {
         "versions": {
-            "models.frontend": frontend.VERSION,
+            "models.frontend": FEATURES_VERSION,
             "service.media": media.VERSION,
-            "pipeline.extract.copies": copies.VERSION,
+            "pipeline.extract.copies": task.Variation.VERSION,
             "pipeline.sources.notes": synthesis.VERSION,
         },
         "values": {
@@ -88,7 +88,7 @@ def computed() -> dict[str, Any]:
 
 def test_features_of_the_golden_set_change_only_with_their_version() -> None:
     golden, now = json.loads(FILE.read_text("utf-8")), computed()
-    assert now["versions"] == golden["versions"], "a version was raised: write tests/golden.json anew"
+    assert now["versions"] == golden["versions"], "a version was raised: write golden.json anew"
     for name, values in golden["values"].items():
         np.testing.assert_allclose(now["values"][name], values, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 

@@ -1,8 +1,6 @@
 """Extraction: splits, skipped files, duplicates, the cache, and classes that are too small."""
 
 import shutil
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from models import frontend
 from pipeline import extract, sources, task, threads
 from pipeline.extract.features import Features
 from pipeline.run import Run
-from pipeline.task import Data, UserError
+from pipeline.sources import Data
+from pipeline.task import UserError
 
 RATE = 22_050
 
@@ -210,22 +209,6 @@ def test_features_are_those_of_the_front_end_bit_for_bit_in_several_threads(feat
             assert all(map(np.array_equal, expected, pool.map(row, media)))
 
 
-def test_threads_take_over_what_is_not_quick() -> None:
-    def where(seconds: float) -> tuple[float, int]:
-        if seconds:
-            time.sleep(seconds)
-        return seconds, threading.get_ident()
-
-    here = threading.get_ident()
-    assert list(extract.in_turn(where, [0] * 1000)) == [(0, here)] * 1000
-    seconds = [0.03 + i / 10_000 for i in range(40)]
-    found = list(extract.in_turn(where, seconds))
-    assert [s for s, _ in found] == seconds
-    assert found[0][1] == here
-    assert here not in {thread for _, thread in found[10:]}
-    assert list(extract.in_turn(where, [])) == []
-
-
 def test_a_broken_features_file_is_one_line_and_extraction_replaces_it(
     clips: Path, run: Callable[..., Features], tmp_path: Path
 ) -> None:
@@ -240,7 +223,8 @@ def test_a_broken_features_file_is_one_line_and_extraction_replaces_it(
 def test_pictures_in_a_folder(tmp_path: Path) -> None:
     from PIL import Image
 
-    for sample in sources.load(task.load("digits"))[:60]:
+    digits = task.load("digits")
+    for sample in sources.load(digits.data, digits.features)[:60]:
         folder = tmp_path / "pictures" / sample.label
         folder.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(255 - sample.media.load()).resize((90, 90)).convert("RGB")

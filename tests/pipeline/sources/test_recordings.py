@@ -42,7 +42,8 @@ COLUMNS = [
 
 
 def samples(data: str, *overrides: str) -> list[Sample]:
-    return sources.load(task.load("instruments", data, overrides))
+    asked = task.load("instruments", data, overrides)
+    return sources.load(asked.data, asked.features)
 
 
 def note(i: int, instrument: str) -> bytes:
@@ -149,12 +150,13 @@ def test_medley_solos_db_names_its_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tinysol", "medley_solos_db"])
 def test_a_name_may_stand_with_a_folder(name: str) -> None:
-    assert task.parse_data(name) == {"source": name}
-    assert task.parse_data(f"{name}:~/copy") == {"source": name, "path": "~/copy"}
+    assert sources.parse_data(name) == {"source": name}
+    assert sources.parse_data(f"{name}:~/copy") == {"source": name, "path": "~/copy"}
     with pytest.raises(UserError, match=rf"{name}:: no such folder.*{re.escape('mnist[:DIR], tinysol[:DIR]')}"):
-        task.parse_data(f"{name}:")
+        sources.parse_data(f"{name}:")
+    asked = task.load("digits", name)
     with pytest.raises(UserError, match=r"does not give what features\.kind"):
-        sources.load(task.load("digits", name))
+        sources.load(asked.data, asked.features)
 
 
 def one_line(data: str) -> str:

@@ -16,7 +16,8 @@ from service.errors import MediaError
 
 
 def samples(name: str, data: str, *overrides: str) -> list[Sample]:
-    return sources.load(task.load(name, data, overrides))
+    asked = task.load(name, data, overrides)
+    return sources.load(asked.data, asked.features)
 
 
 def touch(root: Path, *files: str) -> None:
@@ -155,3 +156,41 @@ def test_source_and_features_must_fit() -> None:
     for name, data in (("digits", "notes"), ("instruments", "digits"), ("instruments", "mnist")):
         with pytest.raises(UserError, match=r"does not give what features\.kind"):
             samples(name, data)
+
+
+def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
+    assert sources.parse_data("mnist") == {"source": "mnist"}
+    assert sources.parse_data("mnist:some/dir") == {"source": "mnist", "path": "some/dir"}
+    assert sources.parse_data("clips.csv") == {"source": "csv", "path": "clips.csv"}
+    with pytest.raises(UserError, match="no such folder"):
+        sources.parse_data(str(tmp_path / "absent"))
+
+
+def test_a_source_that_is_not_registered_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^task digits: data\.source: Input should be 'digits', .*'csv', not 'cifar'$"):
+        task.load("digits", overrides=["data.source=cifar"])
+
+
+def test_a_fingerprint_changes_with_the_files_and_with_nothing_else(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.wav", "b/2.wav")
+    folder = task.load("instruments", str(tmp_path)).data
+    before = sources.fingerprint(folder)
+    assert sources.fingerprint(folder) == before
+    (tmp_path / "b" / "2.wav").write_bytes(b"other")
+    changed = sources.fingerprint(folder)
+    assert changed != before
+    touch(tmp_path, "b/3.wav")
+    assert sources.fingerprint(folder) != changed
+    (tmp_path / "list.csv").write_text("path,label\na/1.wav,a\nabsent.wav,b\n")
+    manifest = task.load("instruments", str(tmp_path / "list.csv")).data
+    before = sources.fingerprint(manifest)
+    os.utime(tmp_path / "list.csv", (0, 0))
+    assert sources.fingerprint(manifest) == before
+    touch(tmp_path, "absent.wav")
+    assert sources.fingerprint(manifest) != before
+
+
+def test_the_fingerprint_of_embedded_samples_depends_on_the_seed() -> None:
+    notes, other = (task.load("instruments", overrides=[f"data.seed={seed}"]).data for seed in (0, 1))
+    assert sources.fingerprint(notes) != sources.fingerprint(other)
+    assert sources.fingerprint(task.load("digits", "mnist:nowhere").data) is None

@@ -15,9 +15,9 @@ from PIL import Image
 from benchmarks import unknown
 from models.card import ModelCard
 from models.familiarity import STEPS, Density, Familiarity
-from pipeline import validate
-from pipeline.extract.features import Features
+from pipeline.extract import Features, load_media
 from pipeline.report.timeline import lines
+from pipeline.run import Run
 from pipeline.train import confidence, outliers
 from service.serving.predictor import Predictor
 from tests.command import percept, ran
@@ -36,7 +36,7 @@ def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
     """The exported model of a run, and the familiarity that it gives to its test samples."""
     predictor, features = Predictor(run / "model.onnx"), Features.load(run / "features.npz")
     files = features.file[features.rows("test")].tolist()
-    media = validate.load_media(features, files)
+    media = load_media(Run(run), files)
     return predictor, unknown.familiarity(predictor, [media[file] for file in files])
 
 

@@ -1,0 +1,71 @@
+"""Decoded media of a run's samples, for the stages after extraction: each decoded once in a command, if it fits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import sources
+from pipeline.extract.features import Features
+from pipeline.run import Run
+from pipeline.sources import Sample
+from pipeline.task import UserError, parse
+from service.errors import MediaError
+
+BUDGET = 256 << 20  # bytes of decoded media that are kept; what is beyond is decoded again
+
+Decoded = NDArray[np.generic]  # as the graph takes it: uint8 (28, 28), float32 (T,) or float32 (D,)
+
+
+class Media:
+    """Samples and decoded media that a command has met so far."""
+
+    def __init__(self) -> None:
+        self.samples: dict[str, Sample] = {}  # by file
+        self.decoded: dict[str, Decoded] = {}
+        self.n_bytes = 0
+
+    @staticmethod
+    def of(run: Run) -> "Media":
+        """Those of a run, as long as its features stay the same; none at first."""
+        return run.load(run.features, "extract", _none)
+
+    def keep_for(self, run: Run) -> None:
+        """Let later stages of this command find them: `of` the run, whose features have just been written."""
+        run.put(run.features, _none, self)
+
+    def keep(self, sample: Sample, decoded: Decoded) -> None:
+        """Remember a sample, and its decoded media within the budget."""
+        self.samples[sample.file] = sample
+        if sample.file not in self.decoded and self.n_bytes + decoded.nbytes <= BUDGET:
+            self.n_bytes += decoded.nbytes
+            self.decoded[sample.file] = decoded
+
+
+def _none(features: Path) -> Media:
+    return Media()
+
+
+def load_media(run: Run, files: Sequence[str]) -> dict[str, Decoded]:
+    """File → decoded media of a run's samples, not to be changed: uint8 (28, 28), float32 (T,) or float32 (D,).
+
+    Raises
+    ------
+    UserError : no features, or a file is no longer in the source, or no longer what it was
+    """
+    media = Media.of(run)
+    if any(file not in media.samples for file in files):
+        origin = parse({"name": "origin", **Features.of(run).task}, "features.npz")
+        media.samples = {sample.file: sample for sample in sources.load(origin.data, origin.features)}
+        if gone := set(files) - media.samples.keys():
+            raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
+    found = {}
+    for file in dict.fromkeys(files):
+        sample = media.samples[file]
+        try:
+            found[file] = media.decoded[file] if file in media.decoded else sample.media.load()
+        except MediaError as error:
+            raise UserError(f"a sample has changed since extraction ({error}); run `percept extract` again") from None
+        media.keep(sample, found[file])
+    return found

@@ -1,0 +1,85 @@
+"""The registry of sources: what every source has to say of itself, from which all else derives.
+
+A new source is one module with a tuple `SOURCES`, and its name in the list in `__init__.py`. Such a module imports what
+is heavy (torchvision, scipy, mirdata) inside its functions, since reading a task file imports all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.sources.sample import Sample
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shares(_Section):
+    """Fractions of the samples in each split, where the data does not name the splits itself."""
+
+    train: float = Field(0.7, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.15, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> "Shares":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the three fractions add up to {total:g}, not to 1")
+        return self
+
+
+class Data(_Section):
+    """The section [data] of a task: where the labelled samples come from.
+
+    `seed` decides the splits where the data does not name them, which of TinySOL's folds is the test split, and which
+    notes `notes` synthesises.
+    """
+
+    source: str
+    path: str | None = None
+    splits: Shares = Shares()
+    seed: int = 0
+
+    @field_validator("source")
+    @classmethod
+    def _registered(cls, source: str) -> str:
+        if source not in SOURCES:
+            *names, last = (repr(name) for name in SOURCES)
+            raise ValueError(f"Input should be {', '.join(names)} or {last}")
+        return source
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> "Data":
+        if SOURCES[self.source].form in ("folder", "csv") and self.path is None:
+            raise ValueError(f"source = {self.source!r} needs a path")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of labelled samples.
+
+    name : the value of `data.source`
+    form : what `--data` takes: the name, the name or a copy of the data as NAME:DIR, a folder, or a .csv file
+    features : the values of `features.kind` that it has media for
+    help : one line for people
+    load : [data] and the sampling rate in Hz, None for pictures → the samples in a fixed order, none of them decoded
+    fingerprint : [data] → plain values that change when the samples do, found without reading media; None where the
+        data has yet to be downloaded
+    numbers : whether targets are numbers (regression) instead of classes
+    """
+
+    name: str
+    form: Literal["name", "copy", "folder", "csv"]
+    features: tuple[str, ...]
+    help: str
+    load: Callable[[Data, int | None], list[Sample]]
+    fingerprint: Callable[[Data], Any]
+    numbers: bool = False
+
+
+SOURCES: dict[str, Source] = {}  # by name; `__init__.py` fills it
