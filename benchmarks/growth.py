@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pipeline import extract, task, train
+from pipeline import task, train
 from pipeline.extract.features import Features
 from pipeline.report.style import CURVES, STYLE, write_svg
 from pipeline.run import Run, write_json
@@ -91,7 +91,7 @@ def random_features(n: int) -> Features:
         x=rng.standard_normal((n, FEATURES), dtype=np.float32),
         y=np.arange(n) % CLASSES,
         labels=tuple(map(str, range(CLASSES))),
-        split=split, file=names, digest=names, skipped=(), task=extract.origin(chosen), key="",
+        split=split, file=names, digest=names, skipped=(), task=chosen.origin(), key="",
         copies=np.empty((0, FEATURES), np.float32), copy_of=np.empty(0, np.int64), copies_key="",
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ from typer.core import TyperCommand
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
 from pipeline.engine import Engine
-from pipeline.run import Run, require
+from pipeline.run import Run
+from pipeline.sources import SOURCES
 from pipeline.task import Task, UserError
-from service.errors import MediaError
+from pipeline.workflow import Workflow
 from service.media.limits import Limits
 
 app = typer.Typer(
@@ -28,10 +28,10 @@ app = typer.Typer(
     help="""
 From labelled pixels and sound to a served classifier.
 
-**The way through**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` judges it
-on the test split, `export` writes one self-contained ONNX file and puts it into BentoML's model store, `serve` answers
-over HTTP. `run` does the first four. Each stage reads the files of the stage before it in `runs/TASK/` and can be
-run alone and again.
+**Stages**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` judges it on the
+test split, `export` writes one self-contained ONNX file and puts it into BentoML's model store, `serve` answers over
+HTTP. `run` does the first four, each only where something that it depends on has changed. Each stage reads the files of
+the stage before it in `runs/TASK/`, and can be run alone and again.
 
 **TASK** is a built-in task (see `percept tasks`) or the path of a TOML file.
 
@@ -54,28 +54,27 @@ run alone and again.
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
+_FORMS = {"name": "{0}", "copy": "{0} or {0}:DIR", "folder": "DIR", "csv": "FILE.csv"}  # of `Source.form`
 DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Replaces the source: digits, notes, regions, sine; mnist, tinysol or medley_solos_db, each with :DIR for "
-        "a copy; a folder of class folders, or a .csv manifest.",
+        help="Replaces the source. "
+        + "; ".join(f"{_FORMS[s.form].format(s.name)}: {s.help}" for s in SOURCES.values())
+        + ". DIR is a copy of a data set that is downloaded otherwise.",
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key of the task, as in train.epochs=5. Repeatable."),
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where the run directories lie.")]
+RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the run directories.")]
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train; auto takes a GPU if there is one."),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error, not skipped.")]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Export although the gate has not passed; recorded in the card.")
-]
 EngineOption = Annotated[
     str,
     typer.Option(
@@ -85,8 +84,8 @@ EngineOption = Annotated[
     ),
 ]
 RUNS = Path("runs")
-EXTRACTED = ("data", "features", "augment")  # sections that extraction obeys
-WINDOW = 0.5  # seconds; of a timeline that names none
+EXTRACTED = ("data", "features", "augment")  # sections that features depend on
+WINDOW = 0.5  # seconds, of a timeline's windows by default
 
 
 @app.command("tasks")
@@ -104,19 +103,18 @@ def run(
     device: DeviceOption = None,
     runs: RunsOption = RUNS,
     strict: StrictOption = False,
-    force: ForceOption = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Redo all stages, and export although the gate has not passed, which the card records.",
+        ),
+    ] = False,
     engine: EngineOption = "local",
 ) -> None:
-    """Extract, train, validate and export: the whole way, in one go."""
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
-    from pipeline import export, extract, train, validate
-
-    directory = Run(runs / resolved.name)
-    with where.running():
-        extract.extract(resolved, directory, strict, where)
-        train.train(resolved, directory, engine=where)
-    validate.validate(resolved, directory)
-    export.export(resolved, directory, force)
+    """Extract, train, validate and export: every stage that is not up to date."""
+    resolved = _load(task, data, set_, device)
+    Workflow(resolved, Run(runs / resolved.name), strict, force, Engine.parse(engine)).run_all()
 
 
 @app.command()
@@ -129,11 +127,9 @@ def extract(
     strict: StrictOption = False,
     engine: EngineOption = "local",
 ) -> None:
-    """Stage 1: decode the samples into features (features.npz). What is known already is not decoded again."""
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
-    from pipeline import extract
-
-    extract.extract(resolved, Run(runs / resolved.name), strict, where)
+    """Stage 1: decode the samples into features (features.npz). What an earlier run decoded is not decoded again."""
+    resolved = _load(task, data, set_, device)
+    Workflow(resolved, Run(runs / resolved.name), strict, engine=Engine.parse(engine)).extract()
 
 
 @app.command()
@@ -145,12 +141,10 @@ def train(
     runs: RunsOption = RUNS,
     engine: EngineOption = "local",
 ) -> None:
-    """Stage 2: fit the network (weights.pt, history.json). A killed run continues where it was."""
+    """Stage 2: fit the network (weights.pt, history.json). A killed run continues from its last checkpoint."""
     resolved, where = _load(task, data, set_, device), Engine.parse(engine)
-    from pipeline import train
-
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
-    train.train(resolved, Run(runs / resolved.name), engine=where)
+    Workflow(resolved, Run(runs / resolved.name), engine=where).train()
 
 
 @app.command()
@@ -163,10 +157,8 @@ def validate(
 ) -> None:
     """Stage 3: judge the network on the test split (report.json, report.html, plots/, samples/)."""
     resolved = _load(task, data, set_, device)
-    from pipeline import validate
-
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
-    validate.validate(resolved, Run(runs / resolved.name))
+    Workflow(resolved, Run(runs / resolved.name)).validate()
 
 
 @app.command()
@@ -176,14 +168,14 @@ def export(
     set_: SetOption = None,
     device: DeviceOption = None,
     runs: RunsOption = RUNS,
-    force: ForceOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Export although the gate has not passed; the card records it.")
+    ] = False,
 ) -> None:
     """Stage 4: write and check the ONNX graph (model.onnx, card.json), and put it into the model store."""
     resolved = _load(task, data, set_, device)
-    from pipeline import export
-
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
-    export.export(resolved, Run(runs / resolved.name), force)
+    Workflow(resolved, Run(runs / resolved.name), force=force).export()
 
 
 @app.command()
@@ -216,8 +208,8 @@ def tune(
 ) -> None:
     """Search over the task's [tune] space by cross-validation.
 
-    An interrupted search continues, and the same command in two terminals shares the work. The space, sampler, number
-    of trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
+    An interrupted search continues; the same command in two terminals shares the work. The space, sampler, number of
+    trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
     resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export as exporting
@@ -255,7 +247,7 @@ def exercises(
 
 
 class _Predict(TyperCommand):
-    """Takes `--timeline` with and without the seconds, which neither Typer nor Click can tell from a FILE."""
+    """Accepts `--timeline` with and without seconds, which neither Typer nor Click can tell apart from a FILE."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for i, (argument, following) in enumerate(zip(args, [*args[1:], ""], strict=True)):
@@ -282,58 +274,16 @@ def predict(
         typer.Option(
             "--timeline",
             metavar="[SECONDS]",
-            help=f"Also what is heard when in a recording, in windows of so many seconds, {WINDOW} if not given; "
-            "without --json it is drawn, in the run's folder timelines/.",
+            help=f"Also what is heard when in a recording, in windows of SECONDS, {WINDOW} by default; without --json "
+            "a picture is drawn too, in the run's folder timelines/.",
         ),
     ] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Classify files through the exported graph, exactly as the service does."""
-    from pipeline.report.timeline import draw, lines
-    from service.serving.predictor import Predictor
+    from pipeline.predict import predict
 
-    directory = Run(runs / task)
-    if not directory.model.is_file():
-        directory = Run(runs / tasks.load(task).name)
-    predictor = Predictor(require(directory.model, "export"))
-    try:
-        window = predictor.window(timeline)
-    except MediaError as error:
-        raise UserError(str(error)) from None
-    limits = Limits.from_environment()
-    failed, drawn = False, set[Path]()
-    for file in files:
-        try:
-            sample = predictor.decode(file.read_bytes(), limits)
-            answer = predictor.predict(sample, window)
-        except (MediaError, OSError) as error:
-            failed = True
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            print(
-                json.dumps({"file": str(file), "error": reason}, ensure_ascii=False) if as_json else f"{file}  {reason}"
-            )
-            continue
-        if as_json:
-            answer = {key: value for key, value in answer.items() if key not in ("model", "version")}
-            print(json.dumps({"file": str(file), **answer}, ensure_ascii=False))
-        elif "value" in answer:
-            print(f"{file}  " + "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items()))
-        else:
-            unknown = "  unknown: unlike what it was trained on" if answer["known"] is False else ""
-            print(f"{file}  {answer['label']}  {answer['confidence']:.4f}{unknown}")
-        if window is not None and not as_json:
-            print(*(f"  {line}" for line in lines(answer["timeline"])), sep="\n")
-            if "label" in answer:
-                title = f"{file.name}: {answer['label']}, {answer['confidence']:.4f}"
-                picture = directory.timelines / f"{file.stem}.png"
-                while picture in drawn:
-                    picture = picture.with_stem(f"{picture.stem}-2")
-                try:
-                    print(f"  → {draw(picture, title, sample, answer['timeline'])}")
-                except ModuleNotFoundError as error:
-                    print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)
-                drawn.add(picture)
-    if failed:
+    if not predict(runs, task, files, as_json, timeline):
         raise typer.Exit(1)
 
 
@@ -341,10 +291,10 @@ def predict(
 def rollback(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the model store.")],
     version: Annotated[
-        str | None, typer.Argument(metavar="VERSION", help="The one before the present if not given.")
+        str | None, typer.Argument(metavar="VERSION", help="The one before the present one by default.")
     ] = None,
 ) -> None:
-    """Serve an older version of a model; a running service follows within seconds. The next export is served again."""
+    """Serve an older version of a model; a running service follows within seconds. The next export replaces it."""
     from service.serving import store
 
     try:
@@ -375,10 +325,10 @@ def serve(
 
 
 def main() -> None:
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # a command of ours reports to nobody
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # percept sends no telemetry
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # PyTorch and its exporter make a million objects that stay. The collector would walk them all again and again
-    # while they come, and in the end twice more: 3 of the 13 seconds of an export.
+    # PyTorch and its exporter create a million objects that live until the end. The collector would walk them again and
+    # again while they are created, and twice more at exit: 3 of the 13 seconds of an export.
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
     try:
@@ -403,19 +353,19 @@ def _load(task: str, data: str | None, overrides: list[str] | None, device: str 
 def _check_made_with(
     task: Task, runs: Path, data: str | None, overrides: list[str] | None, sections: tuple[str, ...]
 ) -> None:
-    """Options that would change what an earlier stage has already made are refused, rather than ignored."""
+    """Refuse options that would change what an earlier stage has made, instead of ignoring them."""
     given = {override.split(".")[0] for override in overrides or []} | ({"data"} if data else set())
     if not given.intersection(sections):
         return
-    from pipeline import extract
+    from pipeline.extract import Features
     from pipeline.train import weights
 
     directory = Run(runs / task.name)
-    made = dict(extract.Features.of(directory).task)
+    made = dict(Features.of(directory).task)
     if "train" in sections:
         _, facts = weights.of(directory)
         made |= {"model": facts.model, "train": facts.train}
-    asked = {**task.resolved(), "data": extract.origin(task)["data"]}
+    asked = {**task.resolved(), "data": task.origin()["data"]}
     for section in sections:
         if section in given and asked[section] != made[section]:
             verb = "extract" if section in EXTRACTED else "train"

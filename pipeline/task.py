@@ -220,6 +220,13 @@ class Task(_Section):
             )
         return self
 
+    def origin(self) -> dict[str, Any]:
+        """The sections that make the features; the path made absolute, since later stages may run from elsewhere."""
+        origin = self.model_dump(mode="json", include={"data", "features", "augment"})
+        if self.data.path is not None:
+            origin["data"]["path"] = str(Path(self.data.path).expanduser().resolve())
+        return origin
+
     def resolved(self) -> dict[str, Any]:
         """The whole task as plain values, as a TOML file would say it."""
         return self.model_dump(mode="json", by_alias=True)

@@ -4,6 +4,6 @@ from pipeline.extract.features import Features
 from pipeline.extract.media import load_media
 from pipeline.extract.recipe import Recipe, row_of
 from pipeline.extract.splits import assign_split
-from pipeline.extract.stage import extract, origin
+from pipeline.extract.stage import extract
 
-__all__ = ["Features", "Recipe", "assign_split", "extract", "load_media", "origin", "row_of"]
+__all__ = ["Features", "Recipe", "assign_split", "extract", "load_media", "row_of"]

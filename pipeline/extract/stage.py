@@ -4,8 +4,6 @@ Clips of sound outside the test split can have copies that were varied a little,
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -152,15 +150,7 @@ def _features(
         copies=np.concatenate(copies),
         copy_of=np.array(copy_of, np.int64),
         skipped=tuple(skipped),
-        task=origin(task),
+        task=task.origin(),
         key=recipe.key,
         copies_key=recipe.copies_key,
     )
-
-
-def origin(task: Task) -> dict[str, Any]:
-    """The sections that made the features; the path made absolute, since later stages may run from another folder."""
-    origin = task.model_dump(mode="json", include={"data", "features", "augment"})
-    if task.data.path is not None:
-        origin["data"]["path"] = str(Path(task.data.path).expanduser().resolve())
-    return origin

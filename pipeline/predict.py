@@ -1,0 +1,93 @@
+"""Predictions of files through a run's exported graph, as JSON lines for programs or as text for people."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import task as tasks
+from pipeline.report import timeline
+from pipeline.run import Run, require
+from pipeline.task import UserError
+from service.errors import MediaError
+from service.media.limits import Limits
+from service.serving.predictor import Predictor
+
+
+def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False, window: str | None = None) -> bool:
+    """Print the prediction of each file.
+
+    Parameters
+    ----------
+    runs : folder of the run directories
+    name : of a run, or a task as `task.load` takes it
+    as_json : one JSON object a line, else text
+    window : seconds, of the windows of a timeline, which is drawn unless `as_json`; None for no timeline
+
+    Returns
+    -------
+    Whether every file could be predicted.
+
+    Raises
+    ------
+    UserError : no exported model of that name, or no timeline of such windows
+    """
+    run = Run(runs / name)
+    if not run.model.is_file():
+        run = Run(runs / tasks.load(name).name)
+    predictor = Predictor(require(run.model, "export"))
+    try:
+        seconds = predictor.window(window)
+    except MediaError as error:
+        raise UserError(str(error)) from None
+    limits, pictures, failed = Limits.from_environment(), set[Path](), False
+    for file in files:
+        try:
+            sample = predictor.decode(file.read_bytes(), limits)
+            answer = predictor.predict(sample, seconds)
+        except (MediaError, OSError) as error:
+            failed = True
+            reason = getattr(error, "strerror", None) or str(error)
+            print(_line({"file": str(file), "error": reason}) if as_json else f"{file}  {reason}")
+            continue
+        if as_json:
+            print(_line({"file": str(file)} | {k: v for k, v in answer.items() if k not in ("model", "version")}))
+            continue
+        print(f"{file}  {_text(answer)}")
+        if "timeline" in answer:
+            print(*(f"  {line}" for line in timeline.lines(answer["timeline"])), sep="\n")
+            if "label" in answer:
+                picture = _unused(run.timelines / f"{file.stem}.png", pictures)
+                _draw(picture, f"{file.name}: {answer['label']}, {answer['confidence']:.4f}", sample, answer)
+    return not failed
+
+
+def _line(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _text(answer: dict[str, Any]) -> str:
+    """One prediction for people."""
+    if "value" in answer:
+        return "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items())
+    unknown = "  unknown: unlike what it was trained on" if answer["known"] is False else ""
+    return f"{answer['label']}  {answer['confidence']:.4f}{unknown}"
+
+
+def _unused(path: Path, used: set[Path]) -> Path:
+    """The path, with a number where this command has used it already."""
+    while path in used:
+        path = path.with_stem(f"{path.stem}-2")
+    used.add(path)
+    return path
+
+
+def _draw(picture: Path, title: str, waveform: NDArray[np.float32], answer: dict[str, Any]) -> None:
+    try:
+        print(f"  → {timeline.draw(picture, title, waveform, answer['timeline'])}")
+    except ModuleNotFoundError as error:
+        print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)

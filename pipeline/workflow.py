@@ -1,0 +1,227 @@
+"""The workflow: the four stages in their order, each done only where what it depends on has changed.
+
+A stage, when it is done, is recorded in `provenance.json` of the run: a digest of its inputs, and size and time of the
+files that it wrote. It is up to date while the inputs have the same digest and nobody else has touched the files. An
+input is what the stage before made (its content, so that nothing follows from features that were extracted again and
+are the same), a section of the task, the source's files, or a version of code. No stage is imported to find that out.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models import FEATURES_VERSION
+from pipeline import sources
+from pipeline.engine import LOCAL, Engine
+from pipeline.run import Run, write_json
+from pipeline.task import Task, Variation, digest
+from service import media
+from service.media.limits import Limits
+
+STAGES = ("extract", "train", "validate", "export")
+LIBRARIES = (  # results may change with their versions
+    "percept", "torch", "numpy", "scipy", "librosa", "scikit-learn", "soxr", "soundfile", "pillow", "keras", "onnx",
+    "onnxruntime", "onnxscript", "bentoml",
+)  # fmt: skip
+
+Stamp = tuple[int, int] | None  # bytes, time of the last change in ns; None: there is no such file
+
+
+class Entry(BaseModel):
+    """What is recorded of a stage that was done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    inputs: str  # digest
+    outputs: dict[str, Stamp]  # by name of the file
+    content: str  # SHA-256 of what later stages depend on
+    summary: str  # for people
+    skipped: int = 0  # files that extraction could not use
+    device: str = "cpu"  # or cuda; that the network was trained on
+    forced: bool = False  # whether it was exported although the gate had not passed
+    version: str = ""  # in the model store
+
+
+class Workflow:
+    """Stages of a task in a run directory.
+
+    Parameters
+    ----------
+    strict : a file that cannot be used is an error
+    force : redo what is up to date, and export although the gate has not passed
+    engine : where features are extracted and the network is trained
+
+    Example
+    -------
+    >>> from tempfile import TemporaryDirectory
+    >>> from pipeline import task
+    >>> with TemporaryDirectory() as folder:
+    ...     workflow = Workflow(task.load("sine"), Run(Path(folder)))
+    ...     workflow.extract()  # doctest: +ELLIPSIS
+    ...     workflow.is_up_to_date("extract"), workflow.is_up_to_date("train")
+    sine: 401 samples, 401 newly extracted, 0 skipped → ...
+    (True, False)
+    """
+
+    def __init__(self, task: Task, run: Run, strict: bool = False, force: bool = False, engine: Engine = LOCAL) -> None:
+        self.task, self.run, self.strict, self.force, self.engine = task, run, strict, force, engine
+        self.entries = _read(run.provenance)
+        self.outputs = {
+            "extract": (run.features,),
+            "train": (run.weights, run.history),
+            "validate": (run.report, run.inside, run.mistakes),
+            "export": (run.model, run.card),
+        }
+
+    def run_all(self) -> None:
+        """Do the stages that are not up to date, and say so of the others."""
+        with ExitStack() as running:  # Ray, if it is the engine, from the first stage that needs it
+            for stage in ("extract", "train"):
+                if not self._say_up_to_date(stage):
+                    running.enter_context(self.engine.running())
+                    self._stage(stage)()
+        for stage in ("validate", "export"):
+            if not self._say_up_to_date(stage):
+                self._stage(stage)()
+
+    def extract(self) -> None:
+        """Stage 1: samples → features."""
+        from pipeline import extract
+
+        downloaded = sources.fingerprint(self.task.data) is not None
+        inputs = self._inputs("extract")
+        features = extract.extract(self.task, self.run, self.strict, self.engine)
+        inputs = inputs if downloaded else self._inputs("extract")
+        skipped = len(features.skipped)
+        summary = f"{len(features.x):,} samples" + (f", {skipped:,} skipped" if skipped else "")
+        self._record("extract", inputs, features.fingerprint(), summary, skipped=skipped)
+
+    def train(self) -> None:
+        """Stage 2: features → weights."""
+        from pipeline import train
+
+        inputs = self._inputs("train")
+        facts = train.train(self.task, self.run, engine=self.engine)
+        device = "cpu" if facts.device == "cpu" else "cuda"
+        content = self.run.digest(self.run.weights, "train")
+        self._record("train", inputs, content, f"{facts.epochs} epochs on {facts.device}", device=device)
+
+    def validate(self) -> None:
+        """Stage 3: weights → report on the test split."""
+        from pipeline import validate
+
+        inputs = self._inputs("validate")
+        report = validate.validate(self.task, self.run)
+        content = self.run.digest(self.run.report, "validate")
+        summary = "the gate has passed" if report["gate"]["passed"] else "the gate has not passed"
+        self._record("validate", inputs, content, summary)
+
+    def export(self) -> None:
+        """Stage 4: weights → ONNX graph in the model store."""
+        from pipeline import export
+
+        inputs = self._inputs("export")
+        card = export.export(self.task, self.run, self.force)
+        summary = f"{card.name}:{card.version}"
+        self._record("export", inputs, "", summary, forced=card.gate_forced, version=card.version)
+
+    def is_up_to_date(self, stage: str) -> bool:
+        """Whether the stage would make the files that are there."""
+        entry = self.entries.get(stage)
+        if entry is None or entry.inputs != self._inputs(stage) or entry.outputs != self._stamps(stage):
+            return False
+        match stage:
+            case "extract":
+                return not (self.strict and entry.skipped)
+            case "train":
+                return self.task.train.device in ("auto", entry.device)
+            case "validate":  # `percept plot` may have drawn these again
+                return self.run.page.is_file() and self.run.plots.is_dir() and self.run.samples.is_dir()
+            case _:
+                return _is_served(self.task.name, entry.version) and (self.force or not entry.forced)
+
+    def _stage(self, name: str) -> Callable[[], None]:
+        stage: Callable[[], None] = getattr(self, name)
+        return stage
+
+    def _say_up_to_date(self, stage: str) -> bool:
+        if self.force or not self.is_up_to_date(stage):
+            return False
+        print(f"{self.task.name}: {stage} is up to date ({self.entries[stage].summary})")
+        return True
+
+    def _inputs(self, stage: str) -> str:
+        """Digest of all that the stage depends on, but for the device and the options of this object."""
+        task, options = self.task, self.task.resolved()
+        inputs: list[Any] = [stage, _versions()]
+        inputs += [self.entries[name].content for name in STAGES[: STAGES.index(stage)] if name in self.entries]
+        match stage:
+            case "extract":
+                limits = asdict(Limits.from_environment())
+                inputs += [task.origin(), sources.fingerprint(task.data), limits]
+                inputs += [FEATURES_VERSION, media.VERSION, Variation.VERSION]
+            case "train":
+                options["train"].pop("device")
+                inputs += [options["model"], options["train"]]
+            case "validate":  # the report quotes the data's path and the description
+                inputs += [task.origin(), options["name"], options["description"], options["validate"]]
+            case _:
+                inputs += [options["name"]]
+        return digest(inputs)
+
+    def _stamps(self, stage: str) -> dict[str, Stamp]:
+        return {path.name: _stamp(path) for path in self.outputs[stage]}
+
+    def _record(self, stage: str, inputs: str, content: str, summary: str, **more: Any) -> None:
+        self.entries[stage] = Entry(
+            inputs=inputs, outputs=self._stamps(stage), content=content, summary=summary, **more
+        )
+        write_json(
+            self.run.provenance,
+            {name: entry.model_dump(mode="json", exclude_defaults=True) for name, entry in self.entries.items()},
+        )
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """What is recorded of each stage; nothing where the file is absent, damaged or of another version."""
+    try:
+        return {name: Entry(**entry) for name, entry in json.loads(path.read_text("utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError, ValidationError):
+        return {}
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # an optional one
+            versions[name] = None
+    return versions
+
+
+def _is_served(name: str, version: str) -> bool:
+    """Whether BentoML's model store holds that version of a model as the latest, found without importing BentoML."""
+    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    folder = home / "models" / name
+    try:
+        return (folder / "latest").read_text("utf-8").strip() == version and (folder / version / "model.onnx").is_file()
+    except (OSError, UnicodeDecodeError):
+        return False
