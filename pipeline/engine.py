@@ -1,4 +1,4 @@
-"""Where a stage runs: on this machine, or on the nodes of a Ray cluster. The work itself is the same."""
+"""Where a stage runs: on this machine, or on the nodes of a Ray cluster. Its results are the same."""
 
 import logging
 import os
@@ -10,15 +10,15 @@ from importlib.util import find_spec
 
 from pipeline.task import UserError
 
-SECONDS = 5  # that a cluster's address has to answer
+SECONDS = 5  # for a cluster's head to accept a connection
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
     """`local`; `ray`, which starts Ray on this machine; or `ray:ADDRESS`, a running cluster.
 
-    address : HOST:PORT of the cluster's head; "auto", the cluster that this machine is a node of; or "local", Ray
-        started for the time of the work
+    address : HOST:PORT of the cluster's head; "auto" for the cluster that this machine is a node of; "local" to start
+        Ray on this machine for as long as it is needed; None for this machine without Ray
     """
 
     address: str | None = None
@@ -29,11 +29,16 @@ class Engine:
 
     @staticmethod
     def parse(text: str) -> "Engine":
-        """The engine that a text names.
+        """The engine that `--engine` names.
 
         Raises
         ------
         UserError : it names none, or Ray is not installed
+
+        Example
+        -------
+        >>> Engine.parse("local").is_ray
+        False
         """
         kind, colon, address = text.partition(":")
         if text == "local":
@@ -47,7 +52,7 @@ class Engine:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let Ray run inside the block, unless the engine is local; what was not running before is shut down after.
+        """Ray runs inside the block, unless the engine is local; it is shut down afterwards if it was started here.
 
         Raises
         ------
@@ -56,8 +61,8 @@ class Engine:
         if self.address is None:
             yield
             return
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # a command of ours reports to nobody
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns that this is to come
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # percept sends no telemetry
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns that the default will change
         import ray
 
         if ray.is_initialized():
@@ -80,7 +85,7 @@ class Engine:
             ray.shutdown()
 
     def _check_answers(self) -> None:
-        """Ray itself would try for a minute, and end the process."""
+        """UserError unless something listens there: Ray itself would try for a minute, and end the process."""
         assert self.address is not None
         host, _, port = self.address.rpartition(":")
         try:

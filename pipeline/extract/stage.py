@@ -38,6 +38,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
 
     Example
     -------
+    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> from pipeline import task
     >>> with TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ def load(data: Data, features: _Features) -> list[Sample]:
     >>> regions = task.load("regions")
     >>> samples = load(regions.data, regions.features)
     >>> len(samples), samples[0].file, samples[0].label, samples[0].split
-    (1600, 'regions/train/0000', 'inside', 'train')
+    (1600, 'regions/train/0000', 'outside', 'train')
     """
     source = SOURCES[data.source]
     if features.kind not in source.features:
