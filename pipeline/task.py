@@ -1,4 +1,4 @@
-"""Task: what a TOML task file may say, and how it is read; one line for every mistake."""
+"""Task: the sections and keys of a TOML task file, and how it is read; one line for every mistake."""
 
 import difflib
 import json
@@ -75,13 +75,13 @@ class Model(_Section):
 
 
 class Augment(_Section):
-    """How far each image is distorted, anew in every epoch; all 0 = off. Drawn uniformly from -value … value."""
+    """How far each image is distorted, differently in every epoch; drawn uniformly from -value … value. All 0 = off."""
 
     rotation: float = Field(0.0, ge=0, le=180)  # degrees
-    scale: float = Field(0.0, ge=0, lt=1)  # of width and height, each by itself, as a fraction
+    scale: float = Field(0.0, ge=0, lt=1)  # fraction, of width and height independently
     shear: float = Field(0.0, ge=0, le=1)  # pixels sideways for one pixel up
     shift: float = Field(0.0, ge=0, le=28)  # pixels
-    elastic: float = Field(0.0, ge=0, le=28)  # pixels: standard deviation of a smooth random displacement
+    elastic: float = Field(0.0, ge=0, le=28)  # pixels: standard deviation of a smooth random displacement field
     smoothness: float = Field(4.0, ge=1, le=28)  # pixels: of the Gaussian that smooths it
 
     def __bool__(self) -> bool:
@@ -89,7 +89,7 @@ class Augment(_Section):
 
 
 class Variation(_Section):
-    """Copies of each training clip, made at extraction, that sound a little different; copies = 0: off.
+    """Copies of each clip outside the test split, made at extraction, that sound a little different; copies = 0: off.
 
     Where the copies of the same clip change (extract/copies.py), raise VERSION; caches of features are keyed by it.
     """
@@ -97,13 +97,13 @@ class Variation(_Section):
     VERSION: ClassVar[int] = 1
 
     copies: int = Field(0, ge=0, le=100)
-    pitch: float = Field(1.5, ge=0, le=12)  # semitones up or down, at most; the speed changes with it
-    gain: float = Field(12.0, ge=0, le=60)  # decibels up or down, at most
-    shift: float = Field(0.1, ge=0)  # seconds cut off the beginning, at most
+    pitch: float = Field(1.5, ge=0, le=12)  # semitones up or down at most; the speed changes with it
+    gain: float = Field(12.0, ge=0, le=60)  # decibels up or down at most
+    shift: float = Field(0.1, ge=0)  # seconds cut off the beginning at most
     filter: float = Field(0.0, ge=0, le=20)  # decibels: standard deviation of each octave's gain
-    noise: float = Field(0.0, ge=0, le=120)  # decibels of the clip above white noise, at least; 0 = no noise
-    rate: float = Field(0.0, ge=0)  # Hz: lowest sampling rate that copies have gone through; 0 = off
-    share: float = Field(0.25, ge=0, le=1)  # of the copies that are filtered, of those resampled, and of those noisy
+    noise: float = Field(0.0, ge=0, le=120)  # decibels: lowest signal-to-noise ratio of added white noise; 0 = no noise
+    rate: float = Field(0.0, ge=0)  # Hz: lowest sampling rate that copies are reduced to and back; 0 = off
+    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that is filtered, and likewise resampled, and noisy
 
 
 class Train(_Section):
@@ -118,10 +118,10 @@ class Train(_Section):
     l2: float = Field(0.0, ge=0)  # times the sum of w² over the weights, not the biases
     activity_l1: float = Field(0.0, ge=0)  # times the sum of |a| over the hidden units, averaged over the batch
     activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
-    noise: float = Field(0.0, ge=0)  # standard deviation of what is added to standardised features, anew each time
-    mix: float = Field(0.0, ge=0)  # α of mixup: samples and targets mixed by twos in shares of Beta(α, α); 0 = off
+    noise: float = Field(0.0, ge=0)  # standard deviation, added to standardised features in every epoch
+    mix: float = Field(0.0, ge=0)  # α of mixup: pairs of samples and targets, mixed in a ratio from Beta(α, α); 0 = off
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
-    refit: bool = False  # once validation has decided what it decides, train anew on its samples too
+    refit: bool = False  # then train again on training and validation samples, for the epochs that validation chose
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     framework: Literal["torch", "keras"] = "torch"
@@ -138,7 +138,7 @@ class Train(_Section):
 
 
 class Validate(_Section):
-    """The thresholds that the gate holds on the test split, and what else is judged on it."""
+    """The gate's thresholds on the test split, and what else is compared on it."""
 
     min_accuracy: float | None = Field(None, ge=0, le=1)
     max_log_loss: float | None = Field(None, ge=0)
@@ -146,15 +146,15 @@ class Validate(_Section):
     min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets
     max_rmse: float | None = Field(None, ge=0)  # regression
     min_r2: float | None = Field(None, le=1)  # regression
-    baselines: bool = False  # of classes: simpler learners beside the network in the report
+    baselines: bool = False  # classes only: simpler models beside the network in the report
 
     def thresholds(self) -> dict[str, float]:
-        """`min_…` or `max_…` of a metric → the threshold, where there is one."""
+        """`min_…` or `max_…` and a metric → the threshold, of those that are set."""
         return self.model_dump(exclude_none=True, exclude={"baselines"})
 
 
 class Range(_Section):
-    """An interval of a hyperparameter, evenly spread or over orders of magnitude."""
+    """An interval of a hyperparameter, on a linear or a logarithmic scale."""
 
     low: float
     high: float
@@ -162,17 +162,17 @@ class Range(_Section):
 
 
 class Tune(_Section):
-    """The search over hyperparameters: keys of the task, such as train.learning_rate, and what each may be."""
+    """The search over hyperparameters: keys of the task, such as train.learning_rate, and the values of each."""
 
     space: dict[str, list[Any] | Range] = {}
-    sampler: Literal["grid", "random", "tpe"] = "grid"  # grid takes every combination of the lists
+    sampler: Literal["grid", "random", "tpe"] = "grid"  # grid: every combination of the lists
     trials: int = Field(20, ge=1)  # of the other samplers
     folds: int = Field(5, ge=2)  # of the cross-validation
 
     @field_validator("space", mode="before")
     @classmethod
     def _unquoted_keys(cls, space: Any) -> Any:
-        """TOML reads train.l2 = [0, 1e-3] without quotes as a table in a table; it means the same here."""
+        """TOML reads the unquoted key in train.l2 = [0, 1e-3] as a nested table; it means the same here."""
         if not isinstance(space, dict):
             return space
         flat = {}
@@ -228,12 +228,18 @@ class Task(_Section):
         return origin
 
     def resolved(self) -> dict[str, Any]:
-        """The whole task as plain values, as a TOML file would say it."""
+        """The whole task as plain values, with the structure of a TOML file."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def digest(value: Any) -> str:
-    """SHA-256, in hexadecimal, of the canonical JSON of plain values."""
+    """SHA-256, in hexadecimal, of the canonical JSON of plain values.
+
+    Example
+    -------
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
     return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -279,7 +285,7 @@ def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> T
 
 
 def parse(table: dict[str, Any], where: str) -> Task:
-    """Check a task given as plain values; `where` names its origin in error lines."""
+    """A task from plain values; `where` names their origin in error messages."""
     try:
         return Task.model_validate(table)
     except ValidationError as error:
@@ -322,7 +328,7 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
     """One line for one of pydantic's errors: the key, what is wrong, the offending value."""
     location = [str(part) for part in problem["loc"]]
     if location[:1] == ["features"] and len(location) > 2:
-        del location[1]  # pydantic names the union's branch there
+        del location[1]  # the branch of the union, which pydantic inserts
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         if key in RENAMED:

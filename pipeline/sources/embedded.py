@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ def _load_digits(data: Data, sample_rate: int | None) -> list[Sample]:
 
 
 def _fingerprint_digits(data: Data) -> Any:
-    return [media.VERSION, version("scikit-learn")]
+    return [media.VERSION]
 
 
 def _load_notes(data: Data, sample_rate: int | None) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Recorded instruments through mirdata, which knows the files of a data set, their checksums, and what they hold.
+"""Recorded instruments through mirdata, which lists the files of a data set with their checksums and annotations.
 
 - `tinysol`          2,913 single notes of 14 instruments (Cella et al. 2020, "OrchideaSOL")
 - `medley_solos_db`  21,571 solos of three seconds on 8 instruments (Lostanlen & Cella, ISMIR 2016)
@@ -65,7 +65,7 @@ def _root(data: Data) -> Path:
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """mirdata configures the root logger, and logs to it; a root that has a handler is left alone."""
+    """Keep mirdata from configuring the root logger, which it does unless that has a handler."""
     guard = logging.NullHandler()
     logging.getLogger().addHandler(guard)
     try:
@@ -85,7 +85,7 @@ def _samples(name: str, dataset: Any, table: Path, seed: int, sample_rate: int) 
         track = dataset.track(track_id)
         try:
             label, split = _tinysol(track, seed) if name == "tinysol" else _medley_solos_db(track)
-        # What mirdata raises on a table with other columns, and what is raised here where it has no such row.
+        # Raised by mirdata for a table with other columns, and here where the table lacks a row.
         except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError):
             raise UserError(f"{name}: {table} does not tell what {track_id} is; download it again") from None
         path = Path(track.audio_path)
@@ -105,8 +105,8 @@ def _medley_solos_db(track: Any) -> tuple[str, Split]:
 
 
 def _missing(dataset: Any, table: Path) -> list[Path]:
-    """Files of the data set that are not there. Their checksums are left to the download: extraction reads every file
-    anyway, and reports what it cannot use."""
+    """Files of the data set that are not there. Only a download compares checksums: extraction reads every file anyway,
+    and reports what it cannot use."""
     index = Path(dataset.index_path)
     if not index.is_file():
         return [index]
@@ -115,7 +115,7 @@ def _missing(dataset: Any, table: Path) -> list[Path]:
 
 
 def _download(name: str, module: Any, dataset: Any, root: Path) -> None:
-    """Have the whole data set under `root`, its files checked once against the checksums of mirdata's index."""
+    """Download the data set to `root` unless it is there, and check its files once against mirdata's checksums."""
     checked = root / f".checked-{dataset.version}"
     if checked.is_file() and not _missing(dataset, _place(module.REMOTES["annotations"], root)):
         return
@@ -146,7 +146,7 @@ def _paths(found: dict[str, dict[str, list[str]]]) -> list[str]:
 
 
 def _fetch(name: str, remote: Any, path: Path) -> None:
-    """Download one file, or the rest of it; mirdata itself would take a partial file for the whole one."""
+    """Download one file, or the rest of it; mirdata itself would mistake a partial file for the whole one."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
