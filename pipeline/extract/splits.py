@@ -57,7 +57,9 @@ def without_duplicates(
 
 
 def check_classes(features: Features) -> None:
-    """UserError unless there are two classes or more, each with enough samples to split and one to train on."""
+    """UserError unless the targets are numbers, or two classes or more, each with enough samples to split."""
+    if features.kind == "regression":
+        return
     if len(features.labels) < 2:
         raise UserError(f"only one class, {features.labels[0]!r}; at least two are needed")
     total = Counter(features.y.tolist())

@@ -63,8 +63,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     if strict and skipped:
         raise UserError("\n".join(f"{file}: {reason}" for file, reason, _ in skipped))
     features = _features(task, recipe, samples, digests, extracted, skipped)
-    if features.kind != "regression":
-        check_classes(features)
+    check_classes(features)
     features.save(run.features)
     media.keep_for(run)
     on_ray.discard(run)

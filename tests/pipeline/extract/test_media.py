@@ -1,0 +1,71 @@
+"""Media for later stages: decoded once in a command within a budget, and again beyond it."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import extract, task
+from pipeline.extract import media
+from pipeline.run import Run
+from pipeline.sources import embedded
+from pipeline.task import Task, UserError
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each of the embedded notes has been decoded."""
+    counts: Counter[str] = Counter()
+    load = embedded.SynthesisedNote.load
+
+    def counted(note: embedded.SynthesisedNote) -> np.ndarray:
+        counts[f"notes/{note.note.name}"] += 1
+        return load(note)
+
+    notes = embedded.synthesis.notes
+
+    def fewer(seed: int) -> list[embedded.synthesis.Note]:
+        return notes(seed, 6)
+
+    monkeypatch.setattr(embedded.SynthesisedNote, "load", counted)
+    monkeypatch.setattr(embedded.synthesis, "notes", fewer)
+    return counts
+
+
+@pytest.fixture
+def few() -> Task:
+    return task.load("instruments", overrides=["augment.copies=0"])
+
+
+def test_test_media_are_decoded_once_in_a_command(tmp_path: Path, decoded: Counter[str], few: Task) -> None:
+    run = Run(tmp_path)
+    features = extract.extract(few, run)
+    files = features.file[features.rows("test")].tolist()
+    found = extract.load_media(run, files)
+    assert list(found) == files
+    assert set(decoded.values()) == {1}
+    later = Run(tmp_path)  # another command
+    again = extract.load_media(later, files)
+    assert all(np.array_equal(found[file], again[file]) for file in files)
+    extract.load_media(later, files)
+    assert {decoded[file] for file in files} == {2}
+
+
+def test_beyond_the_budget_media_are_decoded_again(
+    tmp_path: Path, decoded: Counter[str], few: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "BUDGET", 100_000)
+    run = Run(tmp_path)
+    features = extract.extract(few, run)
+    files = features.file[features.rows("test")].tolist()
+    extract.load_media(run, files)
+    assert set(decoded.values()) == {1, 2}
+    assert sum(m.nbytes for m in media.Media.of(run).decoded.values()) <= 100_000
+
+
+def test_a_file_that_the_source_does_not_have_is_one_line(tmp_path: Path, decoded: Counter[str], few: Task) -> None:
+    run = Run(tmp_path)
+    extract.extract(few, run)
+    with pytest.raises(UserError, match="notes/kazoo: no longer in the source; run `percept extract` again"):
+        extract.load_media(run, ["notes/kazoo"])

@@ -1,0 +1,40 @@
+"""Run: files are read once as long as they stay the same, and written as a whole or not at all."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pipeline.run import Run, replacing, write_json
+from pipeline.task import UserError
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    run, read = Run(tmp_path), []
+
+    def load(path: Path) -> str:
+        read.append(path)
+        return path.read_text()
+
+    with pytest.raises(UserError, match=r"report\.json: not there yet; run `percept validate` first"):
+        run.load(run.report, "validate", load)
+    write_json(run.report, 1)
+    assert run.load(run.report, "validate", load) == run.load(run.report, "validate", load) == "1\n"
+    assert len(read) == 1
+    write_json(run.report, 2)
+    assert run.load(run.report, "validate", load) == "2\n"
+    run.put(run.report, load, "kept")
+    assert run.load(run.report, "validate", load) == "kept"
+    write_json(run.report, 3)
+    assert run.load(run.report, "validate", load) == "3\n"
+    assert len(read) == 3
+
+
+def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
+    run = Run(tmp_path / "made" / "here")
+    write_json(run.report, 1)
+    with suppress(ZeroDivisionError), replacing(run.report) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert run.report.read_text() == "1\n"
+    assert [file.name for file in run.folder.iterdir()] == ["report.json"]
