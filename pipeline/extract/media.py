@@ -19,7 +19,7 @@ Decoded = NDArray[np.generic]  # as the graph takes it: uint8 (28, 28), float32 
 
 
 class Media:
-    """Samples and decoded media that a command has met so far."""
+    """Samples and decoded media that a command has already loaded."""
 
     def __init__(self) -> None:
         self.samples: dict[str, Sample] = {}  # by file
@@ -31,13 +31,14 @@ class Media:
         """Those of a run, as long as its features stay the same; none at first."""
         return run.load(run.features, "extract", _none)
 
-    def keep_for(self, run: Run) -> None:
-        """Let later stages of this command find them: `of` the run, whose features have just been written."""
+    def hand_on(self, run: Run, features: Features, samples: Sequence[Sample]) -> None:
+        """Keep the test samples too, for later stages of this command; the run's features have just been written."""
+        files = set(features.file[features.rows("test")].tolist())
+        self.samples = {sample.file: sample for sample in samples if sample.file in files}
         run.put(run.features, _none, self)
 
     def keep(self, sample: Sample, decoded: Decoded) -> None:
-        """Remember a sample, and its decoded media within the budget."""
-        self.samples[sample.file] = sample
+        """Keep the decoded media of a sample, within the budget."""
         if sample.file not in self.decoded and self.n_bytes + decoded.nbytes <= BUDGET:
             self.n_bytes += decoded.nbytes
             self.decoded[sample.file] = decoded

@@ -65,7 +65,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     features = _features(task, recipe, samples, digests, extracted, skipped)
     check_classes(features)
     features.save(run.features)
-    media.keep_for(run)
+    media.hand_on(run, features, samples)
     on_ray.discard(run)
     also = f" and {len(features.copies)} copies" if len(features.copies) else ""
     n_new = sum(i in found for i in unique)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import extract, task
+from pipeline import extract, sources, task
 from pipeline.extract import media
 from pipeline.run import Run
 from pipeline.sources import embedded
@@ -50,6 +50,17 @@ def test_test_media_are_decoded_once_in_a_command(tmp_path: Path, decoded: Count
     assert all(np.array_equal(found[file], again[file]) for file in files)
     extract.load_media(later, files)
     assert {decoded[file] for file in files} == {2}
+
+
+def test_the_source_is_loaded_once_where_all_is_cached(
+    tmp_path: Path, decoded: Counter[str], few: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract.extract(few, Run(tmp_path))
+    run, loads, load = Run(tmp_path), [], sources.load
+    monkeypatch.setattr(sources, "load", lambda *args: loads.append(args) or load(*args))
+    features = extract.extract(few, run)
+    extract.load_media(run, features.file[features.rows("test")].tolist())
+    assert len(loads) == 1
 
 
 def test_beyond_the_budget_media_are_decoded_again(
