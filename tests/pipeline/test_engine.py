@@ -106,7 +106,7 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Task]:
     x = generator.normal(0, 1, (1201, 600)).astype(np.float32)
     x[:, 0] += 3 * y
     split = ["validation" if i % 8 == 0 else "train" for i in range(1201)]
-    options = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 7, "epochs": 25, "early_stopping": 25}
+    options = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 7, "epochs": 12, "early_stopping": 12}
     return run, write(run, x, y, split, 2, train=options)
 
 
@@ -281,7 +281,7 @@ def test_three_workers_tell_two_classes_apart_and_one_that_dies_costs_the_time_s
     thread.start()
     here, there = both(source, tmp_path, resolved, full_cluster)
     thread.join()
-    assert 0 < killed[0] < 25
+    assert 0 < killed[0] < resolved.train.epochs
     assert_same(here, there)
     assert not checkpoint.exists()
 
