@@ -18,6 +18,9 @@ from tests.serving import Server, fill_store, serving
 # Files in the order in which they begin, the longest first, so that both workers end at about the same time.
 LONGEST = (
     "tests/pipeline/test_engine.py", "tests/test_end_to_end.py", "tests/pipeline/train/test_confidence.py",
+    "tests/pipeline/train/test_stage.py", "tests/service/test_page.py", "tests/service/http/test_faults.py",
+    "tests/pipeline/tune/test_stage.py", "tests/pipeline/report/test_timeline.py",
+    "tests/service/serving/test_repository.py",
 )  # fmt: skip
 
 
