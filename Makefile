@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: help run test serve bento bench figures clean
+.PHONY: help run test soak serve bento bench figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,9 @@ test: .venv/ready  ## ruff, mypy --strict, pytest
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
+soak: .venv/ready  ## pytest's long repetitions, which `make test` leaves out
+	$(BIN)/pytest -m soak
 
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve

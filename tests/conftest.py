@@ -1,8 +1,11 @@
 """Fixtures that several test modules share."""
 
+import fcntl
 import gc
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -12,11 +15,21 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which
 
 from tests.serving import Server, fill_store, serving
 
-LONGEST = ("test_ray", "test_end_to_end", "test_unknown")  # first, so that two processes end at about the same time
+# Files in the order in which they begin, the longest first, so that both workers end at about the same time.
+LONGEST = (
+    "tests/pipeline/test_engine.py", "tests/test_end_to_end.py", "tests/pipeline/train/test_confidence.py",
+    "tests/pipeline/train/test_stage.py", "tests/service/test_page.py", "tests/service/http/test_faults.py",
+    "tests/pipeline/tune/test_stage.py", "tests/pipeline/report/test_timeline.py",
+    "tests/service/serving/test_repository.py",
+)  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(config.rootpath).as_posix()
+        return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
@@ -30,6 +43,36 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PERCEPT_DATA does not name a folder of real data")
     return Path(folder).resolve()
+
+
+Trained = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """`trained(home, task, *options)`: `home`, with a finished `percept run` of a built-in task in its runs and store.
+
+    The first that asks trains; all others, in whatever worker, get copies, which they may change.
+    """
+    from tests import command  # PyTorch and more, which a worker may never need
+
+    folder = tmp_path_factory.getbasetemp()  # a worker's own lies in the session's
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "trained"
+    shared.mkdir(exist_ok=True)
+
+    def run(home: Path, task: str, *options: str) -> Path:
+        kept = shared / f"{task}-{sha256(repr(options).encode()).hexdigest()[:8]}"
+        with kept.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                begun = kept.with_suffix(".begun")
+                begun.mkdir()
+                command.ran(begun, task, options=options)
+                begun.rename(kept)
+        shutil.copytree(kept, home, dirs_exist_ok=True)
+        return home
+
+    return run
 
 
 @pytest.fixture(scope="session")

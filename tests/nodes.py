@@ -21,29 +21,45 @@ from pipeline.tune import study
 T = TypeVar("T")
 NODES = 3
 PATIENCE = 600  # seconds that a test waits for the cluster
+# Processes of tests start as forks of one that has imported all this.
+PROCESSES = get_context("forkserver")
+PRELOADED = ["tests.nodes", "pipeline.cli", "pipeline.train.on_ray", "pipeline.tune", "ray.data"]
 
 
 class Cluster:
-    """Nodes of one CPU each, the head among them, and the runner that uses them."""
+    """Nodes of one CPU each, the head among them, and the process that uses them, the driver.
+
+    Ray starts a worker for a job, which is a driver's connection, and lets later work of the same job use it. So the
+    driver stays connected from `connect` on: importing PyTorch takes each worker seconds.
+    """
 
     def __init__(self, driver: ProcessPoolExecutor) -> None:
         from ray.cluster_utils import Cluster as RayCluster
 
         self.driver = driver
         self.small = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 5}
-        self.cluster = RayCluster(initialize_head=True, head_node_args=self.small | {"_system_config": quick})
+        quick = {
+            "health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 5,
+            "enable_worker_prestart": False,
+        }  # fmt: skip
+        head = self.small | {"_system_config": quick, "include_log_monitor": False}
+        self.cluster = RayCluster(initialize_head=True, head_node_args=head)
         self.workers: list[Any] = []
         self.address: str = self.cluster.address
         self.engine = Engine.parse(f"ray:{self.address}")
 
     def fill(self) -> None:
-        """Put new nodes in the place of killed ones."""
-        self.workers += [self.cluster.add_node(**self.small) for _ in range(NODES - 1 - len(self.workers))]
+        """Start nodes in place of those that were killed."""
+        missing = range(NODES - 1 - len(self.workers))
+        self.workers += [self.cluster.add_node(wait=False, **self.small) for _ in missing]
         self.cluster.wait_for_nodes()
 
+    def connect(self) -> None:
+        """Connect the driver for all that it does from now on."""
+        self.do(_connect, self.engine)
+
     def do(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """What the work returns or raises in the process that uses the cluster: Ray may end the process it is in."""
+        """What the work returns or raises in the driver: Ray may end the process that it is in."""
         try:
             return self.driver.submit(work, *arguments, **options).result(PATIENCE)
         except TimeoutError:
@@ -80,7 +96,9 @@ def started() -> Iterator[Cluster]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)  # of the nodes' workers
-        with ProcessPoolExecutor(1, get_context("spawn"), _driver) as driver:
+        PROCESSES.set_forkserver_preload(PRELOADED)
+        with ProcessPoolExecutor(1, PROCESSES, _driver) as driver:
+            driver.submit(int)  # which starts it, while the cluster starts
             cluster = Cluster(driver)
             cluster.fill()
             assert len(_rays()) > NODES
@@ -90,12 +108,21 @@ def started() -> Iterator[Cluster]:
     assert not alive
 
 
-def _driver() -> None:
-    """Let the process that uses the cluster do little at a time, and say where it is if it crashes."""
-    faulthandler.enable()
+def small_steps() -> None:
+    """Let this process do little at a time."""
     on_ray.SHARD = 2
     study.GRACE, study.BATCH_SIZE = 1, 2  # three CPUs share six trials
     loop.CHECKPOINT_SECONDS = 0.1
+
+
+def _driver() -> None:
+    """Begin the driver; it says where it is if it crashes."""
+    faulthandler.enable()
+    small_steps()
+
+
+def _connect(engine: Engine) -> None:
+    engine.running().__enter__()
 
 
 def _rays() -> list[psutil.Process]:

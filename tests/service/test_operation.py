@@ -27,7 +27,7 @@ from service.http.scheduling import SLICE, Turns
 from service.media.image import to_mnist_form
 from service.serving import drift
 from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Scores
-from tests.command import ran
+from tests.conftest import Trained
 from tests.service.http.test_app import digit_file, refusal
 from tests.service.media.test_media import sound_bytes, tone
 from tests.serving import NEWEST, Server, serving, until
@@ -163,11 +163,10 @@ class TestMetrics:
 class TestDrift:
     @pytest.fixture(scope="class")
     @classmethod
-    def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    def exported(cls, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         """A service of `digits` as the pipeline exports it."""
         home = tmp_path_factory.mktemp("drift")
-        options = ("--set", "train.epochs=3", "--set", "validate.baselines=false", "--force")
-        ran(home, "digits", options=options)
+        trained(home, "digits", "--set", "validate.baselines=false")
         with serving(home, PERCEPT_LOG="json") as running:
             yield running
 
@@ -178,7 +177,7 @@ class TestDrift:
             if name == "percept_drift_psi"
         }
 
-    def test_it_shows_when_what_comes_in_changes(self, trained: Server) -> None:
+    def test_it_shows_when_what_comes_in_changes(self, exported: Server) -> None:
         digits = load_digits()
         pictures = np.stack([to_mnist_form(image) for image in digits.images])
         rng = np.random.default_rng(0)
@@ -189,25 +188,27 @@ class TestDrift:
                 tensor = {"name": "image", "shape": batch.shape, "datatype": "UINT8", "data": batch.ravel().tolist()}
                 assert client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).is_success
 
-        with httpx.Client(base_url=trained.url) as client:
-            assert self.indices(trained) == {}
+        with httpx.Client(base_url=exported.url) as client:
+            assert self.indices(exported) == {}
             ask(np.arange(len(pictures)), EVERY * WINDOW // ROWS)
-            usual = self.indices(trained)
+            usual = self.indices(exported)
             ask(np.flatnonzero(digits.target == 1), EVERY * WINDOW // ROWS)
-            changed = self.indices(trained)
+            changed = self.indices(exported)
         assert set(usual) == set(changed) == {f"rows {i}–{i + 3}" for i in range(0, 28, 4)}
         assert max(usual.values()) < 0.1
         assert max(changed.values()) > 0.5
 
-    def test_logs_are_json_with_request_ids(self, trained: Server) -> None:
+    def test_logs_are_json_with_request_ids(self, exported: Server) -> None:
         sent = {"x-request-id": "from-the-client-1"}
-        answer = httpx.post(f"{trained.url}/digits", content=digit_file(3), headers=sent)
+        answer = httpx.post(f"{exported.url}/digits", content=digit_file(3), headers=sent)
         assert answer.headers["x-request-id"] == "from-the-client-1"
-        odd = httpx.post(f"{trained.url}/digits", content=digit_file(3)[:50], headers={"x-request-id": "<script>" * 20})
+        odd = httpx.post(
+            f"{exported.url}/digits", content=digit_file(3)[:50], headers={"x-request-id": "<script>" * 20}
+        )
         assert re.fullmatch("[0-9a-f]{16}", odd.headers["x-request-id"])
 
         def lines() -> list[dict[str, Any]]:
-            return [json.loads(line) for line in trained.log.read_text().splitlines() if line.startswith("{")]
+            return [json.loads(line) for line in exported.log.read_text().splitlines() if line.startswith("{")]
 
         ids = {sent["x-request-id"], odd.headers["x-request-id"]}
         until(lambda: ids <= {line.get("request_id") for line in lines()})  # written once the answer is sent

@@ -20,16 +20,16 @@ from pipeline.report.timeline import lines
 from pipeline.run import Run
 from pipeline.train import confidence, outliers
 from service.serving.predictor import Predictor
-from tests.command import percept, ran
+from tests.command import percept
+from tests.conftest import Trained
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded tasks, run; they have no better data than that, so that the floors below are theirs."""
     home = tmp_path_factory.mktemp("home")
-    options = ("--set", "validate.baselines=false")
-    ran(home, "digits", options=options)
-    return ran(home, "instruments", options=(*options, "--set", "augment.copies=3"))
+    trained(home, "digits", "--set", "validate.baselines=false")
+    return trained(home, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=3")
 
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
