@@ -314,22 +314,22 @@ def predict(
             )
             continue
         if as_json:
-            answer = {key: value for key, value in answer.items() if key not in ("model", "version")}
-            print(json.dumps({"file": str(file), **answer}, ensure_ascii=False))
-        elif "value" in answer:
-            print(f"{file}  " + "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items()))
+            fields = answer.model_dump(exclude_unset=True, exclude={"model", "version"})
+            print(json.dumps({"file": str(file), **fields}, ensure_ascii=False))
+        elif answer.value is not None:
+            print(f"{file}  " + "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items()))
         else:
-            unknown = "  unknown: unlike what it was trained on" if answer["known"] is False else ""
-            print(f"{file}  {answer['label']}  {answer['confidence']:.4f}{unknown}")
-        if window is not None and not as_json:
-            print(*(f"  {line}" for line in lines(answer["timeline"])), sep="\n")
-            if "label" in answer:
-                title = f"{file.name}: {answer['label']}, {answer['confidence']:.4f}"
+            unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
+            print(f"{file}  {answer.label}  {answer.confidence:.4f}{unknown}")
+        if answer.timeline is not None and not as_json:
+            print(*(f"  {line}" for line in lines(answer.timeline)), sep="\n")
+            if answer.label is not None:
+                title = f"{file.name}: {answer.label}, {answer.confidence:.4f}"
                 picture = directory.timelines / f"{file.stem}.png"
                 while picture in drawn:
                     picture = picture.with_stem(f"{picture.stem}-2")
                 try:
-                    print(f"  → {draw(picture, title, sample, answer['timeline'])}")
+                    print(f"  → {draw(picture, title, sample, answer.timeline)}")
                 except ModuleNotFoundError as error:
                     print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)
                 drawn.add(picture)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources.sample import SPLITS, Sample, Split
 from pipeline.task import Data, UserError
-from service.errors import MediaError
+from service.errors import Unreadable
 from service.media.audio import decode_audio
 from service.media.image import decode_image
 from service.media.limits import Limits, check_bytes
@@ -42,7 +42,7 @@ class EncodedFile:
             check_bytes(self.path.stat().st_size, "image" if self.sample_rate is None else "audio", self.limits)
             return self.path.read_bytes()
         except OSError as error:
-            raise MediaError(400, f"cannot be read: {error.strerror}") from None
+            raise Unreadable(f"cannot be read: {error.strerror}") from None
 
 
 def load(data: Data, sample_rate: int | None) -> list[Sample]:

@@ -19,7 +19,8 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d
 from models.frontend import IMAGE_SIZE
 from pipeline.task import Augment
 from pipeline.train.distortion import Distortion
-from service.media.image import WHITE, MediaError, to_mnist_form
+from service.errors import MediaError
+from service.media.image import WHITE, to_mnist_form
 
 STROKES = 4  # of a scribble, at most
 POINTS = 48  # that are drawn along a stroke
