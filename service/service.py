@@ -69,8 +69,8 @@ def _traced(application: ASGIApp) -> ASGIApp:
     return OpenTelemetryMiddleware(application, tracer_provider=provider)
 
 
-# The container's image. For a distro that it does not know, BentoML leaves out compiler, git and gnupg, which nothing here
-# needs: everything is installed from wheels, libsndfile with soundfile. constraints.txt pins the versions.
+# The container's image. For a distro that it does not know, BentoML leaves out compiler, git and gnupg, unneeded here
+# since everything is installed from wheels, libsndfile with soundfile. constraints.txt pins the versions.
 IMAGE = bentoml.images.Image(
     base_image="python:3.11-slim", python_version="3.11", distro="slim", build_include_paths=["constraints.txt"]
 )

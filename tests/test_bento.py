@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.service.http.test_app import digit_file
-from tests.service.media.test_media import sound_bytes, tone
+from tests.service.helpers import digit_file, sound_bytes, tone
 from tests.serving import FIRST, NEWEST, ROOT, digits_model, fill_store, put, resident_mb, serving, workers
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is
