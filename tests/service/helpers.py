@@ -1,6 +1,7 @@
 """Files that the service is asked, and the form in which it refuses them."""
 
 import io
+from functools import cache
 
 import numpy as np
 import soundfile
@@ -39,9 +40,14 @@ def sound_bytes(samples, rate=44_100, format="WAV", subtype=None):
     return file.getvalue()
 
 
+@cache
+def _digits():
+    return load_digits().images
+
+
 def digit_file(index, format="PNG"):
     """A digit of scikit-learn, dark on light, as a file of 80 × 80 pixels."""
-    page = Image.fromarray((255 - load_digits().images[index] * 255 / 16).astype(np.uint8))
+    page = Image.fromarray((255 - _digits()[index] * 255 / 16).astype(np.uint8))
     return to_bytes(page.resize((80, 80), Image.Resampling.BICUBIC).convert("RGB"), format)
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 from models.card import Input
 from pipeline.report.timeline import draw, lines
 from pipeline.sources.notes import SAMPLE_RATE, notes
+from service.errors import Unusable
+from service.serving import Window
 from service.serving.predictor import BATCH, PIECE, Predictor
 from tests import command
 from tests.pipeline.test_cli import percept
@@ -308,7 +310,7 @@ class TestDrawing:
     @pytest.mark.parametrize("samples", [1, 100_000])
     def test_any_number_of_labels_and_any_length(self, tmp_path: Path, classes: int, samples: int) -> None:
         windows = [
-            {"start": i, "end": i + 1, "label": f"${i % classes}$ 日本" if i % 7 else None, "confidence": 0.5}
+            Window(start=i, end=i + 1, label=f"${i % classes}$ 日本" if i % 7 else None, confidence=0.5)
             for i in range(1, 100)
         ]
         path = draw(tmp_path / "a" / "b.png", "any <title>", np.ones(samples, np.float32), windows)

@@ -37,9 +37,9 @@ ROUTER = Router(
         ("/predict/sums", "/predict/{model}", {"model": "sums"}),
         ("/predict/", "/predict/{model}", {"model": ""}),
         (
-            "/predict/versions/versions/v1",
+            "/predict/a/versions/v1",
             "/predict/{model}/versions/{version}",
-            {"model": "versions", "version": "v1"},
+            {"model": "a", "version": "v1"},
         ),
         ("/v2/models/…", "/v2/models/{model}", {"model": "…"}),
         ("/v2/models/{model}", "/v2/models/{model}", {"model": "{model}"}),
