@@ -40,7 +40,7 @@ class App:
 
     state: State
     router: Router
-    bentoml: ASGIApp
+    bentoml: ASGIApp | None = None
 
     def __init__(self) -> None:
         self.limits = Limits.from_environment()
@@ -69,6 +69,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answer HTTP, refuse WebSockets, leave the lifespan to BentoML."""
         if scope["type"] == "lifespan":
+            assert self.bentoml is not None
             return await self.bentoml(scope, receive, send)
         if scope["type"] != "http":
             await receive()

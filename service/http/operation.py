@@ -48,4 +48,5 @@ class _Forwarded(Response):
                 message = {**message, "headers": [*message.get("headers", ()), *headers]}
             await send(message)
 
+        assert self._state.bentoml is not None
         await self._state.bentoml(self._request.scope, self._request.receive, with_headers)

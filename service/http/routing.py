@@ -9,6 +9,9 @@ from service.http.request import Request, Response
 
 Handler = Callable[..., Awaitable[Response]]  # of a Request and, by name, the parameters of its path
 
+# What answers a path: its label in metrics, handlers by method, and the values of its parameters.
+Match = tuple[str, dict[str, Handler], dict[str, str]]
+
 ANY = "*"  # method of a route that answers every method
 REST = "…"  # last segment of a path that matches whatever follows
 
@@ -37,14 +40,6 @@ class Route(NamedTuple):
         return [segment[1:-1] for segment in self.path.split("/") if segment.startswith("{")]
 
 
-class Match(NamedTuple):
-    """What answers a path: its label in metrics, handlers by method, and the values of its parameters."""
-
-    label: str
-    handlers: dict[str, Handler]
-    arguments: dict[str, str]
-
-
 class _Node:
     """A point in the tree of paths."""
 
@@ -65,7 +60,6 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         self._fixed: dict[str, Match] = {}
         self._root = _Node()
-        self._root.rest = Match("other", {ANY: nothing}, {})
         for route in routes:
             self._add(route)
 
@@ -73,36 +67,43 @@ class Router:
         """The route of a path.
 
         >>> router = Router([Route("/predict/{model}", "POST", nothing)])
-        >>> match = router.match("/predict/digits")
-        >>> match.label, match.arguments
+        >>> label, _, arguments = router.match("/predict/digits")
+        >>> label, arguments
         ('/predict/{model}', {'model': 'digits'})
-        >>> router.match("/elsewhere").label
+        >>> router.match("/elsewhere")[0]
         'other'
         """
         if fixed := self._fixed.get(path):
             return fixed
-        node, rest, values = self._root, self._root.rest, []
+        node, values = self._root, []
         for segment in path.split("/")[1:]:
-            rest = node.rest or rest
             child = node.children.get(segment)
             if child is None:
                 child = node.parameter
+                if child is None:
+                    return self._rest(path)
                 values.append(segment)
-            if child is None:
-                break
             node = child
-        else:
-            if node.route:
-                return Match(node.route.label, node.route.handlers, dict(zip(node.names, values, strict=True)))
-        assert rest is not None  # at least that of the root
+        if node.route is None:
+            return self._rest(path)
+        label, handlers, _ = node.route
+        return label, handlers, dict(zip(node.names, values, strict=True))
+
+    def _rest(self, path: str) -> Match:
+        """The longest route that ends with REST and matches a path that is no other's."""
+        node: _Node | None = self._root
+        rest: Match = "other", {ANY: nothing}, {}
+        for segment in path.split("/")[1:]:
+            if node is None:
+                break
+            rest = node.rest or rest
+            node = node.children.get(segment) or node.parameter
         return rest
 
     def _add(self, route: Route) -> None:
-        if route.path in self._fixed or not (route.parameters() or route.path.endswith(REST)):
-            match = self._fixed.setdefault(route.path, Match(route.path, {}, {}))
-        else:
-            match = self._place(route)
-        match.handlers[route.method] = route.handler
+        has_fixed_path = not route.parameters() and not route.path.endswith(REST)
+        match = self._fixed.setdefault(route.path, (route.path, {}, {})) if has_fixed_path else self._place(route)
+        match[1][route.method] = route.handler
 
     def _place(self, route: Route) -> Match:
         node = self._root
@@ -112,9 +113,9 @@ class Router:
             else:
                 node = node.children.setdefault(segment, _Node())
         if route.path.endswith(REST):
-            node.rest = match = node.rest or Match(route.path, {}, {})
+            node.rest = match = node.rest or (route.path, {}, {})
         else:
-            node.route = match = node.route or Match(route.path, {}, {})
+            node.route = match = node.route or (route.path, {}, {})
             node.names = route.parameters()
         return match
 

@@ -25,7 +25,7 @@ class State:
     limits: Limits
     admission: Admission
     keys: APIKeys
-    bentoml: ASGIApp
+    bentoml: ASGIApp | None  # None where there is no HTTP: the service's methods can be called from Python too
     logs: bool  # whether requests are logged
     scheduler: Scheduler = field(default_factory=Scheduler)
 

@@ -1,7 +1,7 @@
 """What a model answers to one file. The JSON of HTTP and of `percept predict`, the metrics, the log and the OpenAPI
 schema all come from `Answer` and `Window`."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,30 +15,32 @@ class _Fields(BaseModel):
     """A frozen model whose JSON holds the fields that were set, and no others: null is an answer too."""
 
     model_config = ConfigDict(frozen=True)
-    defaults: ClassVar[dict[str, Any]]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        cls.defaults = {name: field.default for name, field in cls.model_fields.items()}
+        for name, field in cls.model_fields.items():
+            if not field.is_required():
+                setattr(cls, name, field.default)  # which `trusted` leaves out of its instances
 
     @classmethod
-    def trusted(cls, **fields: Any) -> Self:
-        """What `model_construct(**fields)` returns, unchecked like that, but in 1 µs instead of 4."""
+    def trusted(cls, fields: dict[str, Any]) -> Self:
+        """What `model_construct(**fields)` returns, unchecked like that, but in less than 1 µs instead of 4: the
+        instance holds nothing but `fields`, and finds its defaults in the class."""
         model, assign = cls.__new__(cls), object.__setattr__
-        assign(model, "__dict__", cls.defaults | fields)
+        assign(model, "__dict__", fields)
         assign(model, "__pydantic_fields_set__", set(fields))
         assign(model, "__pydantic_extra__", None)
         assign(model, "__pydantic_private__", None)
         return model
 
     def to_json(self) -> bytes:
-        """What `model_dump_json(exclude_unset=True)` writes, which takes twice as long."""
+        """What `model_dump_json(exclude_unset=True)` writes, in half of its time."""
         return orjson.dumps(self.fields(), default=_Fields.fields)
 
     def fields(self) -> dict[str, Any]:
-        """Name → value of the fields that were set."""
-        names = self.__pydantic_fields_set__
-        return {name: value for name, value in self.__dict__.items() if name in names}
+        """Name → value of the fields that were set; not to be changed."""
+        values, names = self.__dict__, self.__pydantic_fields_set__
+        return values if len(values) == len(names) else {name: values[name] for name in values if name in names}
 
 
 class Window(_Fields):

@@ -98,10 +98,10 @@ class Predictor:
 
         Raises Unusable if the answer is not a finite number, as for a vector far outside the training data.
         """
-        fields = self._fields(self.outputs_of(sample))
+        fields = {"model": self.card.name, "version": self.card.version} | self._fields(self.outputs_of(sample))
         if window is not None:
             fields["timeline"] = list(self._timeline(sample, window))
-        return Answer.trusted(model=self.card.name, version=self.card.version, **fields)
+        return Answer.trusted(fields)
 
     def outputs_of(self, sample: NDArray[Any]) -> list[float]:
         """One row of `run`'s outputs for a sample as `decode` returns it; for a long recording, the mean over its
@@ -181,7 +181,7 @@ class Predictor:
         for i, row in enumerate(rows):
             fields = self._fields(row)
             fields.pop("probabilities", None)
-            yield Window.trusted(start=round(edges[i] / rate, 4), end=round(edges[i + 1] / rate, 4), **fields)
+            yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
 
     def warm_up(self) -> None:
         """Answers one small file, so that no request pays for lazy initialisation, and a broken model is found now."""
