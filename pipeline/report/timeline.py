@@ -4,7 +4,6 @@
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -90,11 +89,11 @@ def _figure(title: str, waveform: NDArray[np.float32], windows: Windows) -> "Fig
 
     from pipeline.report.style import CLASS_COLOURS, shorten
 
-    seconds: Counter[str] = Counter()
+    seconds = dict.fromkeys((window.label for window in windows if window.label is not None), 0.0)
     for window in windows:
         if window.label is not None:
             seconds[window.label] += window.end - window.start
-    labels = [label for label, _ in seconds.most_common(LANES)]
+    labels = sorted(seconds, key=seconds.__getitem__, reverse=True)[:LANES]
     colours = {label: CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, label in enumerate(labels)}
 
     height = TITLE + WAVE + LANE * len(labels) + FOOT
