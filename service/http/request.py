@@ -1,5 +1,5 @@
 """A request and a response, thin over ASGI. With Starlette's, which search and decode headers one by one, a digit's
-request of 250 µs takes 10 µs more."""
+request of 250 µs takes 10 to 20 µs more."""
 
 import re
 from collections.abc import Callable

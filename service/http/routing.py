@@ -55,7 +55,7 @@ class _Node:
 
 class Router:
     """Finds the handlers of a path. Starlette's router tries one regular expression after the other, which takes
-    20 µs where this takes one."""
+    ten times as long."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._fixed: dict[str, Match] = {}

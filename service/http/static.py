@@ -1,6 +1,6 @@
 """The browser pages: the files of `page/`, read once, so that no path of a client ever reaches the file system.
 
-Starlette's StaticFiles asks the file system in a thread at each request, which takes 100 times as long.
+Starlette's StaticFiles asks the file system at each request, in a thread.
 """
 
 import hashlib
