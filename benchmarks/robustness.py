@@ -122,7 +122,7 @@ def read(path: Path, seed: int) -> Recording:
 def answer(predictor: Predictor, data: bytes) -> str:
     """The label, or the reason for refusing the file."""
     try:
-        return str(predictor.answer(data, Limits())["label"])
+        return str(predictor.answer(data, Limits()).label)
     except MediaError as error:
         return str(error)
 

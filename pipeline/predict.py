@@ -15,6 +15,7 @@ from pipeline.run import Run, require
 from pipeline.task import UserError
 from service.errors import MediaError
 from service.media.limits import Limits
+from service.serving import Answer, Window
 from service.serving.predictor import Predictor
 
 
@@ -55,14 +56,15 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
             print(_line({"file": str(file), "error": reason}) if as_json else f"{file}  {reason}")
             continue
         if as_json:
-            print(_line({"file": str(file)} | {k: v for k, v in answer.items() if k not in ("model", "version")}))
+            fields = answer.model_dump(exclude_unset=True, exclude={"model", "version"})
+            print(_line({"file": str(file)} | fields))
             continue
         print(f"{file}  {_text(answer)}")
-        if "timeline" in answer:
-            print(*(f"  {line}" for line in timeline.lines(answer["timeline"])), sep="\n")
-            if "label" in answer:
+        if answer.timeline is not None:
+            print(*(f"  {line}" for line in timeline.lines(answer.timeline)), sep="\n")
+            if answer.label is not None:
                 picture = _unused(run.timelines / f"{file.stem}.png", pictures)
-                _draw(picture, f"{file.name}: {answer['label']}, {answer['confidence']:.4f}", sample, answer)
+                _draw(picture, f"{file.name}: {answer.label}, {answer.confidence:.4f}", sample, answer.timeline)
     return not failed
 
 
@@ -70,12 +72,12 @@ def _line(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False)
 
 
-def _text(answer: dict[str, Any]) -> str:
+def _text(answer: Answer) -> str:
     """One prediction for people."""
-    if "value" in answer:
-        return "  ".join(f"{name} = {value:.6g}" for name, value in answer["value"].items())
-    unknown = "  unknown: unlike what it was trained on" if answer["known"] is False else ""
-    return f"{answer['label']}  {answer['confidence']:.4f}{unknown}"
+    if answer.value is not None:
+        return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items())
+    unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
+    return f"{answer.label}  {answer.confidence:.4f}{unknown}"
 
 
 def _unused(path: Path, used: set[Path]) -> Path:
@@ -86,8 +88,8 @@ def _unused(path: Path, used: set[Path]) -> Path:
     return path
 
 
-def _draw(picture: Path, title: str, waveform: NDArray[np.float32], answer: dict[str, Any]) -> None:
+def _draw(picture: Path, title: str, waveform: NDArray[np.float32], windows: list[Window]) -> None:
     try:
-        print(f"  → {timeline.draw(picture, title, waveform, answer['timeline'])}")
+        print(f"  → {timeline.draw(picture, title, waveform, windows)}")
     except ModuleNotFoundError as error:
         print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)

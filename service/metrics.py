@@ -1,10 +1,9 @@
-"""What Prometheus is told: requests, predictions, models and drift. No label is made of what a client sends."""
+"""Metrics for Prometheus: requests, predictions, models and drift. No label is made of what a client sends."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +19,25 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from service.serving import Answer
 from service.serving.drift import ROWS
 from service.serving.predictor import Predictor
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TENTHS = tuple(i / 10 for i in range(1, 11))
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
-WORKERS = "PROMETHEUS_MULTIPROC_DIR"  # BentoML sets it: the folder in which its workers share what they count
+WORKERS = "PROMETHEUS_MULTIPROC_DIR"  # set by BentoML: the folder through which its workers share their metrics
 
 
 class Metrics:
-    """The series of one worker; `render` gives those of all workers together."""
+    """The series of one worker; `render` returns those of all workers together."""
 
     def __init__(self) -> None:
         _forget_dead_workers()
         self._requests = Counter("percept_requests_total", "Requests answered.", ["route", "code"])
         self._seconds = Histogram("percept_request_seconds", "Time to an answer.", ["route"], buckets=SECONDS)
         self._in_flight = Gauge(
-            "percept_in_flight", "Places taken by requests being answered.", multiprocess_mode="livesum"
+            "percept_in_flight", "Slots taken by requests being answered.", multiprocess_mode="livesum"
         )
         self._predictions = Counter("percept_predictions_total", "Samples answered.", ["model", "version", "label"])
         self._unknown = Counter("percept_unknown_total", "Samples unlike the training data.", ["model", "version"])
@@ -53,27 +53,27 @@ class Metrics:
             ["model", "version", "group"],
             multiprocess_mode="livemax",
         )
-        # A series is looked up once: finding it by its labels takes longer than to count.
+        # Each series is looked up once: finding it by its labels takes longer than counting.
         self._request = lru_cache(None)(self._series_of_request)
         self._answer = lru_cache(1000)(self._series_of_answer)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """Count one request. `route` is a template of ours, not the path that was asked for."""
+        """Count one request. `route` is a template from the table of routes, not the path that was requested."""
         count, observe = self._request(route, status)
         count()
         observe(seconds)
 
-    def answer(self, answer: Mapping[str, Any]) -> None:
-        """Count an answer as Predictor.predict gives it."""
-        count, observe, unknown = self._answer(answer["model"], answer["version"], answer.get("label", "value"))
+    def answer(self, answer: Answer) -> None:
+        """Count the answer to one sample."""
+        count, observe, unknown = self._answer(answer.model, answer.version, answer.label or "value")
         count()
-        if "label" in answer:
-            observe(answer["confidence"])
-            if answer["known"] is False:
+        if answer.confidence is not None:
+            observe(answer.confidence)
+            if answer.known is False:
                 unknown()
 
     def answers(self, predictor: Predictor, answers: NDArray[np.float32]) -> None:
-        """Count the answers (N, …) to a batch as Predictor.run gives them; the confidence of its first ROWS."""
+        """Count the answers (N, …) to a batch as Predictor.run returns them; the confidence of its first ROWS."""
         card = predictor.card
         if card.kind == "regression":
             self._answer(card.name, card.version, "value")[0](len(answers))
@@ -89,12 +89,12 @@ class Metrics:
         if card.known_threshold is not None and answers.shape[1] > len(card.labels):
             unknown(int((answers[:, -1] < card.known_threshold).sum()))
 
-    def in_flight(self, places: int) -> None:
-        """Tell how many places requests take."""
-        self._in_flight.set(places)
+    def in_flight(self, slots: int) -> None:
+        """Set how many slots requests in flight hold."""
+        self._in_flight.set(slots)
 
     def changed(self, new: Predictor | None, old: Predictor | None) -> None:
-        """Tell that a model was opened, replaced or closed."""
+        """Follow a model that was opened, replaced or closed; None stands for no model."""
         if old is not None:
             self._info.labels(old.card.name, old.card.version).set(0)
             for group in old.card.groups:
@@ -103,7 +103,7 @@ class Metrics:
             self._info.labels(new.card.name, new.card.version).set(1)
 
     def render(self, predictors: Iterable[Predictor]) -> bytes:
-        """Every series in Prometheus' text format, drift and the worker's own process as they are now."""
+        """All series in Prometheus' text format, with the current drift, and figures of this process."""
         for predictor in predictors:
             for group, index in predictor.drift.indices().items():
                 self._drift.labels(predictor.card.name, predictor.card.version, group).set(index)
@@ -128,7 +128,7 @@ class Metrics:
 
 
 def _forget_dead_workers() -> None:
-    """Take away what killed workers were doing: their gauges would stay for ever."""
+    """Remove the gauges of killed workers, which would be reported for ever."""
     for file in Path(os.environ.get(WORKERS, "/nonexistent")).glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").exists():

@@ -1,12 +1,13 @@
 """The BentoML service: a file's bytes in, probabilities out.
 
-BentoML starts the workers, packs the Bento and describes the typed methods to its clients (/schema.json); what arrives
-over HTTP is answered by `service.http.app`, in front of it.
+BentoML starts the workers, packs the Bento and describes the typed methods to its clients (/schema.json); requests over
+HTTP are answered by `service.http.app`, which stands in front of it.
 """
 
 import asyncio
 import atexit
 import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -19,27 +20,32 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
+from starlette.types import ASGIApp
 
-from service import memory
 from service.http import connections, log
 from service.http.app import App
-from service.http.request import ASGIApp
-from service.media.limits import positive
+from service.media import positive
 from service.serving.store import newest_models
 
 try:
     app = App()
-    POLL = positive("PERCEPT_POLL_SECONDS", 2)  # between two looks at the model store
+    POLL = positive("PERCEPT_POLL_SECONDS", 2)  # seconds between two polls of the model store
 except ValueError as error:
     sys.exit(f"percept: {error}")
 
 
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    # The supervisor, before it starts workers: BentoML's own folder for what they count is that of all services with
-    # one BENTOML_HOME, and whichever starts empties it.
-    counted = tempfile.mkdtemp(prefix="percept-metrics-")
-    BentoMLContainer.prometheus_multiproc_dir.set(counted)
-    atexit.register(shutil.rmtree, counted, ignore_errors=True)
+    # The supervisor, before it starts workers: BentoML's folder for their metrics is shared by all services with one
+    # BENTOML_HOME, and each of them empties it when it starts.
+    metrics_folder = tempfile.mkdtemp(prefix="percept-metrics-")
+    BentoMLContainer.prometheus_multiproc_dir.set(metrics_folder)
+    atexit.register(shutil.rmtree, metrics_folder, ignore_errors=True)
+
+# Of glibc's mallopt(3). By default free memory returns to the system at once, and the next request faults in every
+# page again, which takes longer than parsing the JSON of 64 pictures.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+KEPT = 64 * 2**20  # bytes at the end of the heap that a worker may keep free
+LARGE = 4 * 2**20  # bytes of a block that is returned at once when it is freed
 
 
 class Service(bentoml.Service[Any]):  # type: ignore[misc]
@@ -48,9 +54,9 @@ class Service(bentoml.Service[Any]):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The application of a worker. It is traced where BentoML's configuration names an exporter."""
+        """The application of a worker, traced if BentoML's configuration names an exporter."""
         app.bentoml = super().to_asgi(is_main)
-        connections.watch()
+        connections.patch_uvicorn()
         return _traced(app) if is_main else app.bentoml
 
 
@@ -60,18 +66,18 @@ def _traced(application: ASGIApp) -> ASGIApp:
     if BentoMLContainer.config.tracing.exporter_type.get() is None:
         return application
     provider = BentoMLContainer.tracer_provider.get()
-    return OpenTelemetryMiddleware(application, tracer_provider=provider)  # type: ignore[return-value]
+    return OpenTelemetryMiddleware(application, tracer_provider=provider)
 
 
-# The container's image. A distro that BentoML does not know spares it the compiler, git and gnupg of BentoML's own: all
-# that is installed comes in wheels, libsndfile with soundfile. What pins their versions is there before they are.
+# The container's image. For a distro that it does not know, BentoML leaves out compiler, git and gnupg, unneeded here
+# since everything is installed from wheels, libsndfile with soundfile. constraints.txt pins the versions.
 IMAGE = bentoml.images.Image(
     base_image="python:3.11-slim", python_version="3.11", distro="slim", build_include_paths=["constraints.txt"]
 )
 
 
-# BentoML's own metrics have the path that was asked for as a label: whoever asks for random ones fills the memory. Its
-# middleware is passed by but for what it answers itself.
+# BentoML's own metrics have the requested path as a label, so that requests of random paths would fill the memory; its
+# middleware only sees the requests that it answers itself.
 @bentoml.service(
     name="percept",
     workers=1,
@@ -81,15 +87,15 @@ IMAGE = bentoml.images.Image(
     image=IMAGE,
 )
 class Percept:
-    """Classifiers of pixels and sound. Serves every model of the store that carries our label; in a built Bento, the
+    """Classifiers of pixels and sound. Serves every model in the store that carries our label; in a built Bento, the
     models inside it."""
 
     def __init__(self) -> None:
-        # Imported here, since BentoML's supervisor imports this module too and needs no ONNX Runtime.
+        # Imported here because BentoML's supervisor imports this module too, and needs no ONNX Runtime.
         from service.metrics import Metrics
         from service.serving.repository import Repository
 
-        memory.keep()
+        _keep_free_memory()
         if app.logs:
             log.set_up()
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class
@@ -97,16 +103,16 @@ class Percept:
         metrics = Metrics()
         self.repository = Repository(fixed, metrics.changed)
         app.open(self.repository, metrics)
-        gc.freeze()  # a collection would walk all that was imported: 30 ms during which nobody is answered
+        gc.freeze()  # else each full collection walks everything imported: 30 ms without an answer
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
-        """Begin what a worker does beside answering."""
+        """Start the background tasks of a worker."""
         self.tasks = [asyncio.create_task(work) for work in (connections.close_late(), app.follow(POLL))]
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
-        """End it."""
+        """Cancel them."""
         for task in self.tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -132,7 +138,14 @@ class Percept:
     def _answer(self, name: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
         predictor = self.repository.get(name)
         window = predictor.window(None if timeline is None else str(timeline))
-        return predictor.answer(file.read_bytes(), app.limits, window)
+        return predictor.answer(file.read_bytes(), app.limits, window).model_dump(exclude_unset=True)
+
+
+def _keep_free_memory() -> None:
+    """Keep up to KEPT bytes for the next requests, where there is glibc."""
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(MMAP_THRESHOLD, LARGE)
 
 
 Percept.__class__ = Service  # type: ignore[method-assign]

@@ -17,8 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.service.http.test_app import digit_file
-from tests.service.media.test_media import sound_bytes, tone
+from tests.service.helpers import digit_file, sound_bytes, tone
 from tests.serving import FIRST, NEWEST, ROOT, digits_model, fill_store, put, resident_mb, serving, workers
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is

@@ -4,14 +4,15 @@
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.serving import Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,28 +23,25 @@ LANES = 16  # labels that have a lane of their own, at most
 WIDTH, RIGHT, LETTER = 9.0, 0.3, 0.08  # inches: of the figure, of its right margin, of a letter of a label
 TITLE, WAVE, LANE, FOOT = 0.4, 1.1, 0.24, 0.5  # inches: heights
 
-Windows = list[dict[str, Any]]
+Windows = list[Window]
 
 
 def lines(windows: Windows) -> Iterator[str]:
     """A timeline as text: consecutive windows with the same answer are one line, with their mean confidence.
 
-    windows : each with `start` and `end`, in seconds, and `label` and `confidence`, or `value`
-
     Example
     -------
-    >>> flute = {"label": "flute", "confidence": 0.75}
-    >>> windows = [{"start": 0.0, "end": 1.0} | flute, {"start": 1.0, "end": 2.5, "label": None}]
-    >>> for line in lines(windows):
+    >>> flute = Window(start=0, end=1, label="flute", confidence=0.75)
+    >>> for line in lines([flute, Window(start=1, end=2.5, label=None)]):
     ...     print(line)
     0:00.00–0:01.00  flute  0.7500
     0:01.00–0:02.50  silence
     """
     for answer, group in groupby(windows, _answer):
         span = list(group)
-        known = span[0].get("confidence") is not None
-        confidence = f"  {np.mean([w['confidence'] for w in span]):.4f}" if known else ""
-        yield f"{_clock(span[0]['start'])}–{_clock(span[-1]['end'])}  {answer}{confidence}"
+        confidences = [window.confidence for window in span if window.confidence is not None]
+        confidence = f"  {np.mean(confidences):.4f}" if confidences else ""
+        yield f"{_clock(span[0].start)}–{_clock(span[-1].end)}  {answer}{confidence}"
 
 
 def draw(path: Path, title: str, waveform: NDArray[np.float32], windows: Windows) -> Path:
@@ -62,17 +60,15 @@ def draw(path: Path, title: str, waveform: NDArray[np.float32], windows: Windows
         return write(path, png(_figure(title, waveform, windows)))
 
 
-def _answer(window: dict[str, Any]) -> str:
-    if values := window.get("value"):
-        return "  ".join(f"{name} = {value:.6g}" for name, value in values.items())
-    if window.get("known") is False:
-        return f"{window['label']}, but unknown"
-    return window.get("label") or "silence"
+def _answer(window: Window) -> str:
+    if window.value:
+        return "  ".join(f"{name} = {value:.6g}" for name, value in window.value.items())
+    return f"{window.label}, but unknown" if window.known is False else window.label or "silence"
 
 
-def _confidence(window: dict[str, Any]) -> float:
+def _confidence(window: Window) -> float:
     """Confidence as the picture shows it: 0 for an unknown sound."""
-    return 0.0 if window.get("known") is False else float(window["confidence"])
+    return 0.0 if window.known is False else window.confidence or 0.0
 
 
 def _clock(seconds: float) -> str:
@@ -93,11 +89,11 @@ def _figure(title: str, waveform: NDArray[np.float32], windows: Windows) -> "Fig
 
     from pipeline.report.style import CLASS_COLOURS, shorten
 
-    seconds: Counter[str] = Counter()
+    seconds = dict.fromkeys((window.label for window in windows if window.label is not None), 0.0)
     for window in windows:
-        if window["label"] is not None:
-            seconds[window["label"]] += window["end"] - window["start"]
-    labels = [label for label, _ in seconds.most_common(LANES)]
+        if window.label is not None:
+            seconds[window.label] += window.end - window.start
+    labels = sorted(seconds, key=seconds.__getitem__, reverse=True)[:LANES]
     colours = {label: CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, label in enumerate(labels)}
 
     height = TITLE + WAVE + LANE * len(labels) + FOOT
@@ -121,11 +117,11 @@ def _draw_waveform(
     """Lowest and highest sample of up to COLUMNS columns, each in the colour of its label; width in inches."""
     from pipeline.report.style import LIGHT
 
-    end = windows[-1]["end"]
+    end = windows[-1].end
     columns = np.linspace(0, len(waveform), min(COLUMNS, len(waveform)), endpoint=False).astype(int)
     centres = (columns + np.append(columns[1:], len(waveform))) / 2 * end / len(waveform)  # seconds
-    window_of = np.searchsorted([window["start"] for window in windows], centres, side="right") - 1
-    shades = [colours.get(windows[i]["label"], LIGHT) for i in window_of]
+    window_of = np.searchsorted([window.start for window in windows], centres, side="right") - 1
+    shades = [colours.get(windows[i].label, LIGHT) for i in window_of]
     thick = 1.1 * width * 72 / len(columns)  # points; a little more than a column
     low, high = np.minimum.reduceat(waveform, columns), np.maximum.reduceat(waveform, columns)
     axes.axhline(0, color=LIGHT, alpha=0.3, linewidth=0.6)
@@ -143,8 +139,8 @@ def _draw_lanes(axes: "Axes", windows: Windows, colours: dict[str, str]) -> None
     from pipeline.report.style import LIGHT, shorten
 
     for lane, (label, colour) in enumerate(colours.items()):
-        own = [window for window in windows if window["label"] == label]
-        spans = [(window["start"], window["end"] - window["start"]) for window in own]
+        own = [window for window in windows if window.label == label]
+        spans = [(window.start, window.end - window.start) for window in own]
         shades = [(colour, 0.15 + 0.85 * _confidence(window)) for window in own]
         axes.axhline(lane, color=LIGHT, alpha=0.12, linewidth=0.6)
         axes.broken_barh(spans, (lane - 0.38, 0.76), facecolors=shades, linewidth=0, antialiased=False)
@@ -154,6 +150,6 @@ def _draw_lanes(axes: "Axes", windows: Windows, colours: dict[str, str]) -> None
         text.set_color(colour)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    digits = -3 if windows[-1]["end"] > 10 else None  # hundredths of a second only where the recording is short
+    digits = -3 if windows[-1].end > 10 else None  # hundredths of a second only where the recording is short
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: _clock(t)[:digits]))

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.sources.files import readable, stat, stats, walk
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import SPLITS, Sample, Split
-from service.errors import MediaError
+from service.errors import Unreadable
 from service.media.limits import Limits, check_bytes
 
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end takes 2 MB a second and thread
@@ -45,7 +45,7 @@ class EncodedFile:
             check_bytes(self.path.stat().st_size, "image" if self.sample_rate is None else "audio", self.limits)
             return self.path.read_bytes()
         except OSError as error:
-            raise MediaError(400, f"cannot be read: {error.strerror}") from None
+            raise Unreadable(f"cannot be read: {error.strerror}") from None
 
 
 Entry = tuple[str, str, Split | None, Path]  # file, label, split, path

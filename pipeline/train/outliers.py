@@ -22,7 +22,8 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d
 from models.frontend import IMAGE_SIZE
 from pipeline.task import Augment
 from pipeline.train.distortion import Distortion
-from service.media.image import WHITE, MediaError, to_mnist_form
+from service.errors import MediaError
+from service.media.image import WHITE, to_mnist_form
 
 STROKES = 4  # in a scribble, at most
 POINTS = 48  # drawn along a stroke

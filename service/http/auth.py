@@ -1,4 +1,4 @@
-"""Who may ask: API keys, if the operator has set any."""
+"""API keys, if the operator has set any."""
 
 import base64
 import binascii
@@ -6,28 +6,30 @@ import hashlib
 import hmac
 import os
 
-from service.errors import Refusal
+from starlette.exceptions import HTTPException
+
 from service.http.request import Request
 
 VARIABLE = "PERCEPT_API_KEYS"
-CHALLENGE = (b"www-authenticate", b'Basic realm="percept", charset="UTF-8"')  # a browser then asks for the key itself
+OPEN = frozenset(("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"))  # paths that need no key
+CHALLENGE = {"www-authenticate": 'Basic realm="percept", charset="UTF-8"'}  # makes a browser ask for the key
 
 
-class Guard:
-    """Lets requests pass that carry one of the keys; all of them if there are none.
+class APIKeys:
+    """The keys that open the service; with none, it is open to everyone.
 
     A key comes as `Authorization: Bearer KEY`, as the password of HTTP Basic authentication (RFC 7617), whose user
-    name is not looked at, or as `X-API-Key`.
+    name is ignored, or as `X-API-Key`.
     """
 
     def __init__(self, keys: list[str]) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
 
     @classmethod
-    def from_environment(cls) -> "Guard":
-        """With the keys of PERCEPT_API_KEYS, parted by commas.
+    def from_environment(cls) -> "APIKeys":
+        """The comma-separated keys of PERCEPT_API_KEYS.
 
-        Raises ValueError if the variable is set and holds none: who sets it means to close the service.
+        Raises ValueError if the variable is set but holds none: whoever sets it means to close the service.
         """
         text = os.environ.get(VARIABLE)
         keys = [key.strip() for key in (text or "").split(",") if key.strip()]
@@ -36,17 +38,18 @@ class Guard:
         return cls(keys)
 
     @property
-    def has_keys(self) -> bool:
+    def required(self) -> bool:
+        """Whether requests need a key."""
         return bool(self._digests)
 
     def check(self, request: Request) -> None:
-        """Raises Refusal 401 unless the request may pass."""
-        if not self._digests:
+        """Raises HTTPException 401 if the request needs a key and has none of these."""
+        if not self._digests or request.path in OPEN:
             return
         given = _digest(_key(request))
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all: the time tells nothing
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all of them, in constant time
         if not any(matches):
-            raise Refusal(401, "this service asks for an API key: Authorization: Bearer KEY", CHALLENGE)
+            raise HTTPException(401, "this service asks for an API key: Authorization: Bearer KEY", CHALLENGE)
 
 
 def _key(request: Request) -> bytes:

@@ -1,4 +1,7 @@
-"""The body of a request: read no further than the limits allow, and the file taken out of a form."""
+"""The body of a request, read no further than the limits allow, and the file in a form.
+
+Starlette's parser of forms runs the same MultipartParser, but spools each file into a temporary one in a thread.
+"""
 
 import asyncio
 import io
@@ -7,44 +10,45 @@ from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
 
-from service.errors import MediaError
-from service.http.admission import Entry
+from service.errors import TooLarge
+from service.http.admission import Slots
 from service.http.connections import AHEAD, has_arrived
 from service.http.request import Request
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-SECONDS = 30  # for a body to arrive, and one more for each SLOWEST bytes that have; a slower client is turned away
+SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes that have; slower clients are refused
 SLOWEST = 256 * 2**10  # bytes a second
-FIELDS = 8  # of a form that are kept
-FIELD = 256  # bytes of a field that is no file, at most: it names a model or the seconds of a window
+FIELDS = 8  # of a form that are kept, besides the file
+FIELD = 256  # bytes of such a field that are kept: it names a model, or the seconds of a window
 
 
-async def read_file(request: Request, max_bytes: int, entry: Entry | None = None) -> tuple[bytes, str, dict[str, str]]:
-    """The file that the request carries, as its body or as a field of a form; the content type it declares; and the
-    other fields of the form.
+async def read_file(request: Request, max_bytes: int, slots: Slots | None = None) -> tuple[bytes, str, dict[str, str]]:
+    """The file that is the request's body, or in a form; its declared content type; and the other fields of the form.
 
-    The bytes are in memory once: they are kept as they arrive, and BytesIO gives them without a copy.
+    The bytes are in memory once: they are kept as they arrive, and BytesIO hands them out without a copy.
 
     Parameters
     ----------
-    entry : takes its places when the body is there, or `AHEAD` bytes of it
+    slots : acquired when the body has arrived, or `AHEAD` bytes of it
 
     Raises
     ------
-    MediaError : 413 as soon as the body is seen to be larger than `max_bytes`, 408 if it takes too long, 400 if the
-        form holds no file, 415 if it is compressed
-    Refusal : 503 if there is no place
+    TooLarge : as soon as the body turns out to be larger than `max_bytes`
+    HTTPException : 400 if the form holds no file, 408 if the body takes too long, 415 if it is compressed, 503 if there
+        is no free slot
+    ClientDisconnect : if the client goes away
     """
     declared = request.header(b"content-type")
     if declared.startswith(b"multipart/form-data"):
-        return await _first_file(request, max_bytes, entry, parse_options_header(declared)[1].get(b"boundary", b""))
-    return await read(request, max_bytes, entry), declared.partition(b";")[0].strip().lower().decode("latin-1"), {}
+        return await _first_file(request, max_bytes, slots, parse_options_header(declared)[1].get(b"boundary", b""))
+    return await read(request, max_bytes, slots), declared.partition(b";")[0].strip().lower().decode("latin-1"), {}
 
 
-async def read(request: Request, max_bytes: int, entry: Entry | None = None) -> bytes:
+async def read(request: Request, max_bytes: int, slots: Slots | None = None) -> bytes:
     """The whole body. Raises what `read_file` does."""
     body = io.BytesIO()
 
@@ -53,60 +57,60 @@ async def read(request: Request, max_bytes: int, entry: Entry | None = None) -> 
         if body.tell():
             body.write(chunk)
         else:
-            body = io.BytesIO(chunk)  # which shares it, for most bodies are one chunk
+            body = io.BytesIO(chunk)  # no copy: most bodies are one chunk
             body.seek(0, io.SEEK_END)
 
-    await _read(request, max_bytes, entry, write)
+    await _read(request, max_bytes, slots, write)
     return body.getvalue()
 
 
-async def _read(request: Request, max_bytes: int, entry: Entry | None, write: Callable[[bytes], object]) -> None:
-    """Hand the body to `write`, chunk by chunk."""
+async def _read(request: Request, max_bytes: int, slots: Slots | None, write: Callable[[bytes], object]) -> None:
+    """Pass the body to `write`, chunk by chunk."""
     too_large = f"the body is larger than the {max_bytes} bytes allowed"
     length = request.content_length()
     if (length or 0) > max_bytes:
-        raise MediaError(413, too_large)
+        raise TooLarge(too_large)
     if request.header(b"content-encoding") not in (b"", b"identity"):
-        raise MediaError(415, "a compressed body is not read; send it as it is")
+        raise HTTPException(415, "a compressed body is not read; send it as it is")
     size, more, start = 0, True, asyncio.get_running_loop().time()
     try:
-        # Most bodies come with their header, and do without a timer.
+        # Most bodies arrive together with the header, and need no timer.
         async with asyncio.timeout(None if has_arrived(request.receive) else SECONDS) as deadline:
             while more:
-                chunk, more = await request.piece()
+                chunk, more = await request.chunk()
                 size += len(chunk)
                 if size > max_bytes:
-                    raise MediaError(413, too_large)
-                if entry and size > AHEAD:
-                    entry.take(complete=False)
+                    raise TooLarge(too_large)
+                if slots and size > AHEAD:
+                    slots.acquire(complete=False)
                 write(chunk)
                 if more:
                     deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
-        raise MediaError(408, "the body arrives too slowly", (b"connection", b"close")) from error
-    if entry:
-        entry.take()
+        raise HTTPException(408, "the body arrives too slowly", {"connection": "close"}) from error
+    if slots:
+        slots.acquire()
 
 
 async def _first_file(
-    request: Request, max_bytes: int, entry: Entry | None, boundary: bytes
+    request: Request, max_bytes: int, slots: Slots | None, boundary: bytes
 ) -> tuple[bytes, str, dict[str, str]]:
-    """The first field of a multipart/form-data body that is a file, whatever its name, its content type, and the
-    fields that are none."""
+    """The first file in a multipart/form-data body, whatever its field's name; its content type; and the fields that
+    are not files."""
     form = _Form()
     try:
         parser = MultipartParser(boundary, form.callbacks())
-        await _read(request, max_bytes, entry, parser.write)
+        await _read(request, max_bytes, slots, parser.write)
         parser.finalize()
     except FormParserError as error:
-        raise MediaError(400, f"the form cannot be read: {error}") from error
+        raise HTTPException(400, f"the form cannot be read: {error}") from error
     if not form.complete:
-        raise MediaError(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
+        raise HTTPException(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
     return form.data.getvalue(), form.content_type, form.fields
 
 
 class _Form:
-    """Keeps the first file of the parts that a MultipartParser announces, and what stands in short other fields."""
+    """Collects the first file and a few short fields from a MultipartParser's callbacks."""
 
     def __init__(self) -> None:
         self.data = io.BytesIO()

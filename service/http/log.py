@@ -1,4 +1,4 @@
-"""Structured logs, where the operator asks for them: one JSON object a line, for requests and for all else."""
+"""Structured logs, if the operator asks for them: one JSON object a line, for requests and everything else."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from service.http.request import Request
+from service.http.request import Request, Response
 
 VARIABLE = "PERCEPT_LOG"
 
@@ -15,7 +15,7 @@ requests = logging.getLogger("percept.requests")
 
 
 class JSONFormatter(logging.Formatter):
-    """A record as one JSON object: time, level, logger, message or the fields of a request, and a traceback."""
+    """A record as one JSON object: time, level, logger, message or a request's fields, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -31,7 +31,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def wanted() -> bool:
-    """Whether PERCEPT_LOG asks for JSON. Raises ValueError if it asks for anything else."""
+    """Whether PERCEPT_LOG is json. Raises ValueError if it is anything else."""
     text = os.environ.get(VARIABLE, "")
     if text not in ("", "json"):
         raise ValueError(f"{VARIABLE}={text}: expected json")
@@ -39,7 +39,7 @@ def wanted() -> bool:
 
 
 def set_up() -> None:
-    """Write every logger's records to the standard output as JSON, and one for each request."""
+    """Write all records, and one for each request, to the standard output as JSON."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JSONFormatter())
     root = logging.getLogger()
@@ -51,8 +51,8 @@ def set_up() -> None:
     requests.setLevel(logging.INFO)
 
 
-def request(request: Request, request_id: str, route: str, status: int, seconds: float) -> None:
-    """One line of the log of requests."""
+def request(request: Request, request_id: str, route: str, response: Response, seconds: float) -> None:
+    """Log a request and its response."""
     client = request.scope.get("client") or ("", 0)
     fields = {
         "request_id": request_id,
@@ -60,8 +60,8 @@ def request(request: Request, request_id: str, route: str, status: int, seconds:
         "method": request.method,
         "route": route,
         "path": request.path[:200],
-        "status": status,
+        "status": response.status,
         "seconds": round(seconds, 6),
-        **request.told,
+        **(response.log or {}),
     }
     requests.info("", extra={"fields": fields})

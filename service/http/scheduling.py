@@ -1,4 +1,5 @@
-"""Where an answer is found: at once, in the event loop, as long as a thread would not be sooner; or in a thread."""
+"""Where and when an answer is computed: in the event loop, which for small files is faster than handing them to a
+thread, or in a thread."""
 
 import asyncio
 import os
@@ -9,53 +10,53 @@ from typing import Any, TypeVar
 
 import anyio
 
-SLICE = 0.002  # seconds of answers between two looks of the loop at its connections, at least
+SLICE = 0.002  # seconds of computing, at least, between two polls of the connections
 
 T = TypeVar("T")
 
 
-class Turns:
-    """Lets answers be found: in threads, as many at once as there are cores; in the event loop, in slices of time,
-    between which it looks at the connections, and in the order in which they were asked for.
+class Scheduler:
+    """Runs computations in threads, as many at once as there are cores, or in the event loop: there in order of
+    arrival and in time slices, between which the loop polls its connections.
 
-    Otherwise a body that comes in several pieces would wait for the answers of all others with each of them. While
-    answers wait, a slice lasts as long as all else since the one before it: a flood of requests to refuse leaves them
-    half of the time, however many there are.
+    Without slices, a body that arrives in several chunks would wait for all other answers once for each chunk. While
+    computations are queued, a slice lasts as long as everything else since the last one, so that a flood of requests to
+    be refused leaves them half of the time.
     """
 
     def __init__(self) -> None:
         self._threads = anyio.CapacityLimiter(len(os.sched_getaffinity(0)))
-        self._until: float | None = None  # when the slice ends that has begun in this turn of the loop
-        self._waiting: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()  # for the next slice
+        self._slice_end: float | None = None  # of the slice that has begun in this iteration of the loop
+        self._queue: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
 
-    async def take(self, answer: Callable[[], T], in_thread: bool) -> T:
-        """What `answer` gives."""
+    async def run(self, compute: Callable[[], T], in_thread: bool) -> T:
+        """What `compute` returns or raises."""
         if in_thread:
-            return await anyio.to_thread.run_sync(answer, limiter=self._threads)
-        loop, now = asyncio.get_running_loop(), time.monotonic()  # loop.time() stands still during a turn
-        if self._until is None:
-            self._until = now + SLICE
+            return await anyio.to_thread.run_sync(compute, limiter=self._threads)
+        loop, now = asyncio.get_running_loop(), time.monotonic()  # loop.time() is the same throughout an iteration
+        if self._slice_end is None:
+            self._slice_end = now + SLICE
             loop.call_soon(self._next_slice)
-        elif now > self._until:
-            found: asyncio.Future[T] = loop.create_future()
-            self._waiting.append((answer, found))
-            return await found
-        return answer()
+        elif now > self._slice_end:
+            future: asyncio.Future[T] = loop.create_future()
+            self._queue.append((compute, future))
+            return await future
+        return compute()
 
     def _next_slice(self) -> None:
-        """The loop has looked at its connections."""
-        if not self._waiting:
-            self._until = None
+        """Called once the loop has polled its connections."""
+        if not self._queue:
+            self._slice_end = None
             return
-        assert self._until is not None
+        assert self._slice_end is not None
         now = time.monotonic()
-        self._until = now + max(SLICE, now - self._until)
-        while self._waiting and time.monotonic() <= self._until:
-            answer, found = self._waiting.popleft()
-            if found.done():  # cancelled
+        self._slice_end = now + max(SLICE, now - self._slice_end)
+        while self._queue and time.monotonic() <= self._slice_end:
+            compute, future = self._queue.popleft()
+            if future.done():  # cancelled
                 continue
             try:
-                found.set_result(answer())
+                future.set_result(compute())
             except Exception as error:
-                found.set_exception(error)
-        asyncio.get_running_loop().call_soon(self._next_slice)  # after those who wait have sent what was found
+                future.set_exception(error)
+        asyncio.get_running_loop().call_soon(self._next_slice)  # behind the requests that now send their responses

@@ -1,4 +1,7 @@
-"""The browser pages: the files of `page/`, read once, so that no path of a client ever reaches the file system."""
+"""The browser pages: the files of `page/`, read once, so that no path of a client ever reaches the file system.
+
+Starlette's StaticFiles asks the file system at each request, in a thread.
+"""
 
 import hashlib
 from pathlib import Path
@@ -12,13 +15,13 @@ CONTENT_TYPES = {
     ".svg": b"image/svg+xml",
 }
 PATHS = {"index.html": "/", "docs.html": "/docs"}
-# What a page may do: run its own files, talk to its own service, and use the microphone.
+# What the page may do: run its own files, talk to its own service, and use the microphone.
 CLOSED = b"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 PAGE = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     b"connect-src 'self'; worker-src 'self'; " + CLOSED
 )
-# Swagger UI, which BentoML brings along, styles its elements one by one.
+# Swagger UI, which comes with BentoML, styles its elements inline.
 DOCS = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; " + CLOSED
@@ -26,7 +29,7 @@ DOCS = (
 HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"permissions-policy", b"microphone=(self)"),
-    (b"cache-control", b"no-cache"),  # kept, but asked for anew each time, which the ETag makes a 304
+    (b"cache-control", b"no-cache"),  # cached, but revalidated each time, which the ETag makes a 304
 )
 
 
@@ -46,11 +49,11 @@ def _read() -> dict[str, Response]:
     return files
 
 
-FILES = _read()  # by path
+FILES = _read()  # by URL path
 
 
 async def page(request: Request) -> Response:
-    """The page's file at a path of FILES; 304 where the client has it."""
+    """The file at a path in FILES; 304 if the client has it already."""
     file = FILES[request.path]
     if request.header(b"if-none-match") == file.headers[0][1]:
         return Response(b"", 304, file.content_type, file.headers)

@@ -1,3 +1,12 @@
-"""Media files → arrays, in the form that the models take; the one implementation for training and for serving."""
+"""Media files → arrays, in the form that the models take: one implementation for training and for serving.
 
-VERSION = 1  # raise it when a file is decoded into other numbers: caches of features are keyed by it
+The decoders stay in their modules, `image`, `audio` and `vector`: importing them loads Pillow, libsndfile and NumPy,
+which BentoML's supervisor process does not need.
+"""
+
+from service.media.limits import Limits, check_bytes, positive
+from service.media.signatures import EXPECTED, undecodable
+
+VERSION = 1  # to be raised whenever a file decodes to other numbers: it is part of the key of every cache of features
+
+__all__ = ["EXPECTED", "VERSION", "Limits", "check_bytes", "positive", "undecodable"]

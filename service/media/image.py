@@ -1,4 +1,4 @@
-"""Image files → grey pictures, in the form that the models take."""
+"""Image files → grey pictures, in the form that the models take: that of MNIST's digits."""
 
 import io
 from typing import Any
@@ -7,69 +7,72 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from service.errors import MediaError, unreadable
-from service.media.audio import decode_audio
+from service.errors import MediaError, TooLarge, Unusable
 from service.media.limits import Limits, check_bytes
-
-__all__ = ["Limits", "MediaError", "check_bytes", "decode_audio", "decode_image", "to_mnist_form"]
-
+from service.media.signatures import undecodable
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
-CENTRE = 14  # index of the row and the column that the ink's centre of mass is moved to
+CENTRE = 14  # row and column to which the ink's centre of mass is moved
 WHITE = 255
 
-INK_THRESHOLD = 0.2  # of the darkest ink; above paper noise and JPEG ringing, below the edge of a stroke
-MIN_CONTRAST = 8  # grey levels of 255 between background and ink; less is an empty page
-WORKING_SIZE = 1024  # pixels; larger pictures are averaged down to it first
+INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing, below the edge of a stroke
+MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
+WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
 
-# The raster formats that Pillow decodes in this process. Not EPS, which starts Ghostscript, nor ICO and ICNS, whose
-# header does not tell the size of the pictures inside.
-IMAGE_FORMATS = (  # in the order in which they are tried: usual ones first, TGA, which has no signature, last
+# The raster formats that Pillow decodes in this process. EPS is left out because it starts Ghostscript, ICO and ICNS
+# because their headers do not tell the size of the images inside.
+IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TGA, which has no signature, last
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
 )  # fmt: skip
-MAX_SCANS = 100  # of a progressive JPEG; usual are 10, and each takes the time of a whole picture
+MAX_SCANS = 100  # of a progressive JPEG: 10 are usual, and each takes as long as decoding the whole image
 
 Gray = NDArray[Any]  # numbers of any type (height, width)
 
-POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # of indices, of which centres of mass are made
+POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
 Image.init()  # loads Pillow's plugins now rather than during a request
 
 
 def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """The picture in `data` as MNIST would hold it: uint8 (28, 28), 0 = background, 255 = ink.
+    """The image in `data` as MNIST would hold it: uint8 (28, 28), 0 = background, 255 = ink.
 
-    Any size, mode and polarity; an orientation tag is obeyed, transparency is laid on a background that contrasts
-    with what is visible, and of an animation the first frame is taken.
+    Any size, mode and polarity will do. The EXIF orientation is applied, transparent images are composited onto a
+    background that contrasts with what is visible, and the first frame of an animation is taken.
 
-    Raises MediaError.
+    Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
     check_bytes(len(data), "image", limits)
     try:
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             _check_pixels(image, limits)
             if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-                raise MediaError(413, f"the JPEG has more than {MAX_SCANS} scans")
+                raise TooLarge(f"the JPEG has more than {MAX_SCANS} scans")
             gray = _gray(image, limits)
     except MediaError:
         raise
     except Image.DecompressionBombError as error:
-        raise MediaError(413, f"the image is larger than the {limits.pixels} pixels allowed") from error
+        raise TooLarge(f"the image is larger than the {limits.pixels} pixels allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise unreadable(data, "image") from error
+        raise undecodable(data, "image") from error
     return to_mnist_form(gray, MIN_CONTRAST)
 
 
 def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uint8]:
-    """A picture of one symbol brought to the form of MNIST's digits, as their makers did it: the ink is scaled into a
-    20 × 20 box with its aspect kept, and moved so that its centre of mass is the centre of 28 × 28 pixels.
+    """A picture of one symbol in the form of MNIST's digits (LeCun et al. 1998): the ink is scaled to fit a 20 × 20
+    box, its aspect ratio kept, and shifted so that its centre of mass is the centre of 28 × 28 pixels.
 
-    `gray` is (height, width) in any scale and polarity; which end is background is estimated from the border. A
-    picture that has this form already keeps every pixel. Returns uint8 (28, 28), 0 = background, 255 = ink; it may be
-    `gray` itself.
+    `gray` is (height, width) in any scale and polarity; the border tells which end is background. A picture that has
+    this form already keeps every pixel. Returns uint8 (28, 28), 0 = background, 255 = ink; it may be `gray` itself.
 
-    Raises MediaError if nothing stands out from the background, or the values span less than `min_contrast`.
+    Raises Unusable if nothing stands out from the background, or the values span less than `min_contrast`.
+
+    >>> page = np.full((90, 60), 255, np.uint8)  # white paper
+    >>> page[20:70, 28:32] = 0  # one black stroke, 50 × 4 pixels
+    >>> picture = to_mnist_form(page)
+    >>> rows, columns = picture.nonzero()
+    >>> picture.shape, int(picture.max()), int(np.ptp(rows)) + 1
+    ((28, 28), 255, 20)
     """
     border = _border(gray)
     on_black = not border.any() and (gray.dtype.kind == "u" or gray.min() >= 0)
@@ -78,7 +81,7 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     peak = gray.max().item()
     ink: Gray
     if on_black:
-        ink, contrast = gray, peak  # as it stands: light on black
+        ink, contrast = gray, peak  # already light on black
     else:
         contrast = peak - gray.min().item()
         border = border.astype(np.float32, copy=False)
@@ -90,9 +93,9 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
         ink = np.where(ink > noise, ink, 0)
         peak = ink.max().item()
     if contrast < min_contrast or not peak > 0:
-        raise MediaError(422, "the image is blank: there is no ink that differs from the background")
+        raise Unusable("the image is blank: there is no ink that differs from the background")
 
-    top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))  # of whole numbers, the whole part will do
+    top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))  # integers compare with the integer part
     if not _in_form(ink, max(bottom - top, right - left)):
         ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
         peak = ink.max().item()
@@ -103,17 +106,17 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:
     if image.width * image.height > limits.pixels:
-        raise MediaError(
-            413, f"the image has {image.width} × {image.height} pixels; at most {limits.pixels} in all are allowed"
+        raise TooLarge(
+            f"the image has {image.width} × {image.height} pixels; at most {limits.pixels} in all are allowed"
         )
 
 
 def _gray(image: Image.Image, limits: Limits) -> Gray:
     """The opened image as numbers (height, width), 0 = black, 255 = white."""
-    image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # lets a large JPEG be decoded at a fraction of its size
+    image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
     image.load()
-    _check_pixels(image, limits)  # some formats learn their true size only now
-    if image.info or image.format != "PNG":  # a bare PNG has no place for an orientation
+    _check_pixels(image, limits)  # some formats know their true size only now
+    if image.info or image.format != "PNG":  # a PNG without metadata has no orientation
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
         wide = Image.fromarray(np.asarray(image, np.float32))
@@ -133,20 +136,21 @@ def _shrink(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(gray: Gray, white: float | None) -> Gray:
-    """`gray` with its range, 0 to `white`, brought to 0 to 255. Where white is unknown, as for 32-bit samples, the
-    range is that of the picture."""
+    """`gray` rescaled from 0 … `white` to 0 … 255; where white is unknown, as for 32-bit samples, from the image's own
+    range."""
     low, high = (0, white) if white else (gray.min(), gray.max())
     if not np.isfinite(high - low) or high == low:
-        raise MediaError(422, "the image is blank or holds pixels that are not finite numbers")
+        raise Unusable("the image is blank or holds pixels that are not finite numbers")
     return (gray - low) * (WHITE / (high - low))
 
 
 def _composite(image: Image.Image) -> Gray:
-    """An RGBA image laid on one grey: that of its own border where that is visible, else one that contrasts."""
+    """An RGBA image composited onto one grey: the median of its border where that is opaque, else black or white,
+    whichever contrasts."""
     alpha = np.asarray(image.getchannel("A"), np.float32) / 255
     gray = np.asarray(image.convert("L"), np.float32)
     if not alpha.any():
-        raise MediaError(422, "the image is wholly transparent")
+        raise Unusable("the image is wholly transparent")
     visible = _border(alpha) > 0.5
     if visible.mean() > 0.5:
         background = _median(_border(gray)[visible])
@@ -164,22 +168,22 @@ def _median(values: Gray) -> float:
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Rows and columns between which all flags (height, width) that are set lie: the first, and the last plus one."""
-    # Bytes are searched in a tenth of the time that NumPy takes for so few.
+    """The bounding box of the flags (height, width) that are set: top, bottom, left, right, the ends exclusive."""
+    # Searching bytes takes a tenth of NumPy's time on arrays this small.
     rows, width, columns = mask.tobytes(), mask.shape[1], np.logical_or.reduce(mask).tobytes()
     return rows.find(True) // width, rows.rfind(True) // width + 1, columns.find(True), columns.rfind(True) + 1
 
 
 def _centre_of_mass(ink: Gray) -> tuple[float, float]:
-    """Its row and column, of ink of at most SIDE × SIDE pixels."""
+    """Row and column of the centre of mass of at most SIDE × SIDE pixels."""
     height, width = ink.shape
     (mass, across), (down, _) = np.dot(np.dot(POWERS[:, :height], ink.astype(np.float64)), POWERS[:, :width].T).tolist()
     return down / mass, across / mass
 
 
 def _in_form(ink: Gray, side: int) -> bool:
-    """Whether ink whose bounding box has the longer side `side` stands as in MNIST. Its pictures were moved by whole
-    pixels, so their centres of mass lie within half a pixel of CENTRE."""
+    """Whether ink whose bounding box has the longer side `side` is placed as in MNIST, whose pictures were shifted by
+    whole pixels: their centres of mass lie within half a pixel of CENTRE."""
     return (
         ink.shape == (SIDE, SIDE)
         and BOX // 2 < side <= BOX
@@ -188,7 +192,7 @@ def _in_form(ink: Gray, side: int) -> bool:
 
 
 def _fit(ink: Gray) -> Gray:
-    """The ink scaled, with its aspect kept, to a longer side of BOX pixels; averaged down or smoothly enlarged."""
+    """The ink scaled to a longer side of BOX pixels, its aspect ratio kept."""
     scale = BOX / max(ink.shape)
     height, width = (max(1, round(length * scale)) for length in ink.shape)
     resized = Image.fromarray(ink).resize((width, height), Image.Resampling.BICUBIC)
@@ -196,7 +200,7 @@ def _fit(ink: Gray) -> Gray:
 
 
 def _centred(ink: Gray) -> Gray:
-    """The ink on SIDE × SIDE pixels, its centre of mass as near to CENTRE as whole pixels and the frame allow."""
+    """The ink on SIDE × SIDE pixels, its centre of mass as close to CENTRE as whole pixels and the edges allow."""
     picture = np.zeros((SIDE, SIDE), np.float32)
     row, column = (
         min(max(round(CENTRE - centre), 0), SIDE - length)

@@ -1,10 +1,10 @@
-"""What one file may at most be."""
+"""How large a file may be."""
 
 import os
 from dataclasses import dataclass
 from typing import Literal
 
-from service.errors import MediaError
+from service.errors import TooLarge
 
 Kind = Literal["image", "audio", "vector"]
 BYTES: dict[Kind, int] = {"image": 32 * 2**20, "audio": 128 * 2**20, "vector": 32 * 2**20}  # 12 minutes of a CD
@@ -12,18 +12,22 @@ BYTES: dict[Kind, int] = {"image": 32 * 2**20, "audio": 128 * 2**20, "vector": 3
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may at most be; a larger one is refused with 413."""
+    """How large one file may be, and how many samples one request may have.
 
-    bytes: int | None = None  # of the file, None: what BYTES allows its kind; PERCEPT_MAX_BYTES
+    >>> Limits().bytes_of("image")
+    33554432
+    """
+
+    bytes: int | None = None  # of a file; None: the default of its kind, see BYTES; PERCEPT_MAX_BYTES
     pixels: int = 16 * 2**20  # width × height of an image, 4096 × 4096; PERCEPT_MAX_PIXELS
     seconds: int = 600  # length of a recording; PERCEPT_MAX_SECONDS
-    batch: int = 2**15  # samples of one request of the Open Inference Protocol; PERCEPT_MAX_BATCH
+    batch: int = 2**15  # samples in one request of the Open Inference Protocol; PERCEPT_MAX_BATCH
 
     @classmethod
     def from_environment(cls, seconds: int = seconds) -> "Limits":
-        """The limits as the PERCEPT_MAX_… variables set them; `seconds` where they leave the length of a recording.
+        """The limits that the variables PERCEPT_MAX_… set; `seconds` is the default length of a recording.
 
-        Raises ValueError for one that is not a number > 0.
+        Raises ValueError unless each of them is a whole number above 0.
         """
         return cls(
             bytes=positive("PERCEPT_MAX_BYTES", 0) or None,
@@ -38,7 +42,8 @@ class Limits:
 
 
 def positive(variable: str, default: int) -> int:
-    """The whole number that an environment variable holds, or `default`. Raises ValueError unless it is above 0."""
+    """The whole number in an environment variable, or `default` if it is not set. Raises ValueError unless it is
+    above 0."""
     text = os.environ.get(variable)
     if text is None:
         return default
@@ -48,6 +53,6 @@ def positive(variable: str, default: int) -> int:
 
 
 def check_bytes(size: int, kind: Kind, limits: Limits) -> None:
-    """Raises MediaError if a file of `size` bytes is larger than the limits allow its kind."""
+    """Raises TooLarge if a file of `size` bytes exceeds the limit of its kind."""
     if size > limits.bytes_of(kind):
-        raise MediaError(413, f"the file has {size} bytes; at most {limits.bytes_of(kind)} are allowed")
+        raise TooLarge(f"the file has {size} bytes; at most {limits.bytes_of(kind)} are allowed")

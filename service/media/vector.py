@@ -5,24 +5,31 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import MediaError, unreadable
+from service.errors import Unusable
+from service.media.signatures import undecodable
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
-    """A JSON array of numbers as float32 (D,), of `length` numbers unless that is None. Raises MediaError."""
+    """A JSON array of numbers as float32 (D,), which must have `length` numbers unless that is None.
+
+    Raises MediaError.
+
+    >>> decode_vector(b"[0.5, -2]", 2)
+    array([ 0.5, -2. ], dtype=float32)
+    """
     try:
         numbers = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise unreadable(data, "vector") from error
+        raise undecodable(data, "vector") from error
     if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
-        raise MediaError(422, "expected one JSON array of numbers")
+        raise Unusable("expected one JSON array of numbers")
     if length is not None and len(numbers) != length:
-        raise MediaError(422, f"expected {length} numbers, got {len(numbers)}")
+        raise Unusable(f"expected {length} numbers, got {len(numbers)}")
     with np.errstate(over="ignore"):
         try:
             vector = np.array(numbers, np.float64).astype(np.float32)
         except OverflowError as error:
-            raise MediaError(422, "a number is too large") from error
+            raise Unusable("a number is too large") from error
     if not np.isfinite(vector).all():
-        raise MediaError(422, "a number is too large or not finite")
+        raise Unusable("a number is too large or not finite")
     return vector

@@ -1,4 +1,4 @@
-"""Whether what comes in still looks like what was trained on: the population stability index of groups of features."""
+"""Drift: whether requests still look like the training data, by the population stability index of feature groups."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from models.card import FeatureGroup
 
 WINDOW = 1000  # samples that are compared with the training split
-LEAST = 200  # samples before anything is said: of fewer, chance alone gives an index near 0.1
-ROWS = 8  # of a batch that are looked at
-EVERY = 4  # batches, one is looked at: a digit is answered in little more time than it takes to look
-FLOOR = 1e-3  # of a proportion, at least: half a sample in the window
+LEAST = 200  # samples before an index is given: with fewer, chance alone gives one near 0.1
+ROWS = 8  # samples of a batch that are counted
+EVERY = 4  # one batch in so many is counted: counting takes nearly as long as answering a digit
+FLOOR = 1e-3  # least proportion, half a sample in the window: keeps the logarithm finite
 
 
 class Scores:
@@ -37,13 +37,17 @@ class Scores:
 
 def index(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     """The population stability index of two discrete distributions (B,): the sum of (p - q) ln(p / q), the symmetrised
-    Kullback-Leibler divergence. Below 0.1 is usual, above 0.25 a population that has changed (Siddiqi 2006)."""
+    Kullback-Leibler divergence. Below 0.1 is usual; above 0.25 the population has changed (Siddiqi 2006).
+
+    >>> index(np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    0.0
+    """
     p, q = np.maximum(found, FLOOR), np.maximum(expected, FLOOR)
     return float(((p - q) * np.log(p / q)).sum())
 
 
 class Drift:
-    """The last WINDOW samples that a model was asked, as the bins that their groups fell into."""
+    """The last WINDOW samples that a model answered, as the bins into which the scores of their groups fell."""
 
     def __init__(self, groups: Sequence[FeatureGroup]) -> None:
         self.groups = groups
@@ -56,7 +60,7 @@ class Drift:
             row[: len(group.edges)] = group.edges
 
     def add(self, features: NDArray[Any]) -> None:
-        """Count the first ROWS samples of features (N, D), of the first of EVERY batches."""
+        """Count the first ROWS samples of features (N, D); only one batch in EVERY."""
         self._batches += 1
         if self._batches % EVERY != 1:
             return
@@ -64,11 +68,10 @@ class Drift:
         self._bins.extend((found[:, :, np.newaxis] >= self._edges).sum(axis=2))
 
     def indices(self) -> dict[str, float]:
-        """The population stability index of each group by its name; empty as long as fewer than LEAST samples were
-        seen."""
+        """Name of each group → its population stability index; empty until LEAST samples were counted."""
         if len(self._bins) < LEAST:
             return {}
-        bins = np.array(list(self._bins))  # copied first: other threads go on adding
+        bins = np.array(list(self._bins))  # copied first: other threads keep adding
         return {
             group.name: index(np.bincount(column, minlength=len(group.shares)) / len(bins), np.array(group.shares))
             for group, column in zip(self.groups, bins.T, strict=True)

@@ -1,4 +1,4 @@
-"""One ONNX model and its card: a file's bytes, or an array, to the answer that HTTP and `percept predict` give."""
+"""One ONNX model and its card: from a file's bytes, or an array, to an `Answer`."""
 
 import io
 import json
@@ -14,37 +14,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
-from service.errors import EXPECTED, MediaError
+from service.errors import Unusable
+from service.media import EXPECTED, Limits, check_bytes
 from service.media.audio import SILENCE, decode_audio, peak
 from service.media.image import decode_image
-from service.media.limits import Limits, check_bytes
 from service.media.vector import decode_vector
+from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
 
 FALSE = np.array(False)
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
-PIECE = 60  # seconds of a recording that go through the graph at once, at most: they take it 75 MB
-BATCH = 4  # seconds of windows that do: one by one takes longer, and so do more, out of the cache
+PIECE = 60  # seconds of a recording that go through the graph at once, at most: its arrays take 75 MB then
+BATCH = 4  # seconds of windows that do: fewer cost calls, more no longer fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
 
 class Predictor:
-    """An ONNX Runtime session, trusted to take and give what the card inside the file says."""
+    """An ONNX Runtime session for the graph in a file, and the card inside that file, which describes it."""
 
     def __init__(self, path: str | Path, card_file: str | Path | None = None) -> None:
-        """Opens the ONNX file at `path`; with the card that lies beside it, only if it is the very file that was
-        exported with it.
+        """Opens the ONNX file at `path`; if a `card_file` is given, the two must have been exported together.
 
-        Raises ValueError if the file carries no card or not the one beside it, OSError if a file cannot be read, and
-        what ONNX Runtime raises if it cannot.
+        Raises ValueError if the file carries no card or another one, OSError if a file cannot be read, and what ONNX
+        Runtime raises for a graph that it cannot load.
         """
         model = Path(path).read_bytes()
         if card_file is not None:
             check_seal(model, Path(card_file).read_bytes())
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # the graphs are small: a pool of threads costs more than it gains
+        options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 3  # errors
-        options.enable_mem_pattern = False  # one is kept for each length of recording, and takes half as much again
+        options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
         if card is None:
@@ -69,52 +69,55 @@ class Predictor:
                 return decode_vector(data, self.card.input.shape[-1])
 
     def window(self, text: str | None) -> float | None:
-        """The length of a timeline's windows in seconds that `text` asks for; None if it is None.
+        """The length of a timeline's windows in seconds, parsed from `text`; None if that is None.
 
-        Raises MediaError if it is no length that windows can have, or the model does not take recordings.
+        Raises Unusable if it is not between MIN_WINDOW and MAX_WINDOW, or the model does not take recordings.
         """
         if text is None:
             return None
         if self.card.input.kind != "audio":
             expected = EXPECTED[self.card.input.kind]
-            raise MediaError(422, f"only recordings have a timeline; {self.card.name} takes {expected}")
+            raise Unusable(f"only recordings have a timeline; {self.card.name} takes {expected}")
         try:
             seconds = float(text)
         except ValueError:
             seconds = math.nan
         if not MIN_WINDOW <= seconds <= MAX_WINDOW:
-            raise MediaError(
-                422, f"timeline={text[:20]!r}: expected the seconds of a window, {MIN_WINDOW:g} to {MAX_WINDOW:g}"
+            raise Unusable(
+                f"timeline={text[:20]!r}: expected the seconds of a window, {MIN_WINDOW:g} to {MAX_WINDOW:g}"
             )
         return seconds
 
-    def predict(self, sample: NDArray[Any], window: float | None = None) -> dict[str, Any]:
-        """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
-        also the timeline of the recording.
-
-        Raises MediaError if the answer is not a finite number, as for a vector far outside of what was trained on.
-        """
-        answer = {"model": self.card.name, "version": self.card.version} | self._named(self.outputs_of(sample))
-        return answer if window is None else answer | {"timeline": list(self._timeline(sample, window))}
-
-    def outputs_of(self, sample: NDArray[Any]) -> list[float]:
-        """One row of `run`'s outputs for a sample as `decode` returns it: of a long recording the mean over its
-        pieces. Raises MediaError."""
-        rows = [self._row(piece) for piece in self._pieces(sample)]
-        if not rows:
-            raise MediaError(422, "the audio is silent")
-        mean: list[float] = rows[0] if len(rows) == 1 else np.mean(rows, axis=0).tolist()
-        return mean
-
-    def answer(self, data: bytes, limits: Limits, window: float | None = None) -> dict[str, Any]:
+    def answer(self, data: bytes, limits: Limits, window: float | None = None) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
         return self.predict(self.decode(data, limits), window)
 
+    def predict(self, sample: NDArray[Any], window: float | None = None) -> Answer:
+        """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
+        also the timeline of the recording.
+
+        Raises Unusable if the answer is not a finite number, as for a vector far outside the training data.
+        """
+        fields = {"model": self.card.name, "version": self.card.version} | self._fields(self.outputs_of(sample))
+        if window is not None:
+            fields["timeline"] = list(self._timeline(sample, window))
+        return Answer.trusted(fields)
+
+    def outputs_of(self, sample: NDArray[Any]) -> list[float]:
+        """One row of `run`'s outputs for a sample as `decode` returns it; for a long recording, the mean over its
+        pieces. Raises Unusable."""
+        rows = [self._row(piece) for piece in self._pieces(sample)]
+        if not rows:
+            raise Unusable("the audio is silent")
+        mean: list[float] = rows[0] if len(rows) == 1 else np.mean(rows, axis=0).tolist()
+        return mean
+
     def run(self, batch: NDArray[Any], watch: bool = True, familiarity: bool = True) -> NDArray[np.float32]:
         """The graph's outputs for a batch of samples (N, …): probabilities or values (N, K), or (N, K + 1) with the
-        familiarity last, if the model tells it and it is wanted. What a client sent is watched for drift.
+        familiarity in the last column, if the model has that output and it is asked for. `watch` counts the batch
+        towards drift.
 
-        Raises MediaError if an answer is not a finite number.
+        Raises Unusable if an answer is not a finite number.
         """
         answers, *more = self._outputs(batch, watch, familiarity)
         if not np.isfinite(answers).all():
@@ -122,7 +125,7 @@ class Predictor:
         return np.concatenate([answers, more[0][:, np.newaxis]], axis=1) if more else answers
 
     def _row(self, sample: NDArray[Any]) -> list[float]:
-        """What `run` gives for one sample, without the arrays, which would take a fifth as long as the graph."""
+        """What `run` gives for one sample, as a list: arrays of one row would take a fifth of the graph's time."""
         answers, *more = self._outputs(sample[np.newaxis])
         row: list[float] = answers[0].tolist()
         if not math.isfinite(sum(row)):
@@ -130,7 +133,7 @@ class Predictor:
         return row + more[0].tolist() if more else row
 
     def _outputs(self, batch: NDArray[Any], watch: bool = True, familiarity: bool = True) -> list[NDArray[np.float32]]:
-        """Answers (N, K), and the familiarity (N,) if the model tells it and it is wanted."""
+        """Answers (N, K), and the familiarity (N,) if the model has that output and it is asked for."""
         inputs = {self.card.input.name: batch}
         names = self.outputs
         if not familiarity and self._optional:
@@ -140,34 +143,29 @@ class Predictor:
             self.drift.add(outputs[-1] if self._watched else batch.reshape(len(batch), -1))
         return outputs[: len(names)]
 
-    def _named(self, values: list[float] | None) -> dict[str, Any]:
-        """One row of `run`'s outputs in words; None is the row of silence. Whether an input is `known` stays None
-        where the model cannot tell."""
-        names = ("value",) if self.card.kind == "regression" else ("label", "confidence", "known", "probabilities")
-        if values is None:
-            return dict.fromkeys(names)
-        threshold = self.card.known_threshold
-        known = None if threshold is None else values.pop() >= threshold
-        named = dict(zip(self.card.labels, values, strict=True))
+    def _fields(self, row: list[float] | None) -> dict[str, Any]:
+        """One row of `run`'s outputs as the fields of an Answer or a Window; None is the row of silence."""
         if self.card.kind == "regression":
-            return {"value": named}
-        label = max(named, key=named.__getitem__)
-        return {"label": label, "confidence": named[label], "known": known, "probabilities": named}
+            return {"value": None if row is None else dict(zip(self.card.labels, row, strict=True))}
+        if row is None:
+            return {"label": None, "confidence": None, "known": None, "probabilities": None}
+        threshold = self.card.known_threshold
+        known = None if threshold is None else row.pop() >= threshold
+        probabilities = dict(zip(self.card.labels, row, strict=True))
+        label = max(probabilities, key=probabilities.__getitem__)
+        return {"label": label, "confidence": probabilities[label], "known": known, "probabilities": probabilities}
 
     def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
-        """What the answer to a sample is the mean of: the sample, or those equal parts of a recording longer than
-        PIECE that are not silent."""
+        """The sample itself, or, of a recording longer than PIECE, those of its equal parts that are not silent."""
         rate = self.card.input.sample_rate
         if rate is None or len(sample) <= PIECE * rate:
             return [sample]
         n = math.ceil(len(sample) / (PIECE * rate))
         return [piece for piece in np.array_split(sample, n) if peak(piece) >= SILENCE]
 
-    def _timeline(self, waveform: NDArray[np.float32], window: float) -> Iterator[dict[str, Any]]:
-        """Start and end in seconds of each window of a recording (T,), and what is heard there, None if it is silent.
-
-        The last window has between half and one and a half times the length of the others.
-        """
+    def _timeline(self, waveform: NDArray[np.float32], window: float) -> Iterator[Window]:
+        """What is heard in each window of a recording (T,). The last one has between half and one and a half times the
+        length of the others."""
         rate = self.card.input.sample_rate
         assert rate is not None
         size = round(window * rate)
@@ -181,22 +179,21 @@ class Predictor:
             rows += [next(outputs) if is_heard else None for is_heard in heard]
         edges = [*range(0, n * size, size), len(waveform)]
         for i, row in enumerate(rows):
-            named = self._named(row)
-            named.pop("probabilities", None)
-            yield {"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | named
+            fields = self._fields(row)
+            fields.pop("probabilities", None)
+            yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
 
     def warm_up(self) -> None:
-        """Answers one small file, so that no request pays for first uses, and a broken model is found at once."""
+        """Answers one small file, so that no request pays for lazy initialisation, and a broken model is found now."""
         self.run(self.decode(_sample(self.card), Limits())[np.newaxis], watch=False)
 
 
-def _overflow() -> MediaError:
-    """Of an input whose answer is not a finite number."""
-    return MediaError(422, "the model has no answer to this input: it overflows")
+def _overflow() -> Unusable:
+    return Unusable("the model has no answer to this input: it overflows")
 
 
 def _sample(card: ModelCard) -> bytes:
-    """A small file that the model can answer: a picture of one stroke, a second of noise, or ones."""
+    """A small file that the model can answer: a picture of one stroke, a second of noise, a vector of ones."""
     file = io.BytesIO()
     match card.input.kind:
         case "image":

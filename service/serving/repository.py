@@ -1,4 +1,4 @@
-"""The models that are open: the present version of each, older ones that somebody asked for, and those that failed."""
+"""The models that are open: the current version of each, older versions that were asked for, and failures to load."""
 
 import logging
 import threading
@@ -9,24 +9,24 @@ import anyio
 import bentoml
 
 from models.card import CARD_FILE
-from service.errors import Refusal
+from service.errors import UnknownModel
 from service.serving import store
 from service.serving.predictor import MODEL_FILE, Predictor
 
 logger = logging.getLogger("bentoml.percept")
 
-PINNED = 8  # older versions that stay open; the one that was asked for longest ago is closed first
+PINNED = 8  # older versions that stay open; the least recently used is closed first
 
 
 class Repository:
-    """What is served, by name. `follow` and `pin` open files: call them beside the event loop.
+    """What is served, by name. `follow` and `pin` open files, so they belong in a thread, not in the event loop.
 
-    A model is replaced as a whole, by one assignment: a request has the old one or the new one.
+    A model is replaced by one assignment: each request sees either the old one or the new one.
 
     Parameters
     ----------
     fixed : the models of a Bento, which never change; None: those of the store
-    changed : told whenever a model was opened or replaced: the new one, and the one that it replaces
+    changed : called with (new, old) whenever a model is opened, replaced or closed; None stands for no model
     """
 
     def __init__(
@@ -35,21 +35,21 @@ class Repository:
         changed: Callable[[Predictor | None, Predictor | None], None] = lambda new, old: None,
     ) -> None:
         self.served: dict[str, Predictor] = {}
-        self.failures: dict[str, str] = {}  # name → what a client may know of it; the reason stands in the log
+        self.failures: dict[str, str] = {}  # name → what a client may know about it; the log has the reason
         self.fixed, self._changed = fixed, changed
         self.failed: dict[str, str] = {}  # name → version
-        self._stamps: dict[str, store.Stamp] = {}  # of the store, when it was looked at last
+        self._stamps: dict[str, store.Stamp] = {}  # of the store, when it was last scanned
         self._pinned: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
         self._lock = threading.Lock()
         self.follow()
 
     def follow(self, name: str | None = None) -> None:
-        """Open what the store holds anew, close what it has no more; with a `name`, that model again if it failed."""
+        """Open what is new in the store, close what is gone; with a `name`, also retry that model if it failed."""
         with self._lock:
             stamps = store.stamps() if self.fixed is None else {}
             if name is None and stamps and stamps == self._stamps:
                 return
-            # Other files in the same version: a copy into the store that was half done when it was looked at.
+            # Other files in the same version: a copy into the store that was half done at the last scan.
             changed = {model for model, stamp in stamps.items() if stamp != self._stamps.get(model)}
             if name in self.failed:
                 changed.add(name)
@@ -66,18 +66,18 @@ class Repository:
                     self._changed(None, old)
 
     def get(self, name: str) -> Predictor:
-        """The present version. Raises Refusal 404 if there is none."""
+        """The current version. Raises UnknownModel."""
         predictor = self.served.get(name)
         if predictor is None:
-            raise Refusal(404, self.failures.get(name) or f"there is no model {name!r}; see /models")
+            raise UnknownModel(self.failures.get(name) or f"there is no model {name!r}; see /models")
         return predictor
 
     async def find(self, name: str, version: str | None) -> Predictor:
-        """A version, None: the present one. Raises Refusal 404 if there is none or it cannot be opened."""
+        """A version, None: the current one. Raises UnknownModel if there is none or it cannot be opened."""
         return self.get(name) if version is None else await anyio.to_thread.run_sync(self.pin, name, version)
 
     def pin(self, name: str, version: str) -> Predictor:
-        """A version, opened if it is not yet. Raises Refusal 404 if there is none or it cannot be opened."""
+        """A version, opened if it is not open yet. Raises UnknownModel if there is none or it cannot be opened."""
         if self.get(name).card.version == version:
             return self.get(name)
         with self._lock:
@@ -88,12 +88,12 @@ class Repository:
             if predictor is None:
                 model = self._version(name, version)
                 if model is None:
-                    raise Refusal(404, f"model {name!r} has no version {version[:80]!r}")
+                    raise UnknownModel(f"model {name!r} has no version {version[:80]!r}")
                 try:
                     predictor = _opened(model)
                 except Exception as error:
                     logger.error("%s cannot be served: %s", model.tag, _line(error))
-                    raise Refusal(404, _told(model)) from error
+                    raise UnknownModel(_not_loaded(model)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
                     self._pinned.popitem(last=False)
@@ -101,7 +101,7 @@ class Repository:
         return predictor
 
     def versions(self, name: str) -> list[bentoml.Model]:
-        """Every version of a model that is served or has failed, the newest first; else none."""
+        """Every version of a model that is served or has failed, newest first; none of any other model."""
         if self.fixed is not None:
             return [model for model in self.fixed if model.tag.name == name]
         return store.versions(name) if name in self.served or name in self.failures else []
@@ -116,17 +116,17 @@ class Repository:
         return next((model for model in self.versions(name) if model.tag.version == version), None)
 
     def _known(self) -> dict[str, str]:
-        """Name → version that is served, or, where a newer one failed, that one."""
+        """Name → version that is served, or the newer one that failed."""
         return {name: predictor.card.version for name, predictor in self.served.items()} | self.failed
 
     def _open(self, model: bentoml.Model) -> None:
         name, version = model.tag.name, str(model.tag.version)
         try:
             predictor = _opened(model)
-        except Exception as error:  # one broken file must not take the others down, nor the version before it
+        except Exception as error:  # one broken file must take down neither the others nor the version before it
             logger.error("%s cannot be served: %s", model.tag, _line(error))
             self.failed[name] = version
-            self.failures[name] = _told(model)  # by now the log, to which this refers, does say why
+            self.failures[name] = _not_loaded(model)
             return
         self.failed.pop(name, None)
         self.failures.pop(name, None)
@@ -136,7 +136,7 @@ class Repository:
 
 
 def _opened(model: bentoml.Model) -> Predictor:
-    """A warm predictor. Raises ValueError if the card beside the file is missing or not that of the model's tag."""
+    """A predictor that has been warmed up. Raises if the card beside the file is missing, or of another model."""
     predictor = Predictor(model.path_of(MODEL_FILE), model.path_of(CARD_FILE))
     if (predictor.card.name, predictor.card.version) != (model.tag.name, model.tag.version):
         raise ValueError(f"its card is that of {predictor.card.name}:{predictor.card.version}")
@@ -144,7 +144,7 @@ def _opened(model: bentoml.Model) -> Predictor:
     return predictor
 
 
-def _told(model: bentoml.Model) -> str:
+def _not_loaded(model: bentoml.Model) -> str:
     return f"{model.tag} could not be loaded; the log of the service says why"
 
 

@@ -1,4 +1,4 @@
-"""Which models of BentoML's store are ours to serve, in which versions."""
+"""Which models in BentoML's store are ours to serve, and in which versions."""
 
 import logging
 import os
@@ -11,20 +11,20 @@ from models.card import STORE_LABEL
 
 logger = logging.getLogger("bentoml.percept")
 
-Stamp = tuple[str, frozenset[tuple[str, int, int]]]  # version, and name, size and time of each of its files
+Stamp = tuple[str, frozenset[tuple[str, int, int]]]  # version; name, size and modification time of each of its files
 
 
 def newest_models() -> list[bentoml.Model]:
-    """The version to serve of every model in BentoML's store that carries our label, in the order of their names: the
-    newest, unless `roll_back` has named another."""
-    # Not bentoml.models.list(): it fails as a whole on one unfinished folder, as a killed export leaves.
-    present = [_present(folder) for folder in sorted(_folder().iterdir()) if folder.is_dir()]
-    return [model for model in present if model is not None and STORE_LABEL in model.info.labels]
+    """The version to serve of every model in BentoML's store that carries our label, sorted by name: the newest, unless
+    `roll_back` chose another."""
+    # Not bentoml.models.list(): one unfinished folder, as a killed export leaves behind, makes it fail altogether.
+    current = [_current(folder) for folder in sorted(_folder().iterdir()) if folder.is_dir()]
+    return [model for model in current if model is not None and STORE_LABEL in model.info.labels]
 
 
 def stamps() -> dict[str, Stamp]:
-    """Name → what changes with the version to serve or with its files, of every model of the store, ours or not; it
-    costs little, so that one may ask often."""
+    """Name → a stamp that changes with the version to serve or its files, for every model in the store, ours or not. It
+    is cheap enough for polling."""
     found: dict[str, Stamp] = {}
     for pointer in _folder().glob("*/latest"):
         if version := _pointer(pointer.parent):
@@ -33,20 +33,20 @@ def stamps() -> dict[str, Stamp]:
 
 
 def versions(name: str) -> list[bentoml.Model]:
-    """Every version of a model of ours, the newest first; none if there is no such model.
+    """Every version of a model of ours, newest first; none if there is no such model.
 
-    `name` has to be one that the store was found to hold: it becomes part of a path.
+    `name` becomes part of a path, so it must be the name of a model in the store.
     """
     return [model for model in _versions(_folder() / name) if STORE_LABEL in model.info.labels]
 
 
 def holds(name: str, version: str) -> bool:
-    """Whether there is a folder for that version; `name` as for `versions`, `version` may be any text."""
+    """Whether there is a folder for that version; `name` as in `versions`, `version` may be any text."""
     return version in _names(_folder() / name)
 
 
 def version(name: str, version: str) -> bentoml.Model | None:
-    """One version of a model of ours, None if there is none; its parameters are as for `holds`."""
+    """One version of a model of ours, or None; parameters as in `holds`."""
     if not holds(name, version):
         return None
     model = _read(name, version)
@@ -54,19 +54,19 @@ def version(name: str, version: str) -> bentoml.Model | None:
 
 
 def roll_back(name: str, version: str | None) -> str:
-    """Let `version` of a model be the one that is served, None: the one before the present; the service follows within
-    seconds. An export takes its own new version again. Returns the version.
+    """Make `version` of a model the one that is served (None: the one before the current) and return it. A running
+    service follows within seconds; the next export makes its own version current again.
 
     Raises ValueError if there is no such version.
     """
     known = [model.tag.version or "" for model in versions(name)] if name in _names(_folder()) else []
     if not known:
         raise ValueError(f"the model store holds no model {name!r}")
-    present = _pointer(_folder() / name)
+    current = _pointer(_folder() / name)
     if version is None:
-        older = known[known.index(present) + 1 :] if present in known else known[:1]
+        older = known[known.index(current) + 1 :] if current in known else known[:1]
         if not older:
-            raise ValueError(f"{name}:{present} is the oldest version in the model store")
+            raise ValueError(f"{name}:{current} is the oldest version in the model store")
         version = older[0]
     if version not in known:
         raise ValueError(f"the model store holds no {name}:{version}; its versions are {', '.join(known)}")
@@ -81,9 +81,9 @@ def _folder() -> Path:
     return Path(BentoMLContainer.model_store.get()._path)
 
 
-def _present(folder: Path) -> bentoml.Model | None:
-    """The version that the pointer names; the newest where it names none that can be read: BentoML does not write it at
-    once, and it outlives a version that was taken away by hand."""
+def _current(folder: Path) -> bentoml.Model | None:
+    """The version that the pointer names, or the newest where that cannot be read: BentoML writes the pointer last, and
+    it outlives a version that was removed by hand."""
     version = _pointer(folder)
     model = _read(folder.name, version) if version in _names(folder) else None
     return model or next(iter(_versions(folder)), None)
@@ -95,16 +95,16 @@ def _versions(folder: Path) -> list[bentoml.Model]:
 
 
 def _read(name: str, version: str) -> bentoml.Model | None:
-    """None, and a line in the log, for what is no model: a volume's lost+found, or a file that was cut short."""
+    """None, and a line in the log, for what is not a model: a volume's lost+found, or a truncated file."""
     try:
         return BentoMLContainer.model_store.get().get(f"{name}:{version}")
-    except Exception as error:  # BentoML lets through what YAML and the file system raise
+    except Exception as error:  # BentoML passes on whatever YAML and the file system raise
         logger.warning("model store: %s:%s is skipped: %s", name, version, " ".join(str(error).split()))
         return None
 
 
 def _pointer(folder: Path) -> str:
-    """The version that the folder of a model names as the present one, empty where it names none."""
+    """The current version according to a model's folder, empty if it names none."""
     try:
         return (folder / "latest").read_text("utf-8", errors="replace").strip()
     except OSError:
@@ -112,7 +112,7 @@ def _pointer(folder: Path) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    """The folders in a folder; none where it cannot be read."""
+    """The names of the folders in a folder; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if entry.is_dir()]
@@ -124,5 +124,5 @@ def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
     try:
         with os.scandir(folder) as entries:
             return frozenset((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
-    except (OSError, ValueError):  # it is being written, was taken away, or never was the name of a folder
+    except (OSError, ValueError):  # it is being written, was removed, or is not the name of a folder
         return frozenset()

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 from benchmarks import frontend, gpu, growth, serving, sweep
 from pipeline import extract
 from service.media.image import to_mnist_form
-from tests.service.media.test_media import sound_bytes
+from tests.service.helpers import sound_bytes
 from tests.serving import NEWEST, digits_model, put
 
 ROOT = Path(__file__).parents[2]

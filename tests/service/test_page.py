@@ -18,7 +18,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, ModelCard
 from service.http.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
-from tests.service.media.test_media import seven, sound_bytes, to_bytes, tone
+from tests.service.helpers import seven, sound_bytes, to_bytes, tone
 from tests.serving import NEWEST, ROOT, digits_model, fill_store, put, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -90,8 +90,8 @@ def test_a_timeline_says_it(home: Path, tmp_path: Path) -> None:
     hum = 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
     soundfile.write(tmp_path / "both.wav", np.concatenate([np.resize(note, rate), np.zeros(rate), hum]), rate)
     predictor = Predictor(home / "runs" / "instruments" / "model.onnx")
-    windows = predictor.answer((tmp_path / "both.wav").read_bytes(), unknown.Limits(), 1.0)["timeline"]
-    assert [window["known"] for window in windows] == [True, None, False]
+    windows = predictor.answer((tmp_path / "both.wav").read_bytes(), unknown.Limits(), 1.0).timeline
+    assert [window.known for window in windows] == [True, None, False]
     assert list(lines(windows))[2].split("  ")[1].endswith(", but unknown")
 
 

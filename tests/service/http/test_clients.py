@@ -11,9 +11,9 @@ import pytest
 import schemathesis
 from bentoml.exceptions import BentoMLException
 
-from service.http.app import OPEN
+from service.http.auth import OPEN
 from service.http.static import FILES
-from tests.service.http.test_app import FLUTE, digit_file
+from tests.service.helpers import FLUTE, digit_file
 from tests.serving import serving
 
 KEY = "a-key"

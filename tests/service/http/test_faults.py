@@ -18,11 +18,10 @@ import pytest
 
 from service.http.connections import AHEAD
 from tests.load import Outcome, closed_loop, get, open_loop, post
-from tests.service.http.test_app import FLUTE, digit_file
-from tests.service.media.test_media import sound_bytes, tone
+from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import ROOT, Server, fill_store, resident_mb, serving, until, workers
 
-PLACES = 64  # requests in flight that the service allows
+SLOTS = 64  # requests in flight that the service allows
 DIGIT = post("/digits", digit_file(3))
 LARGE = post("/digits", digit_file(3) + bytes(2 * AHEAD))  # takes its place before it is complete
 SOUND = post("/instruments", FLUTE)
@@ -32,7 +31,7 @@ IMPATIENT = """
 from service import service
 from service.http import body, connections
 body.SECONDS = connections.SECONDS = 2
-connections.REST = 6
+connections.KEEP_ALIVE = 6
 connections.close_waiting.__defaults__ = (2,)
 Percept = service.Percept
 """
@@ -74,13 +73,13 @@ def test_four_times_what_it_can_do(server: Server, request_: bytes, record_prope
     closed_loop(server.url, [request_], 4, seconds=1)
     health: list[int] = []
     for _ in range(3):  # a neighbour who comes between the measurements of one try counts as ours
-        full = closed_loop(server.url, [request_], PLACES, seconds=2)
+        full = closed_loop(server.url, [request_], SLOTS, seconds=2)
         assert set(full.statuses) == {200}
         with watched(server, health):
-            storm = open_loop(server.url, request_, 8 * PLACES, 4 * full.rate(), 3)
+            storm = open_loop(server.url, request_, 8 * SLOTS, 4 * full.rate(), 3)
         with httpx.Client(base_url=server.url, timeout=30) as client:
             until(lambda client=client: in_flight(client) == 0)
-        after = closed_loop(server.url, [request_], PLACES, seconds=2)
+        after = closed_loop(server.url, [request_], SLOTS, seconds=2)
         ratio = np.percentile(storm.waited[200], 99) / np.percentile(full.waited[200], 99)
         if storm.rate() > 0.1 * full.rate() and ratio < 20 and after.rate() > 0.5 * full.rate():
             break
@@ -134,10 +133,10 @@ def test_what_is_in_flight_is_finished_before_it_stops(home: Path) -> None:
     with serving(home) as server, ExitStack() as stack:
         long, slow, idle = (stack.enter_context(connected(server)) for _ in range(3))
         idle.sendall(get("/livez"))
-        told = b""
-        while not told.endswith(b"\r\n\r\n\n"):
-            told += idle.recv(1000)
-        assert told.startswith(b"HTTP/1.1 200 ")
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n\n"):
+            answer += idle.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200 ")
         slow.sendall(LARGE[:-3])
         long.sendall(recording)
         with httpx.Client(base_url=server.url) as client:
@@ -170,7 +169,8 @@ def received(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def test_memory_is_flat_over_100_000_requests(server: Server, record_property: Any) -> None:
+@pytest.mark.parametrize("n", [5000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_memory_is_flat_over_many_requests(server: Server, n: int, record_property: Any) -> None:
     """Small pictures above all, since they are answered soonest; sounds, errors, tensors in binary, paths that nobody
     has asked for before, and clients that hang up."""
     (worker,) = workers(server)
@@ -198,7 +198,7 @@ def test_memory_is_flat_over_100_000_requests(server: Server, record_property: A
 
     some(10_000)
     before = resident_mb(worker)
-    some(100_000)
+    some(n)
     after = resident_mb(worker)
     record_property("growth", f"{before:.1f} MB to {after:.1f} MB, {after / before - 1:.1%}")
     assert after < before * 1.05
@@ -215,7 +215,7 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         httpx.Client(base_url=server.url, timeout=30) as client,
     ):
         says = {"nothing": b"", "half a header": b"POST /digits HTTP/1.1\r\nHost", "half a body": DIGIT[:-500]}
-        many = {"nothing": 220, "half a header": 220, "half a body": 2 * PLACES}
+        many = {"nothing": 220, "half a header": 220, "half a body": 2 * SLOTS}
         silent = {key: [stack.enter_context(connected(server)) for _ in range(n)] for key, n in many.items()}
         for key, text in says.items():
             for connection in silent[key]:
@@ -264,16 +264,16 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
 
 def test_large_bodies_that_do_not_arrive_keep_nobody_out(server: Server) -> None:
     with ExitStack() as stack, httpx.Client(base_url=server.url, timeout=30) as client:
-        slow = [stack.enter_context(connected(server)) for _ in range(2 * PLACES)]
+        slow = [stack.enter_context(connected(server)) for _ in range(2 * SLOTS)]
         for connection in slow:
             connection.sendall(LARGE[:-100])
-        until(lambda: in_flight(client) == PLACES // 2)
-        outcome = closed_loop(server.url, [DIGIT], PLACES // 2, seconds=1)
+        until(lambda: in_flight(client) == SLOTS // 2)
+        outcome = closed_loop(server.url, [DIGIT], SLOTS // 2, seconds=1)
         assert set(outcome.statuses) == {200}
         for connection in slow:
             connection.shutdown(socket.SHUT_WR)
         answers = Counter(ended(connection)[:12] for connection in slow)
-        assert answers == {b"HTTP/1.1 503": len(slow) - PLACES // 2, b"": PLACES // 2}
+        assert answers == {b"HTTP/1.1 503": len(slow) - SLOTS // 2, b"": SLOTS // 2}
         until(lambda: in_flight(client) == 0)
         assert client.post("/instruments", content=FLUTE + bytes(2 * AHEAD)).is_success
 

@@ -18,9 +18,9 @@ from sklearn.datasets import load_digits
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from models.card import FAMILIARITY, STORE_LABEL
-from service.http.oip import DTYPES
+from service.http.tensors import DTYPES
 from service.media.image import to_mnist_form
-from tests.service.media.test_media import to_bytes
+from tests.service.helpers import to_bytes
 from tests.service.test_page import careful_model
 from tests.serving import FIRST, NEWEST, digits_model, fill_store, put, serving
 
@@ -289,7 +289,7 @@ class TestDatatypes:
 
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("datatype", list(DTYPES))
-    def test_extremes_of_each(self, client, datatype, binary):
+    def test_extremes_of_each(self, local, datatype, binary):
         """The model's float32 has room for all of them, but for those of FP64."""
         dtype = np.dtype(DTYPES[datatype])
         if datatype == "BOOL":
@@ -298,11 +298,11 @@ class TestDatatypes:
             values = np.array([-3e4, 0.1], dtype)
         else:
             values = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
-        answer = client.post(SUMS, **request(values, datatype, binary))
+        answer = local.post(SUMS, **request(values, datatype, binary))
         a, b = values.astype(np.float32)
         assert answer.json()["outputs"][0]["data"] == pytest.approx([a + b, a - b], rel=1e-6)
 
-    def test_values_that_do_not_fit(self, client):
+    def test_values_that_do_not_fit(self, local):
         def data(values, datatype):
             return {"inputs": [{"name": "vector", "shape": [1, 2], "datatype": datatype, "data": values}]}
 
@@ -310,20 +310,20 @@ class TestDatatypes:
             limits = np.iinfo(DTYPES[datatype])
             beyond = 2**64 if limits.bits == 64 else 1  # readers of JSON round what has more than 64 bits
             for value in (int(limits.max) + beyond, int(limits.min) - beyond, 0.5, 1e300, -1e300, "1", None, True, [1]):
-                told(client.post(SUMS, json=data([value, 1], datatype)), 400)
-            assert client.post(SUMS, json=data([1.0, 2], datatype)).is_success
+                told(local.post(SUMS, json=data([value, 1], datatype)), 400)
+            assert local.post(SUMS, json=data([1.0, 2], datatype)).is_success
         for datatype, value in (("FP16", 7e4), ("FP32", 1e39), ("FP64", 1e39), ("FP32", True), ("FP32", "1")):
-            told(client.post(SUMS, json=data([value, 1], datatype)), 400)
+            told(local.post(SUMS, json=data([value, 1], datatype)), 400)
         for value in (0, 1, 0.0, "true", None):
-            told(client.post(SUMS, json=data([value, True], "BOOL")), 400)
+            told(local.post(SUMS, json=data([value, True], "BOOL")), 400)
 
     @pytest.mark.parametrize("datatype", ["UINT8", "UINT16", "INT64", "FP32", "FP64"])
     @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,", ":")])
-    def test_many_whole_numbers(self, client, home, datatype, separators):
+    def test_many_whole_numbers(self, local, home, datatype, separators):
         def post(data, **others):
             tensor = {"name": "image", "shape": [40, 28, 28], "datatype": datatype} | others
             document = {"inputs": [tensor | ({} if data is None else {"data": data})]}
-            return client.post("/v2/models/digits/infer", content=json.dumps(document, separators=separators))
+            return local.post("/v2/models/digits/infer", content=json.dumps(document, separators=separators))
 
         pictures = PICTURES[:40]
         numbers = pictures.reshape(-1).tolist()
@@ -338,23 +338,23 @@ class TestDatatypes:
         assert post(numbers, parameters={"data": numbers}).is_success
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_numbers_that_are_not_finite(self, client, value):
+    def test_numbers_that_are_not_finite(self, local, value):
         for dtype, datatype in ((np.float16, "FP16"), (np.float32, "FP32"), (np.float64, "FP64")):
-            told(client.post(SUMS, **request(np.array([value, 1], dtype), datatype, True)), 400)
+            told(local.post(SUMS, **request(np.array([value, 1], dtype), datatype, True)), 400)
         recording = waveforms(1)
         recording[0, 100] = value
-        told(client.post("/v2/models/instruments/infer", **request(recording, "FP32", True, "waveform")), 400)
+        told(local.post("/v2/models/instruments/infer", **request(recording, "FP32", True, "waveform")), 400)
         for text in ("NaN", "Infinity", "-Infinity", "1e999"):
             body = json.dumps(changed(datatype="FP64")).replace("[1, 2]}", f"[1, {text}]}}")
-            told(client.post(SUMS, content=body), 400)
+            told(local.post(SUMS, content=body), 400)
 
-    def test_an_answer_that_overflows(self, client):
-        told(client.post(SUMS, **request(np.float32([3e38, 3e38]), "FP32", True)), 400)
+    def test_an_answer_that_overflows(self, local):
+        told(local.post(SUMS, **request(np.float32([3e38, 3e38]), "FP32", True)), 400)
 
-    def test_pictures_take_whole_numbers_of_a_byte(self, client):
+    def test_pictures_take_whole_numbers_of_a_byte(self, local):
         for value in (-1, 256, 0.5):
             picture = np.full((1, 28, 28), value, np.float32)
-            told(client.post("/v2/models/digits/infer", **request(picture, "FP32", True, "image")), 400)
+            told(local.post("/v2/models/digits/infer", **request(picture, "FP32", True, "image")), 400)
 
 
 def request(values, datatype, binary, name="vector"):
@@ -398,8 +398,8 @@ class TestRefusals:
             ("GET", "/v2/repository/models/sums/load", 405),
         ],
     )
-    def test_paths(self, client, method, path, status):
-        answer = client.request(method, path)
+    def test_paths(self, local, method, path, status):
+        answer = local.request(method, path)
         told(answer, status)
         assert status == 404 or answer.headers["allow"]
 
@@ -432,8 +432,8 @@ class TestRefusals:
             *(changed() | {key: value} for key in ("parameters", "outputs") for value in (1, 0, "", False)),
         ],
     )  # fmt: skip
-    def test_bodies(self, client, body):
-        told(client.post(SUMS, json=body), 400)
+    def test_bodies(self, local, body):
+        told(local.post(SUMS, json=body), 400)
 
     @pytest.mark.parametrize(
         "content",
@@ -444,37 +444,37 @@ class TestRefusals:
             json.dumps(changed()).encode() + b"x",
         ],
     )
-    def test_garbage(self, client, content):
-        told(client.post(SUMS, content=content), 400)
+    def test_garbage(self, local, content):
+        told(local.post(SUMS, content=content), 400)
 
     @pytest.mark.parametrize(
         "length",
         [b"0", b"-1", b"1", b"9", b"+5", b"1e2", b"0x10", b"", b"\xb2", b"9" * 17, b"9" * 19, b"9" * 5000, b"1,1"],
     )
-    def test_length_of_the_header(self, client, length):
+    def test_length_of_the_header(self, local, length):
         sent = request(np.float32([1, 2]), "FP32", True)
-        assert client.post(SUMS, **sent).is_success
+        assert local.post(SUMS, **sent).is_success
         sent["headers"] = {"inference-header-content-length": length}
-        told(client.post(SUMS, **sent), 400)
+        told(local.post(SUMS, **sent), 400)
 
     @pytest.mark.parametrize("shift", [-4, -1, 1, 4])
-    def test_sizes_of_binary_data(self, client, shift):
+    def test_sizes_of_binary_data(self, local, shift):
         sent = request(np.float32([1, 2]), "FP32", True)
         more = sent["content"] + bytes(shift) if shift > 0 else sent["content"][:shift]
-        told(client.post(SUMS, content=more, headers=sent["headers"]), 400)
+        told(local.post(SUMS, content=more, headers=sent["headers"]), 400)
         length = str(int(sent["headers"]["inference-header-content-length"]) + shift)
-        told(client.post(SUMS, content=sent["content"], headers={"inference-header-content-length": length}), 400)
+        told(local.post(SUMS, content=sent["content"], headers={"inference-header-content-length": length}), 400)
         size = sent["content"].replace(b'size": 8', b'size": %d' % (8 + shift))
         length = str(len(size) - 8)
-        told(client.post(SUMS, content=size, headers={"inference-header-content-length": length}), 400)
+        told(local.post(SUMS, content=size, headers={"inference-header-content-length": length}), 400)
         unnamed = json.dumps(changed()).encode()
         length = str(len(unnamed))
-        told(client.post(SUMS, content=unnamed + b"1234", headers={"inference-header-content-length": length}), 400)
+        told(local.post(SUMS, content=unnamed + b"1234", headers={"inference-header-content-length": length}), 400)
 
-    def test_one_long_text_among_numbers_takes_no_memory(self, client):
+    def test_one_long_text_among_numbers_takes_no_memory(self, local):
         """NumPy would give every number the room of the text: 64 GB."""
         body = changed(shape=[8000, 2], data=["x" * 1_000_000, *range(15_999)])
-        assert "numbers of datatype FP32" in told(client.post(SUMS, json=body), 400)
+        assert "numbers of datatype FP32" in told(local.post(SUMS, json=body), 400)
 
     def test_batches(self, client, with_key):
         for shape in ([2**31, 2], [2**40 - 1, 2]):
@@ -577,9 +577,9 @@ class TestAnything:
 
     @settings(max_examples=600, derandomize=True, deadline=None, database=None)
     @given(asked=requests())
-    def test_is_answered_or_refused(self, client, asked):
+    def test_is_answered_or_refused(self, local, asked):
         model, content, headers = asked
-        answer = client.post(f"/v2/models/{model}/infer", content=content, headers=headers)
+        answer = local.post(f"/v2/models/{model}/infer", content=content, headers=headers)
         self.statuses.add(answer.status_code)
         if answer.status_code != 200:
             told(answer, answer.status_code)

@@ -19,7 +19,7 @@ from models.card import STORE_LABEL, ModelCard
 from service.serving import store
 from tests.command import model_store, percept
 from tests.load import closed_loop, post
-from tests.service.http.test_app import digit_file
+from tests.service.helpers import digit_file
 from tests.serving import (
     FIRST,
     NEWEST,
@@ -279,7 +279,8 @@ def test_rollback_as_it_is_typed(home: Path) -> None:
         assert STORE_LABEL in store.newest_models()[0].info.labels
 
 
-def test_memory_is_flat_over_200_swaps(home: Path, record_property: Any) -> None:
+@pytest.mark.parametrize("n", [20, pytest.param(200, marks=pytest.mark.soak)])
+def test_memory_is_flat_over_swaps(home: Path, n: int, record_property: Any) -> None:
     """Each swap takes up another digits model, whose weights are 31 kB, and asks it."""
     put(home, digits_model(NEWEST))
     file = digit_file(3)
@@ -295,6 +296,6 @@ def test_memory_is_flat_over_200_swaps(home: Path, record_property: Any) -> None
             return resident_mb(worker)
 
         before = swaps(40)
-        after = swaps(200)
+        after = swaps(n)
         record_property("growth", f"{before:.1f} MB to {after:.1f} MB, {after / before - 1:.1%}")
         assert after < before * 1.05

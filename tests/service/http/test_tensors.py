@@ -1,4 +1,4 @@
-"""Lists of small whole numbers that are taken out of JSON: the same numbers, and nothing that is no JSON."""
+"""Long lists of integers in JSON that NumPy reads: the same numbers, and nothing that is not JSON."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.http import integers
+from service.http import tensors
+from service.http.tensors import _extract_integers
 
 REST = {"inputs": [{"name": "image", "shape": [2], "parameters": {"a": [1, {"b": []}]}, "data": []}], "id": "x,y"}
 MARK = '"data": []'
@@ -16,9 +17,9 @@ MARK = '"data": []'
 
 @pytest.fixture(autouse=True, scope="module")
 def shorter() -> Iterator[None]:
-    """Texts of some thousand bytes are long enough."""
+    """Lets texts of a few thousand bytes count as long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(integers, "LEAST", 2**12)
+        patch.setattr(tensors, "LEAST", 2**12)
         yield
 
 
@@ -28,7 +29,7 @@ def request(numbers: str, rest: str = json.dumps(REST)) -> bytes:
 
 
 def parsed(text: bytes) -> object:
-    """What JSON says; None if it is none."""
+    """The value of a JSON text; None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -43,25 +44,25 @@ def replaced(value: object, numbers: list[int]) -> object:
 
 
 def check(text: bytes) -> None:
-    """What is taken out of the text and what is left of it are the text."""
-    taken = integers.taken_out(text)
-    if taken is not None:
-        rest = parsed(taken[0])
-        assert parsed(text) == (None if rest is None else replaced(rest, taken[1].tolist()))
+    """The integers and the rest of the text together are the text."""
+    extracted = _extract_integers(text)
+    if extracted is not None:
+        rest = parsed(extracted[0])
+        assert parsed(text) == (None if rest is None else replaced(rest, extracted[1].tolist()))
 
 
 @pytest.mark.parametrize("separator", [",", ", "])
 @pytest.mark.parametrize("compact", [False, True])
-def test_numbers_are_taken_and_the_rest_is_left(separator: str, compact: bool) -> None:
+def test_numbers_and_rest(separator: str, compact: bool) -> None:
     numbers = np.random.default_rng(0).integers(0, 1000, 3000) // np.random.default_rng(1).choice([1, 10, 100], 3000)
     text = request(separator.join(map(str, numbers)))
     if compact:
         text = text.replace(b'"data": [', b'"data":[')
-    taken = integers.taken_out(text)
-    assert taken is not None
-    assert json.loads(taken[0]) == REST
-    assert taken[1].dtype == np.uint16
-    assert taken[1].tolist() == numbers.tolist()
+    extracted = _extract_integers(text)
+    assert extracted is not None
+    assert json.loads(extracted[0]) == REST
+    assert extracted[1].dtype == np.uint16
+    assert extracted[1].tolist() == numbers.tolist()
 
 
 @settings(max_examples=300, deadline=None)
@@ -78,14 +79,14 @@ def test_numbers_are_taken_and_the_rest_is_left(separator: str, compact: bool) -
 @example([",1", "2"], ", ", 3)
 @example(["1", "2, "], ",", 1)
 @example([" 1"], ",", 0)
-def test_what_is_no_json_is_not_taken(middle: list[str], separator: str, at: int) -> None:
+def test_what_is_not_json_is_left_to_the_parser(middle: list[str], separator: str, at: int) -> None:
     numbers = ["7"] * 2500
     check(request(",".join(numbers[:at]) + separator.join(middle) + "," + ",".join(numbers)))
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(0, 9000), st.binary(max_size=3), st.integers(0, 3))
-def test_nor_is_anything_damaged(at: int, put: bytes, cut: int) -> None:
+def test_damaged_text(at: int, put: bytes, cut: int) -> None:
     whole = request(",".join(str(i % 256) for i in range(2500)))
     check(whole[:at] + put + whole[at + cut :])
 
@@ -97,18 +98,18 @@ def test_nor_is_anything_damaged(at: int, put: bytes, cut: int) -> None:
         '{"a": {"data": []}, "data": 1}', '{"data": [], "data": []}', '{"a": ["{\\"data\\":[]"]}',
     ],
 )  # fmt: skip
-def test_other_keys_and_strings_are_not_taken_for_it(rest: str) -> None:
+def test_other_keys_and_strings(rest: str) -> None:
     numbers = ",".join(["12"] * 2000)
     check(rest.replace("[]", f"[{numbers}]").encode())
 
 
-def test_nor_is_one_of_several() -> None:
+def test_one_of_several_lists() -> None:
     numbers = ",".join(["12"] * 2000)
-    assert integers.taken_out(f'{{"a": {{"data": [{numbers}]}}, "data": []}}'.encode()) is None
+    assert _extract_integers(f'{{"a": {{"data": [{numbers}]}}, "data": []}}'.encode()) is None
 
 
-def test_short_and_unfinished_text_is_left_alone() -> None:
-    assert integers.taken_out(request("1,2,3")) is None
-    assert integers.taken_out(b'{"data":[' + b"1," * 3000) is None
-    assert integers.taken_out(b'"data":[' + b"1," * 3000 + b"1]") is None
-    assert integers.taken_out(b"1" * 5000) is None
+def test_short_and_unfinished_text() -> None:
+    assert _extract_integers(request("1,2,3")) is None
+    assert _extract_integers(b'{"data":[' + b"1," * 3000) is None
+    assert _extract_integers(b'"data":[' + b"1," * 3000 + b"1]") is None
+    assert _extract_integers(b"1" * 5000) is None

@@ -1,0 +1,47 @@
+"""Reasons as HTTP: the only place that knows which status and code a refusal has."""
+
+import orjson
+from starlette.exceptions import HTTPException
+
+from service.errors import MediaError, TooLarge, UnknownModel, Unreadable, Unusable, WrongMedia
+from service.http.request import Headers, Response
+from service.media import EXPECTED
+
+STATUSES: dict[type[Exception], int] = {
+    Unreadable: 400,
+    UnknownModel: 404,
+    TooLarge: 413,
+    WrongMedia: 415,
+    Unusable: 422,
+}
+CODES = {
+    400: "unreadable", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+    408: "timeout", 413: "too_large", 415: "unsupported_media_type", 422: "unusable", 500: "failed", 503: "busy",
+}  # fmt: skip
+REFUSALS = (MediaError, UnknownModel, HTTPException)  # what a handler may raise; all else is a fault of ours
+
+GENERIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last is curl's default
+CONTENT_TYPES = {"image": "image/", "audio": "audio/", "vector": "application/json"}  # how those of a kind begin
+
+
+def refusal(error: Exception, route: str) -> Response:
+    """The response for one of REFUSALS."""
+    if isinstance(error, HTTPException):
+        headers = tuple((name.encode(), value.encode()) for name, value in (error.headers or {}).items())
+        return response(error.status_code, error.detail, route, headers)
+    return response(STATUSES[type(error)], str(error), route)
+
+
+def response(status: int, message: str, route: str, headers: Headers = ()) -> Response:
+    """The error form, which below /v2 is that of the Open Inference Protocol."""
+    error = message if route.startswith("/v2") else {"code": CODES[status], "message": message}
+    return Response(orjson.dumps({"error": error}), status, headers=headers)
+
+
+def consider_content_type(error: MediaError, kind: str, content_type: str) -> MediaError:
+    """WrongMedia in place of Unreadable if the file was declared as another kind of media. The content type does not
+    matter before, since many clients send a wrong one with the right file."""
+    is_expected = content_type in GENERIC or content_type.startswith(CONTENT_TYPES[kind])
+    if is_expected or not isinstance(error, Unreadable):
+        return error
+    return WrongMedia(f"this was sent as {content_type}; expected {EXPECTED[kind]}")

@@ -1,0 +1,52 @@
+"""What operators and load balancers ask for: models, liveness, metrics; and what BentoML answers itself."""
+
+import anyio
+import orjson
+from starlette.types import Message, Send
+
+from service.http.request import Headers, Request, Response
+from service.http.state import State
+from service.metrics import CONTENT_TYPE
+
+
+async def models(state: State, request: Request) -> Response:
+    """The cards of the models that are served, and which models could not be loaded."""
+    cards = [predictor.card.model_dump(mode="json") for predictor in state.repository.served.values()]
+    return Response(orjson.dumps({"models": cards, "failed": state.repository.failures}))
+
+
+async def live(request: Request) -> Response:
+    """200 while the process answers."""
+    return Response(b"\n", content_type=b"text/plain; charset=utf-8")
+
+
+async def metrics(state: State, request: Request) -> Response:
+    """Prometheus' text format."""
+    state.metrics.in_flight(state.admission.in_flight)
+    text = await anyio.to_thread.run_sync(state.metrics.render, list(state.repository.served.values()))
+    return Response(text, content_type=CONTENT_TYPE)
+
+
+async def by_bentoml(state: State, request: Request) -> Response:
+    """BentoML's own schema and static files."""
+    return _Forwarded(state, request)
+
+
+class _Forwarded(Response):
+    """A response that BentoML's application sends; its status is known afterwards."""
+
+    __slots__ = ("_request", "_state")
+
+    def __init__(self, state: State, request: Request) -> None:
+        super().__init__(b"")
+        self._state, self._request = state, request
+
+    async def send(self, send: Send, headers: Headers, without_body: bool = False) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        assert self._state.bentoml is not None
+        await self._state.bentoml(self._request.scope, self._request.receive, with_headers)

@@ -1,0 +1,73 @@
+"""A file's bytes in, an answer out: POST /digits, /instruments and /predict."""
+
+from functools import partial
+from typing import Any
+
+import orjson
+
+from service.errors import MediaError
+from service.http.body import read_file
+from service.http.errors import consider_content_type
+from service.http.request import Request, Response
+from service.http.state import State
+from service.serving import Answer
+from service.serving.predictor import Predictor
+
+LOGGED = ("model", "version", "label", "confidence", "known")  # fields of an answer in the log
+INLINE_BYTES = 2**13  # a smaller file is answered in the event loop: sooner than a thread would take it up
+INLINE_WAV_BYTES = (
+    2**17
+)  # so is an uncompressed recording, whose length is known from its size: 3 s of mono at 44.1 kHz
+
+
+async def predict(state: State, request: Request, model: str | None = None, version: str | None = None) -> Response:
+    """The answer of the model that the path, the form or the query names; for a recording with a timeline, if the query
+    or the form asks for windows of so many seconds."""
+    predictor = None if model is None else await state.repository.find(model, version)
+    max_bytes = state.limits.bytes_of(predictor.card.input.kind if predictor else "audio")
+    with state.admission.slots(request.content_length(), max_bytes) as slots:
+        data, content_type, fields = await read_file(request, max_bytes, slots)
+        if predictor is None:
+            predictor = state.repository.get(_text(fields.get("model")) or request.query("model") or "")
+        timeline = request.query("timeline")
+        window = predictor.window(_text(fields.get("timeline")) if timeline is None else timeline)
+        return await _answered(state, predictor, data, content_type, window)
+
+
+async def _answered(
+    state: State, predictor: Predictor, data: bytes, content_type: str, window: float | None
+) -> Response:
+    kind = predictor.card.input.kind
+
+    def compute() -> tuple[Answer, bytes]:
+        answer = predictor.answer(data, state.limits, window)
+        return answer, answer.to_json()  # here, since a long timeline takes a while
+
+    try:
+        answer, body = await state.scheduler.run(compute, in_thread=len(data) > _inline_bytes(data, kind))
+    except MediaError as error:
+        raise consider_content_type(error, kind, content_type) from error
+    log = _log_fields(answer, len(data)) if state.logs else None
+    return Response(body, after=partial(state.metrics.answer, answer), log=log)
+
+
+def _log_fields(answer: Answer, n_bytes: int) -> dict[str, Any]:
+    return {name: value for name, value in answer.fields().items() if name in LOGGED} | {"bytes": n_bytes}
+
+
+def _inline_bytes(data: bytes, kind: str) -> int:
+    """How large a file may be to be answered in the event loop."""
+    if kind == "audio":
+        return INLINE_WAV_BYTES if data.startswith(b"RIFF") else 0
+    return INLINE_BYTES
+
+
+def _text(field: str | None) -> str | None:
+    """The text in a form's field, which BentoML's client writes as JSON."""
+    if field is None:
+        return None
+    try:
+        value = orjson.loads(field)
+    except orjson.JSONDecodeError:
+        return field
+    return value if value is None or isinstance(value, str) else field

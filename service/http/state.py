@@ -1,0 +1,34 @@
+"""What the handlers of one worker share."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.types import ASGIApp
+
+from service.http.admission import Admission
+from service.http.auth import APIKeys
+from service.http.scheduling import Scheduler
+from service.media import Limits
+
+if TYPE_CHECKING:
+    from service.metrics import Metrics
+    from service.serving.repository import Repository
+
+
+@dataclass
+class State:
+    """One worker's models and metrics, and the limits and keys that its operator set."""
+
+    repository: "Repository"
+    metrics: "Metrics"
+    limits: Limits
+    admission: Admission
+    keys: APIKeys
+    bentoml: ASGIApp | None  # None where there is no HTTP: the service's methods can be called from Python too
+    logs: bool  # whether requests are logged
+    scheduler: Scheduler = field(default_factory=Scheduler)
+
+    async def reload(self, name: str | None = None) -> None:
+        """Look for changes in the model store; retry the model of that name if it had failed to load."""
+        await anyio.to_thread.run_sync(self.repository.follow, name)

@@ -1,0 +1,42 @@
+"""The log as JSON."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.http import log
+from tests.service.helpers import digit_file
+from tests.serving import serving, until
+
+
+def test_it_is_json_with_request_ids(home: Path) -> None:
+    with serving(home, PERCEPT_LOG="json") as server:
+        sent = {"x-request-id": "from-the-client-1"}
+        answer = httpx.post(f"{server.url}/digits", content=digit_file(3), headers=sent)
+        assert answer.headers["x-request-id"] == "from-the-client-1"
+        odd = httpx.post(f"{server.url}/digits", content=digit_file(3)[:50], headers={"x-request-id": "<script>" * 20})
+        assert re.fullmatch("[0-9a-f]{16}", odd.headers["x-request-id"])
+
+        def lines() -> list[dict[str, Any]]:
+            return [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+
+        ids = {sent["x-request-id"], odd.headers["x-request-id"]}
+        until(lambda: ids <= {line.get("request_id") for line in lines()})  # written once the answer is sent
+        by_id = {line["request_id"]: line for line in lines() if "request_id" in line}
+        line = by_id["from-the-client-1"]
+        assert line["logger"] == "percept.requests"
+        assert (line["method"], line["route"], line["status"], line["model"]) == ("POST", "/digits", 200, "digits")
+        assert (line["label"], line["known"]) == (answer.json()["label"], answer.json()["known"])
+        assert line["bytes"] == len(digit_file(3))
+        assert by_id[odd.headers["x-request-id"]]["status"] == 400
+        assert any(line.get("message", "").startswith("serving digits:") for line in lines())
+
+
+def test_only_json_can_be_asked_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(log.VARIABLE, "xml")
+    with pytest.raises(ValueError, match="PERCEPT_LOG=xml: expected json"):
+        log.wanted()

@@ -1,0 +1,94 @@
+"""Where and when answers are computed."""
+
+import asyncio
+import socket
+import time
+from collections import Counter
+
+from service.http.scheduling import SLICE, Scheduler
+
+
+def test_connections_are_read_between_answers() -> None:
+    """What arrives meanwhile does not wait for all answers of one turn of the event loop."""
+    events: list[object] = []
+
+    async def all_at_once() -> None:
+        scheduler, loop = Scheduler(), asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+
+        def read() -> None:
+            events.append(ours.recv(1))
+
+        def answer(i: int) -> None:
+            if not i:
+                theirs.sendall(b"x")
+            time.sleep(SLICE / 2)
+            events.append(i)
+
+        async def request(i: int) -> None:
+            await scheduler.run(lambda: answer(i), in_thread=False)
+
+        with ours, theirs:
+            loop.add_reader(ours, read)
+            await asyncio.gather(*map(request, range(20)))
+            loop.remove_reader(ours)
+
+    asyncio.run(all_at_once())
+    assert events.index(b"x") < 10
+    assert [event for event in events if event != b"x"] == list(range(20))
+
+
+def test_a_flood_leaves_answers_half_of_the_time() -> None:
+    """However long the event loop takes for all else between two slices."""
+    spent = Counter[str]()
+
+    def spend(on: str, seconds: float) -> None:
+        start = time.monotonic()
+        time.sleep(seconds)
+        spent[on] += time.monotonic() - start
+
+    async def flooded() -> None:
+        scheduler, loop = Scheduler(), asyncio.get_running_loop()
+
+        def flood() -> None:  # once in each turn of the loop
+            spend("flood", 10 * SLICE)
+            if not answers.done():
+                loop.call_soon(flood)
+
+        requests = [scheduler.run(lambda: spend("answers", SLICE / 2), in_thread=False) for _ in range(200)]
+        answers = asyncio.gather(*requests)
+        loop.call_soon(flood)
+        await answers
+
+    asyncio.run(flooded())
+    assert spent["answers"] > 0.5 * spent["flood"]
+
+
+def test_nobody_who_waits_is_overtaken() -> None:
+    """Not even one whom the event loop wakes, turn after turn, before the next slice begins."""
+    order: list[int] = []
+
+    def answer(i: int) -> None:
+        time.sleep(1.1 * SLICE)
+        order.append(i)
+
+    async def arriving() -> None:
+        scheduler, loop = Scheduler(), asyncio.get_running_loop()
+        body = loop.create_future()
+
+        async def request(i: int) -> None:
+            if i == 0:
+                await body
+            await scheduler.run(lambda: answer(i), in_thread=False)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(request(0))
+            await asyncio.sleep(0)
+            body.set_result(None)
+            await request(1)
+            for i in range(2, 20):
+                group.create_task(request(i))
+                await asyncio.sleep(0)
+
+    asyncio.run(arriving())
+    assert order.index(0) <= 1

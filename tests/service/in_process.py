@@ -1,0 +1,54 @@
+"""The application in the process of the tests, for what needs no socket, no worker, no uvicorn and no BentoML."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from service.http.app import App
+from service.metrics import Metrics
+from service.serving.repository import Repository
+from tests.command import model_store
+
+
+@contextmanager
+def application(home: Path, **environment: str) -> Iterator[httpx.Client]:
+    """A client of the application with the models of `home`, as `serving` has it of a server; one home at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        app = App()
+    with model_store(home):
+        app.bentoml = Starlette()  # in BentoML's place; it knows no path
+        app.open(Repository(changed=_metrics().changed), _metrics())
+        with httpx.Client(transport=_Transport(app), base_url="http://in-process") as client:
+            yield client
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx's transport for ASGI, from one thread, without `await`."""
+
+    def __init__(self, app: App) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.read()  # a stream that can be read with `await` too
+        return self._loop.run_until_complete(self._answered(request))
+
+    async def _answered(self, request: httpx.Request) -> httpx.Response:
+        response = await self._transport.handle_async_request(request)
+        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+@cache
+def _metrics() -> Metrics:
+    return Metrics()  # whose series belong to the process

@@ -1,0 +1,219 @@
+"""Images to arrays: every mode, format and depth, MNIST's form, limits, and a reason for each bad file."""
+
+import random
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.datasets import MNIST
+
+from service.errors import TooLarge, Unusable, WrongMedia
+from service.media import Limits
+from service.media.image import IMAGE_FORMATS, decode_image, to_mnist_form
+from tests.service.helpers import IMAGE_FILES, mutated, seven, to_bytes
+from tests.service.media.decoding import LIMITS, decode, difference, outcome, reason
+
+
+@pytest.fixture(scope="module")
+def mnist(real_data):
+    return MNIST(real_data, train=False, download=False).data.numpy()
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """A 7 in MNIST's form."""
+    return decode(seven())
+
+
+class TestMnistForm:
+    def test_every_mnist_picture_keeps_every_pixel(self, mnist):
+        kept = [np.array_equal(decode(Image.fromarray(digit)), digit) for digit in mnist]
+        assert np.mean(kept) >= 0.999
+
+    def test_dark_on_light_is_turned_over(self, mnist):
+        kept = [np.array_equal(decode(Image.fromarray(255 - digit)), digit) for digit in mnist[:1000]]
+        assert np.mean(kept) >= 0.999
+
+    @pytest.mark.parametrize("factor", [4, 10])
+    def test_enlarged_pixels_come_back(self, mnist, factor):
+        block = np.ones((factor, factor), np.uint8)
+        differences = [difference(decode(Image.fromarray(np.kron(digit, block))), digit) for digit in mnist[:200]]
+        assert np.mean(differences) < 4
+
+    def test_enlarged_dark_on_light_jpeg_comes_back(self, mnist):
+        pages = [Image.fromarray(255 - digit).resize((112, 112)).convert("RGB") for digit in mnist[:200]]
+        differences = [difference(decode(page, "JPEG"), digit) for page, digit in zip(pages, mnist[:200], strict=True)]
+        assert np.mean(differences) < 9
+
+    def test_digits_of_scikit_learn(self):
+        for scan in load_digits().images[:200]:
+            picture = to_mnist_form(scan)
+            rows, columns = np.nonzero(picture)
+            assert 18 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+            for axis in (0, 1):
+                assert abs(np.average(np.indices((28, 28))[axis], weights=picture) - 14) < 0.6
+            assert picture.max() == 255
+
+    @given(arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.floats(-5, 5, width=16)))
+    @settings(max_examples=200, deadline=None)
+    def test_any_array_gives_a_picture_or_is_blank(self, gray):
+        refused, picture = outcome(to_mnist_form, gray)
+        assert refused in (None, Unusable)
+        if refused is None:
+            assert picture.shape == (28, 28)
+            assert picture.dtype == np.uint8
+            assert picture.max() >= 254
+
+    @pytest.mark.parametrize("size", [(28, 28), (60, 80), (333, 200), (2000, 1500)])
+    def test_twice_is_once(self, size):
+        once = to_mnist_form(np.asarray(seven(size)))
+        assert np.array_equal(to_mnist_form(once), once)
+
+    def test_scale_and_offset_do_not_matter(self, reference):
+        gray = np.asarray(seven(), np.float64)
+        assert difference(to_mnist_form(gray / 255 - 3), reference) < 0.1
+        assert difference(to_mnist_form(-100 * gray), reference) < 0.1
+
+    def test_paper_noise_and_shadow_are_not_ink(self, reference):
+        gray = np.asarray(seven((300, 400), ink=60, paper=220), np.float64)
+        gray += np.random.default_rng(0).normal(0, 5, gray.shape) - np.linspace(0, 30, gray.shape[1])
+        assert difference(to_mnist_form(gray), reference) < 8
+
+
+class TestImages:
+    @pytest.mark.parametrize("size", [(28, 28), (20, 30), (60, 80), (500, 300), (3000, 4000), (4096, 4096)])
+    def test_any_size(self, size):
+        picture = decode(seven(size))
+        assert picture.max() == 255
+        rows, columns = np.nonzero(picture > 128)
+        assert rows.size > 20
+        assert columns[rows < 12].max() > columns[rows > 18].max()  # the foot of a 7 stands left of its shoulder
+
+    @pytest.mark.parametrize(("ink", "paper"), [(0, 255), (255, 0), (90, 200), (200, 90), (120, 135)])
+    def test_any_polarity_and_contrast(self, ink, paper, reference):
+        assert difference(decode(seven(ink=ink, paper=paper)), reference) < 1
+
+    @pytest.mark.parametrize(
+        "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "LAB"]
+    )
+    def test_any_mode(self, mode, reference):
+        page = seven()
+        if mode in ("YCbCr", "LAB", "CMYK"):
+            page = page.convert("RGB")
+        if mode == "I;16":
+            page = Image.fromarray(np.asarray(page).astype(np.uint16) * 257)
+        elif mode == "LAB":
+            page = Image.merge("LAB", [page.getchannel("R"), *[Image.new("L", page.size, 128)] * 2])
+        elif mode == "PA":
+            page = page.convert("LA").convert("PA")
+        else:
+            page = page.convert(mode)
+        assert page.mode == mode
+        format = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+        if mode == "PA":
+            format, page = "PNG", page.convert("RGBA")
+        assert difference(decode(page, format), reference) < 3
+
+    @pytest.mark.parametrize("format", sorted({*IMAGE_FORMATS, "MPO"} - {"PSD"}))  # Pillow cannot write PSD
+    def test_any_format(self, format, reference):
+        page = seven().convert("RGB")
+        assert difference(decode(page, format), reference) < 4
+
+    def test_cmyk_jpeg(self, reference):
+        assert difference(decode(seven().convert("CMYK"), "JPEG"), reference) < 4
+
+    @pytest.mark.parametrize("ink", [0, 255])
+    def test_ink_on_transparency(self, ink, reference):
+        page = Image.new("LA", (60, 80), (ink, 0))
+        page.paste(Image.new("LA", (60, 80), (ink, 255)), mask=seven(ink=255, paper=0))
+        assert difference(decode(page), reference) < 1
+
+    def test_transparent_palette_colour(self, reference):
+        page = Image.new("P", (60, 80), 7)
+        page.putpalette([0] * 768)  # ink and background are both black
+        page.paste(3, mask=seven(ink=255, paper=0))
+        assert difference(decode(page, transparency=7), reference) < 1
+
+    def test_page_with_transparent_corners(self, reference):
+        page = seven().convert("RGBA")
+        for corner in ((0, 0), (59, 0), (0, 79), (59, 79)):
+            page.putpixel(corner, (0, 0, 0, 0))
+        assert difference(decode(page), reference) < 1
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_orientation_tag_is_obeyed(self, orientation, format, reference):
+        turned = {
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_90,
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270,
+        }
+        page = seven() if orientation == 1 else seven().transpose(turned[orientation])
+        exif = page.getexif()
+        exif[0x0112] = orientation
+        assert difference(decode(page, format, exif=exif), reference) < 4
+
+    def test_first_frame_of_an_animation(self, reference):
+        frames = [Image.new("L", (60, 80), 255)] * 3
+        assert difference(decode(seven(), "GIF", save_all=True, append_images=frames), reference) < 1
+
+    @pytest.mark.parametrize("grey", [0, 128, 255])
+    def test_blank_page(self, grey):
+        for format in ("PNG", "JPEG"):
+            assert reason(decode, Image.new("L", (50, 50), grey), format) is Unusable
+
+    def test_transparent_page(self):
+        assert reason(decode, Image.new("RGBA", (50, 50), (1, 2, 3, 0))) is Unusable
+
+    def test_pixels_that_are_not_numbers(self):
+        assert reason(decode, Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF") is Unusable
+
+
+class TestImageLimits:
+    def test_bytes(self):
+        assert reason(decode_image, to_bytes(seven()), Limits(bytes=100)) is TooLarge
+
+    def test_pixels(self):
+        assert reason(decode_image, to_bytes(seven((100, 101))), Limits(pixels=10_000)) is TooLarge
+        assert decode_image(to_bytes(seven((100, 100))), Limits(pixels=10_000)).any()
+
+    @pytest.mark.parametrize("side", [5_000, 40_000, 2**31 - 1])
+    def test_bomb_is_refused_by_its_header(self, side):
+        def chunk(name, body):
+            return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        pixels = chunk(b"IDAT", zlib.compress(bytes(10_000)))
+        assert reason(decode_image, b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""), LIMITS) is TooLarge
+
+    def test_jpeg_of_very_many_scans(self):
+        data = to_bytes(seven(), "JPEG", progressive=True)
+        scan = data[data.rindex(b"\xff\xda") : -2]
+        assert reason(decode_image, data[:-2] + scan * 200 + data[-2:], LIMITS) is TooLarge
+
+    def test_no_program_is_started_for_postscript(self, monkeypatch):
+        monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
+        assert reason(decode, seven(), "EPS") is WrongMedia
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize("data", IMAGE_FILES[:4] + IMAGE_FILES[7:8])
+    def test_truncated_image(self, data):
+        for end in range(0, len(data) - 2, 1 + len(data) // 200):
+            reason(decode_image, data[:end], LIMITS)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_mutated_images(self):
+        rng = random.Random(1)
+        for _ in range(600):
+            reason(decode_image, mutated(rng.choice(IMAGE_FILES), rng), LIMITS)

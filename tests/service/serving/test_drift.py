@@ -1,0 +1,80 @@
+"""Drift: the index itself, and what an operator sees of it."""
+
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from models.card import FeatureGroup
+from service.media.image import to_mnist_form
+from service.serving import drift
+from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Scores
+from tests.conftest import Trained
+from tests.service.test_metrics import series
+from tests.serving import Server, serving
+
+
+class TestDrift:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def exported(cls, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+        """A service of `digits` as the pipeline exports it."""
+        home = tmp_path_factory.mktemp("drift")
+        trained(home, "digits", "--set", "validate.baselines=false")
+        with serving(home) as running:
+            yield running
+
+    def indices(self, server: Server) -> dict[str, float]:
+        return {
+            dict(labels)["group"]: value
+            for (name, labels), value in series(server.url).items()
+            if name == "percept_drift_psi"
+        }
+
+    def test_it_shows_when_what_comes_in_changes(self, exported: Server) -> None:
+        digits = load_digits()
+        pictures = np.stack([to_mnist_form(image) for image in digits.images])
+        rng = np.random.default_rng(0)
+
+        def ask(rows: NDArray[np.intp], batches: int) -> None:
+            for _ in range(batches):
+                batch = pictures[rng.choice(rows, ROWS)]
+                tensor = {"name": "image", "shape": batch.shape, "datatype": "UINT8", "data": batch.ravel().tolist()}
+                assert client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).is_success
+
+        with httpx.Client(base_url=exported.url) as client:
+            assert self.indices(exported) == {}
+            ask(np.arange(len(pictures)), EVERY * WINDOW // ROWS)
+            usual = self.indices(exported)
+            ask(np.flatnonzero(digits.target == 1), EVERY * WINDOW // ROWS)
+            changed = self.indices(exported)
+        assert set(usual) == set(changed) == {f"rows {i}–{i + 3}" for i in range(0, 28, 4)}
+        assert max(usual.values()) < 0.1
+        assert max(changed.values()) > 0.5
+
+
+class TestScores:
+    def test_root_mean_squares_and_single_values(self) -> None:
+        x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+        found = Scores([(0, 3), (3, 4), (4, 6)])(x)
+        assert found[:, 0] == pytest.approx(np.sqrt((x[:, :3].astype(float) ** 2).mean(1)))
+        assert found[:, 1] == pytest.approx(x[:, 3])
+        assert found.shape == (5, 3)
+
+    def test_the_index_is_that_of_the_textbook(self) -> None:
+        p, q = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.3, 0.4])
+        expected = sum((a - b) * np.log(a / b) for a, b in zip(p, q, strict=True))
+        assert drift.index(p, q) == pytest.approx(expected)
+        assert drift.index(q, q) == 0
+        assert drift.index(np.array([1.0, 0.0]), np.array([0.0, 1.0])) > 5
+
+    def test_a_score_on_an_edge_lies_above_it(self) -> None:
+        """Constant features, as the margin of MNIST's pictures, have one bin that all fall into."""
+        group = FeatureGroup(name="g", start=0, stop=1, edges=(0.0,), shares=(0.0, 1.0))
+        watched = Drift([group])
+        for _ in range(EVERY * LEAST):
+            watched.add(np.zeros((1, 1)))
+        assert watched.indices() == {"g": 0.0}
