@@ -23,7 +23,7 @@ def closed(home: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("path", OPEN)
+@pytest.mark.parametrize("path", sorted(OPEN))
 def test_health_is_open(closed: httpx.Client, path: str) -> None:
     assert closed.get(path).is_success
 
