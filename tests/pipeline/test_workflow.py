@@ -53,7 +53,7 @@ def arguments(root: Path) -> list[str]:
 def seen(root: Path, *more: str) -> tuple[dict[str, Any], str]:
     """What a `percept run` of its own process opened, loaded and imported, and what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", f"HEAVY = {HEAVY}{PROGRAM}", *arguments(root), *more],
+        [sys.executable, "-P", "-c", f"HEAVY = {HEAVY}{PROGRAM}", *arguments(root), *more],
         cwd=root, text=True, capture_output=True, env=os.environ | {"BENTOML_HOME": str(root)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

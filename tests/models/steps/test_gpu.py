@@ -78,6 +78,7 @@ import warnings
 import torch
 from models.steps import gpu
 with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
     print(gpu.works(torch.device("cpu")), *[warning.message for warning in seen])
 """
     said = "False training is slower than it could be, since Triton does not work here: "

@@ -280,7 +280,9 @@ class TestBand:
             f"c.app(['predict', 'instruments', {file!r}, '--timeline'], standalone_mode=False)\n"
             "print(*{'torch', 'librosa', 'numba', 'scipy', 'sklearn'} & set(sys.modules))"
         )
-        done = subprocess.run([sys.executable, "-c", program], cwd=band, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program], cwd=band, capture_output=True, text=True, check=True
+        )
         *_, drawn, imported = done.stdout.splitlines()
         assert drawn.startswith("  → ")
         assert imported == ""

@@ -522,13 +522,13 @@ ANYTHING = st.recursive(
 
 def mostly(strategy):
     """What the protocol expects or, now and then, anything that JSON can say."""
-    return st.integers(0, 9).flatmap(lambda lot: strategy if lot else ANYTHING)
+    return st.integers(0, 19).flatmap(lambda lot: strategy if lot else ANYTHING)
 
 
 def holding(**keys):
     """An object with these keys, one of them now and then missing."""
     return st.fixed_dictionaries({key: mostly(value) for key, value in keys.items()}).flatmap(
-        lambda whole: st.sampled_from([*[None] * 9, *whole]).map(
+        lambda whole: st.sampled_from([*[None] * 19, *whole]).map(
             lambda gone: {key: value for key, value in whole.items() if key != gone}
         )
     )
