@@ -113,7 +113,8 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Task]:
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        ({"framework": "keras"}, "train.framework = 'keras'"), ({"gradients": "autograd"}, "train.gradients = 'autograd'"),
+        ({"framework": "keras"}, "train.framework = 'keras'"),
+        ({"gradients": "autograd"}, "train.gradients = 'autograd'"),
         ({"device": "cuda"}, "no node of the Ray cluster has a GPU"),
     ],
 )  # fmt: skip
