@@ -1,5 +1,5 @@
-"""What is learned, free of files and of HTTP. `models.card` needs no torch."""
+"""Models: everything that is learned, independent of files and HTTP. `models.card` needs no torch."""
 
-# Of the front ends (frontend.py, mfcc.py): raise it when features of the same media change; caches are keyed by it. It
-# stands here so that it can be read without torch.
+# Version of the front ends (frontend.py, mfcc.py). Caches of features are keyed by it: raise it when the features of
+# the same media change. It is defined here so that reading it does not import torch.
 FEATURES_VERSION = 1

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number by which a trained network's confidence matches how often it is right."""
+"""Temperature scaling: one number that makes a trained network's confidence match its accuracy."""
 
 import math
 
@@ -11,11 +11,11 @@ RANGE = 20.0  # a temperature lies between 1 / RANGE and RANGE
 
 
 def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
-    """The T > 0 for which logits / T have the least mean log loss (Guo et al. 2017).
+    """The T > 0 that minimises the mean log loss of logits / T (Guo et al. 2017).
 
-    The loss is convex in 1/T, so that a line search finds its only minimum. Targets are softened much as Platt (1999)
-    does, as if in one of N + 2 cases the likeliest other label were right: otherwise a few samples without a mistake
-    would push all confidence to 1.
+    The loss is convex in 1/T, so a line search finds its only minimum. Targets are smoothed much as in Platt (1999):
+    one case in N + 2 counts as the most likely other label. Otherwise a few samples without a mistake would push every
+    confidence to 1.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
     >>> fit_temperature(logits, torch.tensor([0, 0, 0, 0]), "multiclass") > 1
     True
     """
-    from scipy.optimize import minimize_scalar  # half of what training would take to import
+    from scipy.optimize import minimize_scalar  # imported here: it takes half as long as all other imports of training
 
     columns = logits.double()
     if kind == "binary":

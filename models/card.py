@@ -15,7 +15,7 @@ STORE_LABEL = "percept"  # key of the label that marks our models in BentoML's m
 CARD_FILE = "card.json"  # name of the card beside the ONNX file
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output
-FEATURES = "features"  # name of its last output, the standardised features (N, D), unless the input is an image
+FEATURES = "features"  # name of the graph's last output, the standardised features (N, D); none for images
 
 Kind = Literal["multiclass", "binary", "regression"]
 
@@ -37,12 +37,12 @@ class Input(BaseModel):
 
 
 class FeatureGroup(BaseModel):
-    """How some neighbouring features were distributed over the training samples, by which a service detects drift.
+    """Distribution of a group of neighbouring features over the training samples; the service detects drift by it.
 
-    The group's score of a sample is the root mean square of features `start` to `stop` - 1; of a single feature, its
-    value. Features are the graph's output `features`; for images the pixels, 0 … 255. `edges` divide the scores of the
-    training samples into len(edges) + 1 bins: into ten of equal size where there are enough different values. A score
-    equal to an edge belongs to the bin above it. `shares` are the proportions of the training samples in the bins.
+    A sample's score is the root mean square of features `start` to `stop` - 1, or the value of a single feature.
+    Features are the graph's output `features`, or for images the pixels, 0 … 255. `edges` divide the training samples'
+    scores into len(edges) + 1 bins: ten of equal size if there are enough distinct values. A score equal to an edge
+    belongs to the bin above it. `shares` are the proportions of the training samples in the bins.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,8 +67,8 @@ class ModelCard(BaseModel):
     output: str  # name of the graph's first output: "probabilities" (N, K), or "value" (N, K) for regression
     features: dict[str, Any]  # kind and parameters of the front end
     temperature: float = 1.0  # the graph divides the network's logits by it; 1 if none was fitted
-    known_threshold: float | None = None  # least of the graph's second output, familiarity (N,), that counts as known
-    groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not watched
+    known_threshold: float | None = None  # lowest familiarity, the graph's second output (N,), that counts as known
+    groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not detected
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
     samples: dict[str, int]  # number of samples of each split
@@ -96,11 +96,11 @@ def seal(graph: bytes, card: ModelCard) -> tuple[bytes, bytes]:
 
 
 def check_seal(file: bytes, text: bytes) -> None:
-    """Raises ValueError unless `seal` returned `file` and the card's JSON together."""
+    """Raise ValueError unless `seal` returned `file` and the card's JSON together."""
     tail = _metadata_property(text.strip())
     digest = hashlib.sha256(file[: -len(tail)]).hexdigest()
     if not file.endswith(tail) or digest != ModelCard.model_validate_json(text).sha256:
-        raise ValueError("the file is not the one whose SHA-256 stands in the card beside it; export it again")
+        raise ValueError("the file does not match the SHA-256 in the card beside it; export it again")
 
 
 def _metadata_property(text: bytes) -> bytes:

@@ -14,8 +14,8 @@ from models.targets import TARGETS
 class Standardize(nn.Module):
     """(x - mean) / deviation, with the statistics of the training split.
 
-    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred. Where a
-    feature should count less than others, its deviation is enlarged.
+    Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred. To make
+    a feature count less than others, its deviation is enlarged.
 
     >>> from models.frontend import Vector
     >>> x = torch.tensor([[1.0], [3.0]])
@@ -37,7 +37,7 @@ class Standardize(nn.Module):
         return self.use(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
 
     def use(self, moments: Moments, front: FrontEnd) -> "Standardize":
-        """Use these moments of the features of `front`: those of all parts of `part_rows`, joined in their order."""
+        """Use these moments of the features of `front`, joined in order from parts of `part_rows` samples."""
         deviation = moments.deviation
         self.mean.copy_(moments.mean.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
@@ -46,7 +46,7 @@ class Standardize(nn.Module):
         return self
 
     def apply_(self, x: Tensor) -> Tensor:
-        """As `forward`, in place."""
+        """Like `forward`, in place."""
         return x.sub_(self.mean).div_(self.deviation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Standardize(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels; for regression the K values.
+    """Decoded media → probabilities float32 (N, K), K ≥ 2, in the order of the labels; the K values of a regression.
 
     With a `familiarity`, it returns the familiarity of each input too, float32 (N,). The logits are divided by the
     temperature (models/calibration.py), 1 if none was fitted, except for a regression, where they are the answer.
@@ -74,14 +74,14 @@ class Classifier(nn.Module):
         return self.target.kind
 
     def add_familiarity(self) -> Familiarity:
-        """Give it a `Familiarity` of matching sizes, to be fitted or loaded."""
+        """Add a `Familiarity` of matching sizes, to be fitted or loaded, and return it."""
         output, n_labels = self.mlp.linear()[-1], max(2, self.mlp.linear()[-1].out_features)
         contrast = self.frontend.has_outliers
         self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast)
         return self.familiarity
 
     def forward(self, media: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Media as the front end takes it → probabilities or values, and the familiarity if there is one."""
+        """Decoded media → probabilities or values, and the familiarity if there is one."""
         return self.from_features(self.frontend(media))
 
     def last_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ class Classifier(nn.Module):
         return self.from_standardised(self.standardize(x))
 
     def from_standardised(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """As `from_features`, of standardised features."""
+        """Like `from_features`, for standardised features."""
         logits, hidden = self.last_layer(x)
         answers = self.answers(logits)
         if self.familiarity is None:

@@ -1,7 +1,7 @@
 """Familiarity: a score from 0 to 1 of how well an input fits what the classifier was trained on.
 
 An input that does not fit is *out-of-distribution*: given a photo of a cat, a classifier of digits still answers with a
-digit. The card holds the threshold from which on an input counts as *known*; below, it is unknown.
+digit. An input whose familiarity reaches the threshold in the card is *known*, any other is *unknown*.
 """
 
 from collections.abc import Iterable
@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from models.mlp import MLP
 
-RANK = 20  # directions in which a class varies by an amount of its own
-LEAST = 1e-3  # least variance in every other direction, as a share of the mean variance, for float32's sake
+RANK = 20  # directions in which each class has its own variance
+LEAST = 1e-3  # lower bound of the variance in all other directions, as a share of the mean variance; float32 needs one
 CONTRAST = (128,)  # hidden units of the network that separates known from out-of-distribution images
-STEPS = 500  # quantiles of the validation samples by which scores become ranks
-LEAST_SPREAD = 1e-2  # nats; for scores that hardly vary among the validation samples
+STEPS = 500  # quantiles of the validation scores, which turn a score into a rank
+LEAST_SPREAD = 1e-2  # nats: lower bound of the standard deviation of scores over the validation samples
 
 
 class Density(nn.Module):
     """Log-density of the likeliest class, each a Gaussian fitted by probabilistic principal component analysis.
 
-    A class has a variance of its own in each of `rank` directions and one in all others (Tipping & Bishop 1999). Such
-    densities detect out-of-distribution inputs better on the last hidden layer than on the input (Lee et al. 2018).
+    Each class has its own variance in each of `RANK` directions, and one variance in all others (Tipping & Bishop
+    1999). Such densities detect out-of-distribution inputs better on the last hidden layer than on the input (Lee et
+    al. 2018).
 
     Parameters
     ----------
@@ -50,14 +51,11 @@ class Density(nn.Module):
         self.register_buffer("log_volume", torch.zeros(n_labels))
 
     def fit(self, x: Tensor, y: Tensor) -> "Density":
-        """Fit means and covariances to x float32 (N, H) of classes y int64 (N,), each of which has samples."""
+        """Fit means and covariances to x, float32 (N, H), of classes y, int64 (N,); every class needs samples."""
         return self.fit_parts([(x, y)])
 
     def fit_parts(self, parts: Iterable[tuple[Tensor, Tensor]]) -> "Density":
-        """As `fit`, of parts of x and y.
-
-        The covariances are joined part by part, as `models.moments` joins variances.
-        """
+        """Like `fit`, for x and y in parts; covariances are joined as `models.moments` joins variances."""
         (k, rank), n_features = self.gain.shape, len(self.centre)
         like: dict[str, Any] = {"dtype": torch.float64, "device": self.centre.device}
         counts, means = [0] * k, torch.zeros(k, n_features, **like)
@@ -108,9 +106,9 @@ class Familiarity(nn.Module):
     anomaly detection (Laxhammar & Falkman 2015). The score that is ranked, in nats, is the sum of two: log p(k | x) of
     the likeliest class k, without the temperature, which would leave hardly any difference between confident answers;
     and a log-likelihood of x. For images this is log p(x) / q(x), where q generates out-of-distribution images, learned
-    by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). For other media, for which no
-    such q is at hand, it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among
-    the validation samples.
+    by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). Other media have no such q: there
+    it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the validation
+    samples.
 
     Parameters
     ----------
@@ -118,7 +116,7 @@ class Familiarity(nn.Module):
     contrast : whether out-of-distribution inputs can be generated, `FrontEnd.has_outliers`
     """
 
-    unit: Tensor  # (), nats of the density that count as one
+    unit: Tensor  # (), the density is divided by it
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
@@ -141,7 +139,7 @@ class Familiarity(nn.Module):
         return self.density.forward(hidden), of_answers
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Fit unit and scale to the validation samples, at least one, in parts as `log_likelihood` takes them."""
+        """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
         parts = [self._parts(*part) for part in samples]
         of_inputs, of_answers = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         if self.density is not None:
@@ -151,7 +149,8 @@ class Familiarity(nn.Module):
         self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers, ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
-        """As `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the first."""
+        """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the
+        first."""
         value = self.log_likelihood(x, hidden, probabilities)
         low, high = self.scale[:-1], self.scale[1:]
         rank = ((value - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).sum(1, keepdim=True)

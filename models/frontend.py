@@ -1,6 +1,6 @@
-"""Front ends: decoded media → feature vector, as modules that are used for training and exported for serving.
+"""Front ends: modules from decoded media to feature vectors, used in training and exported for serving.
 
-Where features of the same media change, raise `FEATURES_VERSION` in `__init__.py`.
+Raise `FEATURES_VERSION` in `__init__.py` when the features of the same media change.
 """
 
 import itertools
@@ -16,27 +16,28 @@ from models.card import Input
 from models.mfcc import Mfcc, Span
 
 IMAGE_SIZE = 28  # pixels
-GROUPS = 32  # of a vector's features, at most
+GROUPS = 32  # of a vector's features, for drift, at most
 
 
 class FrontEnd(Protocol):
-    """What the rest of the project asks of a front end: `Pixels`, `Mfcc` (models/mfcc.py) and `Vector` answer it.
+    """The interface of a front end, implemented by `Pixels`, `Mfcc` (models/mfcc.py) and `Vector`.
 
-    Each is an nn.Module: called with decoded media (N, …) it gives features float32 (N, n_features).
+    Each is an nn.Module from decoded media (N, …) to features float32 (N, n_features).
 
     Attributes
     ----------
-    input : what the module takes, as the card says it
+    input : the module's input, as in the card
     n_features : D
     one_unit : all features share one unit, so that one mean and one deviation standardise them all
     weights : float32 (D,), how much each feature counts after standardisation; None: all alike
-    scale : features are the flattened media divided by it, so that the exported graph can fold it into its first layer
-        together with the standardisation, and drift is watched on the media themselves; None: it is watched on the
-        standardised features, which the graph then returns too
+    scale : features are the flattened media divided by this number. The exported graph then folds it and the
+        standardisation into its first layer, and drift is detected on the media. None: features are computed otherwise;
+        drift is detected on the standardised features, which the graph returns too
     has_outliers : out-of-distribution inputs can be made for it (pipeline/train/outliers.py)
-    exact_export : the exported graph computes features with the operators used in training, so its answers differ by
-        rounding in the network alone
-    oracle_constant : the module's constant whose product in the exported graph has to equal `oracle`; None: no oracle
+    exact_export : the exported graph computes features with the operators used in training, so its answers differ only
+        by rounding in the network
+    oracle_constant : name of the module's constant whose matrix product in the exported graph must equal `oracle`;
+        None: no oracle
     """
 
     input: Input
@@ -52,19 +53,19 @@ class FrontEnd(Protocol):
         """Decoded media as `input` describes them → features float32 (N, D)."""
 
     def groups(self) -> list[Span]:
-        """Neighbouring features that are watched together for drift."""
+        """Groups of neighbouring features; drift is detected group by group."""
 
     def example(self) -> Tensor:
-        """Media of two samples, zeros, as an example for the export."""
+        """Media of two samples, all zeros, to trace the export with."""
 
     def traced(self) -> Callable[[Tensor], Tensor]:
-        """The module for extraction in several threads, without Python between its operators; the same bits."""
+        """The module with no Python between its operators, for extraction in threads; bit for bit the same features."""
 
     def oracle(self, media: NDArray[Any]) -> NDArray[np.float32] | None:
-        """What another library makes of the media of one sample; see `oracle_constant`."""
+        """Reference values from another library for the media of one sample; see `oracle_constant`."""
 
     def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Named arrays for figures of a network's inside: of its first weights (H, D), and of the media of samples."""
+        """Arrays by name, for figures of the first weights (H, D) of a network and of the media of samples."""
 
 
 class Pixels(nn.Module):
@@ -97,7 +98,7 @@ class Pixels(nn.Module):
         return None
 
     def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """`weights` (H, 28, 28), those of each unit as an image."""
+        """`weights` (H, 28, 28), each unit's weights as an image."""
         return {"weights": weights.reshape(-1, IMAGE_SIZE, IMAGE_SIZE).numpy()}
 
     def groups(self) -> list[Span]:
@@ -107,7 +108,7 @@ class Pixels(nn.Module):
 
 
 class Vector(nn.Module):
-    """Numbers as they are."""
+    """Numbers, passed on unchanged."""
 
     one_unit = False
     weights: Tensor | None = None
@@ -135,11 +136,11 @@ class Vector(nn.Module):
         return None
 
     def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Nothing: what there is to see of a few numbers is the network's answers over their range."""
+        """Nothing: figures of a few numbers show the network's answers over their range."""
         return {}
 
     def groups(self) -> list[Span]:
-        """Each feature, or GROUPS runs of neighbours where there are more."""
+        """One group per feature; GROUPS runs of neighbours if there are more features than that."""
         edges = [round(i * self.n_features / GROUPS) for i in range(GROUPS + 1)]
         if self.n_features <= GROUPS:
             edges = list(range(self.n_features + 1))

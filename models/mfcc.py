@@ -16,37 +16,37 @@ from torch import Tensor, nn
 
 from models.card import Input
 
-AMIN = 1e-10  # least mel power that the logarithm takes; librosa.power_to_db
-TOP_DB = 80.0  # dB below the clip's maximum where the log-mel spectrogram is cut; librosa.power_to_db
-BAND = 16  # mel filters that are applied together, to the bins that they cover
-LOWEST = 30.0  # Hz: filters centred below do not count in the level; a constant offset reaches the first
+AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db
+TOP_DB = 80.0  # dB below the clip's maximum at which the log-mel spectrogram is clipped, as in librosa.power_to_db
+BAND = 16  # mel filters applied together, to the bins that they cover
+LOWEST = 30.0  # Hz: filters centred below it do not count in the level, since a constant offset leaks into the first
 LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and standard deviations
 QUANTILES = (0.1, 0.5, 0.9)
-LAGS = (1, 2, 4, 8, 16)  # frames between two whose difference is a feature
+LAGS = (1, 2, 4, 8, 16)  # distances in frames over which differences are features
 SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a feature
 NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
 STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level
-TINY = 1e-30  # mel power so small that only TOP_DB cuts it, at any level
+TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
 SHOWN = 4  # seconds of a clip that a figure shows
 
-Span = tuple[str, int, int]  # name, start and stop of neighbouring features that are watched together for drift
+Span = tuple[str, int, int]  # name, start and stop of a group of neighbouring features, for drift
 
 
 class Mfcc(nn.Module):
     """Mel-frequency cepstral coefficients, pooled over the frames of a clip that are not silence.
 
     The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
-    window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). For training the discrete Fourier
-    transform is torch's FFT. The exported graph has products instead, which in ONNX Runtime are faster than its own
-    FFT; there the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965): with n = C r + c and k = p + R q,
+    window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). In training the discrete Fourier
+    transform is torch's FFT. The exported graph has matrix products instead, which are faster in ONNX Runtime than its
+    FFT. There the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965); with n = C r + c and k = p + R q,
 
         X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
 
-    one real matrix for each column c, window and twiddle factors included, as a convolution over hops, which frames
-    share; then one complex DFT of length C, the same for every p.
-    The signal is real, so p = 0 … R/2 give every bin. They come almost in order of frequency, so that a few
-    neighbouring mel filters need a small part of them; the filters use each bin once, and add its real² and imaginary².
+    The inner sum is one real matrix for each column c, window and twiddle factors included, computed as a convolution
+    over hops, which frames share; the outer sum is one complex DFT of length C, the same for every p. The signal is
+    real, so p = 0 … R/2 give every bin. The bins are almost in order of frequency, so a few neighbouring mel filters
+    need only a small part of them; each bin is used once, as real² + imaginary².
 
     The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
 
@@ -58,15 +58,15 @@ class Mfcc(nn.Module):
     silence_db : frames whose level is this far below the loudest frame's do not count
     preemphasis : α of the filter x[t] - α x[t - 1], which raises the faint high frequencies above the floor; 0 = off.
         Levels are measured before it, since it raises the noise around a sound more than the sound
-    cepstral_decay : after standardisation, coefficient k counts 1 / (1 + (k / cepstral_decay)²) as much as the first:
-        a prior for smooth spectral envelopes where there are few clips; 0 = all alike. (librosa's `lifter` does the
-        opposite: it raises high coefficients.)
+    cepstral_decay : after standardisation, coefficient k is weighted by 1 / (1 + (k / cepstral_decay)²): a prior for
+        smooth spectral envelopes, useful with few clips; 0 = equal weights. (librosa's `lifter` does the opposite: it
+        raises high coefficients.)
     """
 
     one_unit = False
     scale: float | None = None
     has_outliers = False
-    exact_export = False  # FFT here, products there
+    exact_export = False  # the graph has products instead of the FFT
     oracle_constant: str | None = "dct"
     row_dft: Tensor
     column_dft: Tensor
@@ -132,13 +132,13 @@ class Mfcc(nn.Module):
 
     def traced(self) -> Callable[[Tensor], Tensor]:
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit is deprecated, for what runs in Python or has to be compiled
+            warnings.simplefilter("ignore")  # torch.jit is deprecated; its successors run in Python or have to compile
             clip = torch.zeros(1, self.sample_rate)  # a second; clips may have any length
             traced: Callable[[Tensor], Tensor] = torch.jit.trace(self, clip, check_trace=False)  # type: ignore[no-untyped-call]
         return traced
 
     def oracle(self, media: NDArray[np.float32]) -> NDArray[np.float32]:
-        """librosa's MFCC (n_mfcc, frames) of a clip float32 (T,), of its decibels above a floor TOP_DB below its
+        """librosa's MFCC (n_mfcc, frames) of a clip float32 (T,), from its decibels above a floor TOP_DB below its
         maximum."""
         decibels = librosa.power_to_db(self.librosa_mel(media), ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
         coefficients: NDArray[np.float32] = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
@@ -177,14 +177,14 @@ class Mfcc(nn.Module):
         return torch.cat(bands, 2).transpose(1, 2)
 
     def factorised_mel_power(self, audio: Tensor) -> Tensor:
-        """As `mel_power`, except for rounding, by a convolution and matrix products."""
+        """Like `mel_power` up to rounding, by a convolution and matrix products."""
         n, samples = audio.shape
         frames = 1 + samples // self.hop_length
         columns = len(self.column_dft) // 2
         rows = self.n_fft // columns
         padded = self._padded(audio, self.n_fft // 2 - samples % self.hop_length)  # whole hops
         n_hops = padded.shape[1] // self.hop_length
-        # → (N, columns · rows of a hop, hops), in two steps that are fast; a frame is `overlap` hops in a row
+        # → (N, columns · rows of a hop, hops), by two fast copies; a frame is n_fft / hop_length hops in a row
         hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
         hops = hops.reshape(n, -1, columns, n_hops).transpose(1, 2).reshape(n, self.hop_length, n_hops)
         by_row = nn.functional.conv1d(hops, self.row_dft, groups=columns)  # (N, C · 2 · (R/2 + 1), frames)
@@ -195,7 +195,7 @@ class Mfcc(nn.Module):
         return torch.cat(bands, 1)
 
     def _padded(self, audio: Tensor, after: int) -> Tensor:
-        """The signal, pre-emphasised, between zeros: half a frame of them before it, `after` samples after it."""
+        """The signal, pre-emphasised and padded with zeros: half a frame before it, `after` samples after it."""
         if self.preemphasis:
             audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
         return nn.functional.pad(audio, (self.n_fft // 2, after))
@@ -203,7 +203,7 @@ class Mfcc(nn.Module):
     def coefficients(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → librosa's MFCC (N, n_mfcc, frames), which depend on the level.
 
-        The DCT is of the height above the floor, and the floor is added to coefficient 0 afterwards: the sum of
+        The DCT is taken of the decibels above the floor, and the floor is added to coefficient 0 afterwards: the sum of
         hundreds of equal negative decibels in float32 would have an error of 1e-3.
         """
         decibels = _decibels(mel.clamp(min=AMIN))
@@ -310,8 +310,8 @@ def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:
 
 
 def _column_dft(columns: int) -> Tensor:
-    """Complex DFT of length C, complex written as real, a column's or a bin's two parts side by side; the bins in the
-    order of `_positions`. (2 C, 2 C)"""
+    """Complex DFT of length C as a real matrix, the real and imaginary part of each number side by side; the bins in
+    the order of `_positions`. (2 C, 2 C)"""
     q = torch.argsort(_positions(columns)).view(-1, 1)
     angle = -2 * torch.pi * (q * torch.arange(columns)).to(torch.float64) / columns
     real, imaginary = angle.cos(), angle.sin()
@@ -335,7 +335,7 @@ def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _bands(mel: Tensor) -> list[tuple[slice, slice]]:
-    """BAND neighbouring filters each, and the columns of `mel` from the first to the last that any of them covers."""
+    """Groups of BAND neighbouring filters, each with the range of columns of `mel` that it covers."""
     bands = []
     for filters in torch.split(torch.arange(len(mel)), BAND):
         covered = mel[filters].any(0).nonzero()

@@ -1,4 +1,4 @@
-"""Mean and variance of data seen part by part, on one machine or several, as exact as computed from all at once."""
+"""Mean and variance of data in parts, on one machine or several, as accurate as from all of it at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ PART = 512 << 10  # bytes of features whose moments are computed at once
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of n values for each feature: mean, and sum of the squared deviations from it, float64 (D,); or () over all.
+    """Of n values for each feature: mean and sum of squared deviations from it, float64 (D,), or () over all features.
 
     Parts are joined by the formula of Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance"),
     which subtracts no large sums, so that a small variance beside a large mean keeps its digits. The same parts joined
@@ -29,7 +29,7 @@ class Moments:
 
     @staticmethod
     def of(x: Tensor, one_unit: bool) -> "Moments":
-        """Of one part, float32 (N, D), N ≥ 1, small enough for two copies in float64."""
+        """The moments of one part, float32 (N, D), N ≥ 1, small enough for two copies in float64."""
         values = x.double().flatten() if one_unit else x.double()
         mean = values.mean(0)
         deviations = values.sub_(mean)
@@ -49,10 +49,11 @@ class Moments:
 
     @property
     def deviation(self) -> Tensor:
-        """Standard deviation, of the values as a whole population."""
+        """Population standard deviation: squares divided by n."""
         return torch.sqrt(self.squares / self.n)
 
 
 def part_rows(n_features: int) -> int:
-    """Samples in a part. It depends on their width only, so that a data set has the same parts everywhere."""
+    """Samples in a part. It depends only on the number of features, so that a data set has the same parts
+    everywhere."""
     return max(1, PART // (4 * n_features))

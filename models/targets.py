@@ -1,6 +1,6 @@
-"""Targets: what a network predicts of a sample, and what follows from that: its output layer, loss and answer.
+"""Targets: the kinds of prediction, each with its output layer, loss and answer.
 
-One object for each kind of target; `TARGETS[kind]` is the one that a card, features or a run names.
+`TARGETS` has one object for each kind, the `kind` of a card, of features and of a run.
 
 >>> TARGETS["binary"].n_outputs(2)
 1
@@ -58,7 +58,7 @@ class Target(ABC):
 
     @abstractmethod
     def hits(self, z: Tensor, y: Tensor) -> Tensor:
-        """Which answers are right, bool (..., B), of what `losses` takes; NaN for a regression, float32."""
+        """Which answers are right, bool (..., B), for the arguments of `losses`; float32 NaN for a regression."""
 
 
 class Multiclass(Target):
@@ -87,7 +87,7 @@ class Multiclass(Target):
 
 
 class Binary(Target):
-    """One of two classes: one output, the log-odds of the second; both probabilities are given all the same."""
+    """One of two classes: one output, the log-odds of the second; the answer has both probabilities."""
 
     kind = "binary"
 

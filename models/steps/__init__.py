@@ -5,8 +5,8 @@
     cpu.py           the step of one hidden layer, compiled by LLVM (llvm.py), for dense and sparse (sparse.py) samples
     gpu.py           the step of networks too small to fill a GPU, in Triton
 
-Nothing outside names the fast ones: without cpu.py, gpu.py, sparse.py and llvm.py every training takes the plain step.
-No torch is imported here: the reference does without.
+No other module names the fast steps: without cpu.py, gpu.py, sparse.py and llvm.py, training uses the plain one. No
+torch is imported here, since the reference needs none.
 """
 
 import os
@@ -29,19 +29,19 @@ class Step(Protocol):
 
     Attributes
     ----------
-    threads : how many of PyTorch's threads a step may use; the number changes no bit of the result
+    threads : how many of PyTorch's threads a step may use; the result is the same bit for bit
     """
 
     threads: int
 
     def set_rate(self, factor: float) -> None:
-        """Learning rate of the steps to come, as a factor of each network's own."""
+        """Set the learning rate of the following steps to `factor` times each network's own."""
 
     def prepare(self, active: tuple[bool, ...]) -> None:
-        """Get ready for steps in which only those networks have a batch."""
+        """Prepare steps in which only the `active` networks have a batch."""
 
     def batches(self, rows: "Tensor", gather: "Callable[[], Tensor]") -> Iterable[Any]:
-        """The batches of some steps, of samples `rows`, int64 (steps, ..., B), as `step` takes them.
+        """The batches of several steps, for `step`, of the samples `rows`, int64 (steps, ..., B).
 
         gather : returns those samples, float32 (steps, ..., B, D); not called by a step that has them already
         """
@@ -51,29 +51,29 @@ class Step(Protocol):
 
         Parameters
         ----------
-        x : one of `batches`: float32 (..., B, D), or (B, D) for all networks, unless the step has a form of its own
+        x : one of `batches`: float32 (..., B, D), or (B, D) for all networks, unless the step has its own form
         t : float32 (..., K, B), or (K, B) for all: one-hot columns, 0 or 1 for a binary target, values of a regression
-        w : float32 (..., 1, B): 1 / n for each of the batch's n samples, 0 for those that pad it
+        w : float32 (..., 1, B): 1 / n for each of the batch's n samples, 0 for padding
         z : float32 (..., K, B), filled with the logits before the step
-        active : which networks have a batch, as `prepare` was called; the others are not changed
+        active : which networks have a batch, one of the values given to `prepare`; the others are not changed
         """
 
     def logits(self, x: "Tensor", members: Sequence[int]) -> "Tensor":
-        """Outputs of some of many networks for the same samples: float32 (N, D) → (len(members), N, K)."""
+        """Outputs of the networks `members` for the same samples: float32 (N, D) → (len(members), N, K)."""
 
     def state(self) -> "dict[str, Tensor]":
         """Everything that changes from step to step, for a checkpoint."""
 
     def load(self, state: "dict[str, Tensor]") -> None:
-        """Continue from what `state` returned, of this step or of another one for the same networks."""
+        """Continue from a `state` of this step or of another one for the same networks."""
 
 
 class Workload(NamedTuple):
-    """What there is to train on, by which the fast steps judge whether they pay.
+    """The work of a training, from which the fast steps decide whether they pay.
 
     n_steps : of the whole training
-    samples : all of them, float32 (N, D), where every epoch has them unchanged and they are in memory
-    chunk : returns some batches as an epoch has them, float32 (steps, ..., B, D)
+    samples : all samples, float32 (N, D), if they are in memory and the same in every epoch
+    chunk : returns the first batches of an epoch, float32 (steps, ..., B, D)
     """
 
     n_steps: int
@@ -82,11 +82,11 @@ class Workload(NamedTuple):
 
 
 def choose(setup: "Setup", work: Workload) -> Step:
-    """The fastest step for these networks on their device; the plain one where no other is there, works, or pays."""
+    """The fastest step for these networks on their device; the plain one unless a fast one exists, works and pays."""
     on_gpu = setup.device.type == "cuda" or "TRITON_INTERPRET" in os.environ  # Triton's interpreter needs no GPU
     try:
         fast = import_module("models.steps.gpu" if on_gpu else "models.steps.cpu")
-    except ImportError:  # removed; or not every PyTorch comes with Triton
+    except ImportError:  # the module was deleted, or PyTorch came without Triton
         fast = None
     step: Step | None = fast.step_for(setup, work) if fast else None
     if step is not None:

@@ -1,8 +1,8 @@
 """The training step in plain PyTorch: back-propagation in closed form, for one network or many of one shape at once.
 
-The mathematics is that of `models/steps/reference.py`, with its names. Every product, gradient and moment has its
-memory before training begins; a step allocates nothing. Parameters, gradients and the optimiser's moments are one flat
-buffer each, in which the networks' own tensors are views:
+The mathematics is that of `models/steps/reference.py`, in the same notation. The memory of every product, gradient and
+moment is allocated before training begins; a step allocates none. Parameters, gradients and the optimiser's moments are
+one flat buffer each, in which the networks' own tensors are views:
 
     [W_1 | W_2 | … | W_O | b_1 | b_2 | … | b_O]    W_l (M, n_l, n_{l-1}), b_l (M, n_l) of M networks
 
@@ -30,8 +30,8 @@ from models.targets import TARGETS
 Optimizer = Literal["sgd", "momentum", "adam"]
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
-WORK = 1_000_000  # multiplications of a product that a second thread can speed up
-STATE = ("parameters", "moment", "second moment")  # what a checkpoint calls what changes from step to step
+WORK = 1_000_000  # multiplications from which a second thread can speed up a product
+STATE = ("parameters", "moment", "second moment")  # prefixes of a checkpoint's keys
 MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
 
 _aten = torch.ops.aten
@@ -70,7 +70,7 @@ class Setup:
 
     @property
     def lead(self) -> tuple[int, ...]:
-        """How the shapes of tensors begin that belong to all networks: M, or nothing for one network."""
+        """Leading dimensions of tensors for all networks: (M,), or () for one network."""
         return (len(self.networks),) if len(self.networks) > 1 else ()
 
 
@@ -94,19 +94,19 @@ class Layer:
     b_gradient: Tensor
 
     def flat(self) -> "Layer":
-        """The units of all networks as one layer, which they are where the networks have the same input."""
+        """The units of all networks as one layer, for networks with the same input."""
         return Layer(self.w.flatten(0, 1), self.b.flatten(), self.w_gradient.flatten(0, 1), self.b_gradient.flatten())
 
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
-    """A hidden layer with its outputs a and its δ, both as its own products shape them and as the next layer sees them.
+    """A hidden layer with its outputs a and its δ, in the shape of its own products and as the next layer sees them.
 
-    They differ in a first layer whose units lie side by side: there (B, M · n) is seen as (M, B, n).
+    The shapes differ where the first layers of all networks are one product: (B, M · n) is seen as (M, B, n).
     """
 
     layer: Layer
-    b: Tensor  # as the products take it
+    b: Tensor  # in the shape that `affine` needs
     w_t: Tensor
     a: Tensor
     d: Tensor
@@ -130,15 +130,15 @@ class _Update(NamedTuple):
 
 
 class FlatParameters:
-    """The flat buffers of networks that step together, and what every step does with them, however it is computed.
+    """The flat buffers of networks that step together, and everything that all kinds of step share.
 
     Shapes begin with "...": nothing for one network, the number M of networks for several. The networks' parameters
     become views of the flat buffer, so that they can be evaluated and saved at any time.
 
     Attributes
     ----------
-    threads : of PyTorch's, for the large products and the optimiser; softmax and all that is small has one, so that the
-        number changes no bit of the result. A step sets PyTorch's number and leaves it so
+    threads : PyTorch's threads for the large products and the optimiser. Softmax and other small operations use one, so
+        the result is the same bit for bit. A step sets PyTorch's number of threads and does not restore it
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -189,16 +189,16 @@ class FlatParameters:
         return factors.view(*self.setup.lead, 1, 1) if factors.any() else None
 
     def set_rate(self, factor: float) -> None:
-        """Learning rate of the steps to come, as a factor of each network's own."""
+        """Set the learning rate of the following steps to `factor` times each network's own."""
         self._rates.copy_(torch.tensor([rate * factor for rate in self.setup.learning_rates]))
 
     def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[Any]:
-        """The batches of some steps, as `step` takes them: those that `gather` returns, float32 (steps, ..., B, n_0),
-        of samples `rows`, int64 (steps, ..., B)."""
+        """The batches of several steps: the result of `gather`, float32 (steps, ..., B, n_0); see
+        `models.steps.Step`."""
         return gather()
 
     def logits(self, x: Tensor, members: Sequence[int]) -> Tensor:
-        """Outputs of several of many networks for the same samples: float32 (N, n_0) → (len(members), N, K)."""
+        """Outputs of the networks `members` for the same samples: float32 (N, n_0) → (len(members), N, K)."""
         chosen = slice(None) if len(members) == len(self.networks) else list(members)
         a = x.expand(len(members), *x.shape)
         for i, layer in enumerate(self.layers):
@@ -212,7 +212,7 @@ class FlatParameters:
         return self._state | {"steps": self.steps}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` returned, of this step or of another one for the same networks."""
+        """Continue from a `state` of this step or of another one for the same networks."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
@@ -225,13 +225,13 @@ def _by_layer(views: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
 class Backprop(FlatParameters):
     """Networks that step together, each exactly as it would alone (up to the rounding of float32).
 
-    Networks that see the same batches have first layers with the same input: these are one product, as if they were one
-    layer of M times the units, which is where almost all of the work is.
+    Networks that see the same batches have first layers with the same input. These layers, where almost all of the work
+    is, are computed as one product, like one layer of M times the units.
 
     Attributes
     ----------
-    combine : what makes the gradients of this process's samples, in place, those of the whole batch, where other
-        processes hold the rest of it; None where there are none
+    combine : turns the gradients of this process's samples, in place, into those of the whole batch (an all-reduce);
+        None if no other process holds samples
 
     >>> network = MLP(2, [3], 2, "tanh")
     >>> step = Backprop(Setup([network], "multiclass", 4, "sgd", [0.1], [Penalties()]))
@@ -277,7 +277,8 @@ class Backprop(FlatParameters):
         return _Hidden(layer, b, layer.w.mT, a, d, d.mT, a_seen, d_seen, affine, product, large)
 
     def narrow(self, n: int) -> None:
-        """Let the batches to come have n samples, 0 … B, of one network: the first rows of the same memory."""
+        """Set the size of the following batches to n, 0 … B, for one network; they use the first rows of the same
+        memory."""
         if n not in self._narrow:
             hidden, d_output, scratch = next(iter(self._narrow.values()))
             views = [(h.a[:n], h.d[:n]) for h in hidden]
@@ -290,7 +291,7 @@ class Backprop(FlatParameters):
         self._d_output_t = self._d_output.mT
 
     def prepare(self, active: tuple[bool, ...]) -> None:
-        """Get ready for steps in which only those networks have a batch."""
+        """Prepare steps in which only the `active` networks have a batch."""
         counted = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
         self._updates[active] = counted, self._fused_updates(active)
 
@@ -326,7 +327,7 @@ class Backprop(FlatParameters):
                 layer.w_gradient.addcmul_(torch.sign(layer.w, out=sign), self._l1)
 
     def _forward(self, x: Tensor, z: Tensor) -> list[Tensor]:
-        """The logits into z; the inputs of every layer."""
+        """Write the logits to z; returns the inputs of every layer."""
         inputs = [x]
         for i, h in enumerate(self._hidden):
             torch.set_num_threads(self.threads if h.large else 1)
@@ -348,7 +349,7 @@ class Backprop(FlatParameters):
             delta.addcmul_(torch.mul(a, w.mT, out=self._scratch[i]), self._activity_l2, value=2)
 
     def update(self, active: tuple[bool, ...]) -> None:
-        """The optimiser's step along `gradients`, of the networks that have one."""
+        """The optimiser's step along `gradients`, for the `active` networks."""
         counted, updates = self._updates[active]
         self.steps.add_(counted)
         for u in updates:
@@ -365,12 +366,12 @@ class Backprop(FlatParameters):
                 )  # fmt: skip
 
     def _fused_updates(self, active: tuple[bool, ...]) -> list[_Update]:
-        """Fused calls that update the active networks, one for all parts of the buffers with one rate and one l2.
+        """Fused calls that update the active networks, one for all parts of the buffers with the same rate and l2.
 
         The gradient 2 l2 w of the penalty l2 Σw² is what the fused kernels call a weight decay of 2 l2.
         """
         settings = [(rate, p.l2) for rate, p in zip(self.setup.learning_rates, self.setup.penalties, strict=True)]
-        parts: list[tuple[int, slice]] = []  # a network, and where in the buffers something of it lies
+        parts: list[tuple[int, slice]] = []  # a network, and where a part of it is in the buffers
         if all(active) and len(set(settings)) == 1:
             parts = [(0, slice(0, self._n_weights)), (0, slice(self._n_weights, None))]
         else:
@@ -380,12 +381,12 @@ class Backprop(FlatParameters):
                 parts += [(m, slice(start + m * size, start + (m + 1) * size)) for m, a in enumerate(active) if a]
                 start += tensor.numel()
         calls: dict[tuple[float, float], list[tuple[int, slice]]] = {}
-        for m, place in parts:
+        for m, part in parts:
             rate, l2 = settings[m]
-            calls.setdefault((rate, 2 * l2 if place.start < self._n_weights else 0.0), []).append((m, place))
+            calls.setdefault((rate, 2 * l2 if part.start < self._n_weights else 0.0), []).append((m, part))
 
         def views(flat: Tensor, of: list[tuple[int, slice]]) -> list[Tensor]:
-            return [flat[place] for _, place in of]
+            return [flat[part] for _, part in of]
 
         return [
             _Update(

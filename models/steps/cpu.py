@@ -1,13 +1,13 @@
 """The fast training step of a network with one hidden layer on a CPU, in two functions compiled by LLVM.
 
 The plain step of 784-100-10 makes a dozen calls of PyTorch, which take as long as its small products. Here the whole
-step is compiled: `forward` takes each sample to the output and its δ back, `backward` updates each weight by its
-gradient, which is never written to memory. Dense products are sums in registers, of a few samples or features by a few
-vectors of units; those of samples with a background (`models.steps.sparse`) run over the differences only.
+step is compiled: `forward` computes the outputs and δ of each sample, `backward` updates each weight by its gradient,
+which is never written to memory. Dense products are sums in registers, of a few samples or features by a few vectors of
+units; products with samples that have a background (`models.steps.sparse`) run over the differences only.
 
-The first weights are stored feature by feature, (n, H), so that a feature's value is multiplied by one row. The number
-of threads changes no bit of the results: `forward` divides the samples among them, `backward` features and outputs, and
-the order of each sum is fixed.
+The first weights are stored feature by feature, (n, H), so that a feature's value is multiplied by one row. The results
+are the same bit for bit with any number of threads: `forward` divides the samples among them, `backward` features and
+outputs, and the order of each sum is fixed.
 """
 
 import ctypes
@@ -26,8 +26,8 @@ from models.steps.llvm import DOUBLE, FLOAT, I16, I32, I64, Piece, Writer, const
 from models.steps.sparse import Sparse, SparseBatch
 
 CALLS = 4_000_000  # multiplications that take as long as the plain step's calls of PyTorch
-COMPILED = 20_000_000_000  # of a training's first layers and calls, from which on compiling pays
-MAX_OUTPUTS = 128  # that a sample computes at a time
+COMPILED = 20_000_000_000  # multiplications of a training's first layers, plus CALLS a step, from which compiling pays
+MAX_OUTPUTS = 128  # of the network
 ROWS = 6  # samples or features whose sums are in registers together, each with a few vectors of units
 AHEAD = 2  # samples ahead whose differences are prefetched
 
@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
 
 def step_for(setup: Setup, work: Workload) -> "CompiledStep | None":
-    """The step, for networks of one hidden layer whose training is long enough and where LLVM works."""
+    """The step, if the networks have one hidden layer, training is long enough and LLVM works."""
     linear = setup.networks[0].linear()
     if setup.device.type != "cpu" or len(linear) != 2 or linear[1].out_features > MAX_OUTPUTS:
         return None
@@ -80,7 +80,7 @@ class CompiledStep(FlatParameters):
 
     Parameters
     ----------
-    samples : those that all networks share, where they have a background; batches are then rows of them
+    samples : the samples that all networks share, if they have a background; batches are then rows of them
     """
 
     def __init__(self, setup: Setup, samples: Sparse | None = None) -> None:
@@ -100,7 +100,7 @@ class CompiledStep(FlatParameters):
         self._large = self.layers[0].w.numel() * setup.batch_size > WORK
 
     def _views(self, flat: Tensor) -> list[Tensor]:
-        """As of any step, but the first weights are stored feature by feature."""
+        """Like those of any step, but with the first weights feature by feature."""
         first, *others = super()._views(flat)
         *lead, units, n = first.shape
         return [first.view(*lead, n, units).mT, *others]
@@ -109,7 +109,7 @@ class CompiledStep(FlatParameters):
         """Nothing to do: a step skips networks without a batch."""
 
     def batches(self, rows: Tensor, gather: Callable[[], Tensor]) -> Iterable[Any]:
-        """Those that `gather` returns; a `SparseBatch` each where the samples have a background."""
+        """The result of `gather`; if the samples have a background, a `SparseBatch` for each step."""
         return gather() if self.samples is None else self.samples.batches(rows, gather)
 
     def step(self, x: Tensor | SparseBatch, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
@@ -122,7 +122,7 @@ class CompiledStep(FlatParameters):
 
 
 class Functions:
-    """The two compiled functions of one network, and their memory for what lies between the layers.
+    """The two compiled functions of one network, and the memory for the values between the layers.
 
     Parameters
     ----------
@@ -155,10 +155,10 @@ class Functions:
         for name, part in zip(("", "_first", "_second"), parts, strict=False):
             self._memory |= {f"{key}{name}": tensor for key, tensor in part._asdict().items()}
         if background is not None:
-            places = (self._threads, n, batch_size)
+            sizes = (self._threads, n, batch_size)
             self._memory |= {
-                "background": background, "counts": torch.empty(places[:2], dtype=torch.int32),
-                "sorted_rows": torch.empty(places, dtype=torch.int16), "sorted_values": torch.empty(places),
+                "background": background, "counts": torch.empty(sizes[:2], dtype=torch.int32),
+                "sorted_rows": torch.empty(sizes, dtype=torch.int16), "sorted_values": torch.empty(sizes),
             }  # fmt: skip
         self._job = Job(**{name: tensor.data_ptr() for name, tensor in self._memory.items()})
 
@@ -194,7 +194,7 @@ class Job(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_void_p)
         for name in (
-            "x", "background", "starts", "features", "values", "rows",  # the third int64, then int16, the last int64
+            "x", "background", "starts", "features", "values", "rows",  # starts int64, features int16, rows int64
             *(part + of for of in ("", "_first", "_second") for part in Part._fields),
             "rate", "steps", "penalties", "t", "weight", "z", "a", "d", "delta", "answers",
             "counts", "sorted_rows", "sorted_values",  # int32, int16, float32
@@ -262,7 +262,7 @@ def _write_sparse_affine(f: Writer, shape: Shape) -> None:
 
 
 def _write_output(f: Writer, shape: Shape, kind: Kind, activation: str) -> None:
-    """Activation, output and loss of this thread's samples, and their δ of both layers; the step is counted."""
+    """Activation, output and loss of this thread's samples, and the δ of both layers; counts the step."""
     b, (_, units, n_outputs, size, _) = f.b, shape
     answers = f.at(f.thread, n_outputs)  # of one sample
     l1, l2 = (f.scalar("penalties", k) for k in (2, 3))
@@ -270,8 +270,8 @@ def _write_output(f: Writer, shape: Shape, kind: Kind, activation: str) -> None:
         row, weight = f.at(i, units), f.scalar("weight", i)
 
         def activate(j: ir.Value, width: int) -> None:
-            place = b.add(row, j)
-            f.store(_activated(f, activation, f.floats("a", place, width)), f.job["a"], place)
+            index = b.add(row, j)
+            f.store(_activated(f, activation, f.floats("a", index, width)), f.job["a"], index)
 
         f.along(units, activate)
         with f.loop(0, n_outputs) as k:
@@ -291,8 +291,8 @@ def _write_output(f: Writer, shape: Shape, kind: Kind, activation: str) -> None:
             with f.loop(0, n_outputs) as k:
                 _add(f, [total], f.scalar("answers", b.add(answers, k)), [f.floats("v", f.at(k, units, j), width)])
             a = f.floats("a", b.add(row, j), width)
-            pulled = f.fma(f.splat(l1, width), f.sign(a), b.fmul(f.splat(b.fmul(FLOAT(2), l2), width), a))
-            d = f.fma(pulled, f.splat(weight, width), b.load(total))
+            penalty = f.fma(f.splat(l1, width), f.sign(a), b.fmul(f.splat(b.fmul(FLOAT(2), l2), width), a))
+            d = f.fma(penalty, f.splat(weight, width), b.load(total))
             f.store(_differentiated(f, activation, d, a), f.job["d"], b.add(row, j))
 
         f.along(units, back)
@@ -306,8 +306,8 @@ def _write_answers(f: Writer, kind: Kind, answers: ir.Value, n_outputs: int) -> 
 
     def change(function: Callable[[ir.Value], ir.Value]) -> None:
         def write(j: ir.Value, width: int) -> None:
-            place = b.add(answers, j)
-            f.store(function(f.floats("answers", place, width)), f.job["answers"], place)
+            index = b.add(answers, j)
+            f.store(function(f.floats("answers", index, width)), f.job["answers"], index)
 
         f.along(n_outputs, write)
 
@@ -357,9 +357,9 @@ def _write_sparse_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
             with b.if_then(b.and_(b.icmp_unsigned(">=", feature, start), b.icmp_unsigned("<", feature, stop))):
                 j = b.add(own, feature)
                 count = f.load(I32, f.job["counts"], j)
-                place = f.at(j, size, b.zext(count, I64))
-                f.store(b.trunc(i, I16), f.job["sorted_rows"], place)
-                f.store(f.scalar("values", k), f.job["sorted_values"], place)
+                index = f.at(j, size, b.zext(count, I64))
+                f.store(b.trunc(i, I16), f.job["sorted_rows"], index)
+                f.store(f.scalar("values", k), f.job["sorted_values"], index)
                 f.store(b.add(count, I32(1)), f.job["counts"], j)
 
     def write(first: ir.Value, block: list[Piece]) -> None:
@@ -369,9 +369,9 @@ def _write_sparse_gradient(f: Writer, shape: Shape, update: "_Update") -> None:
             _add(f, sums, f.scalar("background", j), [b.load(total) for total in d_sums])
             mine = b.add(own, j)
             last = f.at(mine, size, b.zext(f.load(I32, f.job["counts"], mine), I64))
-            with f.loop(f.at(mine, size), last) as place:
-                d = _row(f, "d", f.at(f.index("sorted_rows", place), units, first), block)
-                _add(f, sums, f.scalar("sorted_values", place), d)
+            with f.loop(f.at(mine, size), last) as index:
+                d = _row(f, "d", f.at(f.index("sorted_rows", index), units, first), block)
+                _add(f, sums, f.scalar("sorted_values", index), d)
             update.weights("w", f.at(j, units, first), block, sums)
 
     f.blocks(units, _vectors(1), write)
@@ -410,7 +410,7 @@ def _sums_of_d(f: Writer, shape: Shape, first: ir.Value, block: list[Piece]) -> 
 
 
 class _Update:
-    """Writes the optimiser's update, as in torch.optim, by gradients that are in variables."""
+    """Writes the optimiser's update, as in torch.optim, by gradients held in variables."""
 
     def __init__(self, f: Writer, rule: Rule) -> None:
         self.f, self.rule = f, rule
@@ -419,29 +419,29 @@ class _Update:
         self.l1 = f.scalar("penalties", 0) if rule.l1 else None
         if rule.optimizer == "adam":
             steps = b.fpext(f.scalar("steps"), DOUBLE)  # 1 - β₂ after a step has four digits less in float32
-            mean_is, square_is = (
+            correction_1, correction_2 = (
                 b.fsub(DOUBLE(1), f.intrinsic("llvm.pow.f64", DOUBLE, DOUBLE(beta), steps))
                 for beta in (rule.beta_1, rule.beta_2)
             )
-            self.mean_rate = b.fptrunc(b.fdiv(b.fpext(self.rate, DOUBLE), mean_is), FLOAT)
-            self.root = b.fptrunc(b.fdiv(DOUBLE(1), f.intrinsic("llvm.sqrt.f64", DOUBLE, square_is)), FLOAT)
+            self.mean_rate = b.fptrunc(b.fdiv(b.fpext(self.rate, DOUBLE), correction_1), FLOAT)
+            self.root = b.fptrunc(b.fdiv(DOUBLE(1), f.intrinsic("llvm.sqrt.f64", DOUBLE, correction_2)), FLOAT)
 
     def weights(self, name: str, row: ir.Value, block: list[Piece], gradients: list[ir.Value]) -> None:
         """Update weights by gradients of the loss, to which those of the penalties are added."""
         f = self.f
         for (at, size), total in zip(block, gradients, strict=True):
-            place = f.b.add(row, I64(at))
-            value = f.floats(name, place, size)
+            index = f.b.add(row, I64(at))
+            value = f.floats(name, index, size)
             gradient = f.fma(f.splat(self.l2, size), value, f.b.load(total))
             if self.l1 is not None:
                 gradient = f.fma(f.splat(self.l1, size), f.sign(value), gradient)
-            self._update(name, place, gradient)
+            self._update(name, index, gradient)
 
     def biases(self, name: str, row: ir.Value, block: list[Piece], gradients: list[ir.Value]) -> None:
         for (at, _), total in zip(block, gradients, strict=True):
             self._update(name, self.f.b.add(row, I64(at)), self.f.b.load(total))
 
-    def _update(self, name: str, place: ir.Value, gradient: ir.Value) -> None:
+    def _update(self, name: str, index: ir.Value, gradient: ir.Value) -> None:
         f, b, size = self.f, self.f.b, gradient.type.count
 
         def c(value: float) -> ir.Value:
@@ -449,20 +449,20 @@ class _Update:
 
         rate, along = self.rate, gradient
         if self.rule.optimizer == "momentum":
-            along = f.fma(c(self.rule.momentum), f.floats(f"{name}_first", place, size), gradient)
-            f.store(along, f.job[f"{name}_first"], place)
+            along = f.fma(c(self.rule.momentum), f.floats(f"{name}_first", index, size), gradient)
+            f.store(along, f.job[f"{name}_first"], index)
         elif self.rule.optimizer == "adam":
             beta_1, beta_2 = self.rule.beta_1, self.rule.beta_2
-            mean = f.floats(f"{name}_first", place, size)
+            mean = f.floats(f"{name}_first", index, size)
             mean = f.fma(c(1 - beta_1), b.fsub(gradient, mean), mean)
-            square = b.fmul(c(beta_2), f.floats(f"{name}_second", place, size))
+            square = b.fmul(c(beta_2), f.floats(f"{name}_second", index, size))
             square = f.fma(b.fmul(c(1 - beta_2), gradient), gradient, square)
-            f.store(mean, f.job[f"{name}_first"], place)
-            f.store(square, f.job[f"{name}_second"], place)
+            f.store(mean, f.job[f"{name}_first"], index)
+            f.store(square, f.job[f"{name}_second"], index)
             spread = f.fma(f.sqrt(square), f.splat(self.root, size), c(self.rule.epsilon))
             rate, along = self.mean_rate, b.fdiv(mean, spread)
-        moved = b.fsub(f.floats(name, place, size), b.fmul(f.splat(rate, size), along))
-        f.store(moved, f.job[name], place)
+        moved = b.fsub(f.floats(name, index, size), b.fmul(f.splat(rate, size), along))
+        f.store(moved, f.job[name], index)
 
 
 def _tiles(f: Writer, n: int, tile: Callable[[ir.Value, int], None]) -> None:
@@ -483,7 +483,7 @@ def _samples(f: Writer, size: int) -> tuple[ir.Value, ir.Value]:
 
 
 def _bounds(f: Writer, i: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Where the differences of the batch's sample i begin and end in memory."""
+    """Start and end, in memory, of the differences of the batch's sample i."""
     row = f.load(I64, f.job["rows"], i)
     return f.load(I64, f.job["starts"], row), f.load(I64, f.job["starts"], f.b.add(row, I64(1)))
 

@@ -1,14 +1,14 @@
 """The fast training step on a GPU, for networks too small to fill it: back-propagation in four kernels, in Triton.
 
-A step of 784-100-10 takes about twenty launches when each product and each function is one, and a launch costs
-microseconds whatever it does. Here a layer is one kernel each way: product, bias and activation of the forward pass;
-loss and δ of the output; g'(z) and the activity penalties on the way back; and one for the gradients of all layers,
-their penalties and the optimiser's step, so that no gradient is ever written to memory.
+With one launch for each product and each function, a step of 784-100-10 takes about twenty launches, and each costs
+microseconds whatever it does. Here `forward` computes the product, bias and activation of a layer, `output` the loss
+and δ of the output layer, `propagate` the δ of a hidden layer with g'(z) and the activity penalties, and `descend` the
+gradients of all layers, their penalties and the optimiser's step, so that no gradient is written to memory.
 
-Every kernel takes M networks, the last axis of its grid, with a stride of 0 between them for what they share. Exact
-products are in TF32 three times over ("3xTF32", Ootomo & Yokota 2022), whose sum has the accuracy of float32. Where
-`UNIT` is 4, sizes are given in fours, so that the compiler knows that rows begin at 16 bytes and reads four numbers at
-a time.
+The last axis of each grid runs over the M networks; tensors that they share have a stride of 0 there. An exact product
+is the sum of three in TF32 ("3xTF32", Ootomo & Yokota 2022), which has the accuracy of float32. If `UNIT` is 4, sizes
+are passed divided by four, so that the compiler knows that rows are aligned to 16 bytes and reads four numbers at a
+time.
 """
 
 import warnings
@@ -23,8 +23,8 @@ from torch import Tensor
 from models.steps import Workload
 from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, FlatParameters, Setup
 
-SMALL = 250_000_000  # multiplications of a layer's product for one batch that leave most of a GPU idle
-MAX_OUTPUTS = 128  # that one program takes together
+SMALL = 250_000_000  # multiplications of a layer's product for one batch; up to here most of a GPU is idle
+MAX_OUTPUTS = 128  # that one program computes together
 EXACT, FAST = "tf32x3", "tf32"  # how products are multiplied
 MULTIPROCESSORS = 132  # of an H100; with fewer programs, some are idle
 # Tiles of the products, how they are summed, and warps and pipeline stages for Triton's compiler, by the amount of
@@ -77,7 +77,7 @@ def _product(
     x, x_rows, x_here, x_d, w, w_columns, w_here, w_d, D, PRECISION: tl.constexpr,
     TB: tl.constexpr, TN: tl.constexpr, SPLIT: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """TB rows of x (.., D) times TN columns of w (D, ..): where each begins, and the step to its next number.
+    """TB rows of x (.., D) times TN columns of w (D, ..), given by their offsets and the strides along D.
 
     The D terms go to `SPLIT` sums, by different warps, which are added at the end: computed one after the other, the
     products of a small tile would take most of its time.
@@ -129,7 +129,7 @@ def output(
     PRECISION: tl.constexpr, UNIT: tl.constexpr, TB: tl.constexpr, TK: tl.constexpr, SPLIT: tl.constexpr,
     DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """z, δ (M, K, B) of the output layer, and δ (M, N, B) of the layer below; the steps of the networks are counted.
+    """z, δ (M, K, B) of the output layer, and δ (M, N, B) of the layer below; counts the steps of the networks.
 
     a (M, B, N), W (M, K, N), b (M, K), t (M, K, B), weight (M, B); a program has TB samples and all K outputs.
     """
@@ -144,9 +144,9 @@ def output(
     )  # fmt: skip
     total += tl.load(b + m * K + outputs, mask=outputs < K, other=0.0)[None, :]
     here = (rows[:, None] < B) & (outputs[None, :] < K)
-    place = outputs[None, :] * B + rows[:, None]
+    offset = outputs[None, :] * B + rows[:, None]
     share = tl.load(weight + m * weight_m + rows, mask=rows < B, other=0.0)[:, None]
-    tl.store(z + m * K * B + place, total, mask=here)
+    tl.store(z + m * K * B + offset, total, mask=here)
     if KIND == "multiclass":
         total = tl.where(outputs[None, :] < K, total, float("-inf"))
         grown = tl.exp(total - tl.max(total, 1)[:, None])
@@ -155,11 +155,11 @@ def output(
         error = tl.sigmoid(total)
     else:
         error = total
-    error = (error - tl.load(t + m * t_m + place, mask=here, other=0.0)) * share
+    error = (error - tl.load(t + m * t_m + offset, mask=here, other=0.0)) * share
     if KIND == "regression":
         error *= 2.0 / K
     error = tl.where(here, error, 0.0)
-    tl.store(delta + m * K * B + place, error, mask=here)
+    tl.store(delta + m * K * B + offset, error, mask=here)
     if HIDDEN:
         l1, l2 = tl.load(activity + m), tl.load(activity + M + m)
         for start in range(0, N, SPLIT * DEPTH):
@@ -176,10 +176,10 @@ def output(
         step = tl.load(steps + m) + tl.load(taken + m)
         tl.store(steps + m, step)
         step = step.to(tl.float64)  # 1 - β₂ after a step has four digits less in float32
-        mean_is = 1 - tl.exp2(step * tl.log2(tl.full((), BETA_1, tl.float64)))
-        square_is = 1 - tl.exp2(step * tl.log2(tl.full((), BETA_2, tl.float64)))
-        tl.store(corrections + m, mean_is.to(tl.float32))
-        tl.store(corrections + M + m, square_is.to(tl.float32))
+        correction_1 = 1 - tl.exp2(step * tl.log2(tl.full((), BETA_1, tl.float64)))
+        correction_2 = 1 - tl.exp2(step * tl.log2(tl.full((), BETA_2, tl.float64)))
+        tl.store(corrections + m, correction_1.to(tl.float32))
+        tl.store(corrections + M + m, correction_2.to(tl.float32))
 
 
 @triton.jit
@@ -205,10 +205,10 @@ def propagate(
 
 @triton.jit
 def _update(
-    p, first, second, value, g, here, rate, mean_is, square_is, OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr,
+    p, first, second, value, g, here, rate, correction_1, correction_2, OPTIMIZER: tl.constexpr, MOMENTUM: tl.constexpr,
     BETA_1: tl.constexpr, BETA_2: tl.constexpr, EPSILON: tl.constexpr,
 ):  # fmt: skip
-    """The optimiser's step of parameters at `p`, whose moments lie at `first` and `second`, along their gradient."""
+    """The optimiser's step of parameters at `p`, whose moments are at `first` and `second`, along their gradient."""
     if OPTIMIZER == "sgd":
         value -= rate * g
     elif OPTIMIZER == "momentum":
@@ -221,7 +221,7 @@ def _update(
         square = BETA_2 * tl.load(second, mask=here, other=0.0) + (1 - BETA_2) * g * g
         tl.store(first, mean, mask=here)
         tl.store(second, square, mask=here)
-        value -= rate / mean_is * mean / (tl.sqrt(square) / tl.sqrt(square_is) + EPSILON)
+        value -= rate / correction_1 * mean / (tl.sqrt(square) / tl.sqrt(correction_2) + EPSILON)
     tl.store(p, value, mask=here)
 
 
@@ -241,13 +241,13 @@ def _descend(
         d, units * B, units < N, 1, x + m * x_m, inputs, inputs < D, D, B, PRECISION, TN, TD, SPLIT, DEPTH
     )  # fmt: skip
     rate = tl.load(rates + m)
-    mean_is, square_is = tl.load(corrections + m), tl.load(corrections + M + m)
+    correction_1, correction_2 = tl.load(corrections + m), tl.load(corrections + M + m)
     here = (units[:, None] < N) & (inputs[None, :] < D)
-    place = w_at + m * N * D + units[:, None] * D + inputs[None, :]
-    value = tl.load(p + place, mask=here, other=0.0)
+    offset = w_at + m * N * D + units[:, None] * D + inputs[None, :]
+    value = tl.load(p + offset, mask=here, other=0.0)
     gradient += tl.load(penalty + m) * _sign(value) + 2 * tl.load(penalty + M + m) * value
     _update(
-        p + place, first + place, second + place, value, gradient, here, rate, mean_is, square_is,
+        p + offset, first + offset, second + offset, value, gradient, here, rate, correction_1, correction_2,
         OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
     )  # fmt: skip
     if tile % across == 0:
@@ -260,7 +260,7 @@ def _descend(
         of_b = b_at + m * N + units
         biases = tl.load(p + of_b, mask=units < N, other=0.0)
         _update(
-            p + of_b, first + of_b, second + of_b, biases, tl.sum(sums, 1), units < N, rate, mean_is, square_is,
+            p + of_b, first + of_b, second + of_b, biases, tl.sum(sums, 1), units < N, rate, correction_1, correction_2,
             OPTIMIZER, MOMENTUM, BETA_1, BETA_2, EPSILON,
         )  # fmt: skip
 
@@ -309,7 +309,7 @@ def works(device: torch.device) -> bool:
 
 
 def step_for(setup: Setup, work: Workload) -> "KernelStep | None":
-    """The step, for networks too small to fill a GPU and where Triton works."""
+    """The step, if the networks are too small to fill a GPU and Triton works."""
     linear = setup.networks[0].linear()
     size = setup.batch_size * max(layer.weight.numel() for layer in linear)  # of one network's largest product
     if size > SMALL or linear[-1].out_features > MAX_OUTPUTS or not works(setup.device):
@@ -318,7 +318,7 @@ def step_for(setup: Setup, work: Workload) -> "KernelStep | None":
 
 
 class KernelStep(FlatParameters):
-    """Steps of M networks on one device, with memory for what lies between the layers.
+    """Steps of M networks on one device, with memory for the values between the layers.
 
     Parameters
     ----------
@@ -333,7 +333,7 @@ class KernelStep(FlatParameters):
         self.of_weights, self.of_activities = factors[:2].contiguous(), factors[2:].contiguous()
         self.widths = [layer.b.numel() // m for layer in self.layers]
         self.depths = [layer.w.numel() // layer.b.numel() for layer in self.layers]
-        self.unit = 4 if all(n % 4 == 0 for n in (size, *self.depths)) else 1  # rows begin at 16 bytes
+        self.unit = 4 if all(n % 4 == 0 for n in (size, *self.depths)) else 1  # 4: rows are aligned to 16 bytes
         like: dict[str, Any] = {"PRECISION": precision, "UNIT": self.unit}
         self.active = {"ACTIVATION": self.activation, **like}
         self.betas = {"BETA_1": BETAS[0], "BETA_2": BETAS[1]}
@@ -348,7 +348,7 @@ class KernelStep(FlatParameters):
         self.prepare((True,) * m)
 
     def prepare(self, active: tuple[bool, ...]) -> None:
-        """Get ready for steps in which only those networks have a batch."""
+        """Prepare steps in which only the `active` networks have a batch."""
         self._counted[active] = torch.tensor(active, dtype=self.steps.dtype, device=self.steps.device)
 
     def step(self, x: Tensor, t: Tensor, w: Tensor, z: Tensor, active: tuple[bool, ...]) -> None:
@@ -382,7 +382,7 @@ class KernelStep(FlatParameters):
     def _descend(self, inputs: list[Tensor], strides: list[int], counted: Tensor) -> None:
         """The optimiser's step of all layers, in one launch."""
         m, unit, shapes = len(self.networks), self.unit, list(zip(self.widths, self.depths, strict=True))
-        # Programs that wait for memory more than they compute: several for each multiprocessor.
+        # These programs wait for memory more than they compute, so several run on each multiprocessor.
         tile = DESCENT[max(_tile(m, n, depth, 4) for n, depth in shapes)]
         tiles = sum(triton.cdiv(n, tile["TN"]) * triton.cdiv(depth, tile["TD"]) for n, depth in shapes)
         layers = tuple(
@@ -402,7 +402,7 @@ def _stride(values: Tensor) -> int:
 
 
 def _tile(m: int, rows: int, columns: int, work: int = 1) -> int:
-    """Which of the tiles m matrices of that shape are computed in: large ones, but with work for all the GPU."""
+    """Tile size for m matrices of that shape: the largest that still gives the whole GPU work."""
     for tile in (64, 32):
         if m * triton.cdiv(rows, tile) * triton.cdiv(columns, tile) >= work * MULTIPROCESSORS // 2:
             return tile

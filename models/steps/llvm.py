@@ -1,4 +1,4 @@
-"""Functions that Python writes in LLVM's intermediate representation and LLVM compiles for this machine.
+"""Functions written from Python in LLVM's intermediate representation and compiled for this machine.
 
 A function takes a job, a record of addresses and numbers. Several of PyTorch's own threads may run it at once, each for
 its share of the work.
@@ -26,12 +26,12 @@ Piece = tuple[int, int]  # of a row: index of its first number, and how many num
 
 _FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _OPENMP = {"omp_get_thread_num": 0, "omp_get_num_threads": 1}  # called by a function; values without OpenMP
-_engines: list[Any] = []  # they own the compiled code
+_compilers: list[Any] = []  # they own the compiled code
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """PyTorch's OpenMP library, since threads of another would compete with its own; None where that is not GNU's.
+    """PyTorch's OpenMP library, since the threads of another would compete with its own; None if it is not GNU's.
 
     Its entry points are those that compilers use: https://gcc.gnu.org/onlinedocs/libgomp/The-libgomp-ABI.html
     """
@@ -54,7 +54,7 @@ def is_wide() -> bool:
 
 
 def run(function: Any, job: ctypes.Structure, threads: int) -> None:
-    """Run it on that many threads; on one where PyTorch's cannot be used."""
+    """Run a compiled function on that many threads, or on one if PyTorch's cannot be used."""
     openmp = library()
     if openmp and threads > 1:
         openmp.GOMP_parallel(function, ctypes.byref(job), threads, 0)
@@ -74,10 +74,10 @@ def for_this_machine(module: str, names: Sequence[str]) -> list[Any]:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
     )
-    engine = llvm.create_mcjit_compiler(optimised(module, machine), machine)
-    engine.finalize_object()
-    _engines.append(engine)
-    return [_FUNCTION(engine.get_function_address(name)) for name in names]
+    compiler = llvm.create_mcjit_compiler(optimised(module, machine), machine)
+    compiler.finalize_object()
+    _compilers.append(compiler)
+    return [_FUNCTION(compiler.get_function_address(name)) for name in names]
 
 
 def optimised(module: str, machine: Any) -> Any:
@@ -117,19 +117,19 @@ def _check_memory() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
     if libc.mprotect(address, ctypes.c_size_t(len(page)), mmap.PROT_READ | mmap.PROT_EXEC):
-        raise OSError(ctypes.get_errno(), "this process may not run what it writes")
+        raise OSError(ctypes.get_errno(), "this process may not execute memory that it wrote")
 
 
 @cache
 def works() -> bool:
-    """Whether compiled functions run on this machine, and fast; a warning says why not."""
+    """Whether compiled functions run, and run fast, on this machine; warns with the reason if they fail."""
     if not llvm.get_host_cpu_features().get("fma", True):
         return False  # some virtual machines hide that their processor has fused multiply-add
     try:
         _check_memory()
         (nothing,) = functions(_Nothing, {"nothing": lambda writer: None})
         run(nothing, _Nothing(), 1)
-    except Exception as error:  # of many kinds: a system may forbid to execute written memory
+    except Exception as error:  # of many types: a system may forbid executing memory that was written
         warnings.warn(f"training is slower than it could be, since LLVM does not work here: {error}", stacklevel=2)
         return False
     return True
@@ -156,13 +156,13 @@ class Writer:
         return self.b.ptrtoint(self.job[field], I64)
 
     def share(self, n: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Where this thread's share of n begins and ends."""
+        """Start and end of this thread's share of n."""
         b = self.b
         start, stop = (b.udiv(b.mul(n, t), self.threads) for t in (self.thread, b.add(self.thread, I64(1))))
         return start, stop
 
     def is_last(self) -> ir.Value:
-        """Whether this is the last thread, which does the remainder and what only one thread may do."""
+        """Whether this is the last thread, which does the remainder and the work that only one thread may do."""
         return self.b.icmp_unsigned("==", self.thread, self.b.sub(self.threads, I64(1)))
 
     @contextmanager
@@ -201,9 +201,9 @@ class Writer:
             write(I64(whole), pieces(0, n - whole))
 
     def variable(self, value: ir.Value) -> ir.Value:
-        place = self._entry.alloca(value.type)
-        self.b.store(value, place)
-        return place
+        address = self._entry.alloca(value.type)
+        self.b.store(value, address)
+        return address
 
     def at(self, row: ir.Value, width: int, column: ir.Value | int = 0) -> ir.Value:
         """Index of an element of a matrix of rows of that width."""
@@ -231,8 +231,8 @@ class Writer:
     def prefetch(self, field: str, of: ir.Type, start: ir.Value, stop: ir.Value) -> None:
         """Prefetch that part of an array, one cache line of 64 bytes after the other."""
         with self.loop(start, stop, 64 // _bytes(of)) as k:
-            place = self.b.gep(self.job[field], [k], source_etype=of)
-            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), place, I32(0), I32(3), I32(1))  # to read, and keep
+            address = self.b.gep(self.job[field], [k], source_etype=of)
+            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), address, I32(0), I32(3), I32(1))  # to read, and keep
 
     def splat(self, value: ir.Value, size: int) -> ir.Value:
         vector = ir.VectorType(value.type, size)(ir.Undefined)

@@ -8,7 +8,7 @@ N samples, layers of n_0, n_1, … units; the last layer is the output O, those 
 
 Textbooks write z_H = X W_H + b_H for the one hidden layer: their W_H is W_1ᵀ, with a column for each unit, not a row.
 The loss is a mean over the samples, so its gradients carry a factor 1/N. Everything is float64, and no exponential
-overflows, whatever the logits.
+overflows for any logits.
 
 Rumelhart, Hinton & Williams (1986), Nature 323; Bishop (2006), Pattern Recognition and Machine Learning, section 5.3.
 """
@@ -126,7 +126,7 @@ def penalty(weights: Sequence[Array], hidden: Sequence[Array], factors: Penaltie
 
 
 def objective(network: Network, x: Array, y: NDArray[Any], kind: Kind, factors: Penalties) -> float:
-    """What training minimises: loss + penalty."""
+    """The objective of training: loss + penalty."""
     _, *hidden, z = forward(network, x)
     return loss(z, y, kind) + penalty(network.weights, hidden, factors)
 

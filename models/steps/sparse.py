@@ -21,7 +21,7 @@ from models.moments import part_rows
 from models.steps import Workload, llvm
 from models.steps.llvm import I16, I32, I64, Writer
 
-SHARE = 0.45  # of values that differ from the background, at which dense products are as fast
+SHARE = 0.45  # of values that differ from the background; above it, dense products are faster
 FINDING = 40  # units whose dense products take as long as finding the differences
 SAMPLES = 1000  # from which the background is estimated
 INDEX = 1 << 16  # features, and samples of a batch, that two bytes can count
@@ -46,7 +46,7 @@ def background(x: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | N
     Estimated from some of the samples. None where too many values differ for a layer of so many units, or the batches
     are too large.
 
-    anew : the samples change in every epoch, so that their differences have to be found again
+    anew : the samples change in every epoch, so their differences must be found again each time
     """
     n = x.shape[1]
     if max(n, batch_size) > INDEX or n * batch_size > ROOM:
@@ -75,17 +75,17 @@ class Differences:
 
     @classmethod
     def of(cls, x: Tensor, background: Tensor) -> "Differences":
-        """Those of samples float32 (N, n)."""
+        """The differences of samples x, float32 (N, n)."""
         parts = torch.split(x, part_rows(x.shape[1]))
         made = cls(background, len(x), sum(int((part != background).sum()) for part in parts))
         made.fill(x)
         return made
 
     def fill(self, x: Tensor) -> None:
-        """Replace them by those of other samples, float32 (N, n), that fit the memory."""
+        """Replace the differences by those of x, float32 (N, n), which must fit the memory."""
         x = x.contiguous()
         job = Job(x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), **self.addresses())
-        llvm.run(self._fill, job, 1)  # one thread: where a sample's values go depends on the samples before
+        llvm.run(self._fill, job, 1)  # one thread: the position of a sample's values depends on the samples before it
 
     def addresses(self) -> dict[str, int]:
         return {name: getattr(self, name).data_ptr() for name in ("starts", "features", "values")}
@@ -135,11 +135,11 @@ def _write_fill(f: Writer, n: int) -> None:
     b = f.b
     count = f.variable(I64(0))
 
-    def take(row: ir.Value, j: ir.Value, size: int) -> None:
+    def append(row: ir.Value, j: ir.Value, size: int) -> None:
         x, common = f.floats("x", b.add(row, j), size), f.floats("background", j, size)
         differs = b.fcmp_unordered("!=", x, common)
-        places = ir.VectorType(I32, size)(list(range(size)))
-        features = f.compressed(b.add(f.splat(b.trunc(j, I32), size), places), differs)
+        positions = ir.VectorType(I32, size)(list(range(size)))
+        features = f.compressed(b.add(f.splat(b.trunc(j, I32), size), positions), differs)
         here = b.load(count)
         f.store(f.compressed(b.fsub(x, common), differs), f.job["values"], here)
         f.store(b.trunc(features, ir.VectorType(I16, size)), f.job["features"], here)
@@ -147,5 +147,5 @@ def _write_fill(f: Writer, n: int) -> None:
 
     with f.loop(0, f.number("n_samples")) as i:
         row = f.at(i, n)
-        f.along(n, lambda j, size: take(row, j, size))
+        f.along(n, lambda j, size: append(row, j, size))
         f.store(b.load(count), f.job["starts"], b.add(i, I64(1)))

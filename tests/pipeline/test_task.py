@@ -50,7 +50,7 @@ def test_a_mistake_is_one_line_that_quotes_it(override: str, line: str) -> None:
 
 
 def test_baselines_of_a_source_of_numbers_are_one_line() -> None:
-    with pytest.raises(UserError, match=r"validate\.baselines tell classes apart, and data\.source = 'sine' gives"):
+    with pytest.raises(UserError, match=r"validate\.baselines are classifiers, and data\.source = 'sine' gives"):
         task.load("sine", overrides=["validate.baselines=true"])
 
 

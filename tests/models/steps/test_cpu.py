@@ -354,7 +354,7 @@ def test_a_process_that_may_not_run_what_it_writes_lives() -> None:
     if "cannot forbid it" in done.stderr:
         pytest.skip("PR_SET_MDWE came with Linux 6.3")
     assert "slower than it could be, since" in done.stdout, done.stderr
-    assert "may not run what it writes" in done.stdout
+    assert "may not execute memory that it wrote" in done.stdout
 
 
 @pytest.mark.parametrize(("hidden", "n_outputs"), [((), 5), ((9, 9), 5), ((9,), 200)])

@@ -140,10 +140,10 @@ def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
     file, text = (stored / "model.onnx").read_bytes(), (stored / "card.json").read_bytes()
     check_seal(file, text)
     for other in (file + b"\0", file[1:], file.replace(b"probabilities", b"probabilitieS", 1), b""):
-        with pytest.raises(ValueError, match="not the one whose SHA-256 stands in the card beside it"):
+        with pytest.raises(ValueError, match="does not match the SHA-256 in the card beside it"):
             check_seal(other, text)
     for other in (text.replace(b'"0",', b'"O",', 1), text.replace(card.sha256.encode(), b"0" * 64)):
-        with pytest.raises(ValueError, match="not the one whose SHA-256 stands in the card beside it"):
+        with pytest.raises(ValueError, match="does not match the SHA-256 in the card beside it"):
             check_seal(file, other)
 
 

@@ -186,7 +186,7 @@ def test_a_table_that_is_not_understood_is_one_line(copy: Path, damage: str) -> 
     file.write_text("".join(lines[:1] + lines[2:]) if damage.startswith("no row") else damage, "latin-1")
     try:
         assert one_line(f"tinysol:{copy}") == (
-            f"tinysol: {file} does not tell what BTb-ord-F#1-pp-N-N is; download it again"
+            f"tinysol: {file} has no valid row for BTb-ord-F#1-pp-N-N; download it again"
         )
     finally:
         file.write_text(whole)

@@ -223,7 +223,7 @@ def test_the_page_says_when_they_saw_less_than_the_network(run: Path, tmp_path: 
     text = page_of(run, values, tmp_path)
     assert "They were fitted to 10,000 of the network’s 54,000 training samples, drawn at random" in text
     assert "Fitted to as many samples as the network," in text
-    assert "The network was trained on pictures distorted anew in each epoch" in text
+    assert "The network was trained on pictures distorted differently in every epoch" in text
 
 
 def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Path) -> None:
@@ -242,5 +242,5 @@ def test_numbers_have_no_baselines(tmp_path: Path) -> None:
     resolved = task.load("sine", overrides=["train.epochs=1"])
     extract.extract(resolved, Run(tmp_path))
     train.train(resolved, Run(tmp_path))
-    with pytest.raises(UserError, match=r"validate\.baselines tell classes apart, and the targets are numbers"):
+    with pytest.raises(UserError, match=r"validate\.baselines are classifiers, and the targets are numbers"):
         validate.validate(task.load("regions", overrides=["validate.baselines=true"]), Run(tmp_path))
