@@ -28,7 +28,7 @@ app = typer.Typer(
     help="""
 From labelled pixels and sound to a served classifier.
 
-**Stages**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` judges it on the
+**Stages**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` evaluates it on the
 test split, `export` writes one self-contained ONNX file and puts it into BentoML's model store, `serve` answers over
 HTTP. `run` does the first four, each only where something that it depends on has changed. Each stage reads the files of
 the stage before it in `runs/TASK/`, and can be run alone and again.
@@ -49,7 +49,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 `percept predict instruments note.wav --json` — through the exported graph, as the service does
 
-`percept predict instruments concert.flac --timeline 2` — what is heard when, in windows of two seconds, and a picture
+`percept predict instruments concert.flac --timeline 2` — a timeline in windows of two seconds, and a picture of it
 """,
 )
 
@@ -85,7 +85,7 @@ EngineOption = Annotated[
 ]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
-WINDOW = 0.5  # seconds, of a timeline's windows by default
+WINDOW = 0.5  # seconds: default length of a timeline's windows
 
 
 @app.command("tasks")
@@ -155,7 +155,7 @@ def validate(
     device: DeviceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Stage 3: judge the network on the test split (report.json, report.html, plots/, samples/)."""
+    """Stage 3: evaluate the network on the test split (report.json, report.html, plots/, samples/)."""
     resolved = _load(task, data, set_, device)
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
     Workflow(resolved, Run(runs / resolved.name)).validate()
@@ -274,7 +274,7 @@ def predict(
         typer.Option(
             "--timeline",
             metavar="[SECONDS]",
-            help=f"Also what is heard when in a recording, in windows of SECONDS, {WINDOW} by default; without --json "
+            help=f"Add a timeline of each recording, in windows of SECONDS, {WINDOW} by default; without --json "
             "a picture is drawn too, in the run's folder timelines/.",
         ),
     ] = None,
@@ -327,8 +327,8 @@ def serve(
 def main() -> None:
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # percept sends no telemetry
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    # PyTorch and its exporter create a million objects that live until the end. The collector would walk them again and
-    # again while they are created, and twice more at exit: 3 of the 13 seconds of an export.
+    # PyTorch and its exporter create a million objects that live until the end. The garbage collector would scan them
+    # repeatedly while they are created, and twice more at exit: 3 of the 13 seconds of an export.
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
     try:

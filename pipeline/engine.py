@@ -17,8 +17,8 @@ SECONDS = 5  # for a cluster's head to accept a connection
 class Engine:
     """`local`; `ray`, which starts Ray on this machine; or `ray:ADDRESS`, a running cluster.
 
-    address : HOST:PORT of the cluster's head; "auto" for the cluster that this machine is a node of; "local" to start
-        Ray on this machine for as long as it is needed; None for this machine without Ray
+    address : HOST:PORT of the cluster's head; "auto" for the cluster that this machine belongs to; "local" to start Ray
+        on this machine for as long as it is needed; None for this machine without Ray
     """
 
     address: str | None = None
@@ -76,7 +76,7 @@ class Engine:
         except (ConnectionError, RuntimeError, ValueError) as error:
             if self.address == "auto":
                 raise UserError(
-                    "--engine ray:auto: this machine is in no cluster; `ray start --head` begins one"
+                    "--engine ray:auto: this machine is not in a cluster; `ray start --head` starts one"
                 ) from None
             raise UserError(f"--engine ray:{self.address}: {str(error).splitlines()[0]}") from None
         try:

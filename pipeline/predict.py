@@ -25,7 +25,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     Parameters
     ----------
     runs : folder of the run directories
-    name : of a run, or a task as `task.load` takes it
+    name : of a run, or of a task (see `task.load`)
     as_json : one JSON object a line, else text
     window : seconds, of the windows of a timeline, which is drawn unless `as_json`; None for no timeline
 

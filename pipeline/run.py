@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """The run directory, `runs/TASK/`: the path of each file, and what was read from it, at most once in a command.
+    """The run directory, `runs/TASK/`: the path of each file, and its content, read at most once in a command.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Run:
         self.folder = folder
         # extract
         self.features = folder / "features.npz"
-        self.shards = folder / "shards"  # what nodes of a Ray cluster have extracted so far
+        self.shards = folder / "shards"  # results of the nodes of a Ray cluster, until extraction ends
         # train
         self.checkpoint = folder / "checkpoint.pt"
         self.weights = folder / "weights.pt"
@@ -52,7 +52,7 @@ class Run:
         self.page = folder / "report.html"
         self.plots = folder / "plots"
         self.samples = folder / "samples"  # one test sample of each class, as a file
-        self.inside = folder / "figures.npz"  # what the figures of the network's inside are drawn from
+        self.inside = folder / "figures.npz"  # arrays behind the figures of the network's inside
         self.mistakes = folder / "mistakes.npz"  # media of the worst mistakes
         # export
         self.model = folder / "model.onnx"
@@ -60,11 +60,11 @@ class Run:
         # predict
         self.timelines = folder / "timelines"
         # run
-        self.provenance = folder / "provenance.json"  # what made which of these files
+        self.provenance = folder / "provenance.json"  # what each stage was made from
         self._loaded: dict[tuple[Path, Any], tuple[Any, Any]] = {}
 
     def load(self, path: Path, stage: str, read: Callable[[Path], T]) -> T:
-        """What `read` returns for one of the files; the same object as long as the file stays the same.
+        """The result of `read` for one of the files; the same object while the file does not change.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class Run:
         return loaded
 
     def put(self, path: Path, read: Callable[[Path], T], value: T) -> None:
-        """Let `load` give `value` as long as the file stays the same."""
+        """Make `load` return `value` while the file does not change."""
         self._loaded[path, read] = _stamp(path), value
 
     def json(self, path: Path, stage: str) -> Any:
@@ -96,7 +96,7 @@ class Run:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes with a file, found without reading it."""
+    """Identifies the version of a file without reading it."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -116,7 +116,7 @@ def library_versions() -> dict[str, str]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step."""
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")  # other nodes may write there too
     try:
@@ -137,7 +137,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> 
 
 
 def require(path: Path, stage: str) -> Path:
-    """`path`, if the stage before has written it.
+    """`path`, if `percept STAGE` has written it.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.errors import UserError as UserError  # what every module that knows a Task raises
+from pipeline.errors import UserError as UserError  # re-exported: modules that use a Task raise it
 from pipeline.sources import SOURCES, Data, Shares, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
@@ -56,7 +56,7 @@ class MfccFeatures(_Section):
 
 
 class VectorFeatures(_Section):
-    """Numbers as they are."""
+    """Numbers, passed on unchanged."""
 
     kind: Literal["vector"]
     sample_rate: ClassVar[None] = None
@@ -91,7 +91,7 @@ class Augment(_Section):
 class Variation(_Section):
     """Copies of each clip outside the test split, made at extraction, that sound a little different; copies = 0: off.
 
-    Where the copies of the same clip change (extract/copies.py), raise VERSION; caches of features are keyed by it.
+    Raise VERSION when the copies of the same clip change (extract/copies.py): caches of features are keyed by it.
     """
 
     VERSION: ClassVar[int] = 1
@@ -107,7 +107,7 @@ class Variation(_Section):
 
 
 class Train(_Section):
-    """How the weights are found."""
+    """How the network is trained."""
 
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(100, ge=1)
@@ -211,17 +211,17 @@ class Task(_Section):
         return self
 
     @model_validator(mode="after")
-    def _baselines_tell_classes_apart(self) -> "Task":
+    def _baselines_have_classes(self) -> "Task":
         source = SOURCES[self.data.source]
         if self.validate_.baselines and source.numbers and self.features.kind in source.features:
             raise ValueError(
-                f"validate.baselines tell classes apart, and data.source = {source.name!r} gives numbers; "
-                "set it to false"
+                f"validate.baselines are classifiers, and data.source = {source.name!r} gives numbers; set it to false"
             )
         return self
 
     def origin(self) -> dict[str, Any]:
-        """The sections that make the features; the path made absolute, since later stages may run from elsewhere."""
+        """The sections that determine the features, with an absolute path: later stages may run in another
+        directory."""
         origin = self.model_dump(mode="json", include={"data", "features", "augment"})
         if self.data.path is not None:
             origin["data"]["path"] = str(Path(self.data.path).expanduser().resolve())

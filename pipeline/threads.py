@@ -13,9 +13,9 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import torch
 
-REPEAT = 16  # uses of the faster choice for each try of the slower, times how much slower it was
+REPEAT = 16  # uses of the faster choice for each trial of the slower, times how much slower it was
 CHUNK = 16  # items that a thread takes at a time in `ordered_map`
-QUICK = 5e-4  # seconds for an item: what takes less is not done in threads, which hand Python's lock to and fro
+QUICK = 5e-4  # seconds per item; faster items stay in one thread, since several would only compete for Python's lock
 FIRST = 0.1  # seconds more for the first items, which also load and compile
 
 T = TypeVar("T")
@@ -36,14 +36,14 @@ def threads(n: int) -> Iterator[None]:
 def pool(n: int | None = None) -> ThreadPoolExecutor:
     """A pool of `n` threads, or of one for each core, whose operators use one thread each.
 
-    PyTorch keeps that number for each thread by itself. A new thread starts with as many as there are cores, and the
-    sums of small products depend on the number, MKL_CBWR or not.
+    PyTorch keeps that number per thread. A new thread starts with as many as there are cores, and the sums of small
+    products depend on the number, even with MKL_CBWR.
     """
     return ThreadPoolExecutor(n or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
 def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """`work` of each item, in their order: in this thread as long as that is quick, then in a pool of threads.
+    """`work` of each item, in their order: in this thread while that is fast, then in a pool of threads.
 
     Example
     -------
@@ -51,7 +51,7 @@ def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     [3, 1, 2]
     """
     done, until = 0, time.perf_counter() + FIRST
-    with threads(1):  # as in those of the pool
+    with threads(1):  # as in the pool
         while done < len(items) and time.perf_counter() < until:
             yield work(items[done])
             done, until = done + 1, until + QUICK

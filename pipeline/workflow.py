@@ -1,9 +1,9 @@
-"""The workflow: the four stages in their order, each done only where what it depends on has changed.
+"""The workflow: the four stages in order, each run only if something that it depends on has changed.
 
-A stage, when it is done, is recorded in `provenance.json` of the run: a digest of its inputs, and size and time of the
-files that it wrote. It is up to date while the inputs have the same digest and nobody else has touched the files. An
-input is what the stage before made (its content, so that nothing follows from features that were extracted again and
-are the same), a section of the task, the source's files, or a version of code. No stage is imported to find that out.
+A finished stage is recorded in the run's `provenance.json`: a digest of its inputs, and size and time of the files that
+it wrote. It is up to date while the digest is the same and the files are untouched. Inputs are the results of earlier
+stages (by content: extracting the same features again triggers nothing), sections of the task, the source's files and
+versions of code. No stage is imported to check this.
 """
 
 import json
@@ -36,7 +36,7 @@ Stamp = tuple[int, int] | None  # bytes, time of the last change in ns; None: th
 
 
 class Entry(BaseModel):
-    """What is recorded of a stage that was done."""
+    """The record of a finished stage."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,7 +82,7 @@ class Workflow:
         }
 
     def run_all(self) -> None:
-        """Do the stages that are not up to date, and say so of the others."""
+        """Run the stages that are not up to date, and print one line for each of the others."""
         with ExitStack() as running:  # Ray, if it is the engine, from the first stage that needs it
             for stage in ("extract", "train"):
                 if not self._say_up_to_date(stage):
@@ -134,7 +134,7 @@ class Workflow:
         self._record("export", inputs, "", summary, forced=card.gate_forced, version=card.version)
 
     def is_up_to_date(self, stage: str) -> bool:
-        """Whether the stage would make the files that are there."""
+        """Whether the stage would write the same files again."""
         entry = self.entries.get(stage)
         if entry is None or entry.inputs != self._inputs(stage) or entry.outputs != self._stamps(stage):
             return False
@@ -159,7 +159,7 @@ class Workflow:
         return True
 
     def _inputs(self, stage: str) -> str:
-        """Digest of all that the stage depends on, but for the device and the options of this object."""
+        """Digest of everything that the stage depends on, except the device and the options of this object."""
         task, options = self.task, self.task.resolved()
         inputs: list[Any] = [stage, _versions()]
         inputs += [self.entries[name].content for name in STAGES[: STAGES.index(stage)] if name in self.entries]
@@ -191,7 +191,7 @@ class Workflow:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    """What is recorded of each stage; nothing where the file is absent, damaged or of another version."""
+    """The record of each stage; empty if the file is absent, damaged or of another version."""
     try:
         return {name: Entry(**entry) for name, entry in json.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError, ValidationError):

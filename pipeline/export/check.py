@@ -17,7 +17,7 @@ from pipeline.task import UserError
 
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
 MAX_INEXACT_DIFFERENCE = 1e-4  # the same where the graph computes features by other operators than extraction (sound)
-MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank: a tenth of the share of known samples that the threshold gives up
+MAX_FAMILIARITY_DIFFERENCE = 2e-3  # a rank; a tenth of the share of samples that may fall below the threshold
 MAX_ORACLE_DIFFERENCE = 1e-3  # the graph's MFCC, which reach some hundreds, against librosa.feature.mfcc
 ORACLE_CLIPS = 50  # clips of the test split that are compared with librosa, about
 
@@ -70,9 +70,9 @@ def torch_differences(
 
 
 def oracle_difference(model: onnx.ModelProto, front: FrontEnd, clips: Sequence[NDArray[Any]]) -> float:
-    """Largest |graph - oracle| over clips float32 (T,), with the graph's own product that the oracle predicts.
+    """Largest |graph - oracle| over clips float32 (T,), for the matrix product with `oracle_constant`.
 
-    That product is inside the exported graph; a copy of the graph gets it as an output.
+    The product is inside the exported graph, so a copy of the graph gets it as an output.
     """
     [product] = [n for n in model.graph.node if any(i.endswith(f"frontend.{front.oracle_constant}") for i in n.input)]
     output = product.output[0]

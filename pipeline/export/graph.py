@@ -16,9 +16,9 @@ from models.targets import TARGETS
 class Graph(nn.Module):
     """The module that is exported: a classifier, arranged for serving.
 
-    Its outputs are the answers and, for a service to watch for drift, the standardised features. Where features are the
-    media divided by a scale (pixels), the service watches the media instead, and the first layer's weights do the
-    scaling and standardising, since (x / 255 - mean) / deviation would cost a tenth of the product that follows it.
+    Its outputs are the answers and, for drift detection in the service, the standardised features. If features are the
+    media divided by a scale (pixels), the service detects drift on the media instead, and the first layer's weights do
+    the scaling and standardising, since (x / 255 - mean) / deviation would cost a tenth of the product that follows it.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Graph(nn.Module):
         self.outputs = [*self.answers, FEATURES] if scale is None else self.answers
 
     def forward(self, media: Tensor) -> tuple[Tensor, ...]:
-        """Media as the front end takes it → the outputs."""
+        """Decoded media → the outputs."""
         front = self.classifier.frontend
         if front.scale is not None:
             return answers(self.classifier, media.flatten(1).to(torch.float32))
@@ -78,7 +78,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     assert program is not None
     model = program.model_proto
     for part in [*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info]:
-        del part.metadata_props[:]  # notes of the exporter, with source lines and paths of this machine
+        del part.metadata_props[:]  # the exporter's notes, with source lines and paths of this machine
     if FAMILIARITY in graph.outputs:
         _make_optional(model.graph, FAMILIARITY, WITH_FAMILIARITY)
     onnx.checker.check_model(model, full_check=True)
@@ -86,10 +86,10 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
 
 
 def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
-    """Compute one output, float32 (N,), only on condition: an input, bool (), true unless it is given.
+    """Compute one output, float32 (N,), only if an input, bool (), is true, which is its default.
 
     The nodes that only this output needs move into a branch of an If. ONNX Runtime computes every output, asked for or
-    not, and familiarity is half the work of answering for a picture.
+    not, and familiarity is half the work of an answer to an image.
     """
     others = [o.name for o in graph.output if o.name != output]
     own = _ancestors(graph, [output]) - _ancestors(graph, others)

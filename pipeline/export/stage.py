@@ -105,10 +105,10 @@ def _card(
 
 
 def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureGroup, ...]:
-    """How the training split's features are distributed, group by group, for the card; empty below ten samples.
+    """Distribution of the training split's features, group by group, for the card; empty below ten samples.
 
-    Features are those that the service watches: the media themselves if the front end only scales them, else the
-    standardised features.
+    These are the features on which the service detects drift: the media themselves if the front end only scales them,
+    else the standardised features.
     """
     x = torch.from_numpy(features.x[features.rows("train")])
     if len(x) < BINS:

@@ -17,9 +17,9 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     """Copy `number` of a clip (T,): a pure function of the clip's digest, the number and the parameters.
 
     Pitch is shifted by resampling, as a faster tape would, so that the formants move with it (Salamon & Bello 2017
-    compare such augmentations); then a part of the beginning is cut off. A share of the copies is filtered, by gains of
-    the octaves that are drawn from a normal distribution and interpolated; a share goes through a lower sampling rate,
-    which takes the high frequencies away; and a share gets white noise.
+    compare such augmentations); then a part of the beginning is cut off. A share of the copies is filtered, with a gain
+    per octave drawn from a normal distribution and interpolated; a share goes through a lower sampling rate, which
+    removes high frequencies; and a share gets white noise.
     """
     rng = np.random.default_rng([int(content[:16], 16), number])
     drawn = rng.uniform(-1, 1, 3)

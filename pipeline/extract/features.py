@@ -57,7 +57,7 @@ def _read(archive: ZipFile, name: str) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What extraction found: one row for each usable sample.
+    """The result of extraction: one row for each usable sample.
 
     x : float32 (N, D)
     y : int64 (N,), index into labels; or float32 (N, K) for regression, of values that labels name
@@ -104,7 +104,7 @@ class Features:
 
     @property
     def kind(self) -> Kind:
-        """Kind of the target, as y and the labels show it."""
+        """Kind of the target, which follows from y and the labels."""
         if self.y.ndim == 2:
             return "regression"
         return "binary" if len(self.labels) == 2 else "multiclass"
@@ -116,7 +116,7 @@ class Features:
         return sha256("\n".join(lines).encode()).hexdigest()
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that later stages may depend on; it stays the same where the same is extracted again."""
+        """SHA-256 of everything that later stages depend on; extracting the same samples again does not change it."""
         arrays = (self.y, self.split, self.file, self.digest, self.copy_of)
         parts = [sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
         return digest([parts, self.labels, self.skipped, self.key, self.copies_key])
@@ -133,7 +133,7 @@ class Features:
 
     @staticmethod
     def of(run: Run) -> "Features":
-        """Those of a run; see `load`."""
+        """The features of a run; see `load`."""
         return run.load(run.features, "extract", Features.load)
 
     @staticmethod

@@ -13,7 +13,7 @@ from pipeline.sources import Sample
 from pipeline.task import UserError, parse
 from service.errors import MediaError
 
-BUDGET = 256 << 20  # bytes of decoded media that are kept; what is beyond is decoded again
+BUDGET = 256 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
 
 Decoded = NDArray[np.generic]  # as the graph takes it: uint8 (28, 28), float32 (T,) or float32 (D,)
 
@@ -28,14 +28,14 @@ class Media:
 
     @staticmethod
     def of(run: Run) -> "Media":
-        """Those of a run, as long as its features stay the same; none at first."""
-        return run.load(run.features, "extract", _none)
+        """The media of a run, kept while its features do not change; empty at first."""
+        return run.load(run.features, "extract", _empty)
 
     def hand_on(self, run: Run, features: Features, samples: Sequence[Sample]) -> None:
         """Keep the test samples too, for later stages of this command; the run's features have just been written."""
         files = set(features.file[features.rows("test")].tolist())
         self.samples = {sample.file: sample for sample in samples if sample.file in files}
-        run.put(run.features, _none, self)
+        run.put(run.features, _empty, self)
 
     def keep(self, sample: Sample, decoded: Decoded) -> None:
         """Keep the decoded media of a sample, within the budget."""
@@ -44,7 +44,7 @@ class Media:
             self.decoded[sample.file] = decoded
 
 
-def _none(features: Path) -> Media:
+def _empty(features: Path) -> Media:
     return Media()
 
 
@@ -53,7 +53,7 @@ def load_media(run: Run, files: Sequence[str]) -> dict[str, Decoded]:
 
     Raises
     ------
-    UserError : no features, or a file is no longer in the source, or no longer what it was
+    UserError : no features, or a file is no longer in the source, or has changed
     """
     media = Media.of(run)
     if any(file not in media.samples for file in files):

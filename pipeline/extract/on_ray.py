@@ -29,8 +29,8 @@ from pipeline.threads import threads
 from service import media
 
 SHARD = 64  # samples: seconds of work, and a file of some hundred kilobytes
-TRIES = 8  # of a shard whose process or node died; a file of it may be what kills the process
-ALL = sys.maxsize  # copies of content that cannot be used: none is missing
+TRIES = 8  # of a shard whose process or node died; one of its files may be the cause
+ALL = sys.maxsize  # number of copies of unusable content: none is missing
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def extract(
 
     Parameters
     ----------
-    key : digest of what the features of a given content depend on
+    key : digest of everything besides the content that features depend on
 
     Raises
     ------
@@ -71,7 +71,7 @@ def extract(
     plan = ray.put(_Plan(recipe, n_copies, folder, uuid.uuid4().hex[:8], TRIES, _versions()))
     cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     begun: Any = ray.remote(num_cpus=1, max_retries=0)(_begin)
-    for _ in range(cpus):  # workers import and build while Ray Data makes its own plans
+    for _ in range(cpus):  # workers import and prepare while Ray Data plans
         begun.remote([plan])
     digests = [""] * len(samples)
     found: dict[int, Extracted] = {}
@@ -92,12 +92,12 @@ def extract(
                     found[i] = result
             bar.update(len(shard))
     if n_reused:
-        print(f"  {n_reused} samples were in the shards of a run that was cut off")
+        print(f"  {n_reused} samples were in the shards of an interrupted run")
     return digests, found
 
 
 def _shards(samples: Sequence[Sample], plan: Any) -> Iterator[dict[str, Any]]:
-    """What `_work` returns for each shard, in the order in which they are done."""
+    """The result of `_work` for each shard, in the order in which shards finish."""
     from ray.data import DataContext, from_items
 
     context = DataContext.get_current()
@@ -116,7 +116,8 @@ def discard(run: Run) -> None:
 
 
 def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """Write the file of one shard: how many of its samples were in it already, and the problem that prevented it."""
+    """Write the file of one shard; returns how many of its samples were in it already, or the problem that prevented
+    it."""
     common, extractor = _prepared(plan)
     number, samples = row["shard"], pickle.loads(row["samples"])
     done = {"shard": number, "reused": 0, "problem": ""}
@@ -196,7 +197,7 @@ def _write(path: Path, rows: Sequence[tuple[str, Extracted | None]]) -> None:
 
 
 def _read(path: Path) -> list[tuple[str, Extracted | None]]:
-    """What `_write` wrote."""
+    """The rows that `_write` wrote."""
     from pyarrow import parquet
 
     table = parquet.read_table(path)
@@ -215,7 +216,7 @@ def _read(path: Path) -> list[tuple[str, Extracted | None]]:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    """What the features depend on apart from the data: all nodes must have the same."""
+    """Versions that the features depend on; all nodes must have the same."""
     features = f"{FEATURES_VERSION}.{media.VERSION}.{Variation.VERSION}"
     return {
         "features": features,

@@ -1,4 +1,4 @@
-"""What is done to one sample, in this process or on a node of a cluster: decode it, extract features, vary it."""
+"""The recipe for one sample, in this process or on a node of a cluster: decode, vary and extract features."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -19,12 +19,12 @@ from service.errors import MediaError
 from service.media.limits import Limits
 
 Row = NDArray[np.float32]  # (D,)
-Keep = Callable[[Sample, NDArray[np.generic]], None]  # what else is done with the decoded media of a test sample
+Keep = Callable[[Sample, NDArray[np.generic]], None]  # receives the decoded media of each test sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extracted:
-    """What extraction finds in one content.
+    """The result of extraction for one content.
 
     row : features float32 (D,), None if the content cannot be used
     copies : features of its copies, float32 (C, D)
@@ -36,13 +36,13 @@ class Extracted:
     reason: str = ""
 
     def covers(self, n_copies: int) -> bool:
-        """Whether nothing needs to be decoded for the sample and that many copies."""
+        """Whether a sample with that many copies needs no decoding."""
         return self.row is None or len(self.copies) >= n_copies
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to each sample; picklable, so that nodes of a cluster follow the same.
+    """How samples are extracted; picklable, so that the nodes of a cluster do the same.
 
     parameters : of the front end
     named : the splits that the data names
@@ -61,7 +61,8 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """Digest of what the features of a given content depend on: parameters, limits, versions of the code."""
+        """Digest of everything besides the content that features depend on: parameters, limits, versions of the
+        code."""
         return digest([self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION])
 
     @property
@@ -101,11 +102,11 @@ class Recipe:
 
 
 def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:
-    """A function from decoded media to their features (D,), equal to `module`'s bit for bit; for several threads.
+    """A function from decoded media to features (D,), bit for bit those of `module`; safe in several threads.
 
-    It takes one sample at a time: features must not depend, not even by rounding, on what stands beside a sample in a
-    batch. Those of sound take many small operators, before and after each of which threads wait for Python's lock;
-    traced, they follow one another without Python.
+    It takes one sample at a time: features must not depend, not even by rounding, on the other samples of a batch.
+    Features of sound take many small operators, and threads would wait for Python's lock between them; traced, they run
+    without Python in between.
     """
     computed = module.traced()
 

@@ -15,7 +15,7 @@ MIN_SAMPLES = 3  # of a class: one for each split
 def assign_split(named: Split | None, named_by_data: Set[Split | None], content: str, data: Data) -> Split:
     """Split of a sample: a pure function of its content's digest and the seed, unless the data names one.
 
-    Where the data names splits, one that it never names takes its share of the training samples.
+    If the data names only some of the splits, each of the others takes its share of the training samples.
 
     Example
     -------
@@ -39,7 +39,7 @@ def without_duplicates(
 ) -> tuple[list[int], list[tuple[str, str, str]]]:
     """Indices of the samples to keep, one for each content, and the others as (file, reason, "").
 
-    Of identical content in two named splits the one outside training stays, so that no evaluation is spoiled.
+    If identical content is in two named splits, the sample outside training stays, so that no evaluation is biased.
     """
     order = sorted(range(len(samples)), key=lambda i: (samples[i].split in (None, "train"), i))
     first: dict[str, int] = {}

@@ -1,6 +1,6 @@
-"""Stage 1: samples → features. Decodes in parallel, and never decodes again what an earlier run has extracted.
+"""Stage 1: samples → features. Decodes in parallel, and never repeats what an earlier run has extracted.
 
-Clips of sound outside the test split can have copies that were varied a little, with features of their own.
+Clips of sound outside the test split can have slightly varied copies, each with its own features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -125,7 +125,7 @@ def _features(
     extracted: Mapping[int, Extracted],
     skipped: Sequence[Skipped],
 ) -> Features:
-    """The rows of the usable samples among `extracted`, which goes by the index of each sample."""
+    """The features of the usable samples; `extracted` is by index of the sample."""
     rows: list[Row] = []
     usable = []
     copies, copy_of = [np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)], []

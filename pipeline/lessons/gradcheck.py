@@ -72,7 +72,7 @@ def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Ro
     """Compare the gradients of loss + penalty for each tensor of `mlp`, which is not changed.
 
     x : (N, n_inputs)
-    y : (N,) or (N, n_outputs), as the target's loss takes it
+    y : (N,) or (N, n_outputs), as in `Target.loss`
     options : the penalties to add
 
     Example

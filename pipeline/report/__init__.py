@@ -1,5 +1,5 @@
 """A run's figures and its page, all drawn from its saved results.
 
-Nothing is imported here, so that users import the module they need: `timeline` runs without matplotlib, `page` without
-matplotlib too; `curves`, `pictures`, `search` and `style` need it.
+Nothing is imported here: import the module that you need. `timeline` and `page` run without matplotlib; `curves`,
+`pictures`, `search` and `style` need it.
 """

@@ -82,7 +82,7 @@ def _metrics(history: dict[str, Any], report: Report) -> Iterator[tuple[str, Fig
 
 
 def _fitted_curve(inside: dict[str, Floats], report: Report) -> Iterator[tuple[str, Figure]]:
-    """The curve that a regression of one input gives, and what it is made of."""
+    """The fitted curve of a regression with one input, and its units' contributions."""
     if _has_classes(report) or "axis_1" not in inside or "axis_2" in inside:
         return
     yield "fit", pictures.fit(inside, report["labels"], report["task"]["data"]["source"] == "sine")
@@ -92,7 +92,7 @@ def _fitted_curve(inside: dict[str, Floats], report: Report) -> Iterator[tuple[s
 
 
 def _network_pictures(inside: dict[str, Floats], report: Report) -> Iterator[tuple[str, Figure]]:
-    """The plane of a network with two inputs, the weights of one on pixels, the clips that one on sound is given."""
+    """The plane of a network with two inputs, the weights of a network on pixels, the clips of a network on sound."""
     activation = report["task"].get("model", {}).get("activation", "sigmoid")
     if "axis_2" in inside:
         if _has_classes(report):
@@ -145,7 +145,7 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
     for epoch in kept:
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=":", label=f"epoch {epoch}, kept")
     axes.set(xlabel="epoch", ylabel=metric)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # one epoch alone would get ticks at halves
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # a single epoch would get ticks at halves
     drawn = [value for line in axes.lines[:2] for value in np.asarray(line.get_ydata())]
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(PERCENT)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage. Only a whole is 100 %, and only nothing is 0 %.
+    """A share as a percentage. Only exactly 1 is 100 %, and only exactly 0 is 0 %.
 
     Example
     -------
@@ -50,7 +50,7 @@ def number(value: float | None) -> str:
 
 
 def count(value: int) -> str:
-    """Thousands apart.
+    """A count with commas between thousands.
 
     Example
     -------

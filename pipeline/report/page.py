@@ -1,6 +1,6 @@
 """The report of a run: one self-contained HTML page, and a few lines for the terminal.
 
-Both say only what `report.json` and `history.json` hold. The page's sentences stand in `page.html.jinja`.
+Both show only data from `report.json` and `history.json`. The page's text is in `page.html.jinja`.
 """
 
 import base64

@@ -129,9 +129,10 @@ def fit(inside: dict[str, Floats], labels: list[str], noiseless: bool) -> Figure
 
 
 def contributions(x: Floats, shares: Floats, bias: float) -> Figure:
-    """The output of a network of one input, taken apart.
+    """The output of a network with one input, as the sum of its units' contributions.
 
-    x : (n,); shares : (H, n), what each hidden unit adds to the output, weight times activation; bias : of the output
+    x : (n,); shares : (H, n), contribution of each hidden unit to the output, weight times activation; bias : of the
+        output
     """
     figure = Figure(figsize=(6, 3.6))
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""What `report.json` holds: written by `validate`, read by the page, the figures and `export`.
+"""The content of `report.json`: written by `validate`, read by the page, the figures and `export`.
 
 Intervals are the low and high end of the 95 % confidence interval of a proportion, None if nothing was counted. Reports
 of earlier versions lack what is `NotRequired`.

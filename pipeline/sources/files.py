@@ -1,4 +1,4 @@
-"""Files below a folder, and their sizes and times, which show without reading them whether they have changed."""
+"""Files below a folder, and their sizes and times, which tell whether they have changed without reading them."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def stat(file: Path | os.DirEntry[str]) -> Stat:
 
 
 def readable(path: Path | os.DirEntry[str]) -> str:
-    """The path as text that any report can hold, also where its bytes are not UTF-8."""
+    """The path as text that any report can hold, even if its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -17,7 +17,7 @@ from pipeline.sources.sample import SPLITS, Sample, Split
 from service.errors import Unreadable
 from service.media.limits import Limits, check_bytes
 
-SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end takes 2 MB a second and thread
+SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end needs 2 MB a second in each thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def load(data: Data, sample_rate: int | None) -> list[Sample]:
 
 
 def load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
-    """The same of the manifest `data.path`."""
+    """The samples of the manifest `data.path`; see `load`."""
     return _samples(_manifest, data, sample_rate)
 
 
@@ -134,7 +134,7 @@ def _fingerprint(data: Data) -> Any:
 
 
 def _fingerprint_manifest(data: Data) -> Any:
-    """Of the manifest itself, whatever its time, and of the files that it names."""
+    """The rows of the manifest, and path, size and time of the files that it names."""
     return [(file, label, split, stat(path)) for file, label, split, path in _manifest(_root(data))]
 
 

@@ -1,4 +1,4 @@
-"""Single notes of 13 musical instruments, synthesised on the spot: the embedded data set "notes".
+"""Single notes of 13 musical instruments, synthesised on demand: the embedded data set "notes".
 
 Four models make every sound, each from the physics or the spectra of its instruments:
 
@@ -9,10 +9,11 @@ Four models make every sound, each from the physics or the spectra of its instru
 
 Most instruments are played with two techniques, and in related instruments these cross: an open trumpet is bright
 and clean, a muted one dark and airy; an open horn is dark and clean, a stopped one bright and airy. So no single cue
-names the instrument, and a linear classifier has to confuse what a hidden layer can tell apart. Besides, each note
-has its own specimen of the instrument, player, small room and distance.
+identifies the instrument, and a linear classifier must confuse instruments that a hidden layer can separate. Each note
+also has its own specimen of the instrument, player, small room and distance.
 
-scipy.signal takes half a second to import, so that the functions that need it do it; reading VERSION must stay cheap.
+scipy.signal takes half a second to import, so only the functions that need it import it: reading VERSION must stay
+cheap.
 """
 
 import zlib
@@ -21,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Stands for the content of all notes: another text, whatever it is, whenever a note sounds different. The splits follow
-# from it, and with them every published figure of these notes, so this one is that under which they were measured.
+# Identifies the content of all notes: change it, to any other text, when a note sounds different. The splits depend on
+# it, and so does every published figure of these notes; this is the value that those were measured with.
 VERSION = "09f2f86251bb70b7fa8844c633874e08282e732705247873bdd5b33ae9b562d0"
 SAMPLE_RATE = 22_050  # Hz
 NYQUIST = SAMPLE_RATE / 2  # Hz
@@ -149,7 +150,7 @@ INSTRUMENTS: dict[str, Instrument] = {
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One note as written down; `render` plays it."""
+    """One note as in a score; `render` synthesises it."""
 
     instrument: str
     pitch: int  # MIDI number; 69 = A4 = 440 Hz
@@ -259,7 +260,7 @@ def _struck(v: Struck, frequency: float, dynamic: float, n: int, rng: np.random.
 
 
 def _modes(frequency: Signal, decay: Signal, gain: NDArray[np.complex128], n: int) -> Signal:
-    """Sum of Re(gain * exp(rate * t)) over the modes: coarse steps times fine ones, which takes few exponentials."""
+    """Sum of Re(gain * exp(rate * t)) over the modes: coarse steps times fine ones, which needs few exponentials."""
     rate = (2j * np.pi * frequency - np.log(1000) / decay) / SAMPLE_RATE  # per sample
     coarse = gain * np.exp(np.outer(np.arange(0, n, 256), rate))
     fine = np.exp(np.outer(np.arange(256), rate))
@@ -283,7 +284,7 @@ def _envelope(n: int, rng: np.random.Generator) -> Signal:
 
 
 def _phase(frequency: float, vibrato: Range, n: int, rng: np.random.Generator) -> Signal:
-    """Phase (n,) in periods, with a vibrato that sets in late and a drift of a few cents."""
+    """Phase (n,) in periods, with a vibrato that starts late and a drift of a few cents."""
     t = np.arange(n) / SAMPLE_RATE  # s
     depth = rng.uniform(*vibrato) * np.minimum(t / rng.uniform(0.1, 0.5), 1)
     semitones = depth * np.sin(2 * np.pi * (rng.uniform(4.5, 6.5) * t + rng.uniform()))

@@ -32,11 +32,11 @@ def load(data: Data, sample_rate: int | None) -> list[Sample]:
 
     Medley-solos-DB names its splits: its test clips are of other recordings than its training clips. Of TinySOL's five
     folds, number `data.seed` (modulo 5) is the test split and the next one validation; the seeds 0 to 4 together are
-    the cross-validation that its makers ask for.
+    the cross-validation that its makers recommend.
 
     Parameters
     ----------
-    data.path : folder laid out as mirdata does it, `audio/` and `annotation/`; None downloads into ~/.cache/percept
+    data.path : folder with mirdata's layout, `audio/` and `annotation/`; None downloads into ~/.cache/percept
 
     Raises
     ------
@@ -65,7 +65,7 @@ def _root(data: Data) -> Path:
 
 @contextmanager
 def _quiet_logging() -> Iterator[None]:
-    """Keep mirdata from configuring the root logger, which it does unless that has a handler."""
+    """Keep mirdata from configuring the root logger, which mirdata does if there is no handler."""
     guard = logging.NullHandler()
     logging.getLogger().addHandler(guard)
     try:
@@ -87,7 +87,7 @@ def _samples(name: str, dataset: Any, table: Path, seed: int, sample_rate: int) 
             label, split = _tinysol(track, seed) if name == "tinysol" else _medley_solos_db(track)
         # Raised by mirdata for a table with other columns, and here where the table lacks a row.
         except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError):
-            raise UserError(f"{name}: {table} does not tell what {track_id} is; download it again") from None
+            raise UserError(f"{name}: {table} has no valid row for {track_id}; download it again") from None
         path = Path(track.audio_path)
         file = path.relative_to(dataset.data_home).as_posix()
         yield Sample(file, label, split, EncodedFile(path, sample_rate, limits))
@@ -159,7 +159,7 @@ def _fetch(name: str, remote: Any, path: Path) -> None:
     try:
         response = urlopen(Request(remote.url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=TIMEOUT)
     except HTTPError as error:
-        if not have or error.code != 416:  # Range Not Satisfiable: nothing is missing, so what is there is damaged
+        if not have or error.code != 416:  # Range Not Satisfiable: nothing is missing, so the file is damaged
             raise
         path.unlink()
         return _fetch(name, remote, path)

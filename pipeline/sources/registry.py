@@ -1,4 +1,4 @@
-"""The registry of sources: what every source has to say of itself, from which all else derives.
+"""The registry of sources, with one description of each, from which everything else derives.
 
 A new source is one module with a tuple `SOURCES`, and its name in the list in `__init__.py`. Such a module imports what
 is heavy (torchvision, scipy, mirdata) inside its functions, since reading a task file imports all of them.
@@ -36,7 +36,7 @@ class Data(_Section):
     """The section [data] of a task: where the labelled samples come from.
 
     `seed` decides the splits where the data does not name them, which of TinySOL's folds is the test split, and which
-    notes `notes` synthesises.
+    notes are synthesised by `notes`.
     """
 
     source: str

@@ -49,8 +49,8 @@ class Sample:
     media: Media
 
     def digest(self) -> str:
-        """SHA-256 of the content, in hexadecimal; of what cannot be read a text that no other sample has, so that
-        none counts as a duplicate."""
+        """SHA-256 of the content, in hexadecimal; for an unreadable sample a text that no other sample has, so that it
+        does not count as a duplicate."""
         try:
             return self.media.digest()
         except MediaError as error:

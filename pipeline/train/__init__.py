@@ -1,6 +1,6 @@
 """Stage 2: features → weights.
 
-What other folders use of training; `weights` is imported as a module: `from pipeline.train import weights`.
+Names for other folders; `weights` is imported as a module: `from pipeline.train import weights`.
 """
 
 from pipeline.train.batches import Feed

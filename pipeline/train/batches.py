@@ -1,4 +1,4 @@
-"""The mini-batches of every epoch: the seed and the number of the epoch alone decide them."""
+"""Mini-batches for training."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from pipeline.train.data import Dataset, gather
 
-CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: what its cache holds
+CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: the size of its cache
 
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Feed:
-    """The mini-batches of every epoch: the seed and the number of the epoch alone decide them.
+    """The mini-batches of every epoch, determined by the seed and the number of the epoch alone.
 
     "..." stands for nothing where all networks see the same batches, and for their number M where each sees its own.
 
@@ -24,7 +24,7 @@ class Feed:
     ----------
     data, seeds : one for each network; the same object and seed twice mean the same batches
     batch_size : B, or the number of samples if that is less
-    transform : what is done to samples (N, D) as they are fed, in place, with a generator of its own randomness
+    transform : changes samples (N, D) in place as they are fed, with random numbers from a generator
     mix : α of mixup (Zhang et al. 2018), for networks that share their batches: each sample is fed as a mixture with
         the one before it in its batch, and so is its target; the larger share, drawn from Beta(α, α), is its own
     """
@@ -49,13 +49,13 @@ class Feed:
         counts = [n for _, n, _ in columns]
         self.batch_size = min(batch_size, max(counts))
         self.n_steps = -(-max(counts) // self.batch_size)
-        #: (steps, ..., 1, B): 1 / n for each of a batch's n samples, 0 for what only fills it up
+        #: (steps, ..., 1, B): 1 / n for each of a batch's n samples, 0 for padding
         self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
         self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
         self.counts = torch.tensor(counts, device=self.device)
         self.partners: Tensor | None = None
-        #: every epoch has the samples as they are
-        self.as_stored = isinstance(self.x, Tensor) and transform is None and not mix
+        #: every epoch has the same samples, from memory
+        self.unchanged = isinstance(self.x, Tensor) and transform is None and not mix
 
     def order(self, epoch: int) -> Tensor:
         """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""
@@ -69,7 +69,8 @@ class Feed:
         return self._shaped(rows)
 
     def partner_shares(self, epoch: int) -> Tensor | None:
-        """How much of each sample of an epoch is its partner, 0 … ½, float32 (steps, B); None if nothing is mixed."""
+        """Share of the partner in each mixed sample of an epoch, 0 … ½, float32 (steps, B); None if nothing is
+        mixed."""
         if not self.mix:
             return None
         rng = np.random.default_rng(self.randomness(epoch).initial_seed())  # torch draws no Beta from a generator
@@ -95,7 +96,7 @@ class Feed:
         flat = out.view(-1, out.shape[-1])
         gather(self.x, rows.flatten(), flat)
         if shares is not None:
-            if self.partners is None:  # as many as the first, which is the largest
+            if self.partners is None:  # the first call has the most rows
                 self.partners = torch.empty_like(flat)
             partners = self.partners[: len(flat)]
             gather(self.x, rows.roll(1, -1).flatten(), partners)
@@ -108,7 +109,7 @@ class Feed:
         return self._generator(self.columns[0][2], ~epoch)
 
     def chunk(self) -> int:
-        """How many batches to gather at a time: what a CPU's cache holds, or a quarter of a GPU's free memory."""
+        """How many batches to gather at a time: those that fit a CPU's cache, or a quarter of a GPU's free memory."""
         room = CHUNK if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] // 4
         step = len(self.columns) * self.batch_size * self.x.shape[1] * self.x.element_size()
         return max(1, min(self.n_steps, room // step))
@@ -127,7 +128,7 @@ class Feed:
         return weights
 
     def _generator(self, seed: int, epoch: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be done again
+        return torch.Generator(self.device).manual_seed(seed * 1_000_003 + epoch)  # so that any epoch can be repeated
 
 
 def _joined(datasets: Sequence[Dataset]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""Confidence of a trained classifier: the temperature that calibrates it, its familiarity, and the threshold of that.
+"""Confidence of a trained classifier: the calibrating temperature, its familiarity, and the threshold of familiarity.
 
-The familiarity is an in-distribution score, 0 … 1 (models/familiarity.py). An input below the threshold is taken for
-out-of-distribution and answered with `known` = false.
+The familiarity is an in-distribution score, 0 … 1 (models/familiarity.py). An input below the threshold counts as
+out-of-distribution; its answer has `known` = false.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipeline.train.loop import SCHEDULES
 from pipeline.train.outliers import make_outliers, redrawn
 from pipeline.train.trainers import ClosedForm
 
-MIN_CALIBRATION = 10  # validation samples; fewer say nothing about confidence
+MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confidence
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 30_000)  # outliers, at least and at most; between them, as many as there are training samples
 CONTRAST = Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5)

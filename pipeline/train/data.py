@@ -1,4 +1,4 @@
-"""The samples to train on and to validate on: in memory, or left in their file and read row by row.
+"""The training and validation samples: in memory, or left in their file and read row by row.
 
 `features.npz` is not compressed, so its arrays lie in the file as they would in memory. The operating system caches as
 much of a mapped file as fits beside everything else, and can drop those pages without writing them anywhere.
@@ -39,7 +39,7 @@ class MappedMatrix:
     arrays : float32 (…, D) each, C order, stacked vertically
     rows : int64 (N,), the rows of the stacked arrays that the matrix consists of; None = all of them
     standardize : applied to rows as they are read
-    device : where rows are read to
+    device : device of the rows that `read` returns
 
     Example
     -------
@@ -99,7 +99,7 @@ class Dataset:
 
 
 class Datasets(NamedTuple):
-    """What a network is trained on, and what it is validated on."""
+    """The samples that a network is trained and validated on."""
 
     training: Dataset
     validation: Dataset

@@ -78,8 +78,8 @@ def _smooth_fields(smoothness: float) -> Tensor:
 
 
 def transform_of(options: Train, standardize: Standardize, device: torch.device) -> Change | None:
-    """What the options ask to be done, in place, to standardised samples (N, D) whenever they are trained on:
-    `train.augment`, `train.noise`; None for nothing."""
+    """The change that `train.augment` and `train.noise` make, in place, to standardised samples (N, D) in every epoch;
+    None if both are off."""
     distort = None
     if options.augment:
         empty = standardize(torch.zeros_like(standardize.mean))[0].item()  # pixels share one mean and one deviation

@@ -1,7 +1,7 @@
 """The loop of training: epochs, learning-rate schedules, history, early stopping, progress and checkpoints.
 
-Whatever takes the steps (PyTorch, Keras, the workers of a Ray cluster, many networks at a time in a search) is a
-`Trainer` here, so that all of this exists once.
+PyTorch, Keras, the workers of a Ray cluster and a search with many networks share this loop: each takes its steps in a
+`Trainer`.
 """
 
 import math
@@ -25,7 +25,7 @@ from pipeline.threads import threads
 from pipeline.train.data import Dataset, piece_rows, pieces
 from pipeline.train.trainers import threads_for
 
-CHECKPOINT_SECONDS = 2.0  # between two checkpoints: long beside the time to write one, short beside what a kill loses
+CHECKPOINT_SECONDS = 2.0  # between two checkpoints: much longer than writing one takes, and little work to lose
 ROWS = 16_384  # samples evaluated at a time, at most: their hidden activations take memory
 WARM_UP = 0.3  # share of a one-cycle schedule in which the learning rate rises
 
@@ -68,7 +68,7 @@ HISTORY = Row._fields
 
 @dataclass(slots=True)
 class State:
-    """How far the training of a network is: with its weights and the optimiser, all that a checkpoint needs."""
+    """Progress of a network's training; with its weights and the optimiser, everything that a checkpoint needs."""
 
     epoch: int = 0
     history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in HISTORY})
@@ -112,12 +112,12 @@ def run_epochs(
     states: Sequence[State],
     after_epoch: Callable[[State, Row], None] | None = None,
 ) -> list[State | UserError]:
-    """Train the networks in place, from where their states are, until each is over; then load its best weights.
+    """Train the networks in place, continuing from their states, until each is over; then load its best weights.
 
     Parameters
     ----------
     options : one for each network; epochs and schedule are the same
-    evaluate : validation loss and accuracy of each network as it is now
+    evaluate : returns the current validation loss and accuracy of each network
     after_epoch : called for each network that is still in training
 
     Returns
@@ -184,7 +184,7 @@ def fit(
 
 @contextmanager
 def progress(epochs: int, done: int = 0) -> Iterator[Callable[[Row], None]]:
-    """Show each row of the history it is called with: on a bar, or in a log as a line for every tenth of the epochs."""
+    """Yield a function that shows a row of the history: on a progress bar, or in a log once per tenth of the epochs."""
     with tqdm(total=epochs, initial=done, desc="train", unit="epoch", disable=None) as bar:
 
         def show(row: Row) -> None:
@@ -204,7 +204,7 @@ class Checkpoints:
 
     Parameters
     ----------
-    fingerprint : digest of all that the training depends on; a checkpoint with another one is ignored
+    fingerprint : digest of everything that the training depends on; a checkpoint with another one is ignored
     write : stores a checkpoint, which `torch.save` can write
     seconds : between two checkpoints, at least
     """
@@ -254,7 +254,7 @@ def _one_cycle(progress: float) -> float:
     return lowest + (1 - lowest) * (1 - math.cos(math.pi * stretch)) / 2
 
 
-#: Factor of the learning rate in an epoch, counted from 0, of all epochs: `SCHEDULES["cosine"](epoch, epochs)`.
+#: Factor of the learning rate by epoch, counted from 0, and number of epochs: `SCHEDULES["cosine"](epoch, epochs)`.
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "constant": lambda epoch, epochs: 1.0,
     "step": lambda epoch, epochs: 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs)),
@@ -272,7 +272,7 @@ def evaluate(
 
     Parameters
     ----------
-    combine : adds up, in place, the sums of several processes that hold a part of the samples each
+    combine : adds up, in place, the sums of several processes, each with a part of the samples (an all-reduce)
     """
     target = TARGETS[kind]
     sums = torch.zeros(3, dtype=torch.float64, device=data.y.device)  # of the losses, right answers, samples

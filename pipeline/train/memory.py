@@ -13,7 +13,7 @@ SHARE = 0.5  # of the free memory that features may take
 
 
 def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
-    """Whether features should lie in memory.
+    """Whether features should be kept in memory.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ class KerasTrainer:
 def sequential(mlp: MLP, options: Train) -> keras.Sequential:
     """The network with its current weights, and with the penalties of the options.
 
-    Keras's penalties are those of `trainers.penalty`: an activity's is divided by the size of the batch, too.
+    Keras's penalties are those of `trainers.penalty`: activity penalties are divided by the size of the batch, too.
     """
     *hidden, output = mlp.layers
     weights = _penalty(options.l1, options.l2)

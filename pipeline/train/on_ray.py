@@ -1,8 +1,8 @@
 """Training on the nodes of a Ray cluster: Ray Train starts the workers, and starts them again when one is lost.
 
 Only the driver's machine needs the run directory. There an actor, the coordinator, reads the features and sends them
-out in parts, writes the checkpoint, and receives the result: neither features nor checkpoints need a storage that all
-machines share. A worker keeps its samples in memory, or in a temporary file of its machine.
+out in parts, writes the checkpoint, and receives the result, so neither features nor checkpoints need shared storage.
+A worker keeps its samples in memory, or in a temporary file of its machine.
 """
 
 import io
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-# Seconds that Ray waits for workers to start: it still counts on a lost node for a moment, and retries only then.
+# Seconds that Ray waits for workers to start. For a moment it still counts on a lost node, and retries only after this.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
 
 import ray
@@ -43,7 +43,7 @@ POLL = 0.5  # seconds between two requests for new rows of the history
 
 
 class Coordinator:
-    """The actor that serves the workers: it sends them samples and the checkpoint, and receives what they find."""
+    """The actor that serves the workers: it sends them samples and the checkpoint, and receives their results."""
 
     def __init__(self, features: Path, checkpoint: Path, with_validation: bool) -> None:
         self.data = load_datasets(Features.load(features), with_validation, in_memory=False)._asdict()
@@ -56,7 +56,7 @@ class Coordinator:
         return {name: len(dataset.y) for name, dataset in self.data.items()}
 
     def samples(self, name: str, ranges: list[tuple[int, int]]) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """The samples from … to of each range of a dataset: features, not standardised, and targets."""
+        """The samples of some ranges (start, stop) of a dataset: features, not standardised, and targets."""
         chosen = torch.cat([torch.arange(*r) for r in ranges])
         dataset = self.data[name]
         assert isinstance(dataset.x, MappedMatrix)
@@ -94,7 +94,7 @@ class Cluster:
 
     Raises
     ------
-    UserError : the options ask for what is not distributed, or for a GPU where there is none
+    UserError : the options ask for something that is not distributed, or for a GPU where there is none
     """
 
     def __init__(self, run: Run, options: Train) -> None:
@@ -173,7 +173,7 @@ def _progress(coordinator: Any, epochs: int) -> Iterator[None]:
         with loop.progress(epochs) as show:
             last = False
             while not last:
-                last = over.wait(POLL)  # and look once more
+                last = over.wait(POLL)  # after the end, look once more
                 for row in ray.get(coordinator.rows_from.remote(shown)):
                     shown += 1
                     show(row)
@@ -188,7 +188,7 @@ def _progress(coordinator: Any, epochs: int) -> Iterator[None]:
 
 
 def work(config: dict[str, Any]) -> None:
-    """What every worker does: load its samples, train, and, if it is the first, report."""
+    """The main function of every worker: load its samples, train, and, in the first worker, report."""
     coordinator, options = config["coordinator"], Train.model_validate(config["options"])
     facts = weights.Facts(**config["facts"])
     device = ray_train.torch.get_device()
@@ -224,10 +224,10 @@ def work(config: dict[str, Any]) -> None:
 
 
 def _result(classifier: Classifier, result: loop.State | UserError) -> bytes | UserError:
-    """What the driver receives. A mistake of the user is the same in every worker, and trying again would not help."""
+    """The result for the driver. A user's mistake is the same in every worker, and trying again would not help."""
     if isinstance(result, UserError):
         return result
-    result.best = {}  # is in the classifier
+    result.best = {}  # the classifier has these weights already
     tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
     return _bytes({"classifier": tensors, "state": asdict(result)})
 
@@ -249,7 +249,7 @@ def receive(
         x[filled : filled + len(rows)] = rows
         filled += len(rows)
         targets.append(y)
-    if not targets:  # none, of the right type and shape
+    if not targets:  # an empty array of the right type and shape
         targets.append(ray.get(coordinator.samples.remote(name, [(0, 0)]))[1])
     return Dataset(torch.from_numpy(x) if in_memory else MappedMatrix([x]), torch.from_numpy(np.concatenate(targets)))
 

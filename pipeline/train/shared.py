@@ -1,4 +1,5 @@
-"""Data-parallel training: several processes that hold a part of the samples each take the steps that one would take.
+"""Data-parallel training: several processes, each with a part of the samples, take the same steps as one process with
+all.
 
 The samples are divided among the workers once. Batches are drawn from all samples, by the seed (`Feed`); each worker
 computes the terms of a batch's gradients that come from its own samples, and one all-reduce a step adds the workers'
@@ -46,7 +47,7 @@ class Partition:
 
     @staticmethod
     def of_worker(n: int, n_features: int) -> "Partition":
-        """That of this process, one of the workers of torch.distributed."""
+        """The partition of this process, one of the workers of torch.distributed."""
         return Partition(n, part_rows(n_features), dist.get_rank(), dist.get_world_size())
 
     def ranges(self) -> list[tuple[int, int]]:
@@ -66,7 +67,7 @@ class Partition:
 class DistributedMatrix:
     """The features of all workers' samples, float32 (n, D), as a `RowReader`.
 
-    All workers read the same rows at the same time: each fills in those that it holds, and gets all.
+    All workers read the same rows at the same time: each fills in those that it holds, and receives all.
     """
 
     def __init__(self, x: Tensor | RowReader, partition: Partition) -> None:
@@ -159,7 +160,7 @@ class DataParallel:
         return gather(self.x, own, buffer.view(-1, buffer.shape[-1])[: len(own)])
 
     def _targets(self, rows: Tensor, here: Tensor, y: Tensor, shares: Tensor | None) -> Tensor:
-        """Their targets as columns, float32 (K, n)."""
+        """The targets of the same samples as columns, float32 (K, n)."""
         if shares is None:
             return self.feed.targets(y.unsqueeze(0), self.n_outputs)[0]
         return self.feed.targets(self.feed.y[rows], self.n_outputs, shares).mT[here].T

@@ -35,13 +35,13 @@ class Cluster(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run is trained, and from what: the same for its first training and for `train.refit`."""
+class Context:
+    """What the first training of a run and `train.refit` have in common."""
 
     run: Run
     device: torch.device
     cluster: Cluster | None
-    made_of: Sequence[Any]  # what the weights depend on, beside the options
+    made_of: Sequence[Any]  # everything that the weights depend on, besides the options
 
 
 def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = LOCAL) -> Facts:
@@ -58,13 +58,12 @@ def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = 
     ----------
     with_validation : train on the validation samples too, once nothing is left to decide by them; the result is not
         calibrated
-    engine : where the network is trained, here or on the nodes of a Ray cluster; the history is the same up to
-        rounding
+    engine : where the network is trained: here, or on the nodes of a Ray cluster, with the same history up to rounding
 
     Raises
     ------
     UserError : no features, no such device, Keras is asked for and not installed, the loss is no longer a number, the
-        engine is not there or cannot do what the task asks
+        engine is not available or does not support what the task asks for
     """
     features = Features.of(run)
     with engine.running():
@@ -87,10 +86,10 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     data = load_datasets(features, with_validation, in_memory)
     of_refit = load_datasets(features, True, in_memory) if refit else None
     made_of = facts.data_digest, features.copies_key, len(features.copies), facts.features, facts.model, facts.device
-    place = Place(run, device, cluster, made_of)
+    context = Context(run, device, cluster, made_of)
     del features  # the datasets are the only copy from here on
 
-    state, data = _fit(classifier, facts, data, with_validation, task.train, place)
+    state, data = _fit(classifier, facts, data, with_validation, task.train, context)
     facts = replace(
         facts,
         known=confidence.calibrate(classifier, *data, task.train.seed),
@@ -101,7 +100,7 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     )
     write_json(run.history, state.history)
     if of_refit:
-        classifier, seconds = _refit(task, classifier, facts, of_refit, place)
+        classifier, seconds = _refit(task, classifier, facts, of_refit, context)
         facts = replace(facts, seconds=facts.seconds + seconds)
     weights.save(run.weights, classifier, facts)
     run.checkpoint.unlink(missing_ok=True)
@@ -109,47 +108,49 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     return facts
 
 
-def _refit(task: Task, calibrated: Classifier, facts: Facts, data: Datasets, place: Place) -> tuple[Classifier, float]:
-    """The network trained again on training and validation samples, for as many epochs as were best, with the
-    calibration of the first one; and the seconds that it took."""
+def _refit(
+    task: Task, calibrated: Classifier, facts: Facts, data: Datasets, context: Context
+) -> tuple[Classifier, float]:
+    """The network trained again on training and validation samples, for the best number of epochs, with the calibration
+    of the first one; and the seconds that it took."""
     print(f"{task.name}: again, on training and validation samples, for {facts.best_epoch} epochs")
     options = task.train.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
     classifier = weights.network(facts)
-    state, data = _fit(classifier, facts, data, True, options, place)
+    state, data = _fit(classifier, facts, data, True, options, context)
     with threads(1):
         confidence.inherit(classifier, calibrated, data.training, options.seed)
     return classifier, state.history["seconds"][-1]
 
 
 def _fit(
-    classifier: Classifier, facts: Facts, data: Datasets, with_validation: bool, options: Train, place: Place
+    classifier: Classifier, facts: Facts, data: Datasets, with_validation: bool, options: Train, context: Context
 ) -> tuple[State, Datasets]:
     """Train the classifier's standardisation and network; its state, and the data standardised, on the device. Data
     in memory are changed in place."""
     if options.early_stopping and not len(data.validation.y):
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
-    fingerprint = digest([*place.made_of, options.model_dump(mode="json"), with_validation])
-    if place.cluster:
-        state = place.cluster.fit(classifier, facts, with_validation, options, fingerprint)
-        return state, Datasets(*(standardised(d, classifier.standardize, place.device) for d in data))
+    fingerprint = digest([*context.made_of, options.model_dump(mode="json"), with_validation])
+    if context.cluster:
+        state = context.cluster.fit(classifier, facts, with_validation, options, fingerprint)
+        return state, Datasets(*(standardised(d, classifier.standardize, context.device) for d in data))
     front, standardize = classifier.frontend, classifier.standardize
     parts = pieces(data.training.x, part_rows(front.n_features))
     standardize.use(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
-    data = Datasets(*(standardised(d, standardize, place.device) for d in data))
-    mlp = classifier.mlp.to(place.device)
+    data = Datasets(*(standardised(d, standardize, context.device) for d in data))
+    mlp = classifier.mlp.to(context.device)
     if options.framework == "keras":
         from pipeline.train import on_keras  # an optional extra, and seconds to import
 
         state = on_keras.fit(mlp, data, facts.kind, options)
     else:
-        transform = transform_of(options, standardize, place.device)
+        transform = transform_of(options, standardize, context.device)
         feed = Feed([data.training], [options.seed], options.batch_size, transform, options.mix)
         trainer = TRAINERS[options.gradients]([mlp], feed, facts.kind, [options])
-        checkpoints = Checkpoints.to_file(trainer, fingerprint, place.run.checkpoint)
-        state = checkpoints.resume(place.run.checkpoint, place.device)
+        checkpoints = Checkpoints.to_file(trainer, fingerprint, context.run.checkpoint)
+        state = checkpoints.resume(context.run.checkpoint, context.device)
         state = fit(trainer, mlp, options, data.validation, facts.kind, state, checkpoints)
-    classifier.to(place.device)
+    classifier.to(context.device)
     return state, data
 
 

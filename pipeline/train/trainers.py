@@ -1,4 +1,4 @@
-"""Trainers: what trains networks for one epoch, by closed-form steps or by autograd, against which those are tested.
+"""Trainers: one epoch of training by closed-form steps, or by autograd, against which the steps are tested.
 
 Both take their mini-batches from a `Feed`, so that the same seed gives both the same samples in the same order.
 """
@@ -43,7 +43,7 @@ class ClosedForm:
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
             [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
         )  # fmt: skip
-        unchanged = feed.x if feed.as_stored and isinstance(feed.x, Tensor) else None
+        unchanged = feed.x if feed.unchanged and isinstance(feed.x, Tensor) else None
         self.step = choose(setup, Workload(options[0].epochs * feed.n_steps, unchanged, self._first_chunk))
         self.n_outputs = networks[0].linear()[-1].out_features
         self.z = torch.empty(feed.n_steps, *setup.lead, self.n_outputs, feed.batch_size, device=feed.device)
@@ -97,7 +97,7 @@ class ClosedForm:
             self.step.step(x, t, w, z, active)
 
     def _capture(self, start: int, stop: int, batches: Iterable[Any]) -> Any:
-        """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs leaves no trace."""
+        """The steps as a CUDA graph, its large products in TF32; the warm-up that it needs is undone."""
         before = {name: tensor.clone() for name, tensor in self.step.state().items()}
         products = torch.backends.cuda.matmul
         precision, products.fp32_precision = products.fp32_precision, "tf32"
@@ -105,7 +105,7 @@ class ClosedForm:
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                # Four batches, since every fourth begins at 16 bytes: this compiles the kernels for both cases.
+                # Four batches, since every fourth is aligned to 16 bytes: this compiles the kernels for both cases.
                 self._steps(start, min(stop, start + 4), batches)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
@@ -137,7 +137,7 @@ class Autograd:
             self.optimizer = torch.optim.SGD(self.mlp.parameters(), rate, momentum, fused=True)
 
     def epoch(self, number: int, factor: float) -> tuple[Tensor, Tensor]:
-        """As `ClosedForm.epoch`."""
+        """See `ClosedForm.epoch`."""
         with threads(threads_for(self.options.batch_size, self.mlp)):
             return self._epoch(number, factor)
 
@@ -207,7 +207,7 @@ def measure(z: Tensor, y: Tensor, feed: Feed, kind: Kind) -> tuple[Tensor, Tenso
 
 
 def totals(z: Tensor, y: Tensor, counted: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
-    """As `measure`, the sums over the samples that are `counted`, bool (steps, ..., B)."""
+    """Like `measure`, but sums, over the samples that are `counted`, bool (steps, ..., B)."""
     if z.ndim - 1 > counted.ndim:  # networks that share their batches
         counted, y = counted.unsqueeze(1), y.unsqueeze(1)
     target = TARGETS[kind]
@@ -220,4 +220,3 @@ def totals(z: Tensor, y: Tensor, counted: Tensor, kind: Kind) -> tuple[Tensor, T
 
 
 TRAINERS: dict[str, type[ClosedForm] | type[Autograd]] = {"closed-form": ClosedForm, "autograd": Autograd}
-Trainer = ClosedForm | Autograd

@@ -79,7 +79,7 @@ def save(path: Path, classifier: Classifier, facts: Facts) -> None:
 
 
 def file_digest(run: Run) -> str:
-    """SHA-256 of the run's weights file, by which a report names the weights that it is of."""
+    """SHA-256 of the run's weights file, which identifies the weights in a report."""
     return run.digest(run.weights, "train")
 
 

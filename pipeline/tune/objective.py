@@ -1,4 +1,4 @@
-"""The objective of a search: what the hyperparameters of a trial are worth, by cross-validation.
+"""The objective of a search: the cross-validation score of a trial's hyperparameters.
 
 A batch of trials is evaluated at once: their networks are trained side by side, in this process or on a Ray cluster.
 """
@@ -26,7 +26,7 @@ from pipeline.tune.folds import assign_folds, make_folds
 from pipeline.tune.space import with_hyperparameters
 from pipeline.tune.stacks import Fold, Training
 
-MAX_RETRY = 5  # of trials whose process died; they may be what kills it
+MAX_RETRY = 5  # of a trial whose process died; the trial may be the cause
 
 
 class Spread(TypedDict):
@@ -38,7 +38,7 @@ class Spread(TypedDict):
 
 
 class TrialResult(TypedDict):
-    """What `search.json` says of a trial that succeeded."""
+    """A successful trial in `search.json`."""
 
     score: float  # validation accuracy, or the negative squared error of a regression
     train_loss: Spread
@@ -73,7 +73,7 @@ class FoldResult:
 
 
 def local_objective(task: Task, features: Features) -> tuple[Objective, int]:
-    """The objective that trains in this process, one batch at a time; and that number of batches, 1."""
+    """The objective that trains in this process; and the number of batches that it trains at a time, 1."""
     folds = make_folds(task, features, choose_device(task.train.device))
 
     def objective(batch: Sequence[Hyperparameters]) -> Future[list[Outcome]]:
@@ -85,7 +85,7 @@ def local_objective(task: Task, features: Features) -> tuple[Objective, int]:
 
 
 def ray_objective(task: Task, features: Features) -> tuple[Objective, int]:
-    """The objective that trains each batch on a core, or a GPU, of the Ray cluster; and the number of these.
+    """The objective that trains each batch on a core, or a GPU, of the Ray cluster; and how many it trains at a time.
 
     A batch whose worker or node died is trained again elsewhere.
 
@@ -164,7 +164,7 @@ def _fold_result(training: Training, state: State | UserError, kind: Kind) -> Fo
 
 
 def _trial_result(results: Sequence[FoldResult | UserError], kind: Kind, seconds: float) -> Outcome:
-    """The folds of a trial together."""
+    """The result of a trial from those of its folds."""
     folds = []
     for fold in results:
         if isinstance(fold, UserError):
@@ -210,11 +210,11 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [float(f"{value:.6g}") for value in values]  # two dozen bytes less for each, in a database's cell
+    return [float(f"{value:.6g}") for value in values]  # saves two dozen bytes per number in the database
 
 
 def describe(result: TrialResult) -> str:
-    """Accuracy and loss as words.
+    """Accuracy and loss as text.
 
     Example
     -------

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.task import Model, Range, Task, Train, UserError, parse
 
 SECTIONS: dict[str, type[Model] | type[Train]] = {"model": Model, "train": Train}
-FIXED = ("train.device", "train.framework", "train.gradients")  # where and how to compute: they change no result
+FIXED = ("train.device", "train.framework", "train.gradients")  # where and how to compute, not what
 
 
 def n_trials(task: Task) -> int:

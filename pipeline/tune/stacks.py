@@ -1,7 +1,7 @@
 """Training many networks of one shape at once: the trials of a search, on every fold of its cross-validation.
 
-Networks that are trained together form a stack. On a CPU a stack is as large as a core's cache can hold, and each core
-trains stacks of its own; on a GPU one stack holds all networks.
+Networks that are trained together form a stack. On a CPU a stack is as large as fits a core's cache, and each core
+trains its own stacks; on a GPU one stack holds all networks.
 """
 
 import math
@@ -83,7 +83,7 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
 
 
 def _shape(training: Training) -> tuple[object, ...]:
-    """What networks must have in common to be trained together."""
+    """Everything that networks must have in common to be trained together."""
     o = training.options
     sizes = [tuple(w.shape) for w in training.mlp.weights()]
     changed = o.augment or o.noise or o.mix
@@ -121,7 +121,7 @@ def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list
 def _evaluation(
     trainer: ClosedForm | Autograd, trainings: Sequence[Training], kind: Kind
 ) -> Callable[[], list[tuple[float, float]]]:
-    """What gives the mean loss and accuracy of each network on the fold that it holds out."""
+    """A function that returns mean loss and accuracy of each network on its held-out fold."""
     if len(trainings) == 1 or not isinstance(trainer, ClosedForm):
         return lambda: [evaluate(t.mlp, t.fold.held_out, kind) for t in trainings]
     folds = {id(t.fold): t.fold for t in trainings}.values()

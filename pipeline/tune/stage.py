@@ -34,7 +34,7 @@ def tune(task: Task, run: Run, storage: str | None = None, engine: Engine = LOCA
 
     Returns
     -------
-    What `search.json` holds
+    The content of `search.json`
 
     Raises
     ------
@@ -76,11 +76,11 @@ def train_best(task: Task, run: Run) -> Task:
 
     Returns
     -------
-    The task that it was trained by
+    The task that the network was trained by
 
     Raises
     ------
-    UserError : as `best` and `train`
+    UserError : see `best` and `train`
     """
     chosen = best(task, run)
     if chosen.train.early_stopping:
@@ -106,7 +106,7 @@ def study_name(task: Task, features: Features) -> str:
 
 
 def _result(task: Task, features: Features, study: optuna.Study) -> dict[str, Any]:
-    """What `search.json` holds: all finished trials, the best first, those that failed last."""
+    """The content of `search.json`: all finished trials, the best first, those that failed last."""
     trials = []
     for number, slot in enumerate(slots(study.get_trials(deepcopy=False))[: n_trials(task)], start=1):
         if not slot[-1].state.is_finished():

@@ -1,4 +1,4 @@
-"""The Optuna study behind a search, in whose storage processes share the search, and from which they continue it.
+"""The Optuna study behind a search: its storage lets processes share a search and continue it.
 
 A trial's number decides its hyperparameters (with `tpe`, together with the results before it), and the storage numbers
 the trials. So processes that search together need no other coordination, and a search that was killed continues as if
@@ -32,13 +32,13 @@ from pipeline.task import Range, Task, UserError, digest
 from pipeline.tune.objective import MAX_RETRY, Hyperparameters, Objective, Outcome, describe
 from pipeline.tune.space import categories, combinations, decode, n_trials, number_type
 
-HEARTBEAT, GRACE = 2, 15  # seconds between heartbeats, and without any after which a process counts as dead
+HEARTBEAT, GRACE = 2, 15  # seconds between heartbeats, and without any until a process counts as dead
 BATCH_SIZE = 16  # trials that a process trains at a time, at most, and repeats if it dies
-SURPLUS = "surplus"  # attribute of a trial that two processes began at once when one was left
+SURPLUS = "surplus"  # attribute of a trial too many, when two processes began the last one at once
 
 
 def open_study(task: Task, name: str, storage: str) -> optuna.Study:
-    """The study of that name in a storage, created if it is not there.
+    """The study of that name in a storage, created if it does not exist.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def optimize(
         try:
             while True:
                 fail_stale_trials(study)
-                _fail_stillborn(study)
+                _fail_never_started(study)
                 while len(running) < at_once and (batch := _begin_batch(task, study, size)):
                     running[_evaluated(study, objective, batch)] = batch
                 trials = study.get_trials(deepcopy=False)
@@ -179,7 +179,7 @@ def _end_batch(study: optuna.Study, batch: Batch, outcomes: Sequence[Outcome], b
 
 
 def _give_up(study: optuna.Study, batch: Batch) -> None:
-    """Mark the trials as failed, and to be repeated."""
+    """Mark the trials as failed, so that they are repeated."""
     with batch.heartbeats:
         for trial, _ in batch.trials:
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
@@ -211,7 +211,7 @@ def _end(study: optuna.Study, trial: Trial, parameters: Hyperparameters, outcome
         print(f"  trial {trial.number + 1}/{bar.total}: {words(parameters)}: {describe(outcome)}", flush=True)
 
 
-def _fail_stillborn(study: optuna.Study) -> None:
+def _fail_never_started(study: optuna.Study) -> None:
     """Repeat trials whose process died before their first heartbeat: Optuna would wait for them forever."""
     for trial in study.get_trials(deepcopy=False):
         silent = trial.state == TrialState.RUNNING and "parameters" not in trial.user_attrs
@@ -257,7 +257,7 @@ def slots(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
 
 
 def words(parameters: Hyperparameters) -> str:
-    """Hyperparameters as words.
+    """Hyperparameters as text.
 
     Example
     -------

@@ -22,13 +22,13 @@ Arrays = dict[str, NDArray[np.float32]]
 
 @torch.inference_mode()
 def inside(classifier: Classifier, features: Features, clips: Sequence[NDArray[np.float32]]) -> Arrays:
-    """What can be shown of this network; nothing for vectors of more than two numbers.
+    """The arrays for this network's figures; none for vectors of more than two numbers.
 
     clips : mono waveforms (T,), one of each class, for a network on sound
 
     Returns
     -------
-    what the front end shows of the first layer's weights and of clips, and for one or two features see `_on_grid`
+    for one or two features see `_on_grid`, else `FrontEnd.inside`
     """
     frontend = classifier.frontend
     if frontend.n_features <= 2:

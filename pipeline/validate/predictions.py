@@ -1,4 +1,5 @@
-"""What a network predicts for the test split, and what a report says of that: for classes and for numbers."""
+"""A network's predictions for the test split, and the sections of the report about them, for classes and for
+numbers."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Predictions(ABC):
 
     @abstractmethod
     def examples(self) -> dict[str, int]:
-        """Name → index of a sample that shows what the test split holds."""
+        """Name → index of each test sample that is saved as an example."""
 
 
 class ClassPredictions(Predictions):

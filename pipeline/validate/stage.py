@@ -22,7 +22,7 @@ from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 
 
 def validate(task: Task, run: Run) -> Report:
-    """Judge `run/weights.pt` on the test split; write `report.json`, the arrays behind its figures, and the page.
+    """Evaluate `run/weights.pt` on the test split; write `report.json`, the arrays behind its figures, and the page.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def _check(task: Task, features: Features, facts: weights.Facts) -> None:
     if not features.rows("test").any():
         raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
     if task.validate_.baselines and not TARGETS[facts.kind].has_classes:
-        raise UserError("validate.baselines tell classes apart, and the targets are numbers; set it to false")
+        raise UserError("validate.baselines are classifiers, and the targets are numbers; set it to false")
 
 
 def _baselines(
@@ -124,8 +124,8 @@ def _baselines(
     with torch.inference_mode():
         learned = rows(*features.with_copies(train | validation)) if facts.with_validation else None
         training = rows(*features.with_copies(train))
-        held_out, judged = (rows(features.x[split], features.y[split]) for split in (validation, test))
-    return baselines.baselines(training, held_out, judged, predictions.correct(), facts.train["seed"], learned)
+        held_out, test_rows = (rows(features.x[split], features.y[split]) for split in (validation, test))
+    return baselines.baselines(training, held_out, test_rows, predictions.correct(), facts.train["seed"], learned)
 
 
 def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:
