@@ -28,9 +28,9 @@ app = typer.Typer(
     help="""
 From labelled pixels and sound to a served classifier.
 
-**Stages**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` evaluates it on the
-test split, `export` writes one self-contained ONNX file and puts it into BentoML's model store, `serve` answers over
-HTTP. `run` does the first four, each only where something that it depends on has changed. Each stage reads the files of
+**Stages**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` evaluates it on
+the test split, `export` writes one self-contained ONNX file and adds it to BentoML's model store, `serve` answers over
+HTTP. `run` does the first four, each only if something that it depends on has changed. Each stage reads the files of
 the stage before it in `runs/TASK/`, and can be run alone and again.
 
 **TASK** is a built-in task (see `percept tasks`) or the path of a TOML file.

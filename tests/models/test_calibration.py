@@ -1,4 +1,4 @@
-"""Temperature scaling: the exact optimum, honest with few samples, folded into what is exported."""
+"""Temperature scaling: the exact optimum, also with few samples, and in the exported graph."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_the_temperature_that_made_the_labels_is_found(kind: str, true: float) -
     assert fit_temperature(logits, y, kind) == pytest.approx(true, rel=0.05)  # type: ignore[arg-type]
 
 
-def test_few_samples_without_a_mistake_do_not_claim_certainty() -> None:
+def test_few_samples_without_a_mistake_do_not_give_certainty() -> None:
     logits = 5 * torch.eye(4).repeat(5, 1)
     t = fit_temperature(logits, torch.arange(4).repeat(5), "multiclass")
     first, second = torch.softmax(logits / t, 1).sort(1, descending=True).values[:, :2].T.numpy()

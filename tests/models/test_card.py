@@ -1,4 +1,4 @@
-"""The card: what an earlier version wrote is read and served as it is."""
+"""The card: cards of earlier versions are read and served unchanged."""
 
 import json
 from pathlib import Path

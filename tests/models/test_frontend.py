@@ -1,4 +1,4 @@
-"""The front ends: pixels scaled, MFCC equal to librosa's, pooling over what is not silence."""
+"""The front ends: scaled pixels, MFCC equal to librosa's, pooling over frames that are not silence."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +25,7 @@ def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def difference(front: Mfcc, clip: NDArray[np.float32]) -> float:
-    """From librosa's, of the MFCC as they are for training and as they are in the exported graph; the larger one."""
+    """Larger difference from librosa's MFCC, of those in training and those in the exported graph."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # clips shorter than a frame
         expected = librosa.feature.mfcc(
@@ -66,7 +66,7 @@ def test_mfcc_equals_librosa_on_real_clips(real_data: Path) -> None:
     assert max(difference(front, decode_audio(file.read_bytes(), 22_050, Limits())) for file in files) < TOLERANCE
 
 
-def test_a_batch_gives_what_its_clips_give_alone() -> None:
+def test_a_clip_has_the_same_features_alone_and_in_a_batch() -> None:
     clips = torch.from_numpy(np.stack([noise(30_000, seed) for seed in range(3)]))
     front = Mfcc()
     alone = torch.cat([front(clip[None]) for clip in clips])
@@ -93,7 +93,7 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
     assert np.abs(found - pooled(values, level, 60)).max() < 1e-3
 
 
-def test_features_do_not_hear_the_level() -> None:
+def test_features_do_not_depend_on_the_level() -> None:
     front = Mfcc(preemphasis=0.97)
     tone = np.sin(np.arange(30_000) * 0.06).astype(np.float32) / 2
     clip = torch.from_numpy(tone + 1e-3 * noise(30_000))[None]
@@ -101,7 +101,7 @@ def test_features_do_not_hear_the_level() -> None:
         assert torch.allclose(front(clip), front(clip * gain), atol=1e-4)
 
 
-def test_levels_are_those_before_preemphasis() -> None:
+def test_levels_are_measured_before_preemphasis() -> None:
     rng, samples = np.random.default_rng(0), np.arange(44_032)
     decaying = sum(np.sin(0.05 * k * samples) / k for k in (1, 2, 5, 12)) * np.exp(-samples / 8000)
     clip = torch.from_numpy((decaying + 1e-3 * rng.standard_normal(len(samples))).astype(np.float32))[None]
@@ -120,7 +120,7 @@ def test_quiet_noise_and_an_offset_around_a_sound_are_silence() -> None:
     assert int((level >= -front.silence_db).sum()) in range(40, 46)  # those that the tone reaches into
 
 
-def test_preemphasis_is_that_of_the_waveform() -> None:
+def test_preemphasis_filters_the_waveform() -> None:
     clip = noise(20_000)
     emphasised = np.append(clip[:1], clip[1:] - np.float32(0.97) * clip[:-1])
     expected = librosa.feature.mfcc(y=emphasised, sr=22_050, n_mfcc=40)
@@ -128,7 +128,7 @@ def test_preemphasis_is_that_of_the_waveform() -> None:
     assert np.abs(found - expected).max() < TOLERANCE
 
 
-def test_cepstral_decay_lets_high_coefficients_count_less() -> None:
+def test_cepstral_decay_gives_high_coefficients_less_weight() -> None:
     assert Mfcc().weights is None
     weights = Mfcc(n_mfcc=20, cepstral_decay=8).weights
     assert weights is not None
@@ -159,7 +159,7 @@ def test_pixels_are_scaled_to_one() -> None:
 @pytest.mark.parametrize(
     "features", [{"kind": "pixels"}, {"kind": "vector", "size": 5}, {"kind": "mfcc", "sample_rate": 8000}], ids=str
 )
-def test_a_front_end_is_what_it_says_of_itself(features: dict[str, object]) -> None:
+def test_a_front_end_agrees_with_its_attributes(features: dict[str, object]) -> None:
     front = build(features)
     media = front.example()
     sizes = zip(media.shape, front.input.shape, strict=True)
@@ -175,7 +175,7 @@ def test_a_front_end_is_what_it_says_of_itself(features: dict[str, object]) -> N
     assert (front.oracle(clip[0].numpy()) is None) == (front.oracle_constant is None)
 
 
-def test_the_oracle_of_sound_is_what_its_pooled_coefficients_come_from() -> None:
+def test_pooled_features_come_from_the_coefficients_of_the_oracle() -> None:
     front, clip = Mfcc(preemphasis=0.97), noise(30_000)
     found = front.dct @ front.above_floor(front.mel_power(torch.from_numpy(clip)[None]))
     assert np.abs(found[0].numpy() - front.oracle(clip)).max() < TOLERANCE

@@ -73,7 +73,7 @@ def test_standardisation_centres_and_scales() -> None:
     assert together(x).std(correction=0).item() == pytest.approx(1)
 
 
-def test_a_classifier_is_its_parts() -> None:
+def test_a_classifier_composes_its_parts() -> None:
     classifier = Classifier(Pixels(), Standardize(784), MLP(784, [5], 3, "sigmoid"), "multiclass")
     image = torch.randint(256, (2, 28, 28), dtype=torch.uint8)
     assert torch.equal(classifier(image), classifier.from_features(classifier.frontend(image)))

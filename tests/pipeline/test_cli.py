@@ -1,4 +1,4 @@
-"""The `percept` command as its users type it: help, the whole way on a user's folder, predictions, mistakes."""
+"""The `percept` command as users type it: help, all stages on a user's folder, predictions, mistakes."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], line: str) 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_nor_do_the_libraries_of_a_stage_add_a_line(tmp_path: Path) -> None:
+def test_libraries_of_a_stage_add_no_line_to_a_mistake(tmp_path: Path) -> None:
     done = percept("validate", "digits", home=tmp_path)
     line = "percept: runs/digits/features.npz: not there yet; run `percept extract` first\n"
     assert (done.returncode, done.stderr) == (1, line)

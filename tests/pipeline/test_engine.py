@@ -42,14 +42,14 @@ def all_nodes() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def cluster(all_nodes: Cluster) -> Cluster:
-    """The cluster, to which the driver stays connected; of its nodes those that no test before has killed."""
+    """The cluster, to which the driver stays connected, with the nodes that earlier tests have not killed."""
     all_nodes.connect()
     return all_nodes
 
 
 @pytest.fixture
 def full_cluster(cluster: Cluster) -> Cluster:
-    """All three nodes of the cluster, whatever a test before has killed."""
+    """The cluster with all three nodes, restarted if an earlier test has killed one."""
     cluster.fill()
     return cluster
 
@@ -153,7 +153,7 @@ def test_media_that_kill_every_process_are_one_line(cluster: Cluster, tmp_path: 
 
 
 def resumed(clips: Path, folder: Path, engine: Engine) -> tuple[bytes, str, dict[Path, int]]:
-    """What is extracted and printed, and when each shard was written that was used for it."""
+    """The features file, the output, and the time of each shard that was used."""
     seen: dict[Path, int] = {}
     discard = on_ray.discard
 
@@ -175,7 +175,7 @@ def test_extraction_with_command_and_node_killed_equals_the_local_one(
         "--engine", f"ray:{cluster.address}",
     )  # fmt: skip
     kill_when(process, lambda: len(list(run.rglob("*.parquet"))) > 2)
-    time.sleep(1)  # what the cluster still did for it is done, or ended
+    time.sleep(1)  # the work that the cluster still had to do for it has ended
     left = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     assert 2 < len(left) < 10
     killing = cluster.kill_while("ray::Map", lambda: len(list(run.rglob("*.parquet"))) > len(left))
@@ -188,7 +188,7 @@ def test_extraction_with_command_and_node_killed_equals_the_local_one(
     assert int(kept) >= 2 * len(left)  # and of a shard whose node died after it was written
     assert {path: seen[path] for path in left} == left  # not written again
     before = (run / "features.npz").stat().st_mtime_ns
-    assert cluster.do(extracted, clips, run, cluster.engine) == found  # all is known
+    assert cluster.do(extracted, clips, run, cluster.engine) == found  # everything is cached
     assert (run / "features.npz").stat().st_mtime_ns > before
 
 
@@ -265,7 +265,7 @@ def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(
     assert_same(*both(tmp_path / "source", tmp_path, resolved, full_cluster))
 
 
-def test_three_workers_tell_two_classes_apart_and_one_that_dies_costs_the_time_since_the_last_checkpoint(
+def test_a_worker_that_dies_costs_only_the_time_since_the_last_checkpoint(
     full_cluster: Cluster, vectors: tuple[Path, Task], tmp_path: Path
 ) -> None:
     source, resolved = vectors

@@ -9,7 +9,7 @@ import torch
 from pipeline.threads import Pace, ordered_map
 
 
-def test_the_number_of_threads_that_was_faster_lately_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_that_was_faster_recently_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)  # a clock that a busy machine cannot disturb
     pace = Pace()
@@ -28,7 +28,7 @@ def test_the_number_of_threads_that_was_faster_lately_is_used(monkeypatch: pytes
     assert used[300:].count(2) > 80
 
 
-def test_threads_take_over_what_is_not_quick() -> None:
+def test_slow_items_move_to_a_pool() -> None:
     def where(seconds: float) -> tuple[float, int]:
         if seconds:
             time.sleep(seconds)

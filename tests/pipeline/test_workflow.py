@@ -1,4 +1,4 @@
-"""The workflow: what is read once in a command, and which stages a later one redoes."""
+"""The workflow: files are read once per command, and a later command redoes only stages that are out of date."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def arguments(root: Path) -> list[str]:
 
 
 def seen(root: Path, *more: str) -> tuple[dict[str, Any], str]:
-    """What a `percept run` of its own process opened, loaded and imported, and what it printed."""
+    """The files that a `percept run` in its own process opened, its loads and imports, and its output."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"HEAVY = {HEAVY}{PROGRAM}", *arguments(root), *more],
         cwd=root, text=True, capture_output=True, env=os.environ | {"BENTOML_HOME": str(root)},
@@ -86,7 +86,7 @@ def loaded(home: Path, *overrides: str) -> Task:
 
 
 def due(home: Path, *overrides: str, **options: bool) -> list[str]:
-    """The stages that are not up to date, each by what it depends on itself."""
+    """The stages that are not up to date, each by its direct inputs."""
     workflow = Workflow(loaded(home, *overrides), Run(home / "runs" / "tones"), **options)
     return [stage for stage in STAGES if not workflow.is_up_to_date(stage)]
 
@@ -129,13 +129,11 @@ def test_a_second_run_is_up_to_date_within_a_second_and_imports_nothing_heavy(ho
     ],
 )
 def test_a_changed_key_makes_due_what_depends_on_it(home: Path, override: str, stages: list[str]) -> None:
-    """What a stage depends on by way of the stages before it is in the next test."""
+    """Dependencies through earlier stages are in the next test."""
     assert due(home, override) == stages
 
 
-def test_what_follows_from_a_changed_key_is_redone_and_nothing_else(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_stages_that_depend_on_a_changed_key_are_redone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = (home / "models" / "tones" / "latest").read_text().strip()
     card = SimpleNamespace(name="tones", version=version, gate_forced=False)
     monkeypatch.setattr(export, "export", lambda *_: print("exported") or card)  # the exporter takes seconds
@@ -174,7 +172,7 @@ def test_a_changed_file_of_the_source_or_another_limit_extracts_again(
     assert due(home) == ["extract"]
 
 
-def test_strict_does_not_pass_over_skipped_files(home: Path) -> None:
+def test_strict_does_not_accept_skipped_files(home: Path) -> None:
     assert due(home, strict=True) == ["extract"]
 
 
@@ -194,7 +192,7 @@ def test_a_file_that_was_touched_or_removed_is_made_again(home: Path, file: str,
     assert due(home) == []
 
 
-def test_what_is_not_served_is_exported_again(home: Path) -> None:
+def test_a_model_that_is_not_served_is_exported_again(home: Path) -> None:
     latest = home / "models" / "tones" / "latest"  # where BentoML keeps it
     version = latest.read_text()
     assert (home / "models" / "tones" / version.strip() / "model.onnx").is_file()

@@ -1,4 +1,4 @@
-"""What test_gpu.py runs by Triton's interpreter: the step of small networks on a GPU is autograd's."""
+"""Tests that test_gpu.py runs in Triton's interpreter: the step of small networks on a GPU equals autograd."""
 
 import copy
 from typing import Any
@@ -47,7 +47,7 @@ def same_as_autograd(
         ("regression", "tanh", "momentum", (1,)),
     ],
 )
-def test_training_is_that_of_autograd(kind: Any, activation: Any, optimizer: Any, hidden: tuple[int, ...]) -> None:
+def test_training_equals_autograd(kind: Any, activation: Any, optimizer: Any, hidden: tuple[int, ...]) -> None:
     data = problem(kind, 40)
     penalties = PENALTIES[-1] if hidden else {"l1": 1e-3, "l2": 2e-3}
     options = Train(batch_size=16, optimizer=optimizer, learning_rate=OPTIMIZERS[optimizer], **penalties)
@@ -55,8 +55,8 @@ def test_training_is_that_of_autograd(kind: Any, activation: Any, optimizer: Any
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one data set", "data of their own"])
-def test_stacked_networks_are_those_of_autograd(shared: bool) -> None:
-    """Of which those with less data stand still when they have no batch."""
+def test_stacked_networks_equal_autograd(shared: bool) -> None:
+    """Networks with less data do not change when they have no batch."""
     data = [problem("multiclass", 40)] * 3 if shared else [problem("multiclass", n, seed=n) for n in (40, 25, 16)]
     options = [
         Train(batch_size=16, learning_rate=0.01 * (m + 1), l2=1e-3 * m, seed=0 if shared else m) for m in range(3)
@@ -65,7 +65,7 @@ def test_stacked_networks_are_those_of_autograd(shared: bool) -> None:
     same_as_autograd(networks, data, "multiclass", options)
 
 
-def test_large_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_tiles_give_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     data = problem("multiclass", 70, 80)
     for multiprocessors, product, descent in ((0, 64, 64), (9, 32, 16), (4, 64, 32)):
         monkeypatch.setattr(gpu, "MULTIPROCESSORS", multiprocessors)
@@ -75,8 +75,8 @@ def test_large_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [16, 17])
-def test_rows_need_not_begin_at_16_bytes(size: int) -> None:
-    """Where they all do, kernels read four numbers at a time."""
+def test_rows_need_not_be_aligned_to_16_bytes(size: int) -> None:
+    """If all rows are aligned, kernels read four numbers at a time."""
     data = problem("multiclass", 40, 8)
     options = Train(batch_size=size, l2=1e-3, activity_l1=1e-3)
     same_as_autograd([network(data, "multiclass", (8, 4), "tanh")], [data], "multiclass", [options])

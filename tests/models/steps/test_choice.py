@@ -1,4 +1,4 @@
-"""The fast steps can go without anything else being touched, and the plain one trains to the same losses."""
+"""The fast steps can be deleted without any other change, and the plain step trains to the same losses."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ for epoch in range(4):
 
 
 def trained(folder: Path) -> tuple[str, list[float]]:
-    """The step that is taken with the packages of that folder, and the losses of four epochs."""
+    """The step chosen with the packages of that folder, and the losses of four epochs."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True
     )

@@ -1,4 +1,5 @@
-"""The fast step: its gradients are the reference's, its training autograd's, and stacked networks stay themselves."""
+"""The plain step: gradients equal the reference, training equals autograd, stacked networks do not affect each
+other."""
 
 import copy
 from itertools import product
@@ -42,11 +43,11 @@ def network(data: Dataset, kind: str, hidden: tuple[int, ...] = (5, 4), activati
 
 
 def trained(
-    engine: Any, networks: list[MLP], data: list[Dataset], kind: Any, options: list[Train], epochs: int = 3
+    trainer: Any, networks: list[MLP], data: list[Dataset], kind: Any, options: list[Train], epochs: int = 3
 ) -> list[torch.Tensor]:
     """Losses and accuracies (2, M) of every epoch; the networks are trained in place."""
     feed = Feed(data, [o.seed for o in options], options[0].batch_size, mix=options[0].mix)
-    running = engine(networks, feed, kind, options)
+    running = trainer(networks, feed, kind, options)
     return [torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(epochs)]
 
 
@@ -59,7 +60,7 @@ def trained(
     factors=st.fixed_dictionaries(dict.fromkeys(Penalties._fields, st.sampled_from([0.0, 1e-3, 0.5]))),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_gradients_are_those_of_the_reference(
+def test_gradients_equal_the_reference(
     kind: Any, activation: Any, hidden: list[int], size: int, factors: dict[str, float], seed: int
 ) -> None:
     data = problem(kind, size, seed=seed)
@@ -81,7 +82,7 @@ def test_gradients_are_those_of_the_reference(
 
 @pytest.mark.parametrize("penalties", [{}, *PENALTIES], ids=lambda p: "+".join(p) or "none")
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_is_that_of_autograd(kind: Any, penalties: dict[str, float]) -> None:
+def test_training_equals_autograd(kind: Any, penalties: dict[str, float]) -> None:
     """Same batches, same losses and weights, for every activation, optimiser and depth."""
     data = problem(kind)
     for activation, (optimizer, rate), hidden in product(ACTIVATIONS, OPTIMIZERS.items(), ((), (7,), (5, 4))):
@@ -96,7 +97,7 @@ def test_training_is_that_of_autograd(kind: Any, penalties: dict[str, float]) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mixed_training_is_that_of_autograd(kind: Any) -> None:
+def test_mixed_training_equals_autograd(kind: Any) -> None:
     data, losses = problem(kind), []
     for mix in (0.0, 0.5):
         options = Train(batch_size=16, learning_rate=0.01, mix=mix)
@@ -119,7 +120,7 @@ def test_samples_and_targets_are_mixed_alike() -> None:
     assert 0 <= shares.min() < 0.1
     assert 0.4 < shares.max() <= 0.5
     x = torch.empty(feed.n_steps, 16, 3)
-    for start in (0, 2, 4):  # two batches at a time, and one at last
+    for start in (0, 2, 4):  # two batches at a time, one at the end
         some = slice(start, start + 2)
         feed.fill(order[some], x[some], feed.randomness(2), shares[some])
     torch.testing.assert_close(x.mT, feed.targets(data.y[order], 3, shares))
@@ -179,7 +180,7 @@ def test_nothing_is_allocated_inside_a_step() -> None:
     assert allocated < 512  # bytes: a few scalars of the operators' own; one δ of the hidden layer has 12,800
 
 
-def test_a_feed_gives_every_sample_once_and_fills_up_with_weight_zero() -> None:
+def test_a_feed_gives_every_sample_once_and_pads_with_weight_zero() -> None:
     data = problem("multiclass", 70)
     feed = Feed([data], [3], 16)
     for epoch in range(2):
@@ -190,7 +191,7 @@ def test_a_feed_gives_every_sample_once_and_fills_up_with_weight_zero() -> None:
     torch.testing.assert_close(feed.weights.sum((1, 2)), torch.ones(5))
 
 
-def test_a_network_stays_a_network_while_it_is_trained() -> None:
+def test_a_trained_network_can_be_evaluated_and_loaded() -> None:
     data = problem("multiclass")
     mlp = network(data, "multiclass")
     before = copy.deepcopy(mlp)

@@ -1,4 +1,4 @@
-"""The compiled step, dense or of what differs from a background: autograd's, whatever the threads and the machine."""
+"""The compiled step, dense or sparse: equal to autograd, for any number of threads and on any machine."""
 
 import ctypes
 import subprocess
@@ -59,10 +59,10 @@ def network(data: Dataset, kind: str, units: int = 21, activation: Any = "relu")
     return MLP(data.x.shape[1], [units], 1 if kind == "binary" else 5, activation)
 
 
-def trained(engine: Any, mlp: MLP, feed: Feed, kind: Any, options: Train) -> torch.Tensor:
+def trained(trainer: Any, mlp: MLP, feed: Feed, kind: Any, options: Train) -> torch.Tensor:
     """Losses and accuracies of three epochs."""
-    running = engine([mlp], feed, kind, [options])
-    assert engine is Autograd or isinstance(running.step, CompiledStep)
+    running = trainer([mlp], feed, kind, [options])
+    assert trainer is Autograd or isinstance(running.step, CompiledStep)
     return torch.stack([torch.stack(running.epoch(epoch, 1 / (1 + epoch))) for epoch in range(3)])
 
 
@@ -71,19 +71,19 @@ def is_sparse(data: Dataset, units: int = 21) -> bool:
 
 
 def agree(kind: Any, options: Train, data: Dataset, activation: Any, units: int = 21, transform: Any = None) -> None:
-    judge, ours = (network(data, kind, units, activation) for _ in range(2))
+    reference, ours = (network(data, kind, units, activation) for _ in range(2))
     feeds = [Feed([data], [0], options.batch_size, transform, options.mix) for _ in range(2)]
-    expected = trained(Autograd, judge, feeds[0], kind, options)
+    expected = trained(Autograd, reference, feeds[0], kind, options)
     found = trained(ClosedForm, ours, feeds[1], kind, options)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
-    for ours_p, judge_p in zip(ours.parameters(), judge.parameters(), strict=True):
-        # Adam's first steps have the sign of the gradient, and that of a tiny one is chance.
-        torch.testing.assert_close(ours_p, judge_p, rtol=1e-4, atol=1e-4)
+    for ours_p, reference_p in zip(ours.parameters(), reference.parameters(), strict=True):
+        # Adam's first steps have the sign of the gradient, which is random for a tiny gradient.
+        torch.testing.assert_close(ours_p, reference_p, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("filled", [0.2, 1.0])
 @pytest.mark.parametrize(("kind", "activation", "optimizer", "penalties"), CASES)
-def test_training_is_that_of_autograd(
+def test_training_equals_autograd(
     kind: Any, activation: Any, optimizer: Any, penalties: dict[str, float], filled: float
 ) -> None:
     options = Train(batch_size=16, learning_rate=OPTIMIZERS[optimizer], optimizer=optimizer, **penalties)
@@ -96,13 +96,13 @@ def test_training_is_that_of_autograd(
 @pytest.mark.parametrize(
     ("n_inputs", "units", "size"), [(16, 1, 1), (33, 16, 90), (1, 130, 7), (5, 64, 5), (100, 257, 33)]
 )
-def test_no_size_is_special(n_inputs: int, units: int, size: int, filled: float) -> None:
+def test_training_equals_autograd_for_any_size(n_inputs: int, units: int, size: int, filled: float) -> None:
     options = Train(batch_size=size, learning_rate=0.02, optimizer="momentum")
     agree("multiclass", options, problem("multiclass", n_inputs=n_inputs, filled=filled), "tanh", units)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_many_networks_are_trained_as_each_alone_to_the_last_bit(optimizer: Any) -> None:
+def test_many_networks_are_trained_as_each_alone_bit_for_bit(optimizer: Any) -> None:
     rates, sizes = (0.5, 1.0, 2.0), (90, 50, 90)  # the second has fewer batches
     options = [
         Train(batch_size=16, learning_rate=OPTIMIZERS[optimizer] * rate, l2=rate / 1e3, optimizer=optimizer, seed=m)
@@ -132,16 +132,16 @@ def test_networks_that_share_their_batches_are_trained_as_each_alone(filled: flo
     for m, mlp in enumerate(alone):
         trained(ClosedForm, mlp, Feed([data], [0], 16), "multiclass", options[m])
         assert all(map(torch.equal, together[m].parameters(), mlp.parameters()))
-    z = running.step.logits(data.x, [1])  # of what lies feature by feature
+    z = running.step.logits(data.x, [1])  # from weights stored feature by feature
     torch.testing.assert_close(z[0], together[1](data.x), rtol=1e-4, atol=1e-5)
 
 
-def test_samples_that_every_epoch_mixes_anew() -> None:
+def test_mixed_samples() -> None:
     options = Train(batch_size=16, learning_rate=0.02, optimizer="momentum", mix=0.4)
     agree("multiclass", options, problem("multiclass", filled=0.05), "relu", 130)
 
 
-def test_images_that_every_epoch_distorts_anew() -> None:
+def test_distorted_images() -> None:
     options = Train(batch_size=16, learning_rate=0.02, optimizer="momentum")
     images = torch.full((90, 28, 28), -0.4)
     images[:, 9:19, 9:19] = torch.randn(90, 10, 10, generator=torch.Generator().manual_seed(0))
@@ -185,7 +185,7 @@ def test_dense_and_sparse_steps_agree() -> None:
         torch.testing.assert_close(dense, of_differences, rtol=1e-4, atol=1e-4)
 
 
-def test_without_threads_of_pytorchs_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pytorchs_openmp_one_thread_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = steps(1, True, 99)
     monkeypatch.setattr(llvm, "library", lambda: None)
     cpu._compiled.cache_clear()
@@ -197,14 +197,14 @@ def test_without_threads_of_pytorchs_it_has_one(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("filled", [0.2, 1.0])
-def test_what_is_too_large_saturates(activation: Any, filled: float) -> None:
+def test_large_values_saturate(activation: Any, filled: float) -> None:
     data = problem("multiclass", filled=filled)
     data.x.mul_(1e6)
     agree("multiclass", Train(batch_size=90, learning_rate=1e-9, optimizer="sgd"), data, activation)
 
 
 @pytest.mark.parametrize(("kind", "activation"), list(product(KINDS, ACTIVATIONS)))
-def test_what_is_not_a_number_stays_so(kind: Any, activation: Any) -> None:
+def test_nan_stays_nan(kind: Any, activation: Any) -> None:
     data = problem(kind)
     data.x[3, 5] = torch.nan
     assert is_sparse(data)
@@ -219,7 +219,7 @@ def test_what_is_not_a_number_stays_so(kind: Any, activation: Any) -> None:
         lambda n: hnp.arrays(np.float32, (9, n), elements=st.sampled_from(np.float32([0, -0.0, 1, 0.1, -2, np.inf])))
     )
 )
-def test_differences_are_what_differs(x: np.ndarray) -> None:
+def test_differences_from_the_background(x: np.ndarray) -> None:
     common = torch.from_numpy(x).mode(0).values
     common[common.isinf()] = 0
     found = Differences.of(torch.from_numpy(x), common)
@@ -230,21 +230,21 @@ def test_differences_are_what_differs(x: np.ndarray) -> None:
     np.testing.assert_array_equal(found.values[: len(rows)], (x - common.numpy())[rows, columns])
 
 
-def test_a_background_is_what_most_samples_share() -> None:
+def test_the_background_is_the_value_that_most_samples_share() -> None:
     data = problem("multiclass")
     common = background(data.x, 100, 16, anew=False)
     assert common is not None
     assert torch.equal(common, torch.where(torch.arange(37) % 7 == 0, 1.5, -0.4))
     assert background(problem("multiclass", filled=0.6).x, 100, 16, anew=False) is None
     assert background(torch.randn(90, 37), 100, 16, anew=False) is None
-    few = problem("multiclass", filled=0.38).x  # finding out is worth it for a layer that has more to gain
+    few = problem("multiclass", filled=0.38).x  # finding the differences pays only for a wider layer
     assert background(few, 800, 16, anew=True) is not None
     assert background(few, 100, 16, anew=True) is None
     assert background(few, 100, 16, anew=False) is not None
     assert background(few, 100, 70_000, anew=False) is None
 
 
-def test_digits_have_one(real_data: Path) -> None:
+def test_digits_have_a_background(real_data: Path) -> None:
     raw = np.fromfile(real_data / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 784)
     digits = Dataset((torch.from_numpy(raw).to(torch.float32) - 33) / 79, torch.arange(len(raw)) % 10)
     running = ClosedForm([MLP(784, [100], 10, "relu")], Feed([digits], [0], 100), "multiclass", [Train()])
@@ -309,7 +309,7 @@ def test_threads_share_all_of_the_work_once() -> None:
         ("aarch64-unknown-linux-gnu", "generic"), ("arm64-apple-macosx", "apple-m1"),
     ],
 )  # fmt: skip
-def test_other_machines_can_have_it(triple: str, processor: str) -> None:
+def test_the_step_compiles_for_other_machines(triple: str, processor: str) -> None:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     machine = binding.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3)
@@ -320,7 +320,7 @@ def test_other_machines_can_have_it(triple: str, processor: str) -> None:
         assert machine.emit_object(llvm.optimised(module, machine))
 
 
-def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_says_why_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbid(*_: object) -> None:
         raise RuntimeError("cannot allocate executable memory")
 
@@ -339,17 +339,12 @@ def test_a_machine_that_does_not_let_it_is_told_of(monkeypatch: pytest.MonkeyPat
 HARDENED = """
 import ctypes, sys, warnings
 from models.steps import llvm
-if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE: what is written is not run
-    sys.exit("this system cannot forbid it")
-warnings.simplefilter("error")
-try:
-    llvm.works()
-except UserWarning as warning:
-    print(warning)
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE: written memory cannot be executed sys.exit("this system
+    cannot forbid it") warnings.simplefilter("error") try: llvm.works() except UserWarning as warning: print(warning)
 """
 
 
-def test_a_process_that_may_not_run_what_it_writes_lives() -> None:
+def test_a_process_that_may_not_execute_written_memory_gets_a_warning() -> None:
     done = subprocess.run([sys.executable, "-c", HARDENED], capture_output=True, text=True)
     if "cannot forbid it" in done.stderr:
         pytest.skip("PR_SET_MDWE came with Linux 6.3")
@@ -358,7 +353,7 @@ def test_a_process_that_may_not_run_what_it_writes_lives() -> None:
 
 
 @pytest.mark.parametrize(("hidden", "n_outputs"), [((), 5), ((9, 9), 5), ((9,), 200)])
-def test_other_networks_have_steps_of_pytorchs(hidden: tuple[int, ...], n_outputs: int) -> None:
+def test_other_networks_use_the_plain_step(hidden: tuple[int, ...], n_outputs: int) -> None:
     data = problem("multiclass", n_outputs=n_outputs)
     running = ClosedForm([MLP(37, hidden, n_outputs, "relu")], Feed([data], [0], 16), "multiclass", [Train()])
     assert isinstance(running.step, Backprop)

@@ -53,7 +53,7 @@ build(gpu.descend, descent[64], OPTIMIZER="adam", PRECISION=gpu.FAST, **NUMBERS)
 
 
 def run(*arguments: str, **environment: str) -> str:
-    """What a Python process prints: Triton decides when it is imported whether it interprets."""
+    """Output of a Python process: Triton decides on import whether it interprets."""
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, *arguments], env=inherited | environment, capture_output=True, text=True, timeout=600
@@ -62,13 +62,13 @@ def run(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_interpreted_they_train_as_autograd_does() -> None:
+def test_interpreted_kernels_train_as_autograd_does() -> None:
     file = "tests/models/steps/interpreted_kernels.py"
     assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1").startswith("." * 11)
 
 
-def test_they_compile_for_a_gpu() -> None:
-    """Here too, where there is none: what the interpreter lets pass, the compiler may not."""
+def test_kernels_compile_for_a_gpu() -> None:
+    """Also without a GPU: the compiler may refuse code that the interpreter accepts."""
     assert set(run("-c", COMPILE).split()) == {"forward", "output", "propagate", "descend"}
 
 

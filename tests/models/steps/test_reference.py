@@ -59,7 +59,7 @@ def torch_objective(
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(problems())
-def test_objective_and_gradients_are_those_of_autograd(problem: tuple[Network, Any, Any, Any, Penalties]) -> None:
+def test_objective_and_gradients_equal_autograd(problem: tuple[Network, Any, Any, Any, Penalties]) -> None:
     network, x, y, kind, factors = problem
     weights, biases = ([torch.tensor(p, requires_grad=True) for p in ps] for ps in network[:2])
     expected = torch_objective(weights, biases, network.activation, torch.tensor(x), torch.tensor(y), kind, factors)
@@ -73,7 +73,7 @@ def test_objective_and_gradients_are_those_of_autograd(problem: tuple[Network, A
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(problems())
-def test_a_batch_twice_over_changes_nothing(problem: tuple[Network, Any, Any, Any, Penalties]) -> None:
+def test_a_repeated_batch_changes_nothing(problem: tuple[Network, Any, Any, Any, Penalties]) -> None:
     network, x, y, kind, factors = problem
     twice = np.concatenate([x, x]), np.concatenate([y, y])
     assert reference.objective(network, *twice, kind, factors) == pytest.approx(
@@ -150,7 +150,7 @@ def test_the_derivative_at_a_kink_is_zero() -> None:
     assert of_w_h.item() == of_b_h.item() == 0
 
 
-def test_it_is_plain_numpy() -> None:
+def test_the_reference_does_not_import_torch() -> None:
     program = "import sys, models.steps.reference; print('torch' in sys.modules)"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)

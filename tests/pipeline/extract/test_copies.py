@@ -1,4 +1,4 @@
-"""Varied copies of clips: what is changed and by how much, and that extraction makes them of training clips alone."""
+"""Varied copies of clips: kind and size of the changes; extraction makes copies of training clips only."""
 
 import json
 import wave
@@ -67,7 +67,7 @@ def test_a_share_goes_through_a_lower_sampling_rate() -> None:
     assert np.mean(high > 0.99 * low) > 0.5
 
 
-def test_noise_keeps_its_distance() -> None:
+def test_noise_keeps_its_signal_to_noise_ratio() -> None:
     clip = tone(1000)
     copies = [copy - clip for copy in varied(clip, noise=20, share=1)]
     decibels = [20 * np.log10(clip.std() / noise.std()) for noise in copies]
@@ -179,7 +179,7 @@ def test_refitting_learns_from_the_validation_samples_too(tmp_path: Path) -> Non
     refitted = trained(clips(tmp_path / "clips", "train.refit=true"))
     assert np.array_equal(refitted, of_all)
     assert not np.array_equal(refitted, of_training)
-    shown = json.loads((run / "history.json").read_text())  # that of the training which was validated
+    shown = json.loads((run / "history.json").read_text())  # the history of the first training, which was validated
     assert shown["validation_loss"] == history["validation_loss"]
 
 

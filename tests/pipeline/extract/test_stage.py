@@ -58,7 +58,7 @@ def test_features_of_every_sample(clips: Path, run: Callable[..., Features]) -> 
     assert found.task["data"]["path"] == str(clips)
 
 
-def test_what_cannot_be_used_is_skipped_with_its_reason(clips: Path, run: Callable[..., Features]) -> None:
+def test_unusable_files_are_skipped_with_a_reason(clips: Path, run: Callable[..., Features]) -> None:
     (clips / "low" / "notes.txt").write_text("not audio")
     (clips / "low" / "empty.wav").write_bytes(b"")
     soundfile.write(clips / "low" / "no-frames.wav", np.zeros(0), RATE)
@@ -108,7 +108,7 @@ def test_a_second_run_decodes_nothing(
     assert "38 newly extracted" in capsys.readouterr().out
     run(clips)
     capsys.readouterr()
-    monkeypatch.setenv("PERCEPT_MAX_BYTES", "1000")  # what was usable under another limit is not under this one
+    monkeypatch.setenv("PERCEPT_MAX_BYTES", "1000")  # a file that was usable under another limit is not usable now
     with pytest.raises(UserError, match="at most 1000 are allowed"):
         run(clips)
 
@@ -180,7 +180,7 @@ def test_a_label_that_only_the_test_split_has_is_one_line(clips: Path, run: Call
         run(clips / "list.csv")
 
 
-def test_features_do_not_depend_on_what_stands_beside_a_clip(clips: Path, run: Callable[..., Features]) -> None:
+def test_features_of_a_clip_do_not_depend_on_the_other_clips(clips: Path, run: Callable[..., Features]) -> None:
     whole = run(clips)
     shutil.rmtree(clips.parent / "run")
     for file in sorted((clips / "low").iterdir())[:5]:

@@ -20,7 +20,7 @@ QUARTER = 1 / (1 + math.e**2)  # σ(-2); σ(2) = 1 - σ(-2)
         (1e3, 1 - 2 + 0.5 + 0.1),  # every unit is on
     ],
 )
-def test_three_units_give_what_a_hand_finds(x: float, y: float) -> None:
+def test_three_units_give_the_values_worked_by_hand(x: float, y: float) -> None:
     np.testing.assert_allclose(exercises.given()([x]), [y], rtol=1e-12)
 
 

@@ -100,7 +100,7 @@ def test_no_features_is_one_line(tmp_path: Path) -> None:
         gradcheck.gradcheck(task.load("regions"), Run(tmp_path))
 
 
-def test_the_network_is_left_as_it_is() -> None:
+def test_the_network_is_not_changed() -> None:
     mlp = MLP(3, [4], 2, "tanh")
     before = {name: p.clone() for name, p in mlp.named_parameters()}
     gradcheck.check(mlp, torch.ones(2, 3), torch.tensor([0, 1]), "multiclass", Train(l1=0.1))
@@ -110,7 +110,7 @@ def test_the_network_is_left_as_it_is() -> None:
         assert torch.equal(p, before[name])
 
 
-def test_a_parameter_on_a_kink_is_passed_over() -> None:
+def test_a_parameter_on_a_kink_is_skipped() -> None:
     mlp = MLP(3, [], 1, "relu")
     with torch.no_grad():
         mlp.layers[0].weight[0, 1] = 0  # where |w| has no derivative

@@ -1,4 +1,4 @@
-"""Figures: drawn from saved results alone, whatever the classes are called and however many there are."""
+"""Figures: drawn from saved results alone, for any names and any number of classes."""
 
 import json
 import re
@@ -225,7 +225,7 @@ def perfect_run(run: Path) -> Path:
 
 
 def regression_run(run: Path) -> Path:
-    """No classes: nothing of what only a classifier has."""
+    """No classes, so nothing that only a classifier has."""
     report = report_of(["y"], np.diag([40]), [])
     report |= {"name": "sine", "kind": "regression", "gate": {"passed": True, "checks": []}, "notes": []}
     report["test"] = {"r2": 0.9931, "rmse": 0.0412}
@@ -240,7 +240,7 @@ def inside(run: Path, **arrays: np.ndarray) -> Path:
 
 
 def plane_run(run: Path) -> Path:
-    """Two classes over the unit square, parted by the sum of two sigmoid units, with the curves of every threshold."""
+    """Two classes in the unit square, separated by the sum of two sigmoid units, with the curves of every threshold."""
     perfect_run(run)
     report = json.loads((run / "report.json").read_text())
     report["test"] |= {

@@ -1,4 +1,4 @@
-"""The report page: one file that is whole, well-formed, and safe whatever names the data bring."""
+"""The report page: one self-contained, well-formed file, safe for any names in the data."""
 
 import json
 import re

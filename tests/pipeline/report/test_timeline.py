@@ -1,4 +1,4 @@
-"""What is heard when: windows over recordings, over HTTP and on the command line, and what memory long ones take."""
+"""Timelines of recordings: windows, HTTP, the command line, and the memory that long recordings need."""
 
 import json
 import os
@@ -210,7 +210,9 @@ class TestBand:
                 assert answer.json()["timeline"][-1]["end"] == 600
                 after.append(peak_mb(worker))
             assert client.post("/instruments?timeline=0.5", files={"f": file}).is_success
-            assert client.post("/instruments", content=file[: len(file) // 2]).is_success  # a shorter one than it says
+            assert client.post(
+                "/instruments", content=file[: len(file) // 2]
+            ).is_success  # shorter than its header says
             assert peak_mb(worker) - before < 300
             assert after[-1] - after[0] < 30
 
@@ -237,7 +239,7 @@ class TestBand:
         with Image.open(band / "runs" / "instruments" / "timelines" / "duet.png") as picture:
             assert min(picture.size) > 300
             colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
-            assert {(240, 136, 62), (88, 166, 255)} <= colours  # the first two of canvas.GLOWING
+            assert {(240, 136, 62), (88, 166, 255)} <= colours  # the first two of style.CLASS_COLOURS
 
         two = percept("predict", "instruments", "--timeline", "duet.wav", "other/duet.wav", home=band).stdout
         assert [line for line in two.splitlines() if "→" in line] == [

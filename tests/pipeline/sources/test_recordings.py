@@ -58,7 +58,7 @@ def note(i: int, instrument: str) -> bytes:
 
 
 def table(paths: list[str]) -> str:
-    """TinySOL's metadata of these files; the name of a file says nearly all of it, and the folds go round."""
+    """TinySOL's metadata of these files, nearly all from their names; the folds alternate."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
@@ -85,7 +85,7 @@ def tracks_of_the_index(index: Path) -> dict[str, dict[str, tuple[str, str]]]:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every file of TinySOL, under its own name in its own place, with short tones in it."""
+    """Every file of TinySOL at its path, with a short tone in it."""
     root = tmp_path_factory.mktemp("tinysol")
     paths = [track["audio"][0] for track in tracks_of_the_index(Path(tinysol.Dataset(str(root)).index_path)).values()]
     for i, path in enumerate(paths):
@@ -234,7 +234,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
-    """Twenty notes, their table and their index on a server, from which mirdata is told to download TinySOL."""
+    """Twenty notes, their table and their index on a server, from which mirdata downloads TinySOL."""
     folder = tmp_path / "server"
     paths = [f"audio/Winds/{name}/ordinario/{short}-ord-C4-mf-N-T{i}d.wav" for i in range(10)
              for name, short in (("Flute", "Fl"), ("Oboe", "Ob"))]  # fmt: skip
@@ -310,7 +310,7 @@ def test_finished_files_are_not_downloaded_again(server: Archive, tmp_path: Path
     assert server.asked == [("few.json", None)]
 
 
-def test_what_is_lost_or_half_unpacked_is_unpacked_again_without_a_network(server: Archive, tmp_path: Path) -> None:
+def test_lost_or_half_unpacked_files_are_unpacked_again_without_a_network(server: Archive, tmp_path: Path) -> None:
     samples("tinysol")
     server.asked.clear()
     recording = next((tmp_path / "home").rglob("*.wav"))
@@ -325,7 +325,7 @@ def test_what_is_lost_or_half_unpacked_is_unpacked_again_without_a_network(serve
     assert server.asked == []
 
 
-def test_an_archive_with_a_wrong_checksum_is_one_line_and_fetched_anew(server: Archive, tmp_path: Path) -> None:
+def test_an_archive_with_a_wrong_checksum_is_one_line_and_downloaded_again(server: Archive, tmp_path: Path) -> None:
     archive = tmp_path / "server" / "TinySOL.tar.gz"
     whole = archive.read_bytes()
     archive.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

@@ -91,7 +91,7 @@ def test_folder_of_class_folders(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_recordings_to_learn_from_are_shorter_than_those_that_are_answered(
+def test_recordings_for_training_are_limited_more_than_those_of_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seconds in (("a", 120), ("b", 121)):

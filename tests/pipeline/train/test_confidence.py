@@ -1,4 +1,4 @@
-"""What a model does not know: out-of-distribution pictures and sounds, up to the answer in words."""
+"""Unknown inputs: out-of-distribution pictures and sounds, from the score to the printed answer."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ from tests.conftest import Trained
 
 @pytest.fixture(scope="module")
 def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded tasks, run; they have no better data than that, so that the floors below are theirs."""
+    """Runs of the tasks with embedded data; the thresholds in this file are for these data."""
     home = tmp_path_factory.mktemp("home")
     trained(home, "digits", "--set", "validate.baselines=false")
     return trained(home, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=3")
@@ -74,7 +74,7 @@ def test_nearly_all_of_the_test_split_is_known(home: Path, name: str) -> None:
     assert "count as known" in (home / "runs" / name / "report.html").read_text()
 
 
-def test_the_answer_says_it(home: Path, tmp_path: Path) -> None:
+def test_an_answer_says_unknown(home: Path, tmp_path: Path) -> None:
     sample = home / "runs" / "digits" / "samples" / "7.png"
     unknown.letter("M", "DejaVuSans", 1, 1.0).save(tmp_path / "M.png")
     done = percept("predict", "digits", sample, tmp_path / "M.png", "--json", home=home)
@@ -84,7 +84,7 @@ def test_the_answer_says_it(home: Path, tmp_path: Path) -> None:
     assert second.endswith("  unknown: unlike what it was trained on")
 
 
-def test_a_timeline_says_it(home: Path, tmp_path: Path) -> None:
+def test_a_timeline_says_unknown(home: Path, tmp_path: Path) -> None:
     rate = 22_050
     note, _ = soundfile.read(home / "runs" / "instruments" / "samples" / "violin.wav")
     hum = 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
@@ -95,7 +95,7 @@ def test_a_timeline_says_it(home: Path, tmp_path: Path) -> None:
     assert list(lines(windows))[2].split("  ")[1].endswith(", but unknown")
 
 
-def test_density_is_that_of_the_gaussians_it_was_fitted_to() -> None:
+def test_density_equals_that_of_the_gaussians_behind_the_samples() -> None:
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(2).repeat(20_000)
     means = torch.tensor([[0.0] * 30, [5.0] * 30])
@@ -129,11 +129,11 @@ def test_familiarity_is_the_rank_among_the_validation_samples() -> None:
     expected = (validation[:, None] <= others).float().mean(0)
     assert found.numpy() == pytest.approx(expected.numpy(), abs=2 / STEPS)
     far = familiarity(empty, 10 * torch.arange(1.0, 6)[:, None].expand(5, 4), answers[:1].expand(5, 2))
-    assert (far[1:] < far[:-1]).all() or far[-1] == 0  # also below all validation samples, the further the less
+    assert (far[1:] < far[:-1]).all() or far[-1] == 0  # still decreasing with distance below all validation samples
 
 
 @pytest.mark.parametrize("n", [10, 49, 50, 51, 1000])
-def test_the_threshold_keeps_what_it_promises(n: int) -> None:
+def test_the_threshold_keeps_the_promised_share(n: int) -> None:
     scores = torch.rand(n, generator=torch.Generator().manual_seed(n))
     threshold = confidence.threshold(scores)
     kept = (scores >= threshold).double().mean().item()
@@ -155,7 +155,7 @@ def test_redrawn_digits_are_known_and_keep_their_label(home: Path) -> None:
     assert (outputs[:, -1] >= predictor.card.known_threshold).mean() >= 0.85
 
 
-def test_what_is_never_seen_by_the_service_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sounds_that_cannot_be_measured_are_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(home / "runs" / "instruments" / "model.onnx")
     monkeypatch.setenv("PATH", "")
     printed = io.StringIO()

@@ -1,4 +1,4 @@
-"""Distortion of images: each range means what it says, the elastic field is the one asked for, the seed fixes all."""
+"""Distortion of images: ranges in their units, the covariance of the elastic field, the seed."""
 
 import math
 from typing import Any

@@ -99,7 +99,7 @@ def test_a_loss_that_is_no_number_stops_with_one_line(digits: Path, tmp_path: Pa
 
 
 def test_networks_are_over_one_by_one_and_a_failure_ends_its_own_training_only() -> None:
-    """What a search needs: three networks in one loop, with early stopping, a loss that is NaN, and neither."""
+    """As in a search: three networks in one loop, one with early stopping, one with a NaN loss, one with neither."""
     losses = [[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 6.0, 6.0, 6.0], [5.0, math.nan, 1.0, 1.0, 1.0]]
     networks = [MLP(1, [], 1, "relu") for _ in losses]
     options = [Train(epochs=5, early_stopping=patience) for patience in (0, 2, 0)]

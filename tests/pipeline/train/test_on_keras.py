@@ -119,7 +119,7 @@ def test_without_keras_torch_trains_and_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.delitem(sys.modules, "pipeline.train.on_keras", raising=False)
     monkeypatch.delattr("pipeline.train.on_keras", raising=False)
-    monkeypatch.setitem(sys.modules, "keras", None)  # what the import of a missing package comes to
+    monkeypatch.setitem(sys.modules, "keras", None)  # makes the import fail as for a missing package
     with pytest.raises(UserError, match=r"^train.framework: .* pip install 'percept\[keras\]'.*$"):
         trained(runs, "sine", "keras")
     trained(runs, "sine", "torch", "train.epochs=1")

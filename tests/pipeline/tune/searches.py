@@ -52,7 +52,7 @@ def trials(run: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def wait_for(process: subprocess.Popen[str], run: Path, condition: str) -> None:
-    """Until one of the trials fulfils it."""
+    """Wait until a trial fulfils the condition."""
     while True:
         with suppress(sqlite3.OperationalError), closing(sqlite3.connect(run / "search.db")) as database:
             if database.execute(f"SELECT 1 FROM trials WHERE {condition}").fetchone():

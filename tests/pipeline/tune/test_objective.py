@@ -1,4 +1,4 @@
-"""What a trial is worth: classes and numbers, early stopping, noise, a loss that is no longer a number."""
+"""The score of a trial: classes and numbers, early stopping, noise, a loss that is no longer a number."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Networks trained side by side end as each would alone."""
+"""Networks trained together end as each would alone."""
 
 from pathlib import Path
 

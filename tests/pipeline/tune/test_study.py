@@ -1,4 +1,4 @@
-"""The study: every trial once, whichever process does it, however often it is killed."""
+"""The study: every trial runs once, in any process, however often one is killed."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Baselines: scikit-learn's, chosen without the test rows, and what the page makes of them."""
+"""Baselines: scikit-learn's models, chosen without the test rows, and their section of the page."""
 
 import json
 from pathlib import Path
@@ -40,15 +40,15 @@ def found(parts: tuple[Rows, Rows, Rows], seed: int = 0, **options: Any) -> list
 
 
 @pytest.fixture(scope="module")
-def judged() -> list[dict[str, Any]]:
+def results() -> list[dict[str, Any]]:
     return found(digits())
 
 
-def test_baselines_equal_scikit_learn_called_by_hand(judged: list[dict[str, Any]]) -> None:
+def test_baselines_equal_scikit_learn_called_by_hand(results: list[dict[str, Any]]) -> None:
     training, _, test = digits()
-    assert [row["name"] for row in judged] == NAMES
+    assert [row["name"] for row in results] == NAMES
     models = [LogisticRegression(max_iter=1000), SVC(), RandomForestClassifier(300, random_state=0)]
-    for row, model in zip(judged, models, strict=True):
+    for row, model in zip(results, models, strict=True):
         model.set_params(**row["hyperparameters"]).fit(*training)
         predicted = model.predict(test.x)
         assert row["accuracy"] == sk.accuracy_score(test.y, predicted)
@@ -63,11 +63,11 @@ def test_baselines_equal_scikit_learn_called_by_hand(judged: list[dict[str, Any]
             assert row["log_loss"] == pytest.approx(sk.log_loss(test.y, model.predict_proba(test.x)), rel=1e-4)
 
 
-def test_hyperparameters_are_the_best_on_the_validation_rows(judged: list[dict[str, Any]]) -> None:
+def test_hyperparameters_are_the_best_on_the_validation_rows(results: list[dict[str, Any]]) -> None:
     training, validation, test = digits()
     scale = SVC(gamma="scale").fit(*training)._gamma
     for row, settings in zip(
-        judged[:2],
+        results[:2],
         (
             [LogisticRegression(C=c, max_iter=1000) for c in (1, 0.1, 0.01, 10)],
             [SVC(C=c, gamma=gamma * scale) for c, gamma in ((1, 1), (10, 1), (10, 0.1), (100, 0.1))],
@@ -79,20 +79,20 @@ def test_hyperparameters_are_the_best_on_the_validation_rows(judged: list[dict[s
     shuffled = Rows(test.x, np.random.default_rng(0).permutation(test.y))
     again = found((training, validation, shuffled))  # nothing of the test rows decides a model
     assert [(row["hyperparameters"], row["bytes"]) for row in again] == [
-        (row["hyperparameters"], row["bytes"]) for row in judged
+        (row["hyperparameters"], row["bytes"]) for row in results
     ]
 
 
-def test_a_seed_gives_the_same_results(judged: list[dict[str, Any]]) -> None:
-    assert found(digits()) == judged
+def test_the_same_seed_gives_the_same_results(results: list[dict[str, Any]]) -> None:
+    assert found(digits()) == results
 
 
-def test_of_many_rows_some_are_drawn(judged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_subsampled(results: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "LIMIT", 200)
     monkeypatch.setattr(baselines, "CHOICE", 100)
     few = found(digits())
     assert [(row["samples"], row["available"]) for row in few] == [(200, 800)] * 3
-    assert all(row["accuracy"] < full["accuracy"] for row, full in zip(few, judged, strict=True))
+    assert all(row["accuracy"] < full["accuracy"] for row, full in zip(few, results, strict=True))
     assert found(digits()) == few
     assert found(digits(), seed=1) != few
 
@@ -104,13 +104,13 @@ def test_without_validation_rows_scikit_learn_s_defaults_are_used() -> None:
     assert svm["hyperparameters"] == pytest.approx({"C": SVC().C, "gamma": SVC().fit(*training)._gamma})
 
 
-def test_a_network_that_saw_the_validation_rows_meets_baselines_that_did() -> None:
+def test_baselines_are_fitted_to_the_validation_rows_if_the_network_was() -> None:
     training, validation, test = digits()
     learned = Rows(np.concatenate([training.x, validation.x]), np.concatenate([training.y, validation.y]))
     assert [row["samples"] for row in found((training, validation, test), learned=learned)] == [1100] * 3
 
 
-def test_a_class_that_lost_its_row_has_no_log_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_without_fitted_rows_has_no_log_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "LIMIT", 100)
     x = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int64)
@@ -176,7 +176,7 @@ def test_the_headline_names_them_in_one_line(run: Path) -> None:
 
 
 def page_of(run: Path, values: dict[str, Any], folder: Path) -> str:
-    """The section's text, in single spaces, of a page that is written for these values."""
+    """Text of the section, in single spaces, of a page with these values."""
     (folder / "history.json").write_text((run / "history.json").read_text())
     (folder / "report.json").write_text(json.dumps(values))
     shown = Page(page.write(Run(folder)).read_text("utf-8"))

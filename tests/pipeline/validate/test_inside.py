@@ -1,4 +1,4 @@
-"""What is saved for the figures agrees with the network that it shows."""
+"""The arrays saved for figures agree with the network."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_two_hidden_layers_have_no_votes_and_a_linear_model_no_units() -> None:
     assert "units" not in inside.inside(network(Vector(2), []), data, [])
 
 
-def test_many_samples_are_thinned_out() -> None:
+def test_many_samples_are_subsampled() -> None:
     arrays = inside.inside(network(Vector(2), [2]), features(points(5000, 2), np.arange(5000) % 2), [])
     assert 500 < len(arrays["train_x"]) <= inside.POINTS
 
@@ -74,7 +74,7 @@ def test_weights_on_pixels_are_images_and_longer_vectors_show_nothing() -> None:
     assert inside.inside(network(Vector(3), [2]), nothing, []) == {}
 
 
-def test_a_clip_is_heard_as_the_front_end_hears_it(tmp_path: Path) -> None:
+def test_the_arrays_of_a_clip_come_from_the_front_end(tmp_path: Path) -> None:
     frontend = Mfcc(n_mels=64, n_mfcc=13)
     tone = np.sin(np.arange(22050, dtype=np.float32) / 8)
     silence = np.zeros(10, np.float32)

@@ -1,4 +1,4 @@
-"""Validation: metrics against scikit-learn and by hand, the gate, the files that it leaves."""
+"""Validation: metrics against scikit-learn and by hand, the gate, the files that it writes."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert found["accuracy"] == accuracy_score(y, p.argmax(1))
     exact = p.astype(float)
     assert found["log_loss"] == pytest.approx(log_loss(y, exact / exact.sum(1, keepdims=True)), rel=1e-5)
-    assert found["ece"] < 0.1  # the classes were drawn with these very probabilities
+    assert found["ece"] < 0.1  # the classes were drawn with these probabilities
     matrix = np.array(found["confusion_matrix"])
     assert matrix.sum() == 500
     assert matrix.trace() / 500 == found["accuracy"]
@@ -129,7 +129,7 @@ def test_the_worst_mistakes_are_shown_with_their_media(run: Path) -> None:
 def test_samples_of_the_test_split_are_kept_as_files(run: Path) -> None:
     files = sorted((run / "samples").iterdir())
     assert [f.name for f in files] == [f"{d}.png" for d in range(10)]
-    for file in files:  # what the service decodes is what the test split holds
+    for file in files:  # the service decodes the samples of the test split
         assert np.array_equal(decode_image(file.read_bytes(), Limits()), np.asarray(Image.open(file)))
 
 
