@@ -1,7 +1,7 @@
 """ModelCard: the contract between training and serving, carried inside the ONNX file.
 
-The same JSON stands in `card.json` and in the ONNX file's `metadata_props` under `CARD_KEY`, so the `.onnx` file
-alone is enough to serve or to audit a model. No torch here: the service imports this module.
+The same JSON is in `card.json` and in the ONNX file's `metadata_props` under `CARD_KEY`, so the `.onnx` file alone is
+enough to serve or to audit a model. No torch here: the service imports this module.
 """
 
 import hashlib

@@ -228,7 +228,7 @@ def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
     values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; frames at
     -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS):
 
-    - mean and standard deviation, weighted by how far a frame's level lies above -LOUD_DB
+    - mean and standard deviation, weighted by how far a frame's level is above -LOUD_DB
     - value in the loudest frame
     - QUANTILES, with linear interpolation between neighbouring values
     - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)

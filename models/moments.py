@@ -15,8 +15,8 @@ class Moments:
     """Of n values for each feature: mean and sum of squared deviations from it, float64 (D,), or () over all features.
 
     Parts are joined by the formula of Chan, Golub & LeVeque (1983, "Algorithms for computing the sample variance"),
-    which subtracts no large sums, so that a small variance beside a large mean keeps its digits. The same parts joined
-    in the same order give the same bits, on whatever machines they were computed.
+    which subtracts no large sums, so a small variance keeps its digits next to a large mean. The same parts joined in
+    the same order give the same bits, on any machines.
 
     >>> halves = [Moments.of(torch.tensor(part).view(-1, 1), one_unit=True) for part in ([1.0, 2.0], [3.0, 6.0])]
     >>> Moments.joined(halves).mean.item(), Moments.joined(halves).squares.item()

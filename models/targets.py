@@ -19,7 +19,7 @@ from models.card import Kind
 
 
 class Target(ABC):
-    """One kind of target. N samples, K labels or values, n_outputs logits; y as `loss` takes it.
+    """One kind of target. N samples, K labels or values, n_outputs logits; y is an argument of `loss`.
 
     Attributes
     ----------

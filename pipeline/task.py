@@ -146,7 +146,7 @@ class Validate(_Section):
     min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets
     max_rmse: float | None = Field(None, ge=0)  # regression
     min_r2: float | None = Field(None, le=1)  # regression
-    baselines: bool = False  # classes only: simpler models beside the network in the report
+    baselines: bool = False  # classes only: simpler models for comparison in the report
 
     def thresholds(self) -> dict[str, float]:
         """`min_…` or `max_…` and a metric → the threshold, of those that are set."""

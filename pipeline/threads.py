@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-# MKL then sums in the same order whatever the number of threads; read at its first product.
+# MKL then sums in the same order for any number of threads; it reads this at its first product.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import torch
@@ -64,9 +64,9 @@ def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 class Pace:
     """One thread or all, whichever was faster recently on pieces of work of one size.
 
-    The products of a small network are done in a tenth of a millisecond. Beside an idle core they gain a third from a
-    second thread; beside a busy one, or one that shares no cache, they lose many times that in waiting. Both happen on
-    the same machine within a minute, so the choice is measured, not fixed; the results must not depend on it.
+    The products of a small network are done in a tenth of a millisecond. With a second, idle core they run a third
+    faster on two threads; if that core is busy, or shares no cache, waiting costs many times that. Both happen on the
+    same machine within a minute, so the choice is measured, not fixed; the results must not depend on it.
     """
 
     def __init__(self) -> None:

@@ -427,7 +427,7 @@ class _Update:
             self.root = b.fptrunc(b.fdiv(DOUBLE(1), f.intrinsic("llvm.sqrt.f64", DOUBLE, correction_2)), FLOAT)
 
     def weights(self, name: str, row: ir.Value, block: list[Piece], gradients: list[ir.Value]) -> None:
-        """Update weights by gradients of the loss, to which those of the penalties are added."""
+        """Update weights by gradients of the loss, after adding the gradients of the penalties."""
         f = self.f
         for (at, size), total in zip(block, gradients, strict=True):
             index = f.b.add(row, I64(at))

@@ -274,8 +274,9 @@ def descend(
 ):  # fmt: skip
     """Update all layers; networks without a batch stay as they are.
 
-    Layers have δ (M, N, B), input x (M, B, D), and W (M, N, D) and b (M, N) at `w_at` and `b_at` in the parameters p,
-    as their moments in those. The gradients are δ x, with those of the penalties l1 Σ|w| + l2 Σw², and Σδ.
+    A layer has δ (M, N, B), input x (M, B, D), and W (M, N, D) and b (M, N) at `w_at` and `b_at` in the parameters p;
+    their moments have the same offsets. The gradients are δ x, plus the gradient of the penalty l1 Σ|w| + l2 Σw², and
+    Σδ.
     """
     tile = tl.program_id(0)
     if tl.load(taken + tl.program_id(1)) > 0:

@@ -30,8 +30,8 @@ ROOM = 1 << 24  # features times samples of a batch that a thread has memory to 
 
 @torch.inference_mode()
 def samples_for(work: Workload, units: int, batch_size: int) -> "Sparse | None":
-    """The differences of all samples, or memory for those of a chunk where every epoch changes the samples; None where
-    dense products are faster, for a first layer of so many units."""
+    """The differences of all samples, or memory for one chunk of them if every epoch changes the samples; None if dense
+    products are faster for a first layer of that many units."""
     if work.samples is not None:
         common = background(work.samples, units, batch_size, False)
         return None if common is None else Sparse(Differences.of(work.samples, common), True)
@@ -99,7 +99,7 @@ class SparseBatch(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """The samples of a training as differences: all of them if `complete`, else those of the current chunk."""
+    """The samples of a training as differences: of all samples if `complete`, else of the current chunk."""
 
     differences: Differences
     complete: bool

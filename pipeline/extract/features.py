@@ -85,7 +85,7 @@ class Features:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the features, those of the copies included."""
+        """Bytes of the features, including the copies."""
         return self.x.nbytes + self.copies.nbytes
 
     def rows(self, split: Split) -> NDArray[np.bool_]:
@@ -97,7 +97,7 @@ class Features:
         chosen = np.zeros(len(self.x), bool)
         chosen[rows] = True
         copied = chosen[self.copy_of]
-        if not copied.any():  # a large data set must not lie in memory twice
+        if not copied.any():  # a large data set must not be in memory twice
             return self.x[rows], self.y[rows]
         x = np.concatenate([self.x[rows], self.copies[copied]])
         return x, np.concatenate([self.y[rows], self.y[self.copy_of[copied]]])

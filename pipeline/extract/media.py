@@ -15,7 +15,7 @@ from service.errors import MediaError
 
 BUDGET = 256 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
 
-Decoded = NDArray[np.generic]  # as the graph takes it: uint8 (28, 28), float32 (T,) or float32 (D,)
+Decoded = NDArray[np.generic]  # input of the graph: uint8 (28, 28), float32 (T,) or float32 (D,)
 
 
 class Media:

@@ -1,6 +1,6 @@
 """Extraction on the nodes of a Ray cluster: the manifest in shards, each of which becomes one Parquet file.
 
-The files lie in the run directory until `features.npz` is there. Like that file they are a cache by content: where a
+The files stay in the run directory until `features.npz` is written. Like that file they are a cache by content: if a
 shard is done again, because a worker, its node or the whole command died, only what its file lacks is decoded.
 """
 

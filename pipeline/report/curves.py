@@ -51,7 +51,7 @@ def draw(run: Run) -> list[Path]:
     inside = _arrays(run.inside)
     folder = run.plots
     with warnings.catch_warnings():
-        # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has fonts of its own.
+        # DejaVu Sans may lack the script of a class name; the browser that shows the SVG has its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         with matplotlib.rc_context(STYLE):
             figures = (*_metrics(history, report), *_fitted_curve(inside, report))
@@ -169,7 +169,7 @@ def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
     cell = float(np.clip(12 / len(labels), 0.14, 0.42))  # inches
     side = cell * len(labels)
     figure = Figure(figsize=(side, side))
-    axes = figure.add_axes((0, 0, 1, 1))  # the saved SVG grows to hold the names beside the cells
+    axes = figure.add_axes((0, 0, 1, 1))  # the saved SVG grows to include the names next to the cells
     rows, columns = np.nonzero(counts)
     cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
     squares = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for y, x in cells]

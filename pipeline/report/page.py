@@ -151,8 +151,8 @@ def _majority(test: dict[str, Any]) -> dict[str, Any] | None:
 def _rival(report: Report) -> Rival | None:
     """The most accurate baseline, with `better`: "network", "baseline", or "" if the difference may be chance.
 
-    The rival is the best of several on the test samples themselves, so a lead of its own must be significant at
-    SIGNIFICANT divided by the number of baselines (Bonferroni). The network was not chosen that way.
+    The rival is the best of several on the test samples themselves, so its lead must be significant at SIGNIFICANT
+    divided by the number of baselines (Bonferroni). The network was not chosen that way.
     """
     baselines = report.get("baselines") or []
     if not baselines:

@@ -28,7 +28,7 @@ class Gate(TypedDict):
 
 
 class Bin(TypedDict):
-    """Test samples whose confidence lies in one of 15 bins of equal width."""
+    """Test samples whose confidence is in one of 15 bins of equal width."""
 
     confidence: float  # mean
     accuracy: float

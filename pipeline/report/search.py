@@ -174,7 +174,7 @@ def _axis(axes: Axes, values: list[Any], choices: list[Any] | dict[str, Any]) ->
     if len(positive) and x.min() >= 0 and x.max() >= 10 * positive.min():
         if x.min() > 0:
             _log(axes, axes.xaxis)
-        else:  # 0 has no logarithm: it stands left of the smallest positive value
+        else:  # 0 has no logarithm: it is drawn left of the smallest positive value
             axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.5)
             axes.set_xticks(np.unique(x))
             axes.xaxis.set_major_formatter(PLAIN)

@@ -1,7 +1,7 @@
 """How every figure looks: colours, matplotlib styles, and how figures become SVG and PNG files.
 
 Curves are SVG without a background, in the text colour of the page that holds them, light or dark. Pictures are PNG on
-a dark background of their own, since a bitmap cannot adapt to the page.
+their own dark background, since a bitmap cannot adapt to the page.
 """
 
 import io

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 1200  # of the drawn waveform, at most
-LANES = 16  # labels that have a lane of their own, at most
+LANES = 16  # labels that have their own lane, at most
 WIDTH, RIGHT, LETTER = 9.0, 0.3, 0.08  # inches: of the figure, of its right margin, of a letter of a label
 TITLE, WAVE, LANE, FOOT = 0.4, 1.1, 0.24, 0.5  # inches: heights
 

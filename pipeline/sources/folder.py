@@ -93,7 +93,7 @@ def _class_folders(root: Path) -> Iterator[tuple[Split | None, Path]]:
     by_split: list[tuple[Split | None, Path]] = [(s, root / s) for s in SPLITS if root / s in top]
     if by_split and len(by_split) < len(top):
         others = ", ".join(p.name for p in top if p.name not in SPLITS)
-        raise UserError(f"{root}: class folders ({others}) stand beside folders of splits; use one or the other")
+        raise UserError(f"{root}: class folders ({others}) are next to folders of splits; use one or the other")
     for split, folder in by_split or [(None, root)]:
         for class_folder in _visible_folders(folder):
             yield split, class_folder

@@ -31,7 +31,7 @@ def regions(seed: int) -> list[Sample]:
 
 
 def sine(seed: int) -> list[Sample]:
-    """y = sin(2πx) + N(0, 0.1²) over [0, 1]; the test samples lie on the noiseless curve.
+    """y = sin(2πx) + N(0, 0.1²) over [0, 1]; the test samples are on the noiseless curve.
 
     Example
     -------

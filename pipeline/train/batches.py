@@ -18,7 +18,7 @@ Change = Callable[[Tensor, torch.Generator], Tensor]
 class Feed:
     """The mini-batches of every epoch, determined by the seed and the number of the epoch alone.
 
-    "..." stands for nothing where all networks see the same batches, and for their number M where each sees its own.
+    "..." is nothing if all networks see the same batches, and their number M if each sees its own.
 
     Parameters
     ----------

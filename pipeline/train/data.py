@@ -1,7 +1,7 @@
 """The training and validation samples: in memory, or left in their file and read row by row.
 
-`features.npz` is not compressed, so its arrays lie in the file as they would in memory. The operating system caches as
-much of a mapped file as fits beside everything else, and can drop those pages without writing them anywhere.
+`features.npz` is not compressed, so its arrays have the same bytes in the file as in memory. The operating system
+caches as much of a mapped file as there is free memory, and can drop those pages without writing them anywhere.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class RowReader(Protocol):
 
 
 class MappedMatrix:
-    """A matrix float32 (N, D) whose rows lie in arrays that may be mapped files; a row is read when it is needed.
+    """A matrix float32 (N, D) whose rows are in arrays that may be mapped files; a row is read when it is needed.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def fit(mlp: MLP, data: Datasets, kind: Kind, options: Train) -> loop.State:
     ------
     UserError : the loss is no longer a number
     """
-    keras.config.set_floatx("float32")  # whatever the user's keras.json says
+    keras.config.set_floatx("float32")  # overrides the user's keras.json
     keras.config.set_dtype_policy("float32")
     with keras.device(data.training.y.device.type), threads(threads_for(options.batch_size, mlp)):
         trainer = KerasTrainer(mlp, data.training, kind, options)
@@ -84,7 +84,7 @@ class KerasTrainer:
 def sequential(mlp: MLP, options: Train) -> keras.Sequential:
     """The network with its current weights, and with the penalties of the options.
 
-    Keras's penalties are those of `trainers.penalty`: activity penalties are divided by the size of the batch, too.
+    Keras's penalties equal `trainers.penalty`: activity penalties are divided by the size of the batch, too.
     """
     *hidden, output = mlp.layers
     weights = _penalty(options.l1, options.l2)
@@ -140,8 +140,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 class AdamEpsilon(keras.callbacks.Callback):  # type: ignore[misc]
-    """Makes Keras's Adam steps those of PyTorch, which adds ε to √(v / (1 - β₂ᵗ)); Keras adds its own to √v, before
-    the bias correction."""
+    """Makes Keras's Adam steps equal PyTorch's, which adds ε to √(v / (1 - β₂ᵗ)); Keras adds its own to √v, before the
+    bias correction."""
 
     def __init__(self) -> None:
         super().__init__()

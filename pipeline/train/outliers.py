@@ -1,4 +1,4 @@
-"""Out-of-distribution pictures, to train the network behind `known` with, beside pictures of the classes.
+"""Out-of-distribution pictures, on which the network behind `known` is trained, together with pictures of the classes.
 
 They belong to no class and are drawn from scratch or made from pictures of the classes (outlier exposure; Hendrycks,
 Mazeika & Dietterich 2019, "Deep anomaly detection with outlier exposure"). Pictures of the classes are also redrawn

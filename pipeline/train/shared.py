@@ -59,7 +59,7 @@ class Partition:
         return torch.div(samples, self.rows, rounding_mode="floor") % self.size == self.rank
 
     def local_index(self, samples: Tensor) -> Tensor:
-        """Row, in this worker's features, of each of its own samples, int64 (n,)."""
+        """Row in this worker's features of each of its samples, int64 (n,)."""
         part = torch.div(samples, self.rows, rounding_mode="floor")
         return torch.div(part, self.size, rounding_mode="floor") * self.rows + samples % self.rows
 
@@ -95,7 +95,7 @@ class DataParallel:
     ----------
     data : this worker's samples, those of `partition`
     transform : see `Feed`. Samples that are transformed or mixed are first sent to all workers, batch by batch: the
-        random numbers are those of whole batches, and a sample may be mixed with one of another worker
+        random numbers are drawn for whole batches, and a sample may be mixed with one of another worker
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class DataParallel:
     def _samples(
         self, rows: Tensor, here: Tensor, buffer: Tensor, randomness: torch.Generator, shares: Tensor | None
     ) -> Tensor:
-        """This worker's samples of some batches, float32 (n, D): those of rows, int64 (steps, B), that are `here`."""
+        """This worker's samples of some batches, float32 (n, D): of rows, int64 (steps, B), where `here` is true."""
         if self.transformed:
             self.feed.fill(rows, buffer[: len(rows)], randomness, shares)
             return buffer[: len(rows)][here]
@@ -182,7 +182,7 @@ class DataParallel:
 
 
 def _all_targets(y: Tensor, partition: Partition) -> Tensor:
-    """The targets of all workers' samples, from those of this one."""
+    """The targets of all workers' samples, from the targets `y` of this worker's."""
     targets = torch.zeros(partition.n, *y.shape[1:], dtype=y.dtype, device=y.device)
     done = 0
     for start, stop in partition.ranges():

@@ -22,8 +22,8 @@ def tune(task: Task, run: Run, storage: str | None = None, engine: Engine = LOCA
     Each trial trains the network once for every fold of the train and validation samples, and its score is measured on
     the folds held out: the accuracy, or the negative squared error of a regression. The test split is never read. With
     `train.early_stopping` the fold held out also decides when to stop, so the score is as optimistic as the validation
-    accuracy of a training run; without it, it is that of the last epoch. PyTorch trains the networks, whatever
-    `train.framework` is: the mathematics is the same. `search.json` always holds the results so far.
+    accuracy of a training run; without it, the score is of the last epoch. PyTorch trains the networks for any
+    `train.framework`: the mathematics is the same. `search.json` always holds the results so far.
 
     Parameters
     ----------

@@ -106,11 +106,11 @@ class Batch:
 def optimize(
     task: Task, study: optuna.Study, objective: Objective, at_once: int, after_batch: Callable[[], Any]
 ) -> None:
-    """Do trials until all of the search are done, by this process or others.
+    """Run trials until this process and others have finished the search.
 
     Parameters
     ----------
-    objective : trains a batch of trials; it may return before they are done
+    objective : trains a batch of trials; it may return before they are finished
     at_once : batches that it may train at a time
     after_batch : called when the storage has the results of a batch
     """

@@ -119,7 +119,7 @@ def test_folder_that_names_its_splits(tmp_path: Path) -> None:
         ("a", "train"), ("b", "train"), ("a", "test"),
     ]  # fmt: skip
     touch(tmp_path, "c/4.png")
-    with pytest.raises(UserError, match=r"class folders \(c\) stand beside folders of splits"):
+    with pytest.raises(UserError, match=r"class folders \(c\) are next to folders of splits"):
         samples("digits", str(tmp_path))
 
 
