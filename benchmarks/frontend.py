@@ -34,8 +34,8 @@ from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract.recipe import row_of
 from pipeline.task import load
 from pipeline.threads import ordered_map
+from service.media import Limits
 from service.media.audio import decode_audio
-from service.media.limits import Limits
 
 SECONDS = (2, 0.1, 0.5, 1, 5, 10, 30, 60)
 BATCH = 16

@@ -40,7 +40,7 @@ from pipeline.extract import Features, load_media
 from pipeline.run import Run
 from pipeline.train import weights
 from service.errors import MediaError
-from service.media.limits import Limits
+from service.media import Limits
 from service.serving.predictor import Predictor
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
