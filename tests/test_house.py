@@ -1,4 +1,4 @@
-"""The plan of the house: imports go one way, no circles, and serving needs neither torch nor librosa."""
+"""Imports go one way, without circles, as docs/house.md says, and serving needs neither torch nor librosa."""
 
 import ast
 import subprocess
@@ -29,7 +29,7 @@ ORDER = (
 )
 FROM_SERVICE = ("service.media", "service.serving", "service.errors")  # what the pipeline may import of it
 HEAVY = ("torch", "torchvision", "librosa", "sklearn", "scipy", "matplotlib", "onnx")
-STAGES = ("onnxruntime", "bentoml", "mirdata", "ray", "keras")  # what only stages and the service import
+STAGES = ("onnxruntime", "bentoml", "mirdata", "ray", "keras")  # only stages and the service import these
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Import:
 
     module: str
     line: int
-    name: str  # a module of ours, its package where it is a name in `__init__`, or anything else
+    name: str  # of a module; of the package, if the name is defined in `__init__`
 
     def __str__(self) -> str:
         return f"{_file(self.module)}:{self.line} imports {self.name}"

@@ -1,4 +1,4 @@
-"""The document and the table of routes belong together."""
+"""The OpenAPI document agrees with the table of routes, the models and the service's constants."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_each_operation_of_the_template_is_a_route(document: Any) -> None:
     assert "x-operations" not in document
 
 
-def test_each_reference_leads_somewhere(document: Any) -> None:
+def test_each_reference_resolves(document: Any) -> None:
     def check(value: Any) -> None:
         if isinstance(value, list):
             for item in value:
@@ -70,7 +70,7 @@ def test_what_the_template_repeats_is_true(document: Any) -> None:
     assert inputs["description"] == f"one tensor of at most {Limits().batch} samples"
 
 
-def test_keys_are_in_it_only_where_there_are_some(document: Any, home: Any) -> None:
+def test_security_is_documented_only_if_there_are_keys(document: Any, home: Any) -> None:
     with application(home, PERCEPT_API_KEYS="key") as client:
         closed = client.get("/docs.json", headers={"x-api-key": "key"}).json()
     assert "security" not in document

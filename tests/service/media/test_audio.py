@@ -109,7 +109,7 @@ class TestAudio:
             assert reason(decode_audio, sound_bytes(tone(seconds=1.2), format=format), RATE, limits) is TooLarge
 
     def test_too_many_samples(self, monkeypatch):
-        """Silence of many channels at a high rate packs into a few bytes."""
+        """Silence in many channels at a high rate compresses to a few bytes."""
         monkeypatch.setattr(audio, "MAX_SAMPLES", 80_000)
         for channels, refused in ((1, None), (2, TooLarge)):
             data = sound_bytes(tone(channels=channels, seconds=1), format="FLAC")
@@ -125,7 +125,7 @@ class TestAudio:
         assert reason(decode_audio, bytes(data), RATE, LIMITS) is Unusable
 
     def test_wav_of_a_pipe(self):
-        """A writer that cannot seek back leaves the largest number as the length."""
+        """A writer that cannot seek leaves the largest number as the length."""
         data = bytearray(sound_bytes(tone()))
         data[4:8] = data[40:44] = b"\xff" * 4
         assert decode_audio(bytes(data), RATE, LIMITS).size == RATE // 2
