@@ -201,7 +201,7 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
     assert first < 20 * np.median(later)  # no request pays for lazy initialisation
 
 
-def test_the_image_is_slim_and_not_roots(unpacked):
+def test_the_image_is_slim_and_does_not_run_as_root(unpacked):
     dockerfile = Dockerfile(unpacked, "/app/.venv")
     instructions = re.findall(r"^(FROM|ARG|ENV|RUN|USER|EXPOSE|ENTRYPOINT|CMD) +(.*)$", dockerfile.text, re.MULTILINE)
     assert [rest for kind, rest in instructions if kind == "FROM"] == ["python:3.11-slim AS base-container"]

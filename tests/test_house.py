@@ -86,7 +86,7 @@ def check(violations: list[Import]) -> None:
     assert not violations, "\n".join(["", *sorted({str(violation) for violation in violations})])
 
 
-def test_every_room_of_the_pipeline_has_its_place() -> None:
+def test_every_room_of_the_pipeline_is_in_the_order() -> None:
     assert [name for name in modules() if is_in(name, "pipeline") and "." in name and level(name) < 0] == []
 
 
@@ -152,7 +152,7 @@ def test_importing_it_loads_nothing_heavy(module: str, heavy: tuple[str, ...]) -
     assert done.stdout.strip() == ""
 
 
-def test_what_is_pinned_is_what_is_asked_for() -> None:
+def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     asked = project["dependencies"] + [
         d for group in project["optional-dependencies"].values() for d in group if not d.startswith("percept")

@@ -78,7 +78,7 @@ def test_growth_writes_its_table_and_its_figure(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would take it")
-def test_without_a_gpu_its_benchmark_says_so(printed: Printed) -> None:
+def test_the_benchmark_of_a_gpu_says_if_there_is_none(printed: Printed) -> None:
     assert printed(gpu).startswith("not measured: device cuda")
 
 

@@ -438,7 +438,7 @@ class TestAccess:
             expect(page.locator("#timeline li")).to_have_count(3)
         assert page.evaluate("document.documentElement.scrollWidth") == 320
 
-    def test_what_a_model_is(self, visit):
+    def test_the_model_card_is_shown(self, visit):
         page = visit("instruments")
         expect(page.locator("#card")).to_contain_text(f"Version{NEWEST}")
         expect(page.locator("#card")).to_contain_text("90.0 % of 1 samples")

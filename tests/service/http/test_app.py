@@ -117,7 +117,7 @@ class TestRequests:
         "content_type",
         ["application/x-www-form-urlencoded", "application/octet-stream", "text/plain", "image/tiff", ""],
     )
-    def test_content_type_of_a_right_file_does_not_matter(self, local, content_type):
+    def test_content_type_of_a_valid_file_does_not_matter(self, local, content_type):
         headers = {"content-type": content_type} if content_type else {}
         assert local.post("/digits", content=digit_file(3), headers=headers).json()["label"] == "3"
 

@@ -12,7 +12,7 @@ from service.http.connections import AHEAD, KEEP_ALIVE, Connection, has_arrived,
 CHECKED = Version("0.54"), Version("0.55")  # of uvicorn: this version and later, but below that one
 
 
-def test_uvicorn_is_one_for_which_the_patches_were_checked():
+def test_the_patches_were_checked_for_this_uvicorn():
     """Another may work too: compare service/http/connections.py with its httptools_impl.py, then update CHECKED."""
     assert CHECKED[0] <= Version(uvicorn.__version__) < CHECKED[1]
 

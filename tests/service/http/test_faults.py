@@ -262,7 +262,7 @@ def test_silent_connections_are_closed_and_delay_no_others(tmp_path: Path) -> No
         assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
 
 
-def test_large_bodies_that_never_arrive_lock_no_others_out(server: Server) -> None:
+def test_incomplete_large_bodies_lock_no_others_out(server: Server) -> None:
     with ExitStack() as stack, httpx.Client(base_url=server.url, timeout=30) as client:
         slow = [stack.enter_context(connected(server)) for _ in range(2 * SLOTS)]
         for connection in slow:

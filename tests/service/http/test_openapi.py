@@ -51,12 +51,12 @@ def test_names_are_those_of_the_models(document: Any) -> None:
     assert list(answer["example"]["probabilities"]) == ["bassoon", "flute"]
 
 
-def test_an_example_of_inference_is_answered(document: Any, local: httpx.Client) -> None:
+def test_the_example_of_inference_is_answered(document: Any, local: httpx.Client) -> None:
     request = document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]["application/json"]
     assert local.post("/v2/models/sums/infer", json=request["example"]).is_success
 
 
-def test_what_the_template_repeats_is_true(document: Any) -> None:
+def test_constants_in_the_template_match_the_code(document: Any) -> None:
     schemas, operations = DOCUMENT["components"]["schemas"], DOCUMENT["x-operations"]
     assert schemas["Error"]["properties"]["error"]["properties"]["code"]["enum"] == [
         *(code for code in CODES.values() if code != "failed"), "failed",
