@@ -33,7 +33,7 @@ def main() -> None:
     files = sorted(p for p in arguments.folder.resolve().glob("*/*") if p.is_file())
     labels = [p.parent.name for p in files]
     folds = StratifiedKFold(arguments.folds, shuffle=True, random_state=0).split(labels, labels)
-    correct: dict[str, list[float]] = {}  # name → correct answers in each fold
+    correct: dict[str, list[float]] = {}  # model → correct answers in each fold
     n = 0
     for number, (_, held_out) in enumerate(folds, start=1):
         with tempfile.TemporaryDirectory() as folder:

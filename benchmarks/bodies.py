@@ -1,4 +1,4 @@
-"""Request bodies of benchmarks/serving.py: a digit, a sound, and both forms of the Open Inference Protocol."""
+"""Request bodies for benchmarks/serving.py: a digit, a sound, and both forms of the Open Inference Protocol."""
 
 import io
 import json

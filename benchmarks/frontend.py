@@ -2,7 +2,7 @@
 
     python -m benchmarks.frontend [--notes PERCEPT_DATA/notes]
 
-The peer is librosa as its users would write it: `librosa.feature.mfcc` of the pre-emphasised waveform, and the same
+The peer is librosa as its users would call it: `librosa.feature.mfcc` of the pre-emphasised waveform, and the same
 statistics of the coefficients in NumPy. Clips are notes, repeated to the wanted length. Each has one thread, except in
 the extraction, where percept uses its threads and librosa joblib's processes, one per core. The two alternate, and the
 best time of each counts. Takes about two minutes on two cores.
@@ -34,13 +34,13 @@ from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract.recipe import row_of
 from pipeline.task import load
 from pipeline.threads import ordered_map
+from service.media import Limits
 from service.media.audio import decode_audio
-from service.media.limits import Limits
 
 SECONDS = (2, 0.1, 0.5, 1, 5, 10, 30, 60)
 BATCH = 16
 TIME = 1.0  # seconds that each function is timed for, at least
-CALLS = 5  # of a function in a row
+CALLS = 5  # of each function in a row
 
 Clip = NDArray[np.float32]
 

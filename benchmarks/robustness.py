@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.extract.features import Features
 from service.errors import MediaError
-from service.media.limits import Limits
+from service.media import Limits
 from service.serving.predictor import Predictor
 
 RATES = (8_000, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000)  # Hz

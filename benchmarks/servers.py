@@ -1,4 +1,4 @@
-"""The servers of benchmarks/serving.py: environments, commands, processes."""
+"""The servers that benchmarks/serving.py measures: environments, commands, processes."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ class NotMeasured(Exception):
 
 
 def train(name: str, home: Path) -> None:
-    """Train this task into `home/runs`, and its model into the store of `home`, unless that has been done."""
+    """Train this task, with its run in `home/runs` and its model in the store of `home`, unless that has been done."""
     runs = home / "runs"
     if not (runs / name / "model.onnx").exists():
         options = ("--set", "augment.copies=0", "--set", "validate.baselines=false") if name == "instruments" else ()
@@ -55,7 +55,7 @@ def mlp() -> onnx.ModelProto:
 
 
 def environment(peer: str, cache: Path) -> Path:
-    """The Python of the peer's virtual environment in `cache`, which is made again when its pins have changed.
+    """The Python of the peer's virtual environment in `cache`, which is created again when its pins change.
 
     Raises NotMeasured if it cannot be made.
     """
@@ -135,7 +135,7 @@ def running(
 
 
 def _answers(url: str, body: dict[str, Any]) -> bool:
-    """Whether the server gives an answer. Raises NotMeasured for an error that will not go away by waiting."""
+    """Whether the server answers. Raises NotMeasured for an error that waiting does not cure."""
     try:
         answer = httpx.post(url, timeout=PATIENCE, **body)
     except httpx.TransportError:

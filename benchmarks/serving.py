@@ -9,7 +9,7 @@ process per worker.
 
 The servers run on the first core, the load generator on the last: wrk with one thread (`apt-get install wrk`). Every
 answer is checked once. Then the cases alternate, each after a second of warm-up, and the best round of each counts,
-since other work on the machine can only make it slower. Takes about five minutes, plus the installations and two
+since other work on the machine can only slow it down. Takes about five minutes, plus the installations and two
 trainings of the first run.
 
     raw          a PNG of a digit, 28 × 28, as the body

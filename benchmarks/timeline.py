@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from benchmarks.robustness import encoded
 from pipeline.sources.notes import SAMPLE_RATE, notes
+from service.media import Limits
 from service.media.audio import decode_audio
-from service.media.limits import Limits
 from service.serving.predictor import Predictor
 from tests.serving import peak_mb, resident_mb, serving, workers
 

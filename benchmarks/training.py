@@ -71,7 +71,7 @@ def main() -> None:
 
 
 class Digits(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """As torchvision.datasets.MNIST, with the transform of the usual tutorials."""
+    """Like torchvision.datasets.MNIST, with the transform of the usual tutorials."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         from torchvision import transforms

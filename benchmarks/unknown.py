@@ -2,11 +2,11 @@
 
     python -m benchmarks.unknown [--runs runs] [--pairs 6]
 
-Takes the models of `runs/digits` and `runs/instruments`, or whichever exists. Out-of-distribution inputs are generated,
-written as files and decoded as the service does. Pictures: letters in eight typefaces, with four strokes and blurs, for
-comparison printed digits, textures in the outline of clothes, and noise. Sound: speech by espeak-ng if that is
-installed, noise of three colours, tones, chords and clicks. Finally, for `--pairs` pairs of instruments, a network is
-trained without them and tested on them.
+Measures the models of `runs/digits` and `runs/instruments`, if they exist. Out-of-distribution inputs are generated,
+written as files and decoded as the service does. Pictures: letters in eight typefaces, with four combinations of stroke
+width and blur, printed digits for comparison, textures in the outline of clothes, and noise. Sound: speech by espeak-ng
+if that is installed, noise of three colours, tones, chords and clicks. Finally, for `--pairs` pairs of instruments, a
+network is trained without them and tested on them.
 
 Each line has the number of inputs, the area under the ROC curve (AUROC) of their familiarity against that of the test
 split, and the share with `known: false`. There is no peer. Takes a minute or two on two cores, and one training more
@@ -40,17 +40,17 @@ from pipeline.extract import Features, load_media
 from pipeline.run import Run
 from pipeline.train import weights
 from service.errors import MediaError
-from service.media.limits import Limits
+from service.media import Limits
 from service.serving.predictor import Predictor
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 DIGITS = "0123456789"
-LIKE_DIGITS = "BDGIJOQSZbgijloqsz"  # in careless handwriting a person may take them for a digit
+LIKE_DIGITS = "BDGIJOQSZbgijloqsz"  # which people may take for digits in careless handwriting
 TYPEFACES = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral", "STIXGeneralItalic", "cmr10",
     "cmtt10",
 )  # fmt: skip
-STROKES = ((0, 0.0), (1, 1.5), (2, 0.7), (4, 1.0))  # pixels, of 120, by which a letter is thickened and blurred
+STROKES = ((0, 0.0), (1, 1.5), (2, 0.7), (4, 1.0))  # by how many pixels of 120 a letter is thickened, and blurred
 RATE = 22_050  # Hz
 PICTURES, SOUNDS = 300, 100  # inputs of each kind
 VOICES = ("en-us", "en-gb", "de", "fr", "es", "it", "en-us+f2", "en-us+m3", "en-gb+f4", "de+f3", "sv", "pl")

@@ -17,7 +17,7 @@ from pipeline.run import Run
 from pipeline.sources import SOURCES
 from pipeline.task import Task, UserError
 from pipeline.workflow import Workflow
-from service.media.limits import Limits
+from service.media import Limits
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -14,7 +14,7 @@ from pipeline.report import timeline
 from pipeline.run import Run, require
 from pipeline.task import UserError
 from service.errors import MediaError
-from service.media.limits import Limits
+from service.media import Limits
 from service.serving import Answer, Window
 from service.serving.predictor import Predictor
 

@@ -24,7 +24,7 @@ from pipeline.engine import LOCAL, Engine
 from pipeline.run import Run, write_json
 from pipeline.task import Task, Variation, digest
 from service import media
-from service.media.limits import Limits
+from service.media import Limits
 
 STAGES = ("extract", "train", "validate", "export")
 LIBRARIES = (  # results may change with their versions

@@ -1,4 +1,4 @@
-"""Why a file or a model is refused, as plain reasons; `service.http.errors` says which HTTP status each of them has."""
+"""Reasons for refusing a file or a model. `service.http.errors` maps each to its HTTP status."""
 
 
 class MediaError(ValueError):

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: requests, predictions, models and drift. No label is made of what a client sends."""
+"""Metrics for Prometheus: requests, predictions, models and drift. No label value comes from a client."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -73,7 +73,7 @@ class Metrics:
                 unknown()
 
     def answers(self, predictor: Predictor, answers: NDArray[np.float32]) -> None:
-        """Count the answers (N, …) to a batch as Predictor.run returns them; the confidence of its first ROWS."""
+        """Count the answers (N, …) to a batch, as `Predictor.run` returns them; confidence only of the first ROWS."""
         card = predictor.card
         if card.kind == "regression":
             self._answer(card.name, card.version, "value")[0](len(answers))
@@ -94,7 +94,7 @@ class Metrics:
         self._in_flight.set(slots)
 
     def changed(self, new: Predictor | None, old: Predictor | None) -> None:
-        """Follow a model that was opened, replaced or closed; None stands for no model."""
+        """Update the series of a model that was opened, replaced or closed; None stands for no model."""
         if old is not None:
             self._info.labels(old.card.name, old.card.version).set(0)
             for group in old.card.groups:
@@ -103,7 +103,7 @@ class Metrics:
             self._info.labels(new.card.name, new.card.version).set(1)
 
     def render(self, predictors: Iterable[Predictor]) -> bytes:
-        """All series in Prometheus' text format, with the current drift, and figures of this process."""
+        """All series in Prometheus' text format, with the current drift and this process's resources."""
         for predictor in predictors:
             for group, index in predictor.drift.indices().items():
                 self._drift.labels(predictor.card.name, predictor.card.version, group).set(index)
@@ -128,7 +128,7 @@ class Metrics:
 
 
 def _forget_dead_workers() -> None:
-    """Remove the gauges of killed workers, which would be reported for ever."""
+    """Remove the gauges of killed workers, which would otherwise be reported forever."""
     for file in Path(os.environ.get(WORKERS, "/nonexistent")).glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").exists():

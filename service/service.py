@@ -35,17 +35,17 @@ except ValueError as error:
 
 
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    # The supervisor, before it starts workers: BentoML's folder for their metrics is shared by all services with one
-    # BENTOML_HOME, and each of them empties it when it starts.
+    # This is the supervisor, before it starts workers. By default all services with one BENTOML_HOME share a folder for
+    # their workers' metrics, and each service empties it when it starts.
     metrics_folder = tempfile.mkdtemp(prefix="percept-metrics-")
     BentoMLContainer.prometheus_multiproc_dir.set(metrics_folder)
     atexit.register(shutil.rmtree, metrics_folder, ignore_errors=True)
 
-# Of glibc's mallopt(3). By default free memory returns to the system at once, and the next request faults in every
-# page again, which takes longer than parsing the JSON of 64 pictures.
+# Parameters of glibc's mallopt(3). By default freed memory goes back to the system at once, and the next request faults
+# every page in again, which takes longer than parsing the JSON of 64 pictures.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT = 64 * 2**20  # bytes at the end of the heap that a worker may keep free
-LARGE = 4 * 2**20  # bytes of a block that is returned at once when it is freed
+LARGE = 4 * 2**20  # bytes; larger blocks go back to the system when they are freed
 
 
 class Service(bentoml.Service[Any]):  # type: ignore[misc]
@@ -69,15 +69,15 @@ def _traced(application: ASGIApp) -> ASGIApp:
     return OpenTelemetryMiddleware(application, tracer_provider=provider)
 
 
-# The container's image. For a distro that it does not know, BentoML leaves out compiler, git and gnupg, unneeded here
-# since everything is installed from wheels, libsndfile with soundfile. constraints.txt pins the versions.
+# The container's image. BentoML knows no distro "slim", so it leaves out the compiler, git and gnupg. None is needed:
+# everything is installed from wheels, and soundfile's holds libsndfile. constraints.txt pins the versions.
 IMAGE = bentoml.images.Image(
     base_image="python:3.11-slim", python_version="3.11", distro="slim", build_include_paths=["constraints.txt"]
 )
 
 
-# BentoML's own metrics have the requested path as a label, so that requests of random paths would fill the memory; its
-# middleware only sees the requests that it answers itself.
+# BentoML's own metrics are off: the requested path is one of their labels, so requests for random paths would fill the
+# memory, and its middleware sees only the few requests that BentoML answers itself.
 @bentoml.service(
     name="percept",
     workers=1,
@@ -103,7 +103,7 @@ class Percept:
         metrics = Metrics()
         self.repository = Repository(fixed, metrics.changed)
         app.open(self.repository, metrics)
-        gc.freeze()  # else each full collection walks everything imported: 30 ms without an answer
+        gc.freeze()  # else every full collection walks all imported objects: 30 ms without an answer
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
@@ -112,7 +112,7 @@ class Percept:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
-        """Cancel them."""
+        """Cancel the background tasks."""
         for task in self.tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -120,19 +120,19 @@ class Percept:
 
     @bentoml.api(route="/digits")  # type: ignore[untyped-decorator]
     def digits(self, file: Annotated[Path, ContentType("image/*")]) -> dict[str, Any]:
-        """What digit an image shows."""
+        """Which digit an image shows."""
         return self._answer("digits", file)
 
     @bentoml.api(route="/instruments")  # type: ignore[untyped-decorator]
     def instruments(
         self, file: Annotated[Path, ContentType("audio/*")], timeline: float | None = None
     ) -> dict[str, Any]:
-        """What instrument a recording is of; with a timeline, what is heard in each window of so many seconds."""
+        """Which instrument is heard in a recording; with `timeline`, also in each window of that many seconds."""
         return self._answer("instruments", file, timeline)
 
     @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]
     def predict(self, model: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
-        """What any model of the store answers to a file."""
+        """The answer of any model in the store to a file."""
         return self._answer(model, file, timeline)
 
     def _answer(self, name: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Percept:
 
 
 def _keep_free_memory() -> None:
-    """Keep up to KEPT bytes for the next requests, where there is glibc."""
+    """Let malloc keep up to KEPT bytes for the next requests, where the C library is glibc."""
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(TRIM_THRESHOLD, KEPT)
         mallopt(MMAP_THRESHOLD, LARGE)
@@ -150,5 +150,5 @@ def _keep_free_memory() -> None:
 
 Percept.__class__ = Service  # type: ignore[method-assign]
 
-# What `bentoml build` puts into a Bento.
+# The models that `bentoml build` puts into a Bento.
 Percept.models.extend(BentoModel(model.tag) for model in newest_models())  # type: ignore[attr-defined]

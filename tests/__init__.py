@@ -1,1 +1,1 @@
-"""A package, so that this is the one that `tests` means: mirdata 0.3.7 installs a package of that name too."""
+"""A package, so that `tests` means this one: mirdata 0.3.7 installs another of that name."""

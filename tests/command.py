@@ -22,14 +22,17 @@ class Done:
 
 
 def model_store(home: Path) -> AbstractContextManager[Any]:
-    """Lets BentoML keep its models in `home`, as BENTOML_HOME does, which it reads but once in a process."""
+    """Makes BentoML keep its models in `home`, as BENTOML_HOME does, which is read only once per process."""
     (home / "models").mkdir(parents=True, exist_ok=True)
     store: AbstractContextManager[Any] = BentoMLContainer.model_store.patch(ModelStore(home / "models"))
     return store
 
 
 def percept(*arguments: str | Path, home: Path, **environment: str) -> Done:
-    """What `percept` does in a process of its own, seconds sooner; an exception is passed on."""
+    """The result of `percept` with these arguments, without the seconds that a new process takes to start.
+
+    An exception is passed on.
+    """
     stdout, stderr = io.StringIO(), io.StringIO()
     returncode: Any = 0
     with (
@@ -43,13 +46,13 @@ def percept(*arguments: str | Path, home: Path, **environment: str) -> Done:
             cli.main()
         except SystemExit as done:
             returncode = done.code
-    if isinstance(returncode, str):  # which the interpreter prints
+    if isinstance(returncode, str):  # a message, which the interpreter would print
         return Done(1, stdout.getvalue(), f"{stderr.getvalue()}{returncode}\n")
     return Done(returncode or 0, stdout.getvalue(), stderr.getvalue())
 
 
 def ran(home: Path, *tasks: str, options: tuple[str, ...] = ()) -> Path:
-    """The folder, with a finished run of each of the built-in tasks."""
+    """`home`, with a finished run of each of these built-in tasks."""
     for name in tasks:
         done = percept("run", name, *options, home=home)
         assert done.returncode == 0, done.stderr

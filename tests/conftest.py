@@ -15,7 +15,7 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which
 
 from tests.serving import Server, fill_store, serving
 
-# Files in the order in which they begin, the longest first, so that both workers end at about the same time.
+# Files that start first, the slowest first, so that both workers end at about the same time.
 LONGEST = (
     "tests/pipeline/test_engine.py", "tests/test_end_to_end.py", "tests/pipeline/train/test_confidence.py",
     "tests/pipeline/train/test_stage.py", "tests/service/test_page.py", "tests/service/http/test_faults.py",
@@ -25,15 +25,15 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> int:
         file = item.path.relative_to(config.rootpath).as_posix()
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
-    items.sort(key=place)
+    items.sort(key=rank)
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # a million objects of what was imported, which every collection would walk
+    gc.freeze()  # else every collection walks the million objects that were imported
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +52,9 @@ Trained = Callable[..., Path]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """`trained(home, task, *options)`: `home`, with a finished `percept run` of a built-in task in its runs and store.
 
-    The first that asks trains; all others, in whatever worker, get copies, which they may change.
+    The first caller trains; all others, in any worker, get copies, which they may change.
     """
-    from tests import command  # PyTorch and more, which a worker may never need
+    from tests import command  # imports PyTorch and more, which a worker may never need
 
     folder = tmp_path_factory.getbasetemp()  # a worker's own lies in the session's
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "trained"

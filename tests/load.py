@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-TICK = 0.002  # seconds between two looks at which requests of an open loop are due
+TICK = 0.002  # seconds between two checks for requests of an open loop that are due
 
 
 @dataclass
 class Outcome:
-    """What became of the requests."""
+    """Counts and times of requests and their answers."""
 
     sent: int = 0
-    lost: int = 0  # connections that broke off while they waited for an answer
-    seconds: float = 0  # that it took
+    lost: int = 0  # connections that were closed while waiting for an answer
+    seconds: float = 0  # from the first request to the last answer
     statuses: Counter[int] = field(default_factory=Counter)
-    waited: dict[int, list[float]] = field(default_factory=dict)  # status → seconds to each answer
+    waited: dict[int, list[float]] = field(default_factory=dict)  # status → seconds until each answer
     bodies: Counter[bytes] = field(default_factory=Counter)  # of answers with 200
     refusals: Counter[bytes] = field(default_factory=Counter)  # whole answers with another status, without their ids
 
@@ -37,12 +37,12 @@ def post(path: str, body: bytes, *headers: str) -> bytes:
 
 
 def get(path: str) -> bytes:
-    """A request without."""
+    """A request without a body."""
     return f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time; `done` is told of each answer, `lost` of the end."""
+    """One request at a time; `done` is called after each answer, and `ended` is set when the connection closes."""
 
     transport: asyncio.Transport
 
@@ -92,8 +92,8 @@ class Connection(asyncio.Protocol):
 
 
 def closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: float = 0, n: int = 0) -> Outcome:
-    """Each connection sends a request as soon as the one before it was answered, for so many seconds or until there
-    were `n` answers. A connection that ends is opened again."""
+    """Each connection sends its next request once the last one is answered, for `seconds` or until there are `n`
+    answers in all. A connection that ends is opened again."""
 
     async def run(outcome: Outcome) -> None:
         loop, supply, start = asyncio.get_running_loop(), itertools.cycle(requests), time.perf_counter()
@@ -122,8 +122,8 @@ def closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: 
 
 
 def open_loop(url: str, request: bytes, connections: int, rate: float, seconds: float) -> Outcome:
-    """So many requests a second, however long the answers take, as far as there are connections that wait for none;
-    all of them have been accepted before."""
+    """`rate` requests per second, however long the answers take, as long as there is an idle connection. All
+    connections are accepted before the first request."""
 
     async def run(outcome: Outcome) -> None:
         idle: list[Connection] = []
@@ -135,7 +135,7 @@ def open_loop(url: str, request: bytes, connections: int, rate: float, seconds: 
 
         made = [await _connect(url, Outcome(), idle.append) for _ in range(connections)]
         every = [connection for connection in made if connection is not None]
-        for connection in every:  # open for the kernel, but libuv accepts only one in each turn of the event loop
+        for connection in every:  # open for the kernel, but libuv accepts one per iteration of the loop
             connection.send(get("/livez"))
         await all_answered()
         for connection in every:

@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes on this machine, a process that uses it, and how a node is killed."""
+"""A Ray cluster of three nodes on this machine, a process that uses it, and a way to kill nodes."""
 
 import faulthandler
 import os
@@ -21,16 +21,16 @@ from pipeline.tune import study
 T = TypeVar("T")
 NODES = 3
 PATIENCE = 600  # seconds that a test waits for the cluster
-# Processes of tests start as forks of one that has imported all this.
+# Test processes are forks of a process that has imported PRELOADED.
 PROCESSES = get_context("forkserver")
 PRELOADED = ["tests.nodes", "pipeline.cli", "pipeline.train.on_ray", "pipeline.tune", "ray.data"]
 
 
 class Cluster:
-    """Nodes of one CPU each, the head among them, and the process that uses them, the driver.
+    """Nodes with one CPU each, including the head, and the driver, the process that uses them.
 
-    Ray starts a worker for a job, which is a driver's connection, and lets later work of the same job use it. So the
-    driver stays connected from `connect` on: importing PyTorch takes each worker seconds.
+    Ray starts workers for a job, that is, a driver's connection, and uses them again for later work of that job. So the
+    driver stays connected from `connect` on, which saves each worker the seconds to import PyTorch again.
     """
 
     def __init__(self, driver: ProcessPoolExecutor) -> None:
@@ -49,17 +49,17 @@ class Cluster:
         self.engine = Engine.parse(f"ray:{self.address}")
 
     def fill(self) -> None:
-        """Start nodes in place of those that were killed."""
+        """Replace the nodes that were killed."""
         missing = range(NODES - 1 - len(self.workers))
         self.workers += [self.cluster.add_node(wait=False, **self.small) for _ in missing]
         self.cluster.wait_for_nodes()
 
     def connect(self) -> None:
-        """Connect the driver for all that it does from now on."""
+        """Connect the driver to the cluster, for good."""
         self.do(_connect, self.engine)
 
     def do(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """What the work returns or raises in the driver: Ray may end the process that it is in."""
+        """What `work` returns or raises in the driver. It runs there because Ray may end its process."""
         try:
             return self.driver.submit(work, *arguments, **options).result(PATIENCE)
         except TimeoutError:
@@ -73,7 +73,7 @@ class Cluster:
         self.workers.remove(node)
 
     def kill_while(self, title: str, condition: Callable[[], bool] = lambda: True) -> Thread:
-        """Kill the first node that is seen to do such work while the condition holds."""
+        """Kill the first node that has a process with this title while the condition holds."""
 
         def kill() -> None:
             while True:
@@ -90,7 +90,7 @@ class Cluster:
 
 
 def started() -> Iterator[Cluster]:
-    """A cluster, of which nothing is left in the end."""
+    """Yield a cluster, and check that none of its processes is left afterwards."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -98,7 +98,7 @@ def started() -> Iterator[Cluster]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)  # of the nodes' workers
         PROCESSES.set_forkserver_preload(PRELOADED)
         with ProcessPoolExecutor(1, PROCESSES, _driver) as driver:
-            driver.submit(int)  # which starts it, while the cluster starts
+            driver.submit(int)  # starts the driver while the cluster starts
             cluster = Cluster(driver)
             cluster.fill()
             assert len(_rays()) > NODES
@@ -109,14 +109,14 @@ def started() -> Iterator[Cluster]:
 
 
 def small_steps() -> None:
-    """Let this process do little at a time."""
+    """Make this process work in small portions."""
     on_ray.SHARD = 2
-    study.GRACE, study.BATCH_SIZE = 1, 2  # three CPUs share six trials
+    study.GRACE, study.BATCH_SIZE = 1, 2  # so that three CPUs share six trials
     loop.CHECKPOINT_SECONDS = 0.1
 
 
 def _driver() -> None:
-    """Begin the driver; it says where it is if it crashes."""
+    """Set up the driver, which prints its stack if it crashes."""
     faulthandler.enable()
     small_steps()
 

@@ -76,10 +76,10 @@ def serving(
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until it holds; the test fails if it does not come about."""
+    """Wait until the condition holds; the test fails if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
+        assert time.monotonic() < deadline, f"the condition does not hold after {seconds} seconds"
         time.sleep(0.02)
 
 
@@ -97,7 +97,7 @@ def resident_mb(pid: int) -> float:
 
 
 def peak_mb(pid: int) -> float:
-    """The most resident memory that a process has had, in MB."""
+    """Peak resident memory of a process in MB."""
     return _memory_mb(pid, "VmHWM")
 
 
@@ -153,7 +153,7 @@ def digits_model(version: str) -> onnx.ModelProto:
 
 
 def instruments_model(version: str) -> onnx.ModelProto:
-    """Tells high sounds from low ones by how often a waveform crosses zero: above 1000 Hz is a flute."""
+    """Tells high sounds from low ones by how often the waveform crosses zero: a flute is above 1000 Hz."""
     nodes = [
         helper.make_node("Sign", ["waveform"], ["sign"]),
         helper.make_node("Slice", ["sign", "one", "end", "one"], ["later"]),
@@ -178,7 +178,7 @@ def instruments_model(version: str) -> onnx.ModelProto:
 
 
 def sums_model(version: str) -> onnx.ModelProto:
-    """A regression: of two numbers the sum and the difference."""
+    """A regression: the sum and the difference of two numbers."""
     nodes = [helper.make_node("MatMul", ["vector", "w"], ["value"])]
     constants = {"w": np.float32([[1, 1], [1, -1]])}
     card_input = Input(kind="vector", name="vector", dtype="float32", shape=(None, 2))

@@ -25,7 +25,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is
 DEPLOYMENT = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "deployment.yaml").read_text())["spec"]["template"][
     "spec"
 ]
-# The Bento $1 and the environment $2 stay where they are when /tmp becomes a new one, and all else is read-only.
+# Mounts a new /tmp, in which only the Bento $1 and the environment $2 remain, and makes everything else read-only.
 CONTAINED = """
 mount --bind "$1" /mnt; mount --bind "$2" /media; mount -t tmpfs -o mode=1777 tmpfs /tmp
 mkdir -p "$1" "$2"; mount --bind /mnt "$1"; mount --bind /media "$2"
@@ -62,7 +62,7 @@ def unpacked(built, tmp_path_factory):
 
 
 class Dockerfile:
-    """The Dockerfile of a Bento, its paths turned into those of the unpacked Bento and of an environment."""
+    """The Dockerfile of a Bento, with the paths of the unpacked Bento and of an environment in place of the image's."""
 
     def __init__(self, bento, environment):
         self.text = (bento / "env" / "docker" / "Dockerfile").read_text()
@@ -73,14 +73,14 @@ class Dockerfile:
         )
 
     def variables(self):
-        """What ENV sets, the values of ARG filled in."""
+        """The variables that ENV sets, with the values of ARG filled in."""
         arguments = dict(re.findall(r"^ARG (\w+)=(.*)$", self.here, re.MULTILINE))
         found = re.findall(r"^ENV (\w+)=(.*)$", self.here, re.MULTILINE)
         return {key: arguments[value[1:]] if value.startswith("$") else value for key, value in found}
 
 
 FRESH = pytest.param("fresh", marks=pytest.mark.soak)
-# Goes into a sitecustomize.py.
+# A sitecustomize.py that hides modules.
 HIDE = """
 import sys
 class Hidden:
@@ -92,7 +92,7 @@ sys.meta_path.insert(0, Hidden())
 
 
 def modules_beside(requirements):
-    """Importable names of this environment that neither the Bento holds nor its requirements bring with them."""
+    """Modules of this environment that are neither in the Bento nor installed by its requirements."""
     brought, ahead = set(), [Requirement(line) for line in requirements if line]
     while ahead:
         wanted = ahead.pop()
@@ -114,8 +114,8 @@ def modules_beside(requirements):
 
 @pytest.fixture(scope="module", params=["here", FRESH])
 def environment(unpacked, tmp_path_factory, request):
-    """A Python that imports nothing but the Bento's requirements: this one, where all else is hidden from it, or that
-    of a new virtual environment, into which they were installed as in the Bento's image."""
+    """A Python that can import only the Bento's requirements: this one, with everything else hidden, or that of a new
+    virtual environment, in which they are installed as in the image."""
     if request.param == "here":
         return Path(sys.executable)
     folder = tmp_path_factory.mktemp("environment")
@@ -142,7 +142,7 @@ def test_contents(unpacked):
     assert models == {f"digits:{NEWEST}", f"instruments:{NEWEST}", f"sums:{NEWEST}"}
 
 
-def test_no_addresses_or_paths_of_this_machine(unpacked, built):
+def test_holds_no_addresses_or_paths_of_this_machine(unpacked, built):
     for file in (unpacked / "bento.yaml", *(unpacked / "env").rglob("*.txt"), *(unpacked / "src").rglob("*")):
         if file.is_file():
             text = file.read_text()
@@ -198,10 +198,10 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
     assert not any(Path(tmp_path, "models").iterdir())
     assert megabytes < 320
     assert sizes[0] < 250
-    assert first < 20 * np.median(later)  # no request pays for first uses
+    assert first < 20 * np.median(later)  # no request pays for lazy initialisation
 
 
-def test_the_image_is_slim_and_not_roots(unpacked):
+def test_the_image_is_slim_and_does_not_run_as_root(unpacked):
     dockerfile = Dockerfile(unpacked, "/app/.venv")
     instructions = re.findall(r"^(FROM|ARG|ENV|RUN|USER|EXPOSE|ENTRYPOINT|CMD) +(.*)$", dockerfile.text, re.MULTILINE)
     assert [rest for kind, rest in instructions if kind == "FROM"] == ["python:3.11-slim AS base-container"]
@@ -226,8 +226,8 @@ def test_the_image_is_pinned(environment):
 
 
 def test_starts_as_the_deployment_starts_the_image(unpacked, environment, tmp_path):
-    """ENTRYPOINT with the variables of the Dockerfile and of the Deployment, on a file system where only /tmp can be
-    written, without any capability."""
+    """ENTRYPOINT with the variables of the Dockerfile and of the Deployment, without any capability, on a file system
+    where only /tmp is writable."""
     folder = environment.parent.parent
     dockerfile = Dockerfile(unpacked, folder)
     (entrypoint,) = re.findall(r'^ENTRYPOINT \[ "(.*)" \]$', dockerfile.here, re.MULTILINE)

@@ -1,5 +1,5 @@
-"""What deploy/ holds: manifests that Kubernetes' own schemas accept, selectors, ports and paths that fit together and
-fit the service, and PromQL that parses and asks only for metrics and labels that there are."""
+"""The files in deploy/: Kubernetes' schemas accept the manifests; selectors, ports and paths agree with each other and
+with the service; PromQL parses and uses only metrics and labels that exist."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tests.serving import ROOT
 DEPLOY = ROOT / "deploy"
 KUBERNETES = ("1.30", kubernetes_validate.latest_version())  # the first with preStop.sleep by default, and the newest
 
-# name → labels of what /metrics has. `instance` and `job` are Prometheus' own.
+# Metric → its labels. Prometheus adds `instance` and `job`.
 METRICS = {
     "percept_requests_total": {"route", "code"},
     "percept_request_seconds": {"route"},
@@ -58,11 +58,11 @@ def panels() -> Iterator[dict[str, Any]]:
 
 
 def queries() -> list[tuple[str, str]]:
-    """Where, and the PromQL there with Grafana's variables filled in."""
+    """Name of an alert or panel, and its PromQL with Grafana's variables filled in."""
     found = [(rule["alert"], rule["expr"]) for rule in ALERTS]
     found += [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
     values = {"__rate_interval": "1m", "job": "percept", "model": ".*"}
-    return [(place, re.sub(r"\$(\w+)", lambda match: values[match[1]], query)) for place, query in found]
+    return [(where, re.sub(r"\$(\w+)", lambda match: values[match[1]], query)) for where, query in found]
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -115,7 +115,7 @@ def test_ports_lead_to_the_service() -> None:
     assert COMPOSE["services"]["percept"]["ports"] == ["3000:3000"]
 
 
-def test_probes_ask_what_the_service_answers(client: httpx.Client) -> None:
+def test_probes_use_paths_of_the_service(client: httpx.Client) -> None:
     (container,) = POD["spec"]["containers"]
     paths = {kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
@@ -141,15 +141,15 @@ def test_settings_are_those_of_the_service() -> None:
 
 
 def test_service_monitor() -> None:
-    """No light Python package has the operator's schema, so these are the fields that we use, by name."""
+    """No light Python package has the operator's schema, so the fields are checked by name."""
     assert (MONITOR["apiVersion"], MONITOR["kind"]) == ("monitoring.coreos.com/v1", "ServiceMonitor")
     assert MONITOR["spec"].keys() == {"selector", "endpoints"}
     assert MONITOR["spec"]["endpoints"][0].keys() == {"port", "path", "interval"}
 
 
 def test_inference_service() -> None:
-    """A predictor is a PodSpec with fields of KServe's own beside it, so a Pod's schema holds it; and it is set up as
-    the Deployment is."""
+    """A predictor is a PodSpec with a few fields of KServe's, so without these a Pod's schema accepts it; and its
+    settings are those of the Deployment."""
     assert (INFERENCE["apiVersion"], INFERENCE["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     assert INFERENCE["spec"].keys() == {"predictor"}
     predictor = dict(INFERENCE["spec"]["predictor"])
@@ -173,7 +173,7 @@ def test_inference_service() -> None:
 
 
 def test_compose_file() -> None:
-    text = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", json.dumps(COMPOSE))  # as where no variable is set
+    text = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", json.dumps(COMPOSE))  # as if no variable is set
     assert "$" not in text
     assert sorted(PyCompose.from_yaml(text).service_names()) == ["grafana", "percept", "prometheus"]
     with pytest.raises(ValueError, match="read_onli"):
@@ -218,14 +218,14 @@ def selectors(query: str) -> tuple[list[Any], set[str]]:
     return found, grouped
 
 
-@pytest.mark.parametrize(("place", "query"), queries())
-def test_queries_parse_and_ask_for_metrics_that_there_are(place: str, query: str) -> None:
+@pytest.mark.parametrize(("where", "query"), queries())
+def test_queries_parse_and_ask_for_metrics_that_exist(where: str, query: str) -> None:
     found, grouped = selectors(query)
     assert found
     for selector in found:
         base = re.sub("_(bucket|sum|count)$", "", selector.name)
         histogram = base in HISTOGRAMS
-        assert histogram == (base != selector.name), f"{place}: {selector.name}"
+        assert histogram == (base != selector.name), f"{where}: {selector.name}"
         labels = METRICS[base] | {"instance", "job"} | ({"le"} if selector.name.endswith("_bucket") else set())
         assert {matcher.name for matcher in selector.matchers.matchers} <= labels
         assert grouped <= labels
@@ -242,21 +242,21 @@ def test_dashboard() -> None:
     assert DASHBOARD["uid"] == "percept"
     everything = [*DASHBOARD["panels"], *(inner for panel in DASHBOARD["panels"] for inner in panel.get("panels", []))]
     assert len({panel["id"] for panel in everything}) == len(everything)
-    places = [
+    cells = [
         (x, y)
         for panel in DASHBOARD["panels"]
         for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
         for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
     ]
-    assert len(set(places)) == len(places), "panels overlap"
-    assert max(x for x, _ in places) == 23
+    assert len(set(cells)) == len(cells), "panels overlap"
+    assert max(x for x, _ in cells) == 23
     variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
     assert set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) <= variables | {"__rate_interval", "__all"}
     shown = {re.sub("_(bucket|sum|count)$", "", one.name) for _, query in queries() for one in selectors(query)[0]}
     assert shown == set(METRICS)
 
 
-def test_alerts_as_the_operator_takes_them() -> None:
+def test_alerts_as_a_prometheus_rule() -> None:
     """docs/deploying.md makes a PrometheusRule by indenting the file under `spec:`."""
     text = "spec:\n" + re.sub("^", "  ", (DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8"), flags=re.MULTILINE)
     assert yaml.safe_load(text)["spec"] == read("prometheus/alerts.yml")

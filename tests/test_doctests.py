@@ -1,4 +1,5 @@
-"""The examples in docstrings run, and what a newcomer calls has one; `python -m tests.test_doctests` runs them."""
+"""Examples in docstrings run, and the functions that a newcomer calls have one; `python -m tests.test_doctests` runs
+them all."""
 
 import doctest
 import os

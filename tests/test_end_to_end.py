@@ -1,4 +1,4 @@
-"""On real data: the accuracies that the built-in tasks owe, and HTTP answers equal to `percept predict`."""
+"""On real data: the built-in tasks reach their accuracies, and HTTP answers equal those of `percept predict`."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +16,11 @@ from tests.serving import serving
 
 @pytest.fixture(scope="module")
 def home(real_data: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both senses, trained on MNIST and on real notes, in `home/runs` and in its model store."""
+    """Both built-in tasks, trained on MNIST and on real notes, in `home/runs` and in its model store."""
     folder = tmp_path_factory.mktemp("home")
     plain = ("--set", "validate.baselines=false")
     trained(folder, "digits", "--data", f"mnist:{real_data}", *plain)
-    fewer = ("--set", "augment.copies=3")  # than the task has; they suffice for the floor below
+    fewer = ("--set", "augment.copies=3")  # than the task has, but enough for the accuracy below
     return trained(folder, "instruments", "--data", str(real_data / "notes"), *plain, *fewer)
 
 

@@ -1,4 +1,4 @@
-"""The plan of the house: imports go one way, no circles, and serving needs neither torch nor librosa."""
+"""Imports go one way, without circles, as docs/house.md says, and serving needs neither torch nor librosa."""
 
 import ast
 import subprocess
@@ -29,7 +29,7 @@ ORDER = (
 )
 FROM_SERVICE = ("service.media", "service.serving", "service.errors")  # what the pipeline may import of it
 HEAVY = ("torch", "torchvision", "librosa", "sklearn", "scipy", "matplotlib", "onnx")
-STAGES = ("onnxruntime", "bentoml", "mirdata", "ray", "keras")  # what only stages and the service import
+STAGES = ("onnxruntime", "bentoml", "mirdata", "ray", "keras")  # only stages and the service import these
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Import:
 
     module: str
     line: int
-    name: str  # a module of ours, its package where it is a name in `__init__`, or anything else
+    name: str  # of a module; of the package, if the name is defined in `__init__`
 
     def __str__(self) -> str:
         return f"{_file(self.module)}:{self.line} imports {self.name}"
@@ -86,7 +86,7 @@ def check(violations: list[Import]) -> None:
     assert not violations, "\n".join(["", *sorted({str(violation) for violation in violations})])
 
 
-def test_every_room_of_the_pipeline_has_its_place() -> None:
+def test_every_room_of_the_pipeline_is_in_the_order() -> None:
     assert [name for name in modules() if is_in(name, "pipeline") and "." in name and level(name) < 0] == []
 
 
@@ -152,7 +152,7 @@ def test_importing_it_loads_nothing_heavy(module: str, heavy: tuple[str, ...]) -
     assert done.stdout.strip() == ""
 
 
-def test_what_is_pinned_is_what_is_asked_for() -> None:
+def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     asked = project["dependencies"] + [
         d for group in project["optional-dependencies"].values() for d in group if not d.startswith("percept")

@@ -1,4 +1,4 @@
-"""The tasks of the unit on neural networks, the whole way: what they must reach, and their answers over HTTP."""
+"""The tasks of docs/unit.md from extraction to HTTP: the accuracies that they must reach, and their answers."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_plots_are_drawn_again_from_saved_results(home: Path) -> None:
     assert {Path(line).name for line in printed} == before | {"report.html"}
 
 
-def test_exercises_leave_their_figures(home: Path) -> None:
+def test_exercises_draw_their_figures(home: Path) -> None:
     printed = percept("exercises", "--out", "by-hand", home=home).stdout.splitlines()
     assert {Path(line).name for line in printed if line.endswith(".svg")} >= {"three-units.svg", "least-squares.svg"}
 

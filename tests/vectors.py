@@ -1,4 +1,4 @@
-"""Features that no source has given, and what a training leaves, as tests compare it."""
+"""Features made by tests rather than by a source, and the results of a training in a form that tests can compare."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
 
 
 def write(run: Path, x: np.ndarray, y: np.ndarray, split: list[str], n_labels: int, **data: Any) -> Task:
-    """A run directory with features that no source has given, and the task that they belong to."""
+    """Write these features into a run directory, and return the task that they belong to."""
     resolved = task.parse(
         {
             "name": "vectors", "data": {"source": "csv", "path": "vectors.csv"},

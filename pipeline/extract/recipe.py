@@ -16,7 +16,7 @@ from pipeline.sources import Data, Sample, Split
 from pipeline.task import Task, Variation, digest
 from service import media
 from service.errors import MediaError
-from service.media.limits import Limits
+from service.media import Limits
 
 Row = NDArray[np.float32]  # (D,)
 Keep = Callable[[Sample, NDArray[np.generic]], None]  # receives the decoded media of each test sample

@@ -15,7 +15,7 @@ from pipeline.sources.files import readable, stat, stats, walk
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import SPLITS, Sample, Split
 from service.errors import Unreadable
-from service.media.limits import Limits, check_bytes
+from service.media import Limits, check_bytes
 
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end needs 2 MB a second in each thread
 

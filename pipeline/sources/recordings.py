@@ -19,7 +19,7 @@ from pipeline.sources.folder import EncodedFile
 from pipeline.sources.mnist import HOME
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import Sample, Split
-from service.media.limits import Limits
+from service.media import Limits
 
 TIMEOUT = 60  # s without a byte
 BLOCK = 1 << 20  # bytes read at a time

@@ -5,13 +5,13 @@ import math
 
 from starlette.exceptions import HTTPException
 
-SLOT = 32 * 2**20  # bytes of a body that take one slot: a few long recordings fill the memory too
+SLOT = 32 * 2**20  # bytes of a body per slot, since a few long recordings fill the memory too
 RETRY = {"retry-after": "1"}  # seconds
 
 
 class Admission:
     """`capacity` slots for requests in flight. Large bodies that are still arriving may hold half of them, so that
-    clients which send slowly keep nobody else out."""
+    slow clients cannot lock out the others."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.in_flight, self.arriving = capacity, 0, 0
@@ -32,22 +32,22 @@ class Admission:
             raise HTTPException(503, "too many requests are in flight; try again", RETRY)
 
     def check_arriving(self, n: int) -> None:
-        """Raises HTTPException 503 if fewer than n are free for a body that is still arriving; one such is always
-        admitted."""
+        """Raises HTTPException 503 if n more slots for bodies that are still arriving would make more than half of all;
+        the first such body is always admitted."""
         if self.arriving and self.arriving + n > self.capacity // 2:
             raise HTTPException(503, "too many large bodies are arriving; try again", RETRY)
 
 
 class Slots:
-    """A request's n slots: acquired once its body, or so much of it that it fills memory, has arrived, and released at
-    the end of the `with` block. So a client holds slots only for what it has sent."""
+    """A request's n slots, held until the end of the `with` block. They are acquired once the body, or enough of it to
+    matter for memory, has arrived, so that a client holds slots only for what it has sent."""
 
     def __init__(self, admission: Admission, n: int) -> None:
         self.admission, self.n, self.acquired, self.arriving = admission, n, False, False
 
     def acquire(self, complete: bool = True) -> None:
-        """Acquire the slots, if not done before; `complete` says whether the whole body has arrived. Raises
-        HTTPException 503 if too few are free by now."""
+        """Acquire the slots unless they are held already; `complete` says whether the whole body has arrived. Raises
+        HTTPException 503 if too few are free."""
         if not self.acquired:
             self.admission.check(self.n)
             if not complete:

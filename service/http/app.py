@@ -1,7 +1,7 @@
-"""The ASGI application of a worker: what holds for every request — keys, errors, metrics, the log.
+"""The ASGI application of a worker: API keys, errors, metrics and the log, which are the same for every request.
 
-BentoML's own stands behind it: its typed endpoints spool forms into temporary files, and its middleware, a task and a
-timer for each request, takes longer than a digit does.
+BentoML's application stands behind it. That one spools forms into temporary files, and its middleware, which starts a
+task and a timer for each request, takes longer than classifying a digit.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ FAILED = "the service has failed; its log says why"
 
 
 class App:
-    """`open` gives it what it answers with, before the first request.
+    """The application, set up from environment variables; `open` must be called before the first request.
 
-    Raises ValueError for an environment variable that makes no sense.
+    Raises ValueError for an invalid environment variable.
     """
 
     state: State
@@ -49,21 +49,21 @@ class App:
         self.logs = log.wanted()
 
     def open(self, repository: "Repository", metrics: "Metrics") -> None:
-        """Answer with these models from now on."""
+        """Serve these models from now on."""
         from service.http.routes import table  # loads ONNX Runtime, which BentoML's supervisor process does not need
 
         self.state = State(repository, metrics, self.limits, self.admission, self.keys, self.bentoml, self.logs)
         self.router = Router(table(self.state))
 
     async def follow(self, seconds: float) -> None:
-        """Poll the model store, and report how busy this worker is, every so many seconds."""
+        """Every `seconds`, poll the model store and report how busy this worker is."""
         while True:
             await asyncio.sleep(seconds)
             self.state.metrics.in_flight(self.admission.in_flight)
             try:
                 if self.state.repository.fixed is None:
                     await self.state.reload()
-            except Exception:  # a store that cannot be read for a while is no reason to stop
+            except Exception:  # the store may be readable again at the next poll
                 logger.exception("the model store cannot be read")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,7 +29,7 @@ class APIKeys:
     def from_environment(cls) -> "APIKeys":
         """The comma-separated keys of PERCEPT_API_KEYS.
 
-        Raises ValueError if the variable is set but holds none: whoever sets it means to close the service.
+        Raises ValueError if the variable is set but holds none, which would leave the service open by mistake.
         """
         text = os.environ.get(VARIABLE)
         keys = [key.strip() for key in (text or "").split(",") if key.strip()]
@@ -47,7 +47,8 @@ class APIKeys:
         if not self._digests or request.path in OPEN:
             return
         given = _digest(_key(request))
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]  # all of them, in constant time
+        # Compared with every key, so that the time taken does not tell which one matches.
+        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         if not any(matches):
             raise HTTPException(401, "this service asks for an API key: Authorization: Bearer KEY", CHALLENGE)
 

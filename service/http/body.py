@@ -1,6 +1,6 @@
 """The body of a request, read no further than the limits allow, and the file in a form.
 
-Starlette's parser of forms runs the same MultipartParser, but spools each file into a temporary one in a thread.
+Starlette's form parser uses the same MultipartParser, but spools each file to a temporary file in a thread.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from service.http.request import Request
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes that have; slower clients are refused
+SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
 SLOWEST = 256 * 2**10  # bytes a second
-FIELDS = 8  # of a form that are kept, besides the file
-FIELD = 256  # bytes of such a field that are kept: it names a model, or the seconds of a window
+FIELDS = 8  # form fields that are kept, besides the file
+FIELD = 256  # bytes that are kept of each: the name of a model, or the seconds of a window
 
 
 async def read_file(request: Request, max_bytes: int, slots: Slots | None = None) -> tuple[bytes, str, dict[str, str]]:
     """The file that is the request's body, or in a form; its declared content type; and the other fields of the form.
 
-    The bytes are in memory once: they are kept as they arrive, and BytesIO hands them out without a copy.
+    The bytes are in memory only once: BytesIO collects them and returns them without a copy.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ async def _read(request: Request, max_bytes: int, slots: Slots | None, write: Ca
         raise HTTPException(415, "a compressed body is not read; send it as it is")
     size, more, start = 0, True, asyncio.get_running_loop().time()
     try:
-        # Most bodies arrive together with the header, and need no timer.
+        # Most bodies arrive together with the header and need no timer.
         async with asyncio.timeout(None if has_arrived(request.receive) else SECONDS) as deadline:
             while more:
                 chunk, more = await request.chunk()

@@ -1,8 +1,8 @@
-"""Timeouts for idle connections: uvicorn waits for ever for a request's header, which lets a few clients hold many
+"""Timeouts for idle connections: uvicorn waits forever for a request's header, which lets a few clients hold many
 connections ("slow loris").
 
-All that percept changes in uvicorn is here; tests/service/http/test_connections.py names the versions for which the
-attributes used here were checked.
+Everything that percept changes in uvicorn is here. tests/service/http/test_connections.py names the versions for which
+the attributes used here were checked.
 """
 
 import asyncio
@@ -14,19 +14,18 @@ from starlette.types import Receive
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-AHEAD = 2**19  # bytes of a body that are buffered before it is read: uvicorn's 64 KiB pause every short recording
+AHEAD = 2**19  # bytes of a body that uvicorn buffers; its own 64 KiB would pause the upload of every short recording
 SECONDS = 20.0  # for the header of a request to arrive
-# Seconds between two requests. Clients and load balancers close a connection after 60 at most, and must come first: a
-# request sent on a connection that is just being closed is lost.
+# Seconds that a connection may be idle between two requests. Clients and load balancers close theirs after 60 at most,
+# and must be the first to do so: a request sent while the server closes the connection is lost.
 KEEP_ALIVE = 65
 
 
 class Connection(HttpToolsProtocol):
     """A connection that knows since when it has been waiting for a header."""
 
-    waiting: ClassVar[
-        dict["Connection", float]
-    ] = {}  # since when, by time.monotonic(); between two requests, until when
+    # Since when it has been waiting, by time.monotonic(); between two requests, until when it may be idle.
+    waiting: ClassVar[dict["Connection", float]] = {}
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -38,17 +37,17 @@ class Connection(HttpToolsProtocol):
         self.waiting[self] = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        """Between two requests, this is where a header begins."""
+        """After an idle time, these bytes begin a header: the wait for it starts now."""
         if self.waiting.get(self, 0.0) > (now := time.monotonic()):
             self.waiting[self] = now
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        """The request is complete but for its body: stop waiting."""
+        """The header is complete: stop waiting."""
         self.waiting.pop(self, None)
         super().on_headers_complete()
         if self.cycle and not self.cycle.body:
-            self.cycle.body = b""  # type: ignore[assignment]  # bytes + the first chunk is that chunk: one copy less
+            self.cycle.body = b""  # type: ignore[assignment]  # b"" + the first chunk is that chunk itself: no copy
 
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it has arrived already."""
@@ -75,7 +74,7 @@ def patch_uvicorn() -> None:
 
 
 def close_waiting(seconds: float = SECONDS) -> None:
-    """Close the connections that have waited longer for a header."""
+    """Close the connections that have waited for a header for more than `seconds`."""
     late = time.monotonic() - seconds
     for connection in [c for c, since in Connection.waiting.items() if since < late]:
         Connection.waiting.pop(connection, None)
@@ -83,7 +82,7 @@ def close_waiting(seconds: float = SECONDS) -> None:
 
 
 async def close_late(every: float = 1.0) -> None:
-    """Call `close_waiting` every so many seconds."""
+    """Call `close_waiting` at an interval of `every` seconds."""
     while True:
         await asyncio.sleep(every)
         close_waiting()

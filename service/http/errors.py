@@ -1,4 +1,4 @@
-"""Reasons as HTTP: the only place that knows which status and code a refusal has."""
+"""Refusals as HTTP responses: the status of each reason, and the code of each status."""
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -18,10 +18,10 @@ CODES = {
     400: "unreadable", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
     408: "timeout", 413: "too_large", 415: "unsupported_media_type", 422: "unusable", 500: "failed", 503: "busy",
 }  # fmt: skip
-REFUSALS = (MediaError, UnknownModel, HTTPException)  # what a handler may raise; all else is a fault of ours
+REFUSALS = (MediaError, UnknownModel, HTTPException)  # what a handler may raise; anything else is a bug
 
 GENERIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last is curl's default
-CONTENT_TYPES = {"image": "image/", "audio": "audio/", "vector": "application/json"}  # how those of a kind begin
+CONTENT_TYPES = {"image": "image/", "audio": "audio/", "vector": "application/json"}  # prefix of each kind's
 
 
 def refusal(error: Exception, route: str) -> Response:
@@ -33,14 +33,16 @@ def refusal(error: Exception, route: str) -> Response:
 
 
 def response(status: int, message: str, route: str, headers: Headers = ()) -> Response:
-    """The error form, which below /v2 is that of the Open Inference Protocol."""
+    """An error's response; below /v2 in the form of the Open Inference Protocol."""
     error = message if route.startswith("/v2") else {"code": CODES[status], "message": message}
     return Response(orjson.dumps({"error": error}), status, headers=headers)
 
 
 def consider_content_type(error: MediaError, kind: str, content_type: str) -> MediaError:
-    """WrongMedia in place of Unreadable if the file was declared as another kind of media. The content type does not
-    matter before, since many clients send a wrong one with the right file."""
+    """`error`, or WrongMedia in place of Unreadable if the file was declared as another kind of media.
+
+    The content type is considered only now because many clients send a wrong one with the right file.
+    """
     is_expected = content_type in GENERIC or content_type.startswith(CONTENT_TYPES[kind])
     if is_expected or not isinstance(error, Unreadable):
         return error

@@ -1,4 +1,4 @@
-"""Structured logs, if the operator asks for them: one JSON object a line, for requests and everything else."""
+"""Structured logs, if PERCEPT_LOG asks for them: one JSON object per line, for requests and everything else."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ class JSONFormatter(logging.Formatter):
     """A record as one JSON object: time, level, logger, message or a request's fields, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """A record as one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -39,7 +39,7 @@ def wanted() -> bool:
 
 
 def set_up() -> None:
-    """Write all records, and one for each request, to the standard output as JSON."""
+    """Write all records, including one for each request, to standard output as JSON."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JSONFormatter())
     root = logging.getLogger()

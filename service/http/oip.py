@@ -32,8 +32,8 @@ from service.serving.predictor import PIECE, Predictor
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 INLINE_BYTES = 2**18  # a smaller request is answered in the event loop: 300 digits take a millisecond
-CHUNK_BYTES = 2**20  # of inputs that go through a graph at once: more no longer fit the cache
-BODY_BYTES = 2**16  # of a request that carries no tensors
+CHUNK_BYTES = 2**20  # of inputs that go through a graph at once; more would not fit the cache
+BODY_BYTES = 2**16  # limit for a request without tensors
 
 
 class Protocol:
@@ -51,7 +51,7 @@ class Protocol:
         return _json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """200 if any model can be asked, else 503; says which models failed to load."""
+        """200 if any model is ready, else 503; lists the models that failed to load."""
         ready = bool(self.repository.served)
         return _json({"ready": ready, **self.repository.state()}, 200 if ready else 503)
 
@@ -72,14 +72,14 @@ class Protocol:
         )
 
     async def model_ready(self, request: Request, model: str, version: str | None = None) -> Response:
-        """200 if the model can be asked, 503 if it could not be loaded, 404 if there is none."""
+        """200 if the model is ready, 503 if it could not be loaded, 404 if there is none."""
         if model not in self.repository.served and model in self.repository.failures:
             return _json({"name": model, "ready": False, "error": self.repository.failures[model]}, 503)
         await self.repository.find(model, version)
         return _json({"name": model, "ready": True})
 
     async def index(self, request: Request) -> Response:
-        """Every model and version in the store, and whether it can be asked."""
+        """Every model and version in the store, and whether it is ready."""
         body = parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()
         only_ready = body.get("ready", False)
         if not isinstance(only_ready, bool):
@@ -122,7 +122,7 @@ class Protocol:
 
             try:
                 return await state.scheduler.run(compute, in_thread=len(data) > INLINE_BYTES)
-            except Unusable as error:  # for which the protocol has no status of its own
+            except Unusable as error:  # the protocol has no status for these
                 raise HTTPException(400, str(error)) from error
 
     def _rows(self, name: str) -> Iterator[dict[str, str]]:
@@ -141,8 +141,8 @@ class Protocol:
 
 
 def _answers(predictor: Predictor, inference: Inference) -> Array:
-    """The graph's outputs for a batch, chunk by chunk to bound memory; for long recordings, as everywhere, the mean
-    over their pieces."""
+    """The graph's outputs for a batch, chunk by chunk to bound memory; for long recordings the mean over their
+    pieces, as for files."""
     rate, batch = predictor.card.input.sample_rate, inference.batch
     if rate is not None and batch.shape[1] > PIECE * rate:
         return np.array([predictor.outputs_of(sample) for sample in batch], np.float32)

@@ -18,7 +18,7 @@ from service.media import Limits
 Object = dict[str, Any]
 
 TEMPLATE = Path(__file__).with_name("openapi.json").read_bytes()
-CONFIDENCE = 0.94  # of the examples
+CONFIDENCE = 0.94  # in the examples
 
 
 def document(routes: Iterable[Route], cards: Sequence[ModelCard], limits: Limits, has_keys: bool) -> Object:
@@ -49,7 +49,7 @@ def document(routes: Iterable[Route], cards: Sequence[ModelCard], limits: Limits
 
 
 def _fill_in_models(operations: Object, parameters: Object, cards: Sequence[ModelCard]) -> None:
-    """Names in place of any text, and examples from the cards."""
+    """Restrict names of models to those that are served, and add examples made from their cards."""
     form = operations["predict_by_form"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     if names := [card.name for card in cards]:
         parameters["model"]["schema"]["enum"] = names

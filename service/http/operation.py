@@ -1,4 +1,4 @@
-"""What operators and load balancers ask for: models, liveness, metrics; and what BentoML answers itself."""
+"""Routes for operators and load balancers (models, liveness, metrics), and those that BentoML answers."""
 
 import anyio
 import orjson
@@ -33,7 +33,7 @@ async def by_bentoml(state: State, request: Request) -> Response:
 
 
 class _Forwarded(Response):
-    """A response that BentoML's application sends; its status is known afterwards."""
+    """A response that BentoML's application sends; its status is known once it is sent."""
 
     __slots__ = ("_request", "_state")
 

@@ -14,15 +14,14 @@ from service.serving import Answer
 from service.serving.predictor import Predictor
 
 LOGGED = ("model", "version", "label", "confidence", "known")  # fields of an answer in the log
-INLINE_BYTES = 2**13  # a smaller file is answered in the event loop: sooner than a thread would take it up
-INLINE_WAV_BYTES = (
-    2**17
-)  # so is an uncompressed recording, whose length is known from its size: 3 s of mono at 44.1 kHz
+INLINE_BYTES = 2**13  # a smaller file is answered in the event loop, sooner than a thread would start on it
+# So is a short uncompressed recording; its size bounds its length: 1.5 s of mono at 44.1 kHz and 16 bits.
+INLINE_WAV_BYTES = 2**17
 
 
 async def predict(state: State, request: Request, model: str | None = None, version: str | None = None) -> Response:
     """The answer of the model that the path, the form or the query names; for a recording with a timeline, if the query
-    or the form asks for windows of so many seconds."""
+    or the form gives the length of its windows."""
     predictor = None if model is None else await state.repository.find(model, version)
     max_bytes = state.limits.bytes_of(predictor.card.input.kind if predictor else "audio")
     with state.admission.slots(request.content_length(), max_bytes) as slots:
@@ -41,7 +40,7 @@ async def _answered(
 
     def compute() -> tuple[Answer, bytes]:
         answer = predictor.answer(data, state.limits, window)
-        return answer, answer.to_json()  # here, since a long timeline takes a while
+        return answer, answer.to_json()  # a long timeline takes a while, so it is done here too
 
     try:
         answer, body = await state.scheduler.run(compute, in_thread=len(data) > _inline_bytes(data, kind))
@@ -63,7 +62,7 @@ def _inline_bytes(data: bytes, kind: str) -> int:
 
 
 def _text(field: str | None) -> str | None:
-    """The text in a form's field, which BentoML's client writes as JSON."""
+    """A form field's text; BentoML's client writes it as JSON, others as it is."""
     if field is None:
         return None
     try:

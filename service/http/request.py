@@ -1,5 +1,7 @@
-"""A request and a response, thin over ASGI. With Starlette's, which search and decode headers one by one, a digit's
-request of 250 µs takes 10 to 20 µs more."""
+"""A request and a response, thin over ASGI.
+
+Starlette's search and decode headers one by one, which adds 10 to 20 µs to the 250 µs of a digit's request.
+"""
 
 import re
 from collections.abc import Callable
@@ -16,7 +18,7 @@ REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")
 
 
 class Request:
-    """One HTTP request: an ASGI scope, and where its body comes from."""
+    """One HTTP request: its ASGI scope, and the function that receives its body."""
 
     __slots__ = ("_headers", "method", "path", "receive", "scope")
 
@@ -24,7 +26,7 @@ class Request:
         self.scope, self.receive = scope, receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of a repeated name
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header, the first
 
     def header(self, name: bytes) -> bytes:
         """The value of a header, its name in lower case; empty if there is none."""
@@ -53,7 +55,7 @@ class Response:
 
     Parameters
     ----------
-    after : called once the client has its response, so that it does not wait for what is counted
+    after : called once the response is sent, so that the client does not wait for the metrics
     log : fields for the request's line in the log
     """
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-SLICE = 0.002  # seconds of computing, at least, between two polls of the connections
+SLICE = 0.002  # seconds of computing, at least, between two polls of the connections by the event loop
 
 T = TypeVar("T")
 
@@ -20,8 +20,8 @@ class Scheduler:
     arrival and in time slices, between which the loop polls its connections.
 
     Without slices, a body that arrives in several chunks would wait for all other answers once for each chunk. While
-    computations are queued, a slice lasts as long as everything else since the last one, so that a flood of requests to
-    be refused leaves them half of the time.
+    computations are queued, a slice lasts as long as everything else took since the last one, so that they get half of
+    the time even during a flood of requests that are refused.
     """
 
     def __init__(self) -> None:
@@ -59,4 +59,4 @@ class Scheduler:
                 future.set_result(compute())
             except Exception as error:
                 future.set_exception(error)
-        asyncio.get_running_loop().call_soon(self._next_slice)  # behind the requests that now send their responses
+        asyncio.get_running_loop().call_soon(self._next_slice)  # after the requests that now send their responses

@@ -25,7 +25,7 @@ class State:
     limits: Limits
     admission: Admission
     keys: APIKeys
-    bentoml: ASGIApp | None  # None where there is no HTTP: the service's methods can be called from Python too
+    bentoml: ASGIApp | None  # None where the service's methods are called from Python, without HTTP
     logs: bool  # whether requests are logged
     scheduler: Scheduler = field(default_factory=Scheduler)
 

@@ -15,7 +15,7 @@ CONTENT_TYPES = {
     ".svg": b"image/svg+xml",
 }
 PATHS = {"index.html": "/", "docs.html": "/docs"}
-# What the page may do: run its own files, talk to its own service, and use the microphone.
+# The page may run its own files, and talk only to its own service.
 CLOSED = b"form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 PAGE = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "

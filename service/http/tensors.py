@@ -24,16 +24,16 @@ DTYPES: dict[str, Any] = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # dtype of a card → datatype of the protocol
-FEW = 16  # a request whose numbers are not nested has fewer lists
-MAX_RANK = 8  # sizes of a shape that an error message repeats
-MAX_DIGITS = 18  # of a length: int() takes long for many, and refuses thousands
+FEW = 16  # lists; a request whose numbers are not nested has fewer
+MAX_RANK = 8  # sizes of a shape that an error message quotes
+MAX_DIGITS = 18  # of a length: int() is slow for many digits, and refuses thousands
 
-# Long lists of small integers, as pictures come in JSON, are read with NumPy: its steps handle 64 bytes of text in one
-# instruction. Of a request of 64 pictures that takes 0.38 ms instead of 0.51 ms (0.7 of 0.84 on the machine of
-# docs/service.md), without which it would fall from 3.5 to below 3 times the rate of MLServer.
+# Long lists of small integers, such as pictures in JSON, are parsed with NumPy, which handles 64 bytes of text in one
+# instruction. A request with 64 pictures then takes 0.38 ms instead of 0.51 (on the machine of docs/service.md 0.7
+# instead of 0.84), and percept answers 3.5 times as many of them as MLServer instead of less than 3 times.
 LEAST, MOST = 2**15, 2**22  # bytes of JSON; below, parsing is faster, and above, the arrays no longer fit the cache
 KEY = b'"data"'
-LIST = re.compile(rb'[{,\s]"data":\s?\[')  # surely a key: inside a string or another key its quotes would be escaped
+LIST = re.compile(rb'[{,\s]"data":\s?\[')  # certainly a key: inside a string, its quotes would be escaped
 ZERO, COMMA, SPACE = b"0, "
 
 Array = NDArray[Any]
@@ -46,21 +46,24 @@ class Output:
 
     name: str
     binary: bool
-    classes: int = 0  # most probable classes to be named; 0: the numbers instead
+    classes: int = 0  # how many of the most probable classes to name; 0: all probabilities instead
 
 
 @dataclass
 class Inference:
     """A request, parsed and checked."""
 
-    batch: Array  # (N, …), as the model takes it
+    batch: Array  # (N, …), the model's input
     id: str | None
     outputs: list[Output] = field(default_factory=list)
 
 
 def parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -> Inference:
-    """A request's body as the one input that the model takes, and the outputs that are asked for. Of a `header_length`
-    that is not empty, so many bytes are JSON, and the others binary data.
+    """A request's body as the model's one input, and the outputs that are asked for.
+
+    Parameters
+    ----------
+    header_length : how many bytes are JSON, before binary data; empty: all of them
 
     Raises HTTPException 400, or 413 for more samples or seconds than the limits allow.
     """
@@ -112,19 +115,21 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
             raise HTTPException(400, "the input has data and a binary_data_size; expected one of them")
         expected = n * dtype.itemsize
         if type(size) is not int or size != expected or len(binary) != expected:
-            told = f"{len(binary)} bytes follow the header"
-            raise HTTPException(
-                400, f"binary_data_size {str(size)[:20]}: expected {expected} for this shape, and {told}"
-            )
+            expectation = f"expected {expected} for this shape, and {len(binary)} bytes follow the header"
+            raise HTTPException(400, f"binary_data_size {str(size)[:20]}: {expectation}")
         values = np.frombuffer(binary, dtype)
     return _as(values, card.input.dtype).reshape(shape)
 
 
 def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int) -> Array:
-    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension. They go there as the
-    parser holds them, unless they are an array already: a Python object for each would take twice as long.
+    """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension.
 
-    text, others : where `data` stands, and how many lists there are outside of it, at least
+    They are copied from the parser's memory, if they are not an array already; a Python object for each would take
+    twice as long.
+
+    Parameters
+    ----------
+    text, others : the JSON that holds `data`, and how many lists it has outside of `data`, at least
     """
     n, dtype = math.prod(shape), np.dtype(DTYPES[datatype])
     if isinstance(data, np.ndarray):
@@ -136,7 +141,7 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
     levels = len(shape) if isinstance(data[0], simdjson.Array) else 1
     fits = levels == 1 or _is_nested(data, shape)
     lists = others + sum(math.prod(shape[:i]) for i in range(levels))
-    if fits and _has_more_lists(text, lists):  # they may be further inside
+    if fits and _has_more_lists(text, lists):  # perhaps deeper inside `data`
         fits = not any(isinstance(value, simdjson.Array) for value in _inside(data, levels))
     if not fits:
         raise HTTPException(400, f"data: the lists are not nested as shape {shape} says")
@@ -163,7 +168,7 @@ def _has_more_lists(text: bytes, n: int) -> bool:
     if n > FEW:
         return text.count(b"[") > n
     at = -1
-    for _ in range(n + 1):  # 30 times as fast as counting where there are few
+    for _ in range(n + 1):  # 30 times as fast as counting all, where there are few
         at = text.find(b"[", at + 1)
         if at < 0:
             return False
@@ -177,13 +182,13 @@ def _is_nested(data: Any, shape: list[int]) -> bool:
 
 
 def _inside(data: Any, levels: int) -> Iterable[Any]:
-    """What lies under so many levels of lists."""
+    """The values below so many levels of lists."""
     return data if levels == 1 else itertools.chain.from_iterable(_inside(row, levels - 1) for row in data)
 
 
 def _numbers(data: Any, kind: str) -> Array:
-    """Of a list, nested or not: int64, uint64 or float64, as `kind` says, "i", "u" or "f"; float64 if there are
-    fractions. Raises TypeError if there is anything but numbers, ValueError if one is too large."""
+    """The numbers in a list, nested or not, as int64, uint64 or float64 for the `kind` "i", "u" or "f"; float64 in any
+    case if there are fractions. Raises TypeError for anything but numbers, ValueError if one is too large."""
     if kind != "f":
         try:
             return np.frombuffer(data.as_buffer(of_type=kind), f"{kind}8")
@@ -193,7 +198,7 @@ def _numbers(data: Any, kind: str) -> Array:
 
 
 def _as(values: Array, dtype: Any) -> Array:
-    """Numbers as another type; refused where it cannot hold them, or they are not finite."""
+    """Numbers as another type. Raises HTTPException 400 if it cannot hold them, or they are not finite."""
     dtype = np.dtype(dtype)
     if values.dtype == dtype and dtype.kind != "f":
         return values
@@ -224,7 +229,7 @@ def _outputs(body: Parameters, card: ModelCard) -> list[Output]:
         name = output.get("name") if isinstance(output, dict) else None
         if name not in known:
             raise HTTPException(400, f"unknown output {str(name)[:80]!r}; {card.name} gives {', '.join(known)}")
-        if any(name == other.name for other in outputs):  # or a small request would have an answer of any size
+        if any(name == other.name for other in outputs):  # else a small request could have a response of any size
             raise HTTPException(400, f"output {name!r} is asked for twice")
         options = parameters(output)
         classes = options.get("classification", 0)
@@ -290,7 +295,7 @@ def _read(text: bytes) -> tuple[Any, Parameters | None]:
         document = parse_object(rest)
         tensor = _tensor_of(document.get("inputs"))
         data = tensor and tensor.get("data")
-        if tensor and isinstance(data, simdjson.Array) and not len(data):  # else it was the list of another key
+        if tensor and isinstance(data, simdjson.Array) and not len(data):  # otherwise the list belongs to another key
             return document, tensor | {"data": numbers}
     document = parse_object(text)
     return document, _tensor_of(document.get("inputs"))
@@ -328,10 +333,10 @@ def _values(holder: Any, keys: tuple[str, ...]) -> Parameters:
 
 
 def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
-    """JSON whose list under its only key "data" has been emptied, and the integers of that list, uint16 (n,).
+    """The JSON with the list under its only key "data" emptied, and the integers of that list, uint16 (n,).
 
     None unless these have one to three digits and are separated by commas, each followed by at most one space. The text
-    is valid JSON if and only if what is left of it is.
+    is valid JSON if and only if the returned JSON is.
     """
     if not LEAST <= len(text) <= MOST or not (found := LIST.match(text, text.find(KEY) - 1)):
         return None
@@ -340,14 +345,13 @@ def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
     rest = text[:start] + text[stop:]
     if stop < 0 or rest.count(KEY) > 1:
         return None
-    around = np.frombuffer(
-        text, np.uint8, stop + 1 - (start - 2), start - 2
-    )  # the list with two bytes before and one after it
+    # The list with two bytes before and one after it.
+    around = np.frombuffer(text, np.uint8, stop + 1 - (start - 2), start - 2)
     values = around - np.uint8(ZERO)  # bytes below "0" wrap around
     digit, comma = values < 10, around == COMMA
     pairs = digit[:-1] & digit[1:]
-    last = np.flatnonzero(digit[2:-1] & ~digit[3:])  # digit of each number, from the start of the list
-    wrong = pairs[1:] & ~digit[:-2] & (values[1:-1] == 0)  # 01
+    last = np.flatnonzero(digit[2:-1] & ~digit[3:])  # position of each number's last digit in the list
+    wrong = pairs[1:] & ~digit[:-2] & (values[1:-1] == 0)  # leading zeros, as in 01
     wrong[1:] |= pairs[:-2] & pairs[2:]  # four digits
     allowed = digit | comma
     if text.find(SPACE, start, stop) >= 0:

@@ -21,7 +21,7 @@ MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a bla
 WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
 
 # The raster formats that Pillow decodes in this process. EPS is left out because it starts Ghostscript, ICO and ICNS
-# because their headers do not tell the size of the images inside.
+# because their headers do not give the sizes of the images inside.
 IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TGA, which has no signature, last
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
 )  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Literal
 from service.errors import TooLarge
 
 Kind = Literal["image", "audio", "vector"]
-BYTES: dict[Kind, int] = {"image": 32 * 2**20, "audio": 128 * 2**20, "vector": 32 * 2**20}  # 12 minutes of a CD
+# Default limits in bytes; 128 MiB are 12 minutes of a CD.
+BYTES: dict[Kind, int] = {"image": 32 * 2**20, "audio": 128 * 2**20, "vector": 32 * 2**20}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls, seconds: int = seconds) -> "Limits":
-        """The limits that the variables PERCEPT_MAX_… set; `seconds` is the default length of a recording.
+        """The limits that the variables PERCEPT_MAX_… set; `seconds` is the default for that of a recording.
 
         Raises ValueError unless each of them is a whole number above 0.
         """

@@ -17,7 +17,7 @@ SIGNATURES = (
     (0, b"\x1aE\xdf\xa3", "WebM or Matroska media"), (0, b"%PDF", "PDF document"), (0, b"%!PS", "PostScript document"),
     (0, b"PK\3\4", "ZIP archive"), (0, b"\x1f\x8b", "gzip archive"),
 )  # fmt: skip
-HEAD = 512  # bytes that are looked at to tell text from binary
+HEAD = 512  # bytes in which text is told from binary data
 
 
 def undecodable(data: bytes, expected: str) -> MediaError:

@@ -6,9 +6,9 @@ import { drawingPad } from "./pad.js";
 import { resetSound, showClip, showTimeline, soundPanel } from "./sound.js";
 
 const $ = (id) => document.getElementById(id);
-const WINDOW = 0.5; // seconds; of a timeline, longer for clips of more than a minute
+const WINDOW = 0.5; // seconds, of a timeline; longer for clips of more than a minute
 const FIELDS = 16; // a longer vector is typed into a single field
-const INVITATION = { image: "Draw something.", audio: "Play it something.", vector: "Enter some numbers." };
+const INVITATION = { image: "Draw something.", audio: "Play something.", vector: "Enter some numbers." };
 
 let models = []; // their cards
 let card = null; // of the chosen one

@@ -1,8 +1,8 @@
-"""The models that answer: one open model (`predictor`), all that are served (`repository`), and where they come from
-(`store`).
+"""The served models: one open model (`predictor`), all of them (`repository`), where they come from (`store`), and
+whether requests still look like their training data (`drift`).
 
-`predictor` and `repository` are imported as modules: they load ONNX Runtime, which neither BentoML's supervisor process
-nor most commands of `percept` need.
+These modules are not imported here, since they load ONNX Runtime, BentoML or NumPy, which BentoML's supervisor process
+or most commands of `percept` do not need.
 """
 
 from service.serving.answer import Answer, Window

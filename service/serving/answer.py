@@ -1,4 +1,4 @@
-"""What a model answers to one file. The JSON of HTTP and of `percept predict`, the metrics, the log and the OpenAPI
+"""A model's answer to one file. The JSON of HTTP and of `percept predict`, the metrics, the log and the OpenAPI
 schema all come from `Answer` and `Window`."""
 
 from typing import Annotated, Any, Self
@@ -12,7 +12,7 @@ Values = dict[str, float]
 
 
 class _Fields(BaseModel):
-    """A frozen model whose JSON holds the fields that were set, and no others: null is an answer too."""
+    """A frozen model whose JSON holds only the fields that were set; null is a value too."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +38,7 @@ class _Fields(BaseModel):
         return orjson.dumps(self.fields(), default=_Fields.fields)
 
     def fields(self) -> dict[str, Any]:
-        """Name → value of the fields that were set; not to be changed."""
+        """Name → value of the fields that were set; do not change it."""
         values, names = self.__dict__, self.__pydantic_fields_set__
         return values if len(values) == len(names) else {name: values[name] for name in values if name in names}
 

@@ -12,7 +12,7 @@ from models.card import FeatureGroup
 WINDOW = 1000  # samples that are compared with the training split
 LEAST = 200  # samples before an index is given: with fewer, chance alone gives one near 0.1
 ROWS = 8  # samples of a batch that are counted
-EVERY = 4  # one batch in so many is counted: counting takes nearly as long as answering a digit
+EVERY = 4  # one batch in four is counted: counting takes nearly as long as answering a digit
 FLOOR = 1e-3  # least proportion, half a sample in the window: keeps the logarithm finite
 
 

@@ -24,8 +24,8 @@ from service.serving.drift import Drift
 
 FALSE = np.array(False)
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
-PIECE = 60  # seconds of a recording that go through the graph at once, at most: its arrays take 75 MB then
-BATCH = 4  # seconds of windows that do: fewer cost calls, more no longer fit the cache
+PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
+BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
 

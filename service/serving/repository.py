@@ -49,7 +49,7 @@ class Repository:
             stamps = store.stamps() if self.fixed is None else {}
             if name is None and stamps and stamps == self._stamps:
                 return
-            # Other files in the same version: a copy into the store that was half done at the last scan.
+            # Also versions whose files changed: at the last scan, a copy into the store may have been incomplete.
             changed = {model for model, stamp in stamps.items() if stamp != self._stamps.get(model)}
             if name in self.failed:
                 changed.add(name)
@@ -73,7 +73,7 @@ class Repository:
         return predictor
 
     async def find(self, name: str, version: str | None) -> Predictor:
-        """A version, None: the current one. Raises UnknownModel if there is none or it cannot be opened."""
+        """A version, or the current one for None. Raises UnknownModel if there is none or it cannot be opened."""
         return self.get(name) if version is None else await anyio.to_thread.run_sync(self.pin, name, version)
 
     def pin(self, name: str, version: str) -> Predictor:

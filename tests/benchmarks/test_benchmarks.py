@@ -1,4 +1,4 @@
-"""Programs of benchmarks/ run, and what they draw is there; their figures are for people to read."""
+"""The programs in benchmarks/ run and draw their figures; their measurements are not checked."""
 
 import io
 import json
@@ -31,7 +31,7 @@ soak = pytest.mark.soak
 
 
 def run(module: str, *arguments: str) -> str:
-    """What a benchmark prints as its users start it."""
+    """The output of a benchmark, started as its users start it."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout
@@ -42,7 +42,7 @@ Printed = Callable[..., str]
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
-    """What a benchmark prints in this process, which has imported PyTorch already."""
+    """The output of a benchmark in this process, which has imported PyTorch already."""
 
     def run(module: Any, *arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", [module.__name__, *arguments])
@@ -78,7 +78,7 @@ def test_growth_writes_its_table_and_its_figure(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would take it")
-def test_without_a_gpu_its_benchmark_says_so(printed: Printed) -> None:
+def test_the_benchmark_of_a_gpu_says_if_there_is_none(printed: Printed) -> None:
     assert printed(gpu).startswith("not measured: device cuda")
 
 
@@ -91,7 +91,7 @@ def test_the_front_end_is_timed_beside_librosa(
         (tmp_path / "beep" / f"{i}.wav").write_bytes(sound_bytes(noise))
     monkeypatch.setattr(frontend, "TIME", 0)
     monkeypatch.setattr(frontend, "SECONDS", (0.2, 1))
-    monkeypatch.setattr(frontend, "threadpool_limits", lambda n: None)  # of this process, for good
+    monkeypatch.setattr(frontend, "threadpool_limits", lambda n: None)  # would hold for the whole process
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(joblib, "Parallel", partial(joblib.Parallel, backend="threading"))
     text = printed(frontend, "--notes", str(tmp_path))
@@ -105,7 +105,7 @@ def test_a_search_is_timed_beside_scikit_learn(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sweep, "RATES", (1e-3,))
     monkeypatch.setattr(extract, "extract", lambda task, run: growth.random_features(300))
     monkeypatch.setattr(sweep, "_speed", lambda: 1e11)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # scikit-learn then starts no processes
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # so that scikit-learn starts no processes
     text = printed(sweep, "--epochs", "1")
     assert "20 networks, 1 epochs" in text
     assert "GridSearchCV" in text

@@ -1,4 +1,4 @@
-"""A note is heard as itself, whatever its level, its coding, its channels and the silence around it."""
+"""The label of a note depends neither on its level, encoding and channels nor on the silence around it."""
 
 import io
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from models.mfcc import Mfcc
 from pipeline import task
 from pipeline.sources.notes import SAMPLE_RATE, notes
 from pipeline.threads import threads
+from service.media import Limits
 from service.media.audio import decode_audio
-from service.media.limits import Limits
 
 FRONT = build(task.load("instruments").features.model_dump())
 HARMLESS = [
@@ -42,7 +42,7 @@ def recordings() -> list[Recording]:
 
 @pytest.fixture(scope="module")
 def labels(recordings: list[Recording]) -> Labels:
-    """The instruments in files, by a linear classifier of the front end's features that has heard those notes."""
+    """The instruments in files, by a linear classifier of the front end's features, fitted to those notes."""
     assert FRONT.weights is not None
     weights, names = FRONT.weights.numpy(), [note.instrument for note in notes(per_class=2)]
     classifier = make_pipeline(StandardScaler(), FunctionTransformer(lambda x: x * weights), LogisticRegression())

@@ -14,8 +14,8 @@ from models.classifier import Standardize
 from models.frontend import Pixels, build
 from models.mfcc import LEVELS, STATISTICS, Mfcc, pool
 from pipeline import task
+from service.media import Limits
 from service.media.audio import decode_audio
-from service.media.limits import Limits
 
 TOLERANCE = 1e-3  # values reach some hundreds
 

@@ -1,4 +1,4 @@
-"""The application in this process, for the tests of what it answers and refuses."""
+"""The application in this process, for tests that need no server."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files that the service is asked, and the form in which it refuses them."""
+"""Files that tests send to the service, and the check of an error's form."""
 
 import io
 from functools import cache
@@ -68,7 +68,7 @@ def mutated(data, rng):
 
 
 def refusal(response):
-    """The status of an answer in the error form; the test fails if it has another form."""
+    """The status of an error; the test fails if the response does not have the form of one."""
     error = response.json()
     assert set(error) == {"error"}
     assert set(error["error"]) == {"code", "message"}

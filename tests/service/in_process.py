@@ -1,4 +1,4 @@
-"""The application in the process of the tests, for what needs no socket, no worker, no uvicorn and no BentoML."""
+"""The application in the process of the tests, for tests that need no socket, worker, uvicorn or BentoML."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from tests.command import model_store
 
 @contextmanager
 def application(home: Path, **environment: str) -> Iterator[httpx.Client]:
-    """A client of the application with the models of `home`, as `serving` has it of a server; one home at a time."""
+    """A client of the application with the models of `home`, like `serving` without a server; one home at a time."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         app = App()
     with model_store(home):
-        app.bentoml = Starlette()  # in BentoML's place; it knows no path
+        app.bentoml = Starlette()  # stands in for BentoML, and answers every path with 404
         app.open(Repository(changed=_metrics().changed), _metrics())
         with httpx.Client(transport=_Transport(app), base_url="http://in-process") as client:
             yield client
@@ -38,7 +38,7 @@ class _Transport(httpx.BaseTransport):
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        request.read()  # a stream that can be read with `await` too
+        request.read()  # its stream can then be read with `await` too
         return self._loop.run_until_complete(self._answered(request))
 
     async def _answered(self, request: httpx.Request) -> httpx.Response:
@@ -51,4 +51,4 @@ class _Transport(httpx.BaseTransport):
 
 @cache
 def _metrics() -> Metrics:
-    return Metrics()  # whose series belong to the process
+    return Metrics()  # one per process: Prometheus' series are global

@@ -1,4 +1,4 @@
-"""What /metrics tells."""
+"""What /metrics reports."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.serving import NEWEST, Server, serving
 
 
 def series(url: str, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """(name, labels) → value of all that /metrics gives, by Prometheus' own parser."""
+    """(name, labels) → value of all that /metrics has, by Prometheus' own parser."""
     text = httpx.get(f"{url}/metrics", headers=headers).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -25,7 +25,7 @@ def total(found: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str
 
 
 class TestMetrics:
-    def test_services_of_one_home_are_apart(self, server: Server, client: httpx.Client, home: Path) -> None:
+    def test_services_of_one_home_count_separately(self, server: Server, client: httpx.Client, home: Path) -> None:
         client.post("/digits", content=digit_file(3))
         before = total(series(server.url), "percept_requests_total", route="/digits", code="200")
         with serving(home) as other:
@@ -63,7 +63,7 @@ class TestMetrics:
         assert total(after, "percept_in_flight") == 0
         assert total(after, "process_resident_memory_bytes") > 1e7
 
-    def test_no_series_is_made_of_what_a_client_sends(self, server: Server, client: httpx.Client) -> None:
+    def test_clients_cannot_create_series(self, server: Server, client: httpx.Client) -> None:
         client.get("/models")
         before = set(series(server.url))
         for i in range(50):

@@ -33,7 +33,7 @@ MELODY = sound_bytes(np.concatenate([FLUTE, SILENCE, BASSOON]))
 
 
 def careful_model():
-    """The digits model under another name, which knows no picture that is more than three tenths ink."""
+    """The digits model under another name, which judges a picture unknown if more than three tenths of it are ink."""
     model = digits_model(NEWEST)
     text = next(prop.value for prop in model.metadata_props if prop.key == CARD_KEY)
     card = ModelCard.model_validate_json(text).model_copy(update={"name": "careful", "known_threshold": 0.7})
@@ -84,8 +84,8 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def visit(service, chromium):
-    """Opens the page at `#model` in a new browser context. In the end nothing may have gone wrong in it: no error in
-    the console, but for refusals of the service; no violation of the policy; no request to anyone else."""
+    """Opens the page at `#model` in a new browser context. At the end nothing may have gone wrong: no error in
+    the console except for requests that the service refused, no violation of the policy, no request elsewhere."""
     wrong, contexts = [], []
 
     def visit(model="", **options):
@@ -113,14 +113,14 @@ def visit(service, chromium):
     assert wrong == []
 
 
-def places(page, points):
+def positions(page, points):
     box = page.locator("#pad").bounding_box()
     return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
 
 
 def draw(page, points):
     """Draws a line through `points` with the mouse."""
-    first, *others = places(page, points)
+    first, *others = positions(page, points)
     page.mouse.move(*first)
     page.mouse.down()
     for point in others:
@@ -129,7 +129,7 @@ def draw(page, points):
 
 
 def heights(page):
-    """What the bars show, as CSS."""
+    """The heights of the bars, as CSS transforms."""
     return page.locator("#bars .track span").evaluate_all("fills => fills.map(fill => fill.style.transform)")
 
 
@@ -168,7 +168,7 @@ class TestFiles:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert {name: answer.headers[name.decode()].encode() for name, _ in HEADERS} == dict(HEADERS)
 
-    def test_all_it_asks_for_is_there_and_kept(self, service):
+    def test_its_files_are_served_and_cached(self, service):
         files = list((ROOT / "service" / "page").iterdir())
         assert sum(file.stat().st_size for file in files) < 50_000
         for file in files:
@@ -181,7 +181,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         "name", ["nothing", "index.html", "..%2fstatic.py", "%2e%2e/static.py", ".", "", "style.css/"]
     )
-    def test_nothing_else_is(self, service, name):
+    def test_nothing_else_is_served(self, service, name):
         assert httpx.get(f"{service.url}/page/{name}").status_code == 404
 
 
@@ -198,7 +198,7 @@ class TestPictures:
         page.on("request", begin)
         page.on("requestfinished", lambda request: under_way.discard(request))
         expect(page.get_by_text("Draw something.")).to_be_visible()
-        start, corner, end = places(page, SEVEN)
+        start, corner, end = positions(page, SEVEN)
         page.mouse.move(*start)
         page.mouse.down()
         page.mouse.move(*corner, steps=8)
@@ -223,7 +223,7 @@ class TestPictures:
     def test_a_seven_drawn_with_a_finger(self, visit):
         page = visit(**PHONE)
         touch = page.context.new_cdp_session(page)
-        first, *corners = places(page, SEVEN)
+        first, *corners = positions(page, SEVEN)
         path, (x, y) = [first], first
         for corner in corners:
             path += [(x + (corner[0] - x) * part / 8, y + (corner[1] - y) * part / 8) for part in range(1, 9)]
@@ -264,7 +264,7 @@ class TestPictures:
         expect(page.get_by_role("alert")).not_to_be_empty()
         assert page.locator("#pad").bounding_box() == before
 
-    def test_an_input_like_none_before(self, visit):
+    def test_an_out_of_distribution_input(self, visit):
         page = visit("careful")
         draw(page, BLOCK)
         expect(page.get_by_text("Unlike anything it was trained on")).to_be_visible()
@@ -438,7 +438,7 @@ class TestAccess:
             expect(page.locator("#timeline li")).to_have_count(3)
         assert page.evaluate("document.documentElement.scrollWidth") == 320
 
-    def test_what_a_model_is(self, visit):
+    def test_the_model_card_is_shown(self, visit):
         page = visit("instruments")
         expect(page.locator("#card")).to_contain_text(f"Version{NEWEST}")
         expect(page.locator("#card")).to_contain_text("90.0 % of 1 samples")
@@ -471,6 +471,6 @@ class TestDocs:
 
 
 def check(page):
-    """Fails with what axe finds against the page's accessibility."""
+    """Fails with the violations of accessibility rules that axe finds."""
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()

@@ -19,8 +19,7 @@ from pipeline.extract import copies
 from pipeline.sources import embedded
 from pipeline.sources import notes as synthesis
 from service import media
-from service.media import audio, image
-from service.media.limits import Limits
+from service.media import Limits, audio, image
 
 FILE = Path(__file__).with_name("golden.json")
 TOLERANCE = 1e-3  # of a value in the thousands of decibels and less: rounding differs between processors

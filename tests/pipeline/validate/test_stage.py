@@ -13,8 +13,8 @@ from pipeline import extract, task, train, validate
 from pipeline.run import Run
 from pipeline.task import UserError, Validate
 from pipeline.validate import metrics
+from service.media import Limits
 from service.media.image import decode_image
-from service.media.limits import Limits
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The service as its clients meet it: a real `bentoml serve`, real HTTP."""
+"""The service as its clients see it: the application in process, and a real `bentoml serve` where sockets matter."""
 
 import asyncio
 import gzip
@@ -30,7 +30,7 @@ from starlette.exceptions import HTTPException
 from models.card import STORE_LABEL, ModelCard
 from service.http import body, connections
 from service.http.request import Request
-from service.media.limits import Limits
+from service.media import Limits
 from service.serving.predictor import Predictor
 from tests.service.helpers import (
     FLUTE,
@@ -117,7 +117,7 @@ class TestRequests:
         "content_type",
         ["application/x-www-form-urlencoded", "application/octet-stream", "text/plain", "image/tiff", ""],
     )
-    def test_content_type_of_a_right_file_does_not_matter(self, local, content_type):
+    def test_content_type_of_a_valid_file_does_not_matter(self, local, content_type):
         headers = {"content-type": content_type} if content_type else {}
         assert local.post("/digits", content=digit_file(3), headers=headers).json()["label"] == "3"
 
@@ -162,7 +162,7 @@ class TestRequests:
         assert client.post("/digits", content=chunks).json()["label"] == "3"
 
     def test_slow_body_times_out(self, monkeypatch):
-        """A large one has longer, as long as it arrives at the slowest pace allowed."""
+        """A large body may take longer, as long as it arrives at the lowest rate allowed."""
         sent = []
 
         async def receive():
@@ -181,7 +181,7 @@ class TestRequests:
         assert asyncio.run(body.read_file(request, 10**6)) == (b"x" * 100, "", {})
 
     @pytest.mark.parametrize("more", [False, True])
-    def test_only_a_body_that_is_there_has_no_timer(self, monkeypatch, more):
+    def test_only_a_body_that_has_arrived_needs_no_timer(self, monkeypatch, more):
         class Cycle:  # as uvicorn's, which knows whether there is more to come
             more_body = more
 
@@ -197,7 +197,7 @@ class TestRequests:
         else:
             assert asyncio.run(body.read(request, 1000)) == b"x"
 
-    def test_one_piece_is_not_copied(self):
+    def test_a_single_chunk_is_not_copied(self):
         data = bytes(1000)
 
         async def receive():
@@ -206,8 +206,8 @@ class TestRequests:
         request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
         assert asyncio.run(body.read(request, 1000)) is data
 
-    def test_pieces_and_the_next_request_behind_them(self, client):
-        """What comes in one packet with the end of a body is a request of its own, its header's first line too."""
+    def test_a_body_in_pieces_and_the_next_request_in_its_last_packet(self, client):
+        """The second request is answered too, and the first of its repeated headers counts."""
         digit = digit_file(3)
         head = b"POST /digits HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
         first = (head + b"\r\n") % len(digit) + digit
@@ -237,7 +237,7 @@ class TestRefusals:
             ("DELETE", "/instruments", 405),
             ("PUT", "/predict/sums", 405),
             ("POST", "/models", 405),
-            ("POST", "/predict/unheard", 404),
+            ("POST", "/predict/absent", 404),
             ("POST", "/predict/", 404),
             ("POST", "/predict/a/b", 404),
             ("GET", "/nothing", 404),
@@ -349,7 +349,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("length", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])
     def test_bytes_are_refused_before_they_are_read(self, strict, length):
-        """The answer comes although most of the body never does."""
+        """The response comes although most of the body is never sent."""
         with socket.create_connection((strict.base_url.host, strict.base_url.port), timeout=10) as connection:
             connection.sendall(b"POST /digits HTTP/1.1\r\nHost: a\r\n" + length + b"\r\n\r\n")
             if b"chunked" in length:
@@ -381,7 +381,7 @@ class TestLimits:
         assert refusal(client.post("/instruments", content=sound_bytes(tone(8000, seconds=601), 8000))) == 413
 
     def test_requests_in_flight(self, client):
-        """Bodies that are still arriving have half of the places."""
+        """Bodies that are still arriving may hold half of the slots."""
         file = digit_file(3) + bytes(2 * connections.AHEAD)
         request = f"POST /digits HTTP/1.1\r\nHost: a\r\nContent-Length: {len(file)}\r\n\r\n".encode() + file
         with ExitStack() as stack:
@@ -401,7 +401,7 @@ class TestLimits:
                 assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
         assert client.post("/digits", content=file).is_success
 
-    def test_requests_that_have_sent_little_keep_nobody_out(self, client):
+    def test_requests_that_have_sent_little_hold_no_slots(self, client):
         head = b"POST /instruments HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nRIFF"
         with ExitStack() as stack:
             address = (client.base_url.host, client.base_url.port)
@@ -416,7 +416,7 @@ class TestLimits:
         with ExitStack() as stack:
             arriving = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(12)]
             for connection in arriving:
-                with suppress(OSError):  # it may have been refused by now
+                with suppress(OSError):  # it may have been refused already
                     connection.sendall(head + bytes(2 * connections.AHEAD))
             until(lambda: len(select.select(arriving, [], [], 0)[0]) == 12 - 32 // 4)
             for connection in select.select(arriving, [], [], 0)[0]:
@@ -434,7 +434,7 @@ class TestLimits:
                 break
         assert strict.post("/digits", content=digit_file(3)).json()["label"] == "3"
 
-    def test_nonsense_in_the_environment_is_one_line(self):
+    def test_an_invalid_environment_variable_is_one_line(self):
         result = subprocess.run(
             [sys.executable, "-c", "import service.service"],
             cwd=ROOT,
@@ -456,13 +456,13 @@ class TestOperation:
         )
         assert "/livez" in client.get("/docs.json").json()["paths"]
 
-    def test_worker_holds_nothing_of_training(self, server, client):
+    def test_worker_loads_no_library_of_training(self, server, client):
         (worker,) = workers(server)
         libraries = set(re.findall(r"site-packages/(\w+)", Path(f"/proc/{worker}/maps").read_text()))
         assert {"onnxruntime", "numpy", "PIL", "soxr"} <= libraries
         assert not libraries & {"torch", "torchvision", "librosa", "numba", "scipy", "sklearn", "matplotlib", "onnx"}
 
-    def test_service_imports_nothing_of_training(self):
+    def test_service_imports_no_library_of_training(self):
         program = (
             "import sys, service.service, service.serving.predictor\n"
             "print(*{name.split('.')[0] for name in sys.modules})"
@@ -480,7 +480,7 @@ class TestOperation:
         (worker,) = workers(server)
         assert resident_mb(worker) < 600  # after the large files of other tests
 
-    def test_requests_find_the_memory_of_those_before(self, server, client):
+    def test_requests_reuse_the_memory_of_earlier_ones(self, server, client):
         (worker,) = workers(server)
         tensor = {"name": "image", "shape": [64, 28, 28], "datatype": "UINT8", "data": [0, 255] * (64 * 28 * 14)}
         faults = []
@@ -494,7 +494,7 @@ class TestOperation:
         store = ModelStore(tmp_path / "models")
         with bentoml.models.create("broken:v1", labels={STORE_LABEL: "multiclass"}, _model_store=store) as stored:
             Path(stored.path_of("model.onnx")).write_bytes(b"not a graph")
-        with bentoml.models.create("foreign:v1", _model_store=store):
+        with bentoml.models.create("unlabelled:v1", _model_store=store):
             pass
         (tmp_path / "models" / "unfinished" / "v1").mkdir(parents=True)
         with serving(tmp_path) as running, httpx.Client(base_url=running.url) as client:
@@ -513,7 +513,7 @@ class TestOperation:
             assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}}
 
 
-def test_answers_may_not_be_taken_for_pages(local: httpx.Client) -> None:
+def test_browsers_may_not_guess_content_types(local: httpx.Client) -> None:
     for answer in (local.post("/digits", content=digit_file(3)), local.get("/models"), local.get("/schema.json")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert re.fullmatch("[0-9a-f]{16}", answer.headers["x-request-id"])

@@ -1,4 +1,4 @@
-"""API keys: what they open, and how they are given."""
+"""API keys: which paths need one, and the ways to send it."""
 
 import base64
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def test_health_is_open(closed: httpx.Client, path: str) -> None:
         ("POST", "/v2/repository/models/digits/load"), ("POST", "/livez/"), ("GET", "//livez"),
     ],
 )  # fmt: skip
-def test_all_else_is_closed(closed: httpx.Client, method: str, path: str) -> None:
+def test_everything_else_is_closed(closed: httpx.Client, method: str, path: str) -> None:
     for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "first-ke"}, {"authorization": "Basic !"}):
         answer = closed.request(method, path, headers=headers)
         assert answer.status_code == 401
@@ -58,7 +58,7 @@ def test_a_key_opens(closed: httpx.Client, key: str) -> None:
         assert answer.json()["label"] == "3"
 
 
-def test_the_document_says_so(closed: httpx.Client, local: httpx.Client) -> None:
+def test_the_openapi_document_lists_the_schemes(closed: httpx.Client, local: httpx.Client) -> None:
     with_keys = closed.get("/docs.json", headers={"x-api-key": KEYS[0]}).json()
     assert set(with_keys["components"]["securitySchemes"]) == {"bearer", "basic", "header"}
     assert "401" in with_keys["paths"]["/digits"]["post"]["responses"]
@@ -71,7 +71,7 @@ def test_a_variable_without_a_key_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         APIKeys.from_environment()
 
 
-def test_no_keys_let_all_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_keys_every_request_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(auth.VARIABLE, raising=False)
     request = Request({"method": "GET", "path": "/", "headers": []}, None)
     APIKeys.from_environment().check(request)

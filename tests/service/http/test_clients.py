@@ -1,4 +1,4 @@
-"""Clients that are not ours, over a real service: Schemathesis, which reads the OpenAPI document, and BentoML's own."""
+"""Third-party clients of a real service: Schemathesis, which reads the OpenAPI document, and BentoML's client."""
 
 import asyncio
 import os
@@ -44,13 +44,13 @@ class TestDocument:
 
     @pytest.mark.parametrize("key", [False, True])
     def test_is_true(self, server, closed, tmp_path, key):
-        """Statuses, content types and bodies are those that it tells, whatever is asked."""
+        """Whatever is sent, statuses, content types and bodies are those in the document."""
         url = closed if key else server.url
         command = [
             sys.executable, "-m", "schemathesis.cli", "run", f"{url}/docs.json", "--url", url, "--no-color",
             "--generation-deterministic", "--max-examples", "15", "--header", f"X-API-Key: {KEY}",
-            # A schema cannot tell what is a picture, or what fits which model; and our key, sent beside a wrong one, is
-            # enough. What is refused without it, TestKeys asks.
+            # A schema cannot say which bytes are a picture, or fit which model; and a request with a wrong key passes,
+            # because the right one is in another header. TestKeys tests what is refused without a key.
             "--exclude-checks", "positive_data_acceptance,ignored_auth",
         ]  # fmt: skip
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -59,7 +59,7 @@ class TestDocument:
 
 
 class TestKeys:
-    def test_nothing_but_health_without_one(self, closed):
+    def test_only_health_is_open_without_one(self, closed):
         with httpx.Client(base_url=closed) as client:
             document = client.get("/docs.json", headers={"authorization": f"bearer {KEY}"}).json()
             paths = [*document["paths"], *FILES, "/docs.json", "/schema.json", "/static_content/swagger-ui.css", "/x"]
@@ -71,7 +71,7 @@ class TestKeys:
                         assert answer.headers["www-authenticate"].startswith("Basic ")
                         assert method == "HEAD" or list(answer.json()) == ["error"]
 
-    def test_each_way_to_give_it(self, closed):
+    def test_each_way_to_send_one(self, closed):
         def status(**options):
             return httpx.get(f"{closed}/models", **options).status_code
 
@@ -121,15 +121,15 @@ class TestBentoML:
         with bentoml.SyncHTTPClient(server.url) as bento:
             with pytest.raises(BentoMLException, match="expected an image"):
                 bento.digits(file=vector)
-            with pytest.raises(BentoMLException, match="no model 'nobody'"):
-                bento.predict(model="nobody", file=digit)
+            with pytest.raises(BentoMLException, match="no model 'absent'"):
+                bento.predict(model="absent", file=digit)
             with pytest.raises(BentoMLException, match="only recordings"):
                 bento.predict(model="digits", file=digit, timeline=1.0)
         with pytest.raises(BentoMLException), bentoml.SyncHTTPClient(closed) as bento:
             bento.digits(file=digit)
 
     def test_typed_methods(self, home, files):
-        """As another service, or a script, calls them: without HTTP."""
+        """Called without HTTP, as by a script or another service."""
         program = (
             "import json, sys, pathlib\n"
             "from service.service import Percept\n"

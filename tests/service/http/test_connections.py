@@ -1,4 +1,4 @@
-"""What percept relies on in uvicorn, and changes there."""
+"""What percept relies on in uvicorn, and what it changes."""
 
 import inspect
 
@@ -9,11 +9,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.http.connections import AHEAD, KEEP_ALIVE, Connection, has_arrived, patch_uvicorn
 
-CHECKED = Version("0.54"), Version("0.55")  # versions of uvicorn: from, and below
+CHECKED = Version("0.54"), Version("0.55")  # of uvicorn: this version and later, but below that one
 
 
-def test_uvicorn_is_one_for_which_the_patches_were_checked():
-    """Another one may do as well: read service/http/connections.py beside its httptools_impl.py, then move CHECKED."""
+def test_the_patches_were_checked_for_this_uvicorn():
+    """Another may work too: compare service/http/connections.py with its httptools_impl.py, then update CHECKED."""
     assert CHECKED[0] <= Version(uvicorn.__version__) < CHECKED[1]
 
 

@@ -1,4 +1,4 @@
-"""The service when it is asked for too much, killed, stopped, or held by clients that say nothing."""
+"""The service when it is overloaded, killed, stopped, or held by silent clients."""
 
 import os
 import re
@@ -23,10 +23,10 @@ from tests.serving import ROOT, Server, fill_store, resident_mb, serving, until,
 
 SLOTS = 64  # requests in flight that the service allows
 DIGIT = post("/digits", digit_file(3))
-LARGE = post("/digits", digit_file(3) + bytes(2 * AHEAD))  # takes its place before it is complete
+LARGE = post("/digits", digit_file(3) + bytes(2 * AHEAD))  # takes its slot before it is complete
 SOUND = post("/instruments", FLUTE)
 
-# The service with short times, in place of the 20, 30 and 65 seconds that clients have.
+# The service with short timeouts instead of 20, 30 and 65 seconds.
 IMPATIENT = """
 from service import service
 from service.http import body, connections
@@ -44,14 +44,14 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def in_flight(client: httpx.Client) -> float:
-    """What /metrics says."""
+    """The slots in use, according to /metrics."""
     (line,) = re.findall(r"^percept_in_flight (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(line)
 
 
 @contextmanager
 def watched(server: Server, statuses: list[int]) -> Iterator[None]:
-    """Ask for what a load balancer asks for during the block."""
+    """Poll the health endpoints during the block, as a load balancer does."""
     over = threading.Event()
 
     def watch() -> None:
@@ -69,10 +69,10 @@ def watched(server: Server, statuses: list[int]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("request_", [DIGIT, SOUND], ids=["digits", "instruments"])
-def test_four_times_what_it_can_do(server: Server, request_: bytes, record_property: Any) -> None:
+def test_four_times_the_sustainable_rate(server: Server, request_: bytes, record_property: Any) -> None:
     closed_loop(server.url, [request_], 4, seconds=1)
     health: list[int] = []
-    for _ in range(3):  # a neighbour who comes between the measurements of one try counts as ours
+    for _ in range(3):  # other work on the machine between two measurements of a try would look like ours
         full = closed_loop(server.url, [request_], SLOTS, seconds=2)
         assert set(full.statuses) == {200}
         with watched(server, health):
@@ -105,7 +105,7 @@ def test_a_killed_worker_comes_back(server: Server, record_property: Any) -> Non
     outcomes: list[Outcome] = []
     load = threading.Thread(target=lambda: outcomes.append(closed_loop(server.url, [DIGIT], 16, seconds=4)))
     with ExitStack() as stack:
-        held = [stack.enter_context(connected(server)) for _ in range(5)]  # that the gauge counts when it dies
+        held = [stack.enter_context(connected(server)) for _ in range(5)]  # counted in the gauge when it dies
         for connection in held:
             connection.sendall(LARGE[:-100])
         with httpx.Client(base_url=server.url, timeout=60) as client:
@@ -116,7 +116,7 @@ def test_a_killed_worker_comes_back(server: Server, record_property: Any) -> Non
         start = time.perf_counter()
         for connection in held:
             assert ended(connection) == b""
-        assert httpx.get(f"{server.url}/livez", timeout=60).is_success  # it waited in the backlog
+        assert httpx.get(f"{server.url}/livez", timeout=60).is_success  # the request waited in the backlog
         record_property("seconds", round(time.perf_counter() - start, 1))
         load.join()
     (outcome,) = outcomes
@@ -171,8 +171,8 @@ def received(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("n", [5000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_memory_is_flat_over_many_requests(server: Server, n: int, record_property: Any) -> None:
-    """Small pictures above all, since they are answered soonest; sounds, errors, tensors in binary, paths that nobody
-    has asked for before, and clients that hang up."""
+    """Mostly vectors, binary tensors and small pictures, which are answered fastest; also random paths, sounds, errors,
+    and clients that hang up."""
     (worker,) = workers(server)
     digit = post("/digits", digit_file(3, "JPEG"))
     header = b'{"inputs":[{"name":"vector","shape":[2,2],"datatype":"FP32","parameters":{"binary_data_size":16}}]}'
@@ -189,8 +189,8 @@ def test_memory_is_flat_over_many_requests(server: Server, n: int, record_proper
     def some(n: int) -> None:
         answers = 0
         while answers < n:
-            unheard = [get(f"/{random.bytes(8).hex()}") for _ in range(200)]
-            mixture = [r for i in range(200) for r in (digit, vector, tensor, vector, unheard[i], tensor, vector)]
+            random_paths = [get(f"/{random.bytes(8).hex()}") for _ in range(200)]
+            mixture = [r for i in range(200) for r in (digit, vector, tensor, vector, random_paths[i], tensor, vector)]
             outcome = closed_loop(server.url, [*rare, *mixture], 16, n=5000)
             assert set(outcome.statuses) <= {200, 404, 415}
             answers += sum(outcome.statuses.values())
@@ -205,7 +205,7 @@ def test_memory_is_flat_over_many_requests(server: Server, n: int, record_proper
     assert "Traceback" not in server.log.read_text()
 
 
-def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_path: Path) -> None:
+def test_silent_connections_are_closed_and_delay_no_others(tmp_path: Path) -> None:
     home = tmp_path / "home"
     fill_store(home)
     (tmp_path / "impatient.py").write_text(IMPATIENT)
@@ -244,7 +244,7 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         resting = stack.enter_context(connected(server))
         for pause in (3, 0):  # longer than a header may take
             resting.sendall(get("/livez"))
-            answer = b""  # whose header and body may come apart
+            answer = b""  # header and body may arrive separately
             while not answer.endswith(b"\r\n\r\n\n") and (part := resting.recv(2**16)):
                 answer += part
             assert answer.startswith(b"HTTP/1.1 200 ")
@@ -262,7 +262,7 @@ def test_connections_that_say_nothing_are_closed_and_nobody_waits_for_them(tmp_p
         assert client.post("/digits", content=digit_file(3)).json()["label"] == "3"
 
 
-def test_large_bodies_that_do_not_arrive_keep_nobody_out(server: Server) -> None:
+def test_incomplete_large_bodies_lock_no_others_out(server: Server) -> None:
     with ExitStack() as stack, httpx.Client(base_url=server.url, timeout=30) as client:
         slow = [stack.enter_context(connected(server)) for _ in range(2 * SLOTS)]
         for connection in slow:
@@ -279,7 +279,7 @@ def test_large_bodies_that_do_not_arrive_keep_nobody_out(server: Server) -> None
 
 
 def ended(connection: socket.socket) -> bytes:
-    """What came before the other side closed the connection, or cut it off."""
+    """What arrived before the other side closed or reset the connection."""
     parts = []
     try:
         while part := connection.recv(2**16):

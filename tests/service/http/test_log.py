@@ -13,7 +13,7 @@ from tests.service.helpers import digit_file
 from tests.serving import serving, until
 
 
-def test_it_is_json_with_request_ids(home: Path) -> None:
+def test_lines_are_json_with_request_ids(home: Path) -> None:
     with serving(home, PERCEPT_LOG="json") as server:
         sent = {"x-request-id": "from-the-client-1"}
         answer = httpx.post(f"{server.url}/digits", content=digit_file(3), headers=sent)
@@ -36,7 +36,7 @@ def test_it_is_json_with_request_ids(home: Path) -> None:
         assert any(line.get("message", "").startswith("serving digits:") for line in lines())
 
 
-def test_only_json_can_be_asked_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_other_than_json_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(log.VARIABLE, "xml")
     with pytest.raises(ValueError, match="PERCEPT_LOG=xml: expected json"):
         log.wanted()

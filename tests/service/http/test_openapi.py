@@ -1,4 +1,4 @@
-"""The document and the table of routes belong together."""
+"""The OpenAPI document agrees with the table of routes, the models and the service's constants."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_each_operation_of_the_template_is_a_route(document: Any) -> None:
     assert "x-operations" not in document
 
 
-def test_each_reference_leads_somewhere(document: Any) -> None:
+def test_each_reference_resolves(document: Any) -> None:
     def check(value: Any) -> None:
         if isinstance(value, list):
             for item in value:
@@ -51,12 +51,12 @@ def test_names_are_those_of_the_models(document: Any) -> None:
     assert list(answer["example"]["probabilities"]) == ["bassoon", "flute"]
 
 
-def test_an_example_of_inference_is_answered(document: Any, local: httpx.Client) -> None:
+def test_the_example_of_inference_is_answered(document: Any, local: httpx.Client) -> None:
     request = document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]["application/json"]
     assert local.post("/v2/models/sums/infer", json=request["example"]).is_success
 
 
-def test_what_the_template_repeats_is_true(document: Any) -> None:
+def test_constants_in_the_template_match_the_code(document: Any) -> None:
     schemas, operations = DOCUMENT["components"]["schemas"], DOCUMENT["x-operations"]
     assert schemas["Error"]["properties"]["error"]["properties"]["code"]["enum"] == [
         *(code for code in CODES.values() if code != "failed"), "failed",
@@ -70,7 +70,7 @@ def test_what_the_template_repeats_is_true(document: Any) -> None:
     assert inputs["description"] == f"one tensor of at most {Limits().batch} samples"
 
 
-def test_keys_are_in_it_only_where_there_are_some(document: Any, home: Any) -> None:
+def test_security_is_documented_only_if_there_are_keys(document: Any, home: Any) -> None:
     with application(home, PERCEPT_API_KEYS="key") as client:
         closed = client.get("/docs.json", headers={"x-api-key": "key"}).json()
     assert "security" not in document

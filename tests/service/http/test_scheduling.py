@@ -9,7 +9,7 @@ from service.http.scheduling import SLICE, Scheduler
 
 
 def test_connections_are_read_between_answers() -> None:
-    """What arrives meanwhile does not wait for all answers of one turn of the event loop."""
+    """Data that arrives meanwhile does not wait for all answers of one iteration of the event loop."""
     events: list[object] = []
 
     async def all_at_once() -> None:
@@ -39,7 +39,7 @@ def test_connections_are_read_between_answers() -> None:
 
 
 def test_a_flood_leaves_answers_half_of_the_time() -> None:
-    """However long the event loop takes for all else between two slices."""
+    """However long everything else takes between two slices."""
     spent = Counter[str]()
 
     def spend(on: str, seconds: float) -> None:
@@ -50,7 +50,7 @@ def test_a_flood_leaves_answers_half_of_the_time() -> None:
     async def flooded() -> None:
         scheduler, loop = Scheduler(), asyncio.get_running_loop()
 
-        def flood() -> None:  # once in each turn of the loop
+        def flood() -> None:  # once in each iteration of the loop
             spend("flood", 10 * SLICE)
             if not answers.done():
                 loop.call_soon(flood)
@@ -64,8 +64,8 @@ def test_a_flood_leaves_answers_half_of_the_time() -> None:
     assert spent["answers"] > 0.5 * spent["flood"]
 
 
-def test_nobody_who_waits_is_overtaken() -> None:
-    """Not even one whom the event loop wakes, turn after turn, before the next slice begins."""
+def test_waiting_requests_are_not_overtaken() -> None:
+    """Not even if a new request starts in every iteration of the event loop."""
     order: list[int] = []
 
     def answer(i: int) -> None:

@@ -1,4 +1,4 @@
-"""Long lists of integers in JSON that NumPy reads: the same numbers, and nothing that is not JSON."""
+"""Long lists of integers in JSON, parsed with NumPy: the same numbers, and nothing that is not JSON is accepted."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def parsed(text: bytes) -> object:
 
 
 def replaced(value: object, numbers: list[int]) -> object:
-    """JSON with the numbers in the place of the empty list under a key "data"."""
+    """A JSON value with the numbers instead of the empty list under a key "data"."""
     if isinstance(value, dict):
         return {key: numbers if key == "data" and v == [] else replaced(v, numbers) for key, v in value.items()}
     return [replaced(v, numbers) for v in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What a decoder makes of a file: an array, or a reason."""
+"""A decoder's result for a file: an array, or a reason for refusing it."""
 
 import numpy as np
 

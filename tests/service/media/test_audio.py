@@ -28,7 +28,7 @@ def pitch(waveform):
 class TestAudio:
     @pytest.mark.parametrize("format", ["AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX"])
     @pytest.mark.parametrize("channels", [1, 2, 3])
-    def test_sixteen_bits_are_what_libsndfile_makes_of_them(self, format, channels):
+    def test_sixteen_bits_equal_the_floats_of_libsndfile(self, format, channels):
         samples = np.random.default_rng(0).integers(-(2**15), 2**15, (70_000, channels), np.int16)
         data = sound_bytes(samples, RATE, format, "PCM_16")
         expected, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
@@ -59,7 +59,7 @@ class TestAudio:
         assert len(waveform) == pytest.approx(RATE / 2, abs=2)
         assert pitch(waveform) == pytest.approx(440, abs=3)
 
-    def test_right_rate_is_not_resampled(self):
+    def test_the_rate_of_the_model_is_not_resampled(self):
         samples = tone(RATE).astype(np.float32)
         assert np.array_equal(hear(samples, RATE, subtype="FLOAT"), samples[:, 0])
 
@@ -109,7 +109,7 @@ class TestAudio:
             assert reason(decode_audio, sound_bytes(tone(seconds=1.2), format=format), RATE, limits) is TooLarge
 
     def test_too_many_samples(self, monkeypatch):
-        """Silence of many channels at a high rate packs into a few bytes."""
+        """Silence in many channels at a high rate compresses to a few bytes."""
         monkeypatch.setattr(audio, "MAX_SAMPLES", 80_000)
         for channels, refused in ((1, None), (2, TooLarge)):
             data = sound_bytes(tone(channels=channels, seconds=1), format="FLAC")
@@ -118,14 +118,14 @@ class TestAudio:
     def test_too_many_bytes(self):
         assert reason(decode_audio, sound_bytes(tone()), RATE, Limits(bytes=1000)) is TooLarge
 
-    def test_header_that_does_not_tell_the_length(self):
+    def test_header_without_the_length(self):
         data = bytearray(sound_bytes(tone(), format="FLAC"))
         data[21] &= 0xF0  # the last 36 bits of STREAMINFO before its MD5 are the number of samples
         data[22:26] = bytes(4)
         assert reason(decode_audio, bytes(data), RATE, LIMITS) is Unusable
 
     def test_wav_of_a_pipe(self):
-        """A writer that cannot seek back leaves the largest number as the length."""
+        """A writer that cannot seek leaves the largest number as the length."""
         data = bytearray(sound_bytes(tone()))
         data[4:8] = data[40:44] = b"\xff" * 4
         assert decode_audio(bytes(data), RATE, LIMITS).size == RATE // 2

@@ -1,4 +1,4 @@
-"""One model for what is answered: the same however it is made and written, and the same in the OpenAPI document."""
+"""The model of an answer: the same however it is made and written, and the same in the OpenAPI document."""
 
 import json
 from typing import Any

@@ -34,7 +34,7 @@ class TestDrift:
             if name == "percept_drift_psi"
         }
 
-    def test_it_shows_when_what_comes_in_changes(self, exported: Server) -> None:
+    def test_it_rises_when_the_requests_change(self, exported: Server) -> None:
         digits = load_digits()
         pictures = np.stack([to_mnist_form(image) for image in digits.images])
         rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ class TestScores:
         assert found[:, 1] == pytest.approx(x[:, 3])
         assert found.shape == (5, 3)
 
-    def test_the_index_is_that_of_the_textbook(self) -> None:
+    def test_the_index_follows_the_textbook(self) -> None:
         p, q = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.3, 0.4])
         expected = sum((a - b) * np.log(a / b) for a, b in zip(p, q, strict=True))
         assert drift.index(p, q) == pytest.approx(expected)
@@ -72,7 +72,7 @@ class TestScores:
         assert drift.index(np.array([1.0, 0.0]), np.array([0.0, 1.0])) > 5
 
     def test_a_score_on_an_edge_lies_above_it(self) -> None:
-        """Constant features, as the margin of MNIST's pictures, have one bin that all fall into."""
+        """Of constant features, such as the margin of MNIST's pictures, all scores fall into one bin."""
         group = FeatureGroup(name="g", start=0, stop=1, edges=(0.0,), shares=(0.0, 1.0))
         watched = Drift([group])
         for _ in range(EVERY * LEAST):

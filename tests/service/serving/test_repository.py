@@ -1,4 +1,4 @@
-"""Models that come, go, break and return while the service answers: a real `bentoml serve`, real HTTP, a real store."""
+"""Models that are added, removed, broken and repaired while the service answers: real server, real HTTP, real store."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ KEY = {"x-api-key": "key"}
 
 
 def scaled(version: str, factor: float, name: str = "sums") -> onnx.ModelProto:
-    """A model of two numbers whose answer tells which version it is: the sum and the difference, times a factor."""
+    """A model of two numbers whose answers identify its version: the sum and the difference, times a factor."""
     model = sums_model(version)
     card = ModelCard.model_validate_json(model.metadata_props[0].value)
     weights = onnx.numpy_helper.to_array(model.graph.initializer[0]) * factor
@@ -93,7 +93,7 @@ def broken(home: Path, version: str, how: str) -> None:
 
 
 def test_versions_change_under_load_without_a_failed_request(home: Path) -> None:
-    """Versions appear, are rolled back to, and every answer is that of the version that it names."""
+    """New versions and rollbacks: every answer comes from the version that it names."""
     found: list[Counter[tuple[int, str | None, float | None]]] = [Counter() for _ in range(4)]
     done = threading.Event()
     with asking(home, PERCEPT_POLL_SECONDS="1") as (server, client):
@@ -144,7 +144,7 @@ def test_a_key_loads_at_once(home: Path) -> None:
         assert client.post(load).status_code == 403
 
 
-def test_older_versions_can_be_asked(home: Path) -> None:
+def test_older_versions_answer(home: Path) -> None:
     put(home, digits_model(NEWEST))
     tensor = {"inputs": [{"name": "vector", "shape": [1, 2], "datatype": "FP32", "data": [3, 1]}]}
     absent = (
@@ -183,7 +183,7 @@ def test_older_versions_can_be_asked(home: Path) -> None:
 
 
 def raw(server: Server, path: str) -> bytes:
-    """The whole answer, the path as it stands: clients tidy it up."""
+    """The whole response, for the path as it is: HTTP clients would normalise it."""
     refusals = closed_loop(server.url, [post(path, SUM)], 1, n=1).refusals
     return next(iter(refusals), b"")
 
@@ -192,16 +192,16 @@ def test_a_broken_version_leaves_the_old_one(home: Path) -> None:
     with asking(home, PERCEPT_POLL_SECONDS="1") as (server, client):
         for n, how in enumerate(("no ONNX", "other file", "other card", "no card"), 3):
             broken(home, f"v{n}", how)
-            told = f"sums:v{n} could not be loaded; the log of the service says why"
-            until(lambda told=told: client.get("/readyz").json()["failed"] == {"sums": told})
+            reason = f"sums:v{n} could not be loaded; the log of the service says why"
+            until(lambda reason=reason: client.get("/readyz").json()["failed"] == {"sums": reason})
             for path in ("/readyz", "/v2/health/ready"):
                 response = client.get(path)
                 assert response.status_code == 200
                 assert response.json()["models"]["sums"] == "v2"
-                assert response.json()["failed"] == {"sums": told}
+                assert response.json()["failed"] == {"sums": reason}
             rows = {(row["name"], row["version"]): row for row in client.get("/v2/repository/index").json()}
             assert [rows["sums", v]["state"] for v in ("v1", "v2", f"v{n}")] == ["UNAVAILABLE", "READY", "UNAVAILABLE"]
-            assert rows["sums", f"v{n}"]["reason"] == told
+            assert rows["sums", f"v{n}"]["reason"] == reason
             assert "could not be loaded" not in rows["sums", "v1"]["reason"]
             assert client.get("/v2/models/sums/ready").status_code == 200
             assert answer(client) == (200, "v2", 8.0)
@@ -212,9 +212,9 @@ def test_a_broken_version_leaves_the_old_one(home: Path) -> None:
         assert client.get("/readyz").json()["failed"] == {}
 
 
-def test_what_is_broken_at_start_takes_nobody_down(home: Path) -> None:
-    """A model whose only version is corrupt, a folder that is no model, a file cut short; then the corrupt one is
-    repaired in place, as by a copy that is finished."""
+def test_broken_models_at_start_leave_the_others_served(home: Path) -> None:
+    """A model whose only version is corrupt, a folder that is no model, a truncated file. Then the corrupt one is
+    repaired in place, as when a copy is completed."""
     whole = home / "models" / "sums"
     shutil.rmtree(whole / "v1")
     good = (whole / "v2" / "model.onnx").read_bytes()
@@ -249,14 +249,14 @@ def test_models_come_and_go(home: Path) -> None:
         assert client.get("/readyz").json() == {"ready": True, "models": {"sums": "v2", "digits": FIRST}, "failed": {}}
         models.delete("sums:v2")
         until(lambda: version(client) == "v1")
-        with bentoml.models.create("foreign:v1", _model_store=models):
+        with bentoml.models.create("unlabelled:v1", _model_store=models):
             pass
         put(home, scaled("v3", 7, "sevens"))
         until(lambda: version(client, "sevens") == "v3")
-        assert version(client, "foreign") is None
+        assert version(client, "unlabelled") is None
 
 
-def test_rollback_as_it_is_typed(home: Path) -> None:
+def test_rollback_on_the_command_line(home: Path) -> None:
     def lines(*arguments: str) -> tuple[int, str, str]:
         done = percept("rollback", *arguments, home=home)
         return done.returncode, done.stdout, done.stderr
@@ -268,9 +268,9 @@ def test_rollback_as_it_is_typed(home: Path) -> None:
     assert lines("sums", "../sums/v1")[0] == 1
     assert lines("absent") == (1, "", "percept: the model store holds no model 'absent'\n")
     assert lines("../models/sums")[2] == "percept: the model store holds no model '../models/sums'\n"
-    with bentoml.models.create("foreign:v1", labels={}, _model_store=ModelStore(home / "models")):
+    with bentoml.models.create("unlabelled:v1", labels={}, _model_store=ModelStore(home / "models")):
         pass
-    assert lines("foreign")[0] == 1
+    assert lines("unlabelled")[0] == 1
     with model_store(home):
         assert {model.tag.name: model.tag.version for model in store.newest_models()} == {
             "digits": FIRST,
@@ -281,7 +281,7 @@ def test_rollback_as_it_is_typed(home: Path) -> None:
 
 @pytest.mark.parametrize("n", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_memory_is_flat_over_swaps(home: Path, n: int, record_property: Any) -> None:
-    """Each swap takes up another digits model, whose weights are 31 kB, and asks it."""
+    """Each swap loads the other version of digits, with 31 kB of weights, and sends it a request."""
     put(home, digits_model(NEWEST))
     file = digit_file(3)
     with asking(home, PERCEPT_POLL_SECONDS="3600", PERCEPT_API_KEYS="key") as (server, client), model_store(home):
