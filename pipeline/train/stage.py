@@ -112,7 +112,7 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
 def _refit(task: Task, calibrated: Classifier, facts: Facts, data: Datasets, place: Place) -> tuple[Classifier, float]:
     """The network trained again on training and validation samples, for as many epochs as were best, with the
     calibration of the first one; and the seconds that it took."""
-    print(f"{task.name}: again, on training and validation samples, for {facts.best_epoch} epochs")
+    print(f"{task.name}: refitting on training and validation samples for {facts.best_epoch} epochs")
     options = task.train.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
     classifier = weights.network(facts)
