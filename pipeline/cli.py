@@ -43,7 +43,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 `percept run instruments --data tinysol` — 2,913 notes of 14 instruments, downloaded once; `tinysol:DIR` reads a copy
 
-`percept run instruments --data clips/` — a folder with one sub-folder of recordings for each class
+`percept run instruments --data clips/ --set name=birds` — a folder with one sub-folder of recordings for each class
 
 `percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split]
 
@@ -54,7 +54,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
-_FORMS = {"name": "{0}", "copy": "{0} or {0}:DIR", "folder": "DIR", "csv": "FILE.csv"}  # of `Source.form`
+_FORMS = {"name": "{0}", "copy": "{0}[:DIR]", "folder": "FOLDER", "csv": "FILE.csv"}  # of `Source.form`
 DataOption = Annotated[
     str | None,
     typer.Option(
@@ -62,7 +62,7 @@ DataOption = Annotated[
         metavar="SOURCE",
         help="Replaces the source. "
         + "; ".join(f"{_FORMS[s.form].format(s.name)}: {s.help}" for s in SOURCES.values())
-        + ". DIR is a copy of a data set that is downloaded otherwise.",
+        + ". DIR is a folder that holds a copy of the data set; without it, the data set is downloaded.",
     ),
 ]
 SetOption = Annotated[
@@ -294,7 +294,7 @@ def rollback(
         str | None, typer.Argument(metavar="VERSION", help="The one before the present one by default.")
     ] = None,
 ) -> None:
-    """Serve an older version of a model; a running service follows within seconds. The next export replaces it."""
+    """Serve an older version of a model; a running service follows within seconds. The next export takes its place."""
     from service.serving import store
 
     try:

@@ -38,7 +38,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     UserError : no exported model of that name, or no timeline of such windows
     """
     run = Run(runs / name)
-    if not run.model.is_file():
+    if not run.folder.is_dir():
         run = Run(runs / tasks.load(name).name)
     predictor = Predictor(require(run.model, "export"))
     try:

@@ -68,7 +68,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     media.hand_on(run, features, samples)
     on_ray.discard(run)
     also = f" and {len(features.copies)} copies" if len(features.copies) else ""
-    n_new = sum(i in found for i in unique)
+    n_new = sum(i in found and found[i].row is not None for i in unique)
     print(
         f"{task.name}: {len(features.x)} samples{also}, {n_new} newly extracted, {len(skipped)} skipped "
         f"→ {run.features}"

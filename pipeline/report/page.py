@@ -95,9 +95,10 @@ def headline(report: Report) -> str:
     else:
         lines = [f"{report['name']}: {others} on {samples}"]
     if weakest := _weakest(test):
+        noun = "sample" if weakest["support"] == 1 else "samples"
         lines.append(
             f"weakest class: {weakest['label']}, recall {formats.percent(weakest['recall'])}"
-            f" ({formats.interval(weakest['recall_interval'])}; {formats.count(weakest['support'])} samples)"
+            f" ({formats.interval(weakest['recall_interval'])}; {formats.count(weakest['support'])} {noun})"
         )
     if baselines := report.get("baselines"):
         fitted, available = baselines[0]["samples"], baselines[0]["available"]

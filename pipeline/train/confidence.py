@@ -46,7 +46,7 @@ def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, se
         temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
         classifier.temperature.fill_(temperature)
         known = fit_familiarity(classifier, training, validation, seed)
-    print(f"  from {n} validation samples: temperature {temperature:.3f}, known from a familiarity of {known:.3f}")
+    print(f"  calibrated on {n} validation samples: temperature {temperature:.3f}, known if familiarity ≥ {known:.3f}")
     return known
 
 

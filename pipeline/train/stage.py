@@ -113,7 +113,7 @@ def _refit(
 ) -> tuple[Classifier, float]:
     """The network trained again on training and validation samples, for the best number of epochs, with the calibration
     of the first one; and the seconds that it took."""
-    print(f"{task.name}: again, on training and validation samples, for {facts.best_epoch} epochs")
+    print(f"{task.name}: refitting on training and validation samples for {facts.best_epoch} epochs")
     options = task.train.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
     classifier = weights.network(facts)
