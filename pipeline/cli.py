@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from pipeline import task as tasks
 from pipeline.engine import Engine
 from pipeline.run import Run
-from pipeline.sources import SOURCES
+from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
 from pipeline.workflow import Workflow
 from service.media import Limits
@@ -61,7 +61,7 @@ DataOption = Annotated[
         "--data",
         metavar="SOURCE",
         help="Replaces the source. "
-        + "; ".join(f"{_FORMS[s.form].format(s.name)}: {s.help}" for s in SOURCES.values())
+        + "; ".join(f"{_FORMS[s.form].format(s.name)}: {s.help}" for s in REGISTRY.values())
         + ". DIR is a folder that holds a copy of the data set; without it, the data set is downloaded.",
     ),
 ]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError as UserError  # re-exported: modules that use a Task raise it
-from pipeline.sources import SOURCES, Data, Shares, parse_data
+from pipeline.sources import REGISTRY, Data, Shares, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "features.lifter": "features.cepstral_decay",
@@ -212,7 +212,7 @@ class Task(_Section):
 
     @model_validator(mode="after")
     def _baselines_have_classes(self) -> "Task":
-        source = SOURCES[self.data.source]
+        source = REGISTRY[self.data.source]
         if self.validate_.baselines and source.numbers and self.features.kind in source.features:
             raise ValueError(
                 f"validate.baselines are classifiers, and data.source = {source.name!r} gives numbers; set it to false"

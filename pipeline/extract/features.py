@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.card import Kind
 from pipeline.run import Run, require, write_npz
-from pipeline.sources import Split, Target
+from pipeline.sources import Label, Split
 from pipeline.task import UserError, digest
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
@@ -175,7 +175,7 @@ class Features:
             raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None
 
 
-def targets_and_labels(targets: Sequence[Target]) -> tuple[NDArray[Any], tuple[str, ...]]:
+def targets_and_labels(targets: Sequence[Label]) -> tuple[NDArray[Any], tuple[str, ...]]:
     """`Features.y` and `Features.labels` of samples' targets."""
     values = [target for target in targets if isinstance(target, tuple)]
     if values:

@@ -15,47 +15,47 @@ from service.errors import MediaError
 
 BUDGET = 256 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
 
-Decoded = NDArray[np.generic]  # input of the graph: uint8 (28, 28), float32 (T,) or float32 (D,)
+Array = NDArray[np.generic]  # input of the graph: uint8 (28, 28), float32 (T,) or float32 (D,)
 
 
-class Media:
+class MediaCache:
     """Samples and decoded media that a command has already loaded."""
 
     def __init__(self) -> None:
         self.samples: dict[str, Sample] = {}  # by file
-        self.decoded: dict[str, Decoded] = {}
+        self.decoded: dict[str, Array] = {}
         self.n_bytes = 0
 
     @staticmethod
-    def of(run: Run) -> "Media":
+    def of(run: Run) -> "MediaCache":
         """The media of a run, kept while its features do not change; empty at first."""
         return run.load(run.features, "extract", _empty)
 
-    def hand_on(self, run: Run, features: Features, samples: Sequence[Sample]) -> None:
+    def keep_samples(self, run: Run, features: Features, samples: Sequence[Sample]) -> None:
         """Keep the test samples too, for later stages of this command; the run's features have just been written."""
         files = set(features.file[features.rows("test")].tolist())
         self.samples = {sample.file: sample for sample in samples if sample.file in files}
         run.put(run.features, _empty, self)
 
-    def keep(self, sample: Sample, decoded: Decoded) -> None:
+    def keep(self, sample: Sample, decoded: Array) -> None:
         """Keep the decoded media of a sample, within the budget."""
         if sample.file not in self.decoded and self.n_bytes + decoded.nbytes <= BUDGET:
             self.n_bytes += decoded.nbytes
             self.decoded[sample.file] = decoded
 
 
-def _empty(features: Path) -> Media:
-    return Media()
+def _empty(features: Path) -> MediaCache:
+    return MediaCache()
 
 
-def load_media(run: Run, files: Sequence[str]) -> dict[str, Decoded]:
+def load_media(run: Run, files: Sequence[str]) -> dict[str, Array]:
     """File → decoded media of a run's samples, not to be changed: uint8 (28, 28), float32 (T,) or float32 (D,).
 
     Raises
     ------
     UserError : no features, or a file is no longer in the source, or has changed
     """
-    media = Media.of(run)
+    media = MediaCache.of(run)
     if any(file not in media.samples for file in files):
         origin = parse({"name": "origin", **Features.of(run).task}, "features.npz")
         media.samples = {sample.file: sample for sample in sources.load(origin.data, origin.features)}

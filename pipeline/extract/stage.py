@@ -13,7 +13,7 @@ from pipeline import sources
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import on_ray
 from pipeline.extract.features import Features, targets_and_labels
-from pipeline.extract.media import Media
+from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Extracted, Keep, Recipe, Row
 from pipeline.extract.splits import check_classes, without_duplicates
 from pipeline.run import Run
@@ -48,7 +48,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
-    recipe, media = Recipe.of(task, samples), Media()
+    recipe, media = Recipe.of(task, samples), MediaCache()
     cached = _cached(run, recipe)
     if engine.is_ray:
         with engine.running():
@@ -65,7 +65,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     features = _features(task, recipe, samples, digests, extracted, skipped)
     check_classes(features)
     features.save(run.features)
-    media.hand_on(run, features, samples)
+    media.keep_samples(run, features, samples)
     on_ray.discard(run)
     also = f" and {len(features.copies)} copies" if len(features.copies) else ""
     n_new = sum(i in found and found[i].row is not None for i in unique)

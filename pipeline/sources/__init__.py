@@ -3,31 +3,34 @@
 Importing this loads nothing heavy; `load` and the samples do.
 """
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, Protocol
 
 from pipeline.errors import UserError
-from pipeline.sources import embedded, folder, mnist, recordings, toy
-from pipeline.sources.registry import SOURCES, Data, Shares, Source
-from pipeline.sources.sample import SPLITS, Decoded, Sample, Split, Target
+from pipeline.sources.registry import REGISTRY, Data, Shares, Source
+from pipeline.sources.sample import SPLITS, Decoded, Label, Sample, Split
 
 __all__ = [
-    "SOURCES",
+    "REGISTRY",
     "SPLITS",
     "Data",
     "Decoded",
+    "Label",
     "Sample",
     "Shares",
     "Source",
     "Split",
-    "Target",
     "fingerprint",
     "load",
     "parse_data",
 ]
 
-for _module in (embedded, mnist, recordings, toy, folder):  # in the order of messages and of the command's help
-    SOURCES.update((source.name, source) for source in _module.SOURCES)
+_modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+_sources: list[Source] = [source for module in _modules for source in getattr(module, "SOURCES", ())]
+# In messages and in the command's help those with a name come before a user's own files.
+REGISTRY.update((source.name, source) for source in sorted(_sources, key=lambda s: s.form in ("folder", "csv")))
 
 
 class _Features(Protocol):
@@ -55,7 +58,7 @@ def load(data: Data, features: _Features) -> list[Sample]:
     >>> len(samples), samples[0].file, samples[0].label, samples[0].split
     (1600, 'regions/train/0000', 'outside', 'train')
     """
-    source = SOURCES[data.source]
+    source = REGISTRY[data.source]
     if features.kind not in source.features:
         raise UserError(f"data.source = {source.name!r} does not give what features.kind = {features.kind!r} takes")
     return source.load(data, features.sample_rate)
@@ -64,7 +67,7 @@ def load(data: Data, features: _Features) -> list[Sample]:
 def fingerprint(data: Data) -> Any:
     """Plain values that change when the samples of a source do, found without reading media; None where the data has
     yet to be downloaded."""
-    return SOURCES[data.source].fingerprint(data)
+    return REGISTRY[data.source].fingerprint(data)
 
 
 def parse_data(text: str) -> dict[str, str]:
@@ -80,7 +83,7 @@ def parse_data(text: str) -> dict[str, str]:
     {'source': 'mnist', 'path': 'copies/mnist'}
     """
     name, _, path = text.partition(":")
-    named = {s.name: s for s in SOURCES.values() if s.form in ("name", "copy")}
+    named = {s.name: s for s in REGISTRY.values() if s.form in ("name", "copy")}
     copied = [s.name for s in named.values() if s.form == "copy"]
     if text in named:
         return {"source": text}

@@ -1,7 +1,7 @@
 """The registry of sources, with one description of each, from which everything else derives.
 
-A new source is one module with a tuple `SOURCES`, and its name in the list in `__init__.py`. Such a module imports what
-is heavy (torchvision, scipy, mirdata) inside its functions, since reading a task file imports all of them.
+A new source is one new module in this folder with a tuple `SOURCES`. It imports what is heavy (torchvision, scipy,
+mirdata) inside its functions, since reading a task file imports all modules of the folder.
 """
 
 from collections.abc import Callable
@@ -47,14 +47,14 @@ class Data(_Section):
     @field_validator("source")
     @classmethod
     def _registered(cls, source: str) -> str:
-        if source not in SOURCES:
-            *names, last = (repr(name) for name in SOURCES)
+        if source not in REGISTRY:
+            *names, last = (repr(name) for name in REGISTRY)
             raise ValueError(f"Input should be {', '.join(names)} or {last}")
         return source
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "Data":
-        if SOURCES[self.source].form in ("folder", "csv") and self.path is None:
+        if REGISTRY[self.source].form in ("folder", "csv") and self.path is None:
             raise ValueError(f"source = {self.source!r} needs a path")
         return self
 
@@ -82,4 +82,4 @@ class Source:
     numbers: bool = False
 
 
-SOURCES: dict[str, Source] = {}  # by name; `__init__.py` fills it
+REGISTRY: dict[str, Source] = {}  # by name; `__init__.py` fills it

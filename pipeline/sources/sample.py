@@ -29,7 +29,7 @@ class Media(Protocol):
         """
 
 
-Target = str | tuple[float, ...]  # the label of a class, or the values of a regression
+Label = str | tuple[float, ...]  # the label of a class, or the values of a regression
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Sample:
     """
 
     file: str  # path, or name within the source: what reports show
-    label: Target
+    label: Label
     split: Split | None  # None where the data does not name one
     media: Media
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.sources.registry import Data, Source
-from pipeline.sources.sample import SPLITS, Decoded, Sample, Split, Target
+from pipeline.sources.sample import SPLITS, Decoded, Label, Sample, Split
 
 VERSION = 1  # raise it when the samples of the same seed change
 
@@ -48,7 +48,7 @@ def sine(seed: int) -> list[Sample]:
     return samples
 
 
-def _sample(source: str, split: Split, i: int, x: NDArray[np.float32], target: Target) -> Sample:
+def _sample(source: str, split: Split, i: int, x: NDArray[np.float32], target: Label) -> Sample:
     return Sample(f"{source}/{split}/{i:04d}", target, split, Decoded(x))
 
 
