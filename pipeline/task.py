@@ -243,6 +243,23 @@ def digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def with_new_names(sections: dict[str, Any]) -> dict[str, Any]:
+    """Sections as a run of an earlier version recorded them, with the names that keys have now.
+
+    Example
+    -------
+    >>> with_new_names({"train": {"engine": "autograd"}})
+    {'train': {'gradients': 'autograd'}}
+    """
+    for old, new in RENAMED.items():
+        section, _, key = old.partition(".")
+        values = dict(sections.get(section, {}))
+        if key in values:
+            values[new.partition(".")[2]] = values.pop(key)
+            sections = sections | {section: values}
+    return sections
+
+
 def builtin() -> dict[str, str]:
     """Name → description of the built-in tasks."""
     folder = resources.files("pipeline") / "tasks"

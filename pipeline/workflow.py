@@ -162,7 +162,7 @@ class Workflow:
         """Digest of everything that the stage depends on, except the device and the options of this object."""
         task, options = self.task, self.task.resolved()
         inputs: list[Any] = [stage, _versions()]
-        inputs += [self.entries[name].content for name in STAGES[: STAGES.index(stage)] if name in self.entries]
+        inputs += [self._content(name) for name in STAGES[: STAGES.index(stage)]]
         match stage:
             case "extract":
                 limits = asdict(Limits.from_environment())
@@ -176,6 +176,11 @@ class Workflow:
             case _:
                 inputs += [options["name"]]
         return digest(inputs)
+
+    def _content(self, stage: str) -> Any:
+        """What later stages depend on: its content as recorded, or the stamps of files that nobody recorded."""
+        entry, stamps = self.entries.get(stage), self._stamps(stage)
+        return entry.content if entry is not None and entry.outputs == stamps else stamps
 
     def _stamps(self, stage: str) -> dict[str, Stamp]:
         return {path.name: _stamp(path) for path in self.outputs[stage]}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.card import Kind
 from pipeline.run import Run, require, write_npz
 from pipeline.sources import Label, Split
-from pipeline.task import UserError, digest
+from pipeline.task import UserError, digest, with_new_names
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
@@ -167,7 +167,7 @@ class Features:
                     copies=_map(f, archive, "copies"),
                     copy_of=_read(archive, "copy_of"),
                     skipped=tuple(tuple(entry) for entry in json.loads(str(_read(archive, "skipped")))),
-                    task=json.loads(str(_read(archive, "task"))),
+                    task=with_new_names(json.loads(str(_read(archive, "task")))),
                     key=str(_read(archive, "key")),
                     copies_key=str(_read(archive, "copies_key")),
                 )

@@ -15,7 +15,7 @@ from models.mlp import MLP
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.run import Run, replacing, require
-from pipeline.task import Task, UserError
+from pipeline.task import Task, UserError, with_new_names
 
 _FACTS = "facts"  # name of the tensor that holds the facts: UTF-8 JSON as uint8
 
@@ -97,7 +97,7 @@ def load(path: Path) -> tuple[Classifier, Facts]:
     """
     try:
         tensors = torch.load(require(path, "train"), weights_only=True, map_location="cpu")
-        values = json.loads(tensors.pop(_FACTS).numpy().tobytes())
+        values = with_new_names(json.loads(tensors.pop(_FACTS).numpy().tobytes()))
         facts = Facts(**values | {"labels": tuple(values["labels"])})
         classifier = network(facts)
         classifier.load_state_dict(tensors)

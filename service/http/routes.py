@@ -52,6 +52,7 @@ def table(state: State) -> list[Route]:
         Route("/v2/repository/models/{model}/load", "POST", v2.load, "load"),
         Route("/v2/…", ANY, nothing),  # refused in the protocol's form
         Route("/schema.json", ANY, by_bentoml),
+        Route("/schema.json/…", ANY, by_bentoml),
         Route("/static_content/…", ANY, by_bentoml),
         *(Route(path, "GET", static.page) for path in static.FILES),
     ]

@@ -13,7 +13,7 @@ Handler = Callable[..., Awaitable[Response]]  # takes a Request and, by name, th
 Match = tuple[str, dict[str, Handler], dict[str, str]]
 
 ANY = "*"  # method of a route that answers every method
-REST = "…"  # last segment of a path that matches whatever follows
+REST = "…"  # last segment of a path that matches whatever follows, or nothing
 
 
 class Route(NamedTuple):
@@ -98,7 +98,7 @@ class Router:
                 break
             rest = node.rest or rest
             node = node.children.get(segment) or node.parameter
-        return rest
+        return (node and node.rest) or rest
 
     def _add(self, route: Route) -> None:
         has_fixed_path = not route.parameters() and not route.path.endswith(REST)

@@ -185,9 +185,9 @@ def test_a_file_that_was_touched_or_removed_is_made_again(home: Path, file: str,
     path = home / "runs" / "tones" / file
     before, content = path.stat(), path.read_bytes()
     path.unlink()
-    assert due(home) == [stage]
+    assert due(home)[:1] == [stage]
     path.write_bytes(content)  # as `tune --export` writes weights of its own
-    assert due(home) == ([] if file == "report.html" else [stage])
+    assert due(home)[:1] == ([] if file == "report.html" else [stage])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert due(home) == []
 
@@ -227,3 +227,13 @@ def test_a_stage_on_its_own_does_its_work_and_records_it(home: Path) -> None:
     done = command.percept("train", "instruments", *options, home=home, BENTOML_HOME=str(home))
     assert "3 epochs" in done.stdout
     assert "train" not in due(home)
+
+
+def test_what_is_trained_on_features_that_nobody_recorded_is_never_up_to_date(home: Path) -> None:
+    features, workflow = home / "runs" / "tones" / "features.npz", Workflow(loaded(home), Run(home / "runs" / "tones"))
+    recorded, status, content = workflow._inputs("train"), features.stat(), features.read_bytes()
+    features.write_bytes(content + b"\0")  # by another version of percept, or by a command that was killed
+    assert workflow._inputs("train") != recorded
+    features.write_bytes(content)
+    os.utime(features, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert workflow._inputs("train") == recorded

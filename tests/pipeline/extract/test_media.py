@@ -1,6 +1,7 @@
 """Media for later stages: decoded once in a command within a budget, and again beyond it."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,14 @@ def test_a_file_that_the_source_does_not_have_is_one_line(tmp_path: Path, decode
     extract.extract(few, run)
     with pytest.raises(UserError, match="notes/kazoo: no longer in the source; run `percept extract` again"):
         extract.load_media(run, ["notes/kazoo"])
+
+
+def test_features_of_an_earlier_version_give_media(tmp_path: Path, few: Task, decoded: Counter[str]) -> None:
+    """Their section [features] says `lifter` where later ones say `cepstral_decay`."""
+    run = Run(tmp_path)
+    features = extract.extract(few, run)
+    sections = dict(features.task["features"])
+    sections["lifter"] = sections.pop("cepstral_decay")
+    replace(features, task=features.task | {"features": sections}).save(run.features)
+    name = str(features.file[0])
+    assert media.load_media(Run(tmp_path), [name])[name].size

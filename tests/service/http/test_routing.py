@@ -24,6 +24,7 @@ ROUTER = Router(
         Route("/predict/{model}/versions/{version}", "POST", second),
         Route("/v2", "GET", first),
         Route("/v2/…", ANY, nothing),
+        Route("/static/…", ANY, nothing),
         Route("/v2/models/{model}", "GET", second),
     ]
 )
@@ -47,6 +48,7 @@ ROUTER = Router(
         ("/v2/", "/v2/…", {}),
         ("/v2/models/a/b", "/v2/…", {}),
         ("/v2/…", "/v2/…", {}),
+        ("/static", "/static/…", {}),
         ("/digits/", "other", {}),
         ("/predict/a/b", "other", {}),
         ("/predict", "other", {}),
