@@ -71,10 +71,11 @@ from pipeline.run import Run
 from pipeline.train import memory
 import torch
 resolved, run, budget, share = task.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-torch.randn(500, 500) @ torch.randn(500, 500)  # allocates the stacks of its threads memory.SHARE = share used = [1024 *
-int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0]
-resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))  # all but mapped files train.train(resolved,
-Run(run))
+torch.randn(500, 500) @ torch.randn(500, 500)  # allocates the stacks of its threads
+memory.SHARE = share
+used = [1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0]
+resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))  # all but mapped files
+train.train(resolved, Run(run))
 """
 
 
