@@ -55,7 +55,7 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
 
 def _check_report(report: Report, run: Run, force: bool) -> None:
     """Raise UserError unless the report is of the run's weights and its gate has passed, or is forced."""
-    if report["weights"] != weights.file_digest(run):
+    if report["weights"] != run.digest(run.weights, "train"):
         raise UserError(f"{run.report}: not the report of these weights; run `percept validate` first")
     if report["gate"]["passed"] or force:
         return

@@ -78,11 +78,6 @@ def save(path: Path, classifier: Classifier, facts: Facts) -> None:
         torch.save(tensors, temporary)
 
 
-def file_digest(run: Run) -> str:
-    """SHA-256 of the run's weights file, which identifies the weights in a report."""
-    return run.digest(run.weights, "train")
-
-
 def of(run: Run) -> tuple[Classifier, Facts]:
     """The trained classifier of a run, on the CPU, and its facts, loaded once and not to be changed; see `load`."""
     return run.load(run.weights, "train", load)

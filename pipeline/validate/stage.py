@@ -55,7 +55,7 @@ def validate(task: Task, run: Run) -> Report:
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),
         "gate": gate(test, task.validate_),
-        "weights": weights.file_digest(run),
+        "weights": run.digest(run.weights, "train"),
         "libraries": library_versions(),
     }
     report["clips"] = _save_media(run, classifier, features, predictions, files)
