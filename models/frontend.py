@@ -150,13 +150,10 @@ class Vector(nn.Module):
 def build(features: Mapping[str, Any]) -> FrontEnd:
     """The front end that a task's `[features]` describes: `kind` and the parameters of that kind.
 
-    Runs and cards of earlier versions call `cepstral_decay` by its old name, `lifter`.
-
     >>> build({"kind": "vector", "size": 3}).n_features
     3
     """
-    renamed = {"lifter": "cepstral_decay"}
-    parameters = {renamed.get(key, key): value for key, value in features.items() if key != "kind"}
+    parameters = {key: value for key, value in features.items() if key != "kind"}
     match features["kind"]:
         case "pixels":
             return Pixels(**parameters)

@@ -141,7 +141,8 @@ def test_cepstral_decay_gives_high_coefficients_less_weight() -> None:
 
 
 def test_features_of_an_earlier_version_build_the_same_front_end() -> None:
-    now, before = (build({"kind": "mfcc", "n_mfcc": 20, key: 8.0}) for key in ("cepstral_decay", "lifter"))
+    sections = ({"features": {"kind": "mfcc", "n_mfcc": 20, key: 8.0}} for key in ("cepstral_decay", "lifter"))
+    now, before = (build(task.with_new_names(recorded)["features"]) for recorded in sections)
     assert now.weights is not None
     assert before.weights is not None
     assert torch.equal(now.weights, before.weights)

@@ -1,8 +1,10 @@
 """The weights file: what is refused, and files of earlier versions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.task import UserError
 from pipeline.train import weights
@@ -26,3 +28,16 @@ def test_weights_of_an_earlier_version_load(tmp_path: Path) -> None:
     weights.save(tmp_path / "weights.pt", weights.network(facts), facts)
     loaded = weights.load(tmp_path / "weights.pt")[1]
     assert loaded.train == {"seed": 0, "gradients": "closed-form"}
+
+
+def test_weights_on_mfcc_of_an_earlier_version_load(tmp_path: Path) -> None:
+    """Their facts say `lifter` where later ones say `cepstral_decay`."""
+    model = {"hidden": [3], "activation": "relu", "init": "default"}
+    features = {"kind": "mfcc", "n_mfcc": 13, "cepstral_decay": 8.0}
+    facts = Facts(("a", "b"), "binary", features, model, {"seed": 0}, "", 1, 1, 1.0, "cpu")
+    recorded = {"lifter" if key == "cepstral_decay" else key: value for key, value in features.items()}
+    now = weights.network(facts)
+    weights.save(tmp_path / "weights.pt", now, replace(facts, features=recorded))
+    classifier, loaded = weights.load(tmp_path / "weights.pt")
+    assert loaded.features == features
+    assert torch.equal(classifier.frontend.weights, now.frontend.weights)
