@@ -29,6 +29,7 @@ from service.http.tensors import (
     write,
 )
 from service.serving.predictor import PIECE, Predictor
+from service.serving.repository import not_loaded
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 INLINE_BYTES = 2**18  # a smaller request is answered in the event loop: 300 digits take a millisecond
@@ -73,8 +74,8 @@ class Protocol:
 
     async def model_ready(self, request: Request, model: str, version: str | None = None) -> Response:
         """200 if the model is ready, 503 if it could not be loaded, 404 if there is none."""
-        if model not in self.repository.served and model in self.repository.failures:
-            return _json({"name": model, "ready": False, "error": self.repository.failures[model]}, 503)
+        if model not in self.repository.served and (failure := self.repository.failure(model)):
+            return _json({"name": model, "ready": False, "error": failure}, 503)
         await self.repository.find(model, version)
         return _json({"name": model, "ready": True})
 
@@ -84,7 +85,7 @@ class Protocol:
         only_ready = body.get("ready", False)
         if not isinstance(only_ready, bool):
             raise HTTPException(400, "ready: expected true or false")
-        names = [*self.repository.served, *(set(self.repository.failures) - set(self.repository.served))]
+        names = [*self.repository.served, *(set(self.repository.failed) - set(self.repository.served))]
         rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
         return _json([row for row in rows if row["state"] == "READY" or not only_ready])
 
@@ -98,8 +99,8 @@ class Protocol:
             raise HTTPException(400, "parameters: a model is served as the store holds it; none are read")
         await self.state.reload(model)
         self.repository.get(model)
-        if model in self.repository.failures:
-            raise HTTPException(503, f"{self.repository.failures[model]}; the version before it is still served")
+        if failure := self.repository.failure(model):
+            raise HTTPException(503, f"{failure}; the version before it is still served")
         return _json({})
 
     async def infer(self, request: Request, model: str, version: str | None = None) -> Response:
@@ -126,15 +127,14 @@ class Protocol:
                 raise HTTPException(400, str(error)) from error
 
     def _rows(self, name: str) -> Iterator[dict[str, str]]:
-        served, failed = self.repository.served.get(name), self.repository.failures.get(name)
+        served, broken = self.repository.served.get(name), self.repository.failed.get(name)
         current = served.card.version if served else None
-        broken = self.repository.failed.get(name)
         for model in self.repository.versions(name):
             version = str(model.tag.version)
             if version == current:
                 yield {"name": name, "version": version, "state": "READY", "reason": ""}
-            elif failed and version == broken:
-                yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": failed}
+            elif version == broken:
+                yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": not_loaded(name, version)}
             else:
                 reason = f"opened when /v2/models/{name}/versions/{version} is asked"
                 yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}

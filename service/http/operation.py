@@ -12,7 +12,7 @@ from service.metrics import CONTENT_TYPE
 async def models(state: State, request: Request) -> Response:
     """The cards of the models that are served, and which models could not be loaded."""
     cards = [predictor.card.model_dump(mode="json") for predictor in state.repository.served.values()]
-    return Response(orjson.dumps({"models": cards, "failed": state.repository.failures}))
+    return Response(orjson.dumps({"models": cards, "failed": state.repository.failures()}))
 
 
 async def live(request: Request) -> Response:

@@ -35,9 +35,8 @@ class Repository:
         changed: Callable[[Predictor | None, Predictor | None], None] = lambda new, old: None,
     ) -> None:
         self.served: dict[str, Predictor] = {}
-        self.failures: dict[str, str] = {}  # name → what a client may know about it; the log has the reason
+        self.failed: dict[str, str] = {}  # name → version that could not be loaded
         self.fixed, self._changed = fixed, changed
-        self.failed: dict[str, str] = {}  # name → version
         self._stamps: dict[str, store.Stamp] = {}  # of the store, when it was last scanned
         self._pinned: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
         self._lock = threading.Lock()
@@ -59,7 +58,6 @@ class Repository:
                 if model.tag.name in changed or self._known().get(model.tag.name) != model.tag.version:
                     self._open(model)
             for gone in set(self._known()) - {model.tag.name for model in models}:
-                self.failures.pop(gone, None)
                 self.failed.pop(gone, None)
                 if old := self.served.pop(gone, None):
                     logger.info("no longer serving %s:%s", gone, old.card.version)
@@ -69,8 +67,17 @@ class Repository:
         """The current version. Raises UnknownModel."""
         predictor = self.served.get(name)
         if predictor is None:
-            raise UnknownModel(self.failures.get(name) or f"there is no model {name!r}; see /models")
+            raise UnknownModel(self.failure(name) or f"there is no model {name!r}; see /models")
         return predictor
+
+    def failure(self, name: str) -> str | None:
+        """See `not_loaded`; None if no model of that name failed to load."""
+        version = self.failed.get(name)
+        return None if version is None else not_loaded(name, version)
+
+    def failures(self) -> dict[str, str]:
+        """Name → `failure` of every model that failed to load."""
+        return {name: not_loaded(name, version) for name, version in self.failed.copy().items()}
 
     async def find(self, name: str, version: str | None) -> Predictor:
         """A version, or the current one for None. Raises UnknownModel if there is none or it cannot be opened."""
@@ -93,7 +100,7 @@ class Repository:
                     predictor = _opened(model)
                 except Exception as error:
                     logger.error("%s cannot be served: %s", model.tag, _line(error))
-                    raise UnknownModel(_not_loaded(model)) from error
+                    raise UnknownModel(not_loaded(name, version)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
                     self._pinned.popitem(last=False)
@@ -104,11 +111,11 @@ class Repository:
         """Every version of a model that is served or has failed, newest first; none of any other model."""
         if self.fixed is not None:
             return [model for model in self.fixed if model.tag.name == name]
-        return store.versions(name) if name in self.served or name in self.failures else []
+        return store.versions(name) if name in self.served or name in self.failed else []
 
     def state(self) -> dict[str, Mapping[str, str]]:
         """Name → version of what is served, and name → reason of what is not."""
-        return {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures}
+        return {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
 
     def _version(self, name: str, version: str) -> bentoml.Model | None:
         if self.fixed is None:
@@ -126,10 +133,8 @@ class Repository:
         except Exception as error:  # one broken file must take down neither the others nor the version before it
             logger.error("%s cannot be served: %s", model.tag, _line(error))
             self.failed[name] = version
-            self.failures[name] = _not_loaded(model)
             return
         self.failed.pop(name, None)
-        self.failures.pop(name, None)
         old, self.served[name] = self.served.get(name), predictor
         self._changed(predictor, old)
         logger.info("serving %s", model.tag)
@@ -144,8 +149,9 @@ def _opened(model: bentoml.Model) -> Predictor:
     return predictor
 
 
-def _not_loaded(model: bentoml.Model) -> str:
-    return f"{model.tag} could not be loaded; the log of the service says why"
+def not_loaded(name: str, version: str) -> str:
+    """What a client may know about a version that could not be loaded; the log has the reason."""
+    return f"{name}:{version} could not be loaded; the log of the service says why"
 
 
 def _line(error: Exception) -> str:
