@@ -21,18 +21,13 @@ from pipeline.task import UserError, digest, with_new_names
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
 
-def mapped(path: Path, name: str) -> NDArray[Any]:
-    """The array `name` of an .npz file, read-only and mapped into memory instead of read; it need not be aligned.
+def mapped(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
+    """The array `name` of an open .npz file, read-only and mapped into memory instead of read; it need not be aligned.
 
     Raises
     ------
-    ValueError, KeyError, OSError, BadZipFile : no such file or array, or it cannot be mapped
+    ValueError, KeyError, OSError : no such array, or it cannot be mapped
     """
-    with path.open("rb") as f, ZipFile(f) as archive:
-        return _map(f, archive, name)
-
-
-def _map(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != ZIP_STORED:
         raise ValueError(f"{name} is compressed")
@@ -158,13 +153,13 @@ class Features:
         try:
             with require(path, "extract").open("rb") as f, ZipFile(f) as archive:
                 return Features(
-                    x=_map(f, archive, "x"),
+                    x=mapped(f, archive, "x"),
                     y=_read(archive, "y"),
                     labels=tuple(_read(archive, "labels").tolist()),
                     split=_read(archive, "split"),
                     file=_read(archive, "files"),
                     digest=_read(archive, "digest"),
-                    copies=_map(f, archive, "copies"),
+                    copies=mapped(f, archive, "copies"),
                     copy_of=_read(archive, "copy_of"),
                     skipped=tuple(tuple(entry) for entry in json.loads(str(_read(archive, "skipped")))),
                     task=with_new_names(json.loads(str(_read(archive, "task")))),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -45,9 +46,14 @@ def test_features_are_mapped_and_their_rows_read(tmp_path: Path) -> None:
     x, copies = (generator.random((n, 5), np.float32) for n in (40, 7))
     np.savez(tmp_path / "odd.npz", a=np.zeros(3, np.uint8), x=x, copies=copies)
     np.savez_compressed(tmp_path / "small.npz", x=x)
-    with pytest.raises(ValueError, match="x is compressed"):
-        features.mapped(tmp_path / "small.npz", "x")
-    arrays = [features.mapped(tmp_path / "odd.npz", name) for name in ("x", "copies")]
+    with (
+        (tmp_path / "small.npz").open("rb") as f,
+        ZipFile(f) as archive,
+        pytest.raises(ValueError, match="x is compressed"),
+    ):
+        features.mapped(f, archive, "x")
+    with (tmp_path / "odd.npz").open("rb") as f, ZipFile(f) as archive:
+        arrays = [features.mapped(f, archive, name) for name in ("x", "copies")]
     assert isinstance(arrays[0].base, np.memmap)
     rows = generator.permutation(47)[:30]
     matrix, expected = MappedMatrix(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])
