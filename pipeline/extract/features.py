@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Kind
+from models.targets import TARGETS
 from pipeline.run import Run, require, write_npz
 from pipeline.sources import Label, Split
 from pipeline.task import UserError, digest, with_new_names
@@ -106,7 +107,7 @@ class Features:
 
     def data_digest(self) -> str:
         """SHA-256 over content, target and split of every sample; it does not depend on their order."""
-        targets = self.y.tolist() if self.kind == "regression" else [self.labels[k] for k in self.y]
+        targets = [self.labels[k] for k in self.y] if TARGETS[self.kind].has_classes else self.y.tolist()
         lines = sorted(f"{d} {t} {s}" for d, t, s in zip(self.digest, targets, self.split, strict=True))
         return sha256("\n".join(lines).encode()).hexdigest()
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence, Set
 from hashlib import sha256
 from itertools import accumulate
 
+from models.targets import TARGETS
 from pipeline.extract.features import Features
 from pipeline.sources import SPLITS, Data, Sample, Split
 from pipeline.task import UserError
@@ -58,7 +59,7 @@ def without_duplicates(
 
 def check_classes(features: Features) -> None:
     """UserError unless the targets are numbers, or two classes or more, each with enough samples to split."""
-    if features.kind == "regression":
+    if not TARGETS[features.kind].has_classes:
         return
     if len(features.labels) < 2:
         raise UserError(f"only one class, {features.labels[0]!r}; at least two are needed")

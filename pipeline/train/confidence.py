@@ -36,7 +36,7 @@ def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, se
     samples than `MIN_CALIBRATION`
     """
     n = len(validation.y)
-    if classifier.kind == "regression":
+    if not classifier.target.has_classes:
         return None
     if n < MIN_CALIBRATION:
         print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")

@@ -117,7 +117,7 @@ def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The mini-batches of an epoch, the same as those of `pipeline.train.trainers`."""
+    """The mini-batches of an epoch, those of `Feed`."""
 
     def __init__(self, data: Dataset, kind: Kind, options: Train) -> None:
         super().__init__()

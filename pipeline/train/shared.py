@@ -7,7 +7,6 @@ terms up. The number of workers changes only the order of that sum. Every worker
 same history.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from models.steps.closed_form import Backprop, Setup
 from models.steps.reference import Penalties
 from pipeline.task import Train
 from pipeline.threads import Pace
-from pipeline.train.batches import Feed
+from pipeline.train.batches import Change, Feed
 from pipeline.train.data import Dataset, RowReader, gather, pieces
 from pipeline.train.trainers import totals
 
@@ -105,7 +104,7 @@ class DataParallel:
         partition: Partition,
         kind: Kind,
         options: Train,
-        transform: Callable[[Tensor, torch.Generator], Tensor] | None,
+        transform: Change | None,
     ) -> None:
         self.x, self.partition, self.kind = data.x, partition, kind
         samples = Dataset(DistributedMatrix(data.x, partition), _all_targets(data.y, partition))

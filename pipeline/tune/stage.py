@@ -4,6 +4,7 @@ from typing import Any
 
 import optuna
 
+from models.targets import TARGETS
 from pipeline import train
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
@@ -120,7 +121,7 @@ def _result(task: Task, features: Features, study: optuna.Study) -> dict[str, An
         "study": study.study_name,
         "name": task.name,
         "kind": features.kind,
-        "score": "negative squared error" if features.kind == "regression" else "accuracy",
+        "score": "accuracy" if TARGETS[features.kind].has_classes else "negative squared error",
         "samples": int((~features.rows("test")).sum()),
         "tune": task.tune.model_dump(mode="json"),
         "train": task.train.model_dump(mode="json"),
@@ -132,15 +133,15 @@ def _result(task: Task, features: Features, study: optuna.Study) -> dict[str, An
 def print_table(result: dict[str, Any]) -> None:
     """Print one line for each trial, the best first: mean ± standard deviation over the folds."""
     keys = list(result["tune"]["space"])
-    regression = result["kind"] == "regression"
-    head = [*keys, *([] if regression else ["accuracy"]), "loss", "gap", "|w|", "epochs", "s"]
+    accuracy = ["accuracy"] if TARGETS[result["kind"]].has_classes else []
+    head = [*keys, *accuracy, "loss", "gap", "|w|", "epochs", "s"]
     rows = []
     for trial in result["trials"]:
         values = [shown(trial["parameters"].get(key, "?")) for key in keys]
         if trial["score"] is None:
             rows.append([*values, trial["reason"]])
             continue
-        numbers = [] if regression else [plus_minus(trial["validation_accuracy"], 3)]
+        numbers = [plus_minus(trial["validation_accuracy"], 3)] if accuracy else []
         numbers += [plus_minus(trial["validation_loss"], 4), f"{trial['gap']['mean']:.4f}"]
         numbers += [f"{trial['weight_norm']['mean']:.2f}", f"{trial['best_epoch']['mean']:.0f}"]
         rows.append([*values, *numbers, f"{trial['seconds']:.1f}"])
