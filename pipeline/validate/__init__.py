@@ -1,6 +1,5 @@
 """Stage 3: weights → a report on the test split, and the gate."""
 
-from pipeline.validate.metrics import interval
 from pipeline.validate.stage import gate, validate
 
-__all__ = ["gate", "interval", "validate"]
+__all__ = ["gate", "validate"]
