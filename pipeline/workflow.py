@@ -96,10 +96,10 @@ class Workflow:
         """Stage 1: samples → features."""
         from pipeline import extract
 
-        downloaded = sources.fingerprint(self.task.data) is not None
         inputs = self._inputs("extract")
         features = extract.extract(self.task, self.run, self.strict, self.engine)
-        inputs = inputs if downloaded else self._inputs("extract")
+        if self.task.data.path is None:  # it may have been downloaded only now
+            inputs = self._inputs("extract")
         skipped = len(features.skipped)
         summary = f"{len(features.x):,} samples" + (f", {skipped:,} skipped" if skipped else "")
         self._record("extract", inputs, features.fingerprint(), summary, skipped=skipped)
