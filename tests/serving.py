@@ -21,7 +21,7 @@ from bentoml._internal.models import ModelStore
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
-from models.card import CARD_KEY, STORE_LABEL, Input, ModelCard, seal
+from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, Input, ModelCard, seal
 from service.media.image import to_mnist_form
 
 ROOT = Path(__file__).parent.parent
@@ -133,6 +133,13 @@ def put(home: Path, model: onnx.ModelProto) -> None:
         Path(stored.path_of("report.json")).write_text("{}")
 
 
+def put_broken(home: Path) -> None:
+    """Puts a model named broken into the store, whose file is no graph."""
+    store = ModelStore(home / "models")
+    with bentoml.models.create("broken:v1", labels={STORE_LABEL: "multiclass"}, _model_store=store) as stored:
+        Path(stored.path_of("model.onnx")).write_bytes(b"not a graph")
+
+
 def digits_model(version: str) -> onnx.ModelProto:
     """A linear classifier of MNIST-like pictures, fitted to scikit-learn's digits by least squares."""
     digits = load_digits()
@@ -150,6 +157,25 @@ def digits_model(version: str) -> onnx.ModelProto:
     constants = {"flat_shape": np.array([-1, 784]), "w": np.float32(w[:-1] / 255), "b": np.float32(w[-1])}
     card_input = Input(kind="image", name="image", dtype="uint8", shape=(None, 28, 28))
     return build("digits", version, card_input, [str(digit) for digit in range(10)], nodes, constants)
+
+
+def careful_model() -> onnx.ModelProto:
+    """The digits model under another name, which judges a picture unknown if more than three tenths of it are ink."""
+    model = digits_model(NEWEST)
+    text = next(prop.value for prop in model.metadata_props if prop.key == CARD_KEY)
+    card = ModelCard.model_validate_json(text).model_copy(update={"name": "careful", "known_threshold": 0.7})
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["flat", "axis"], ["ink"], keepdims=0),
+            helper.make_node("Div", ["ink", "white"], ["share"]),
+            helper.make_node("Sub", ["all", "share"], [FAMILIARITY]),
+        ]
+    )
+    constants = {"axis": np.array([1]), "white": np.float32(255), "all": np.float32(1)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items())
+    model.graph.output.append(helper.make_tensor_value_info(FAMILIARITY, TensorProto.FLOAT, ["n0"]))
+    helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    return model
 
 
 def instruments_model(version: str) -> onnx.ModelProto:

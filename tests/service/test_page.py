@@ -4,22 +4,17 @@ import base64
 import os
 import re
 import shutil
-from pathlib import Path
 
-import bentoml
 import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from bentoml._internal.models import ModelStore
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, ModelCard
 from service.http.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
 from tests.service.helpers import seven, sound_bytes, to_bytes, tone
-from tests.serving import NEWEST, ROOT, digits_model, fill_store, put, serving
+from tests.serving import NEWEST, ROOT, careful_model, fill_store, put, put_broken, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SEVEN = [(0.28, 0.22), (0.74, 0.22), (0.45, 0.82)]  # corners of a drawn 7, in parts of the pad
@@ -32,33 +27,12 @@ FLUTE, BASSOON = SWELL * tone(frequency=2000, seconds=1), SWELL * tone(frequency
 MELODY = sound_bytes(np.concatenate([FLUTE, SILENCE, BASSOON]))
 
 
-def careful_model():
-    """The digits model under another name, which judges a picture unknown if more than three tenths of it are ink."""
-    model = digits_model(NEWEST)
-    text = next(prop.value for prop in model.metadata_props if prop.key == CARD_KEY)
-    card = ModelCard.model_validate_json(text).model_copy(update={"name": "careful", "known_threshold": 0.7})
-    model.graph.node.extend(
-        [
-            helper.make_node("ReduceMean", ["flat", "axis"], ["ink"], keepdims=0),
-            helper.make_node("Div", ["ink", "white"], ["share"]),
-            helper.make_node("Sub", ["all", "share"], [FAMILIARITY]),
-        ]
-    )
-    constants = {"axis": np.array([1]), "white": np.float32(255), "all": np.float32(1)}
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items())
-    model.graph.output.append(helper.make_tensor_value_info(FAMILIARITY, TensorProto.FLOAT, ["n0"]))
-    helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
-    return model
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     home = tmp_path_factory.mktemp("page")
     fill_store(home)
     put(home, careful_model())
-    store = ModelStore(home / "models")
-    with bentoml.models.create("broken:v1", labels={STORE_LABEL: "multiclass"}, _model_store=store) as stored:
-        Path(stored.path_of("model.onnx")).write_bytes(b"not a graph")
+    put_broken(home)
     with serving(home) as running:
         yield running
 

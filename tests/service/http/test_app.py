@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from starlette.exceptions import HTTPException
 
-from models.card import STORE_LABEL, ModelCard
+from models.card import ModelCard
 from service.http import body, connections
 from service.http.request import Request
 from service.media import Limits
@@ -43,7 +43,7 @@ from tests.service.helpers import (
     to_bytes,
     tone,
 )
-from tests.serving import NEWEST, ROOT, instruments_model, put, resident_mb, serving, until, workers
+from tests.serving import NEWEST, ROOT, instruments_model, put, put_broken, resident_mb, serving, until, workers
 
 
 @pytest.fixture(scope="module")
@@ -491,10 +491,8 @@ class TestOperation:
 
     def test_broken_models_do_not_take_the_others_down(self, tmp_path):
         put(tmp_path, instruments_model(NEWEST))
-        store = ModelStore(tmp_path / "models")
-        with bentoml.models.create("broken:v1", labels={STORE_LABEL: "multiclass"}, _model_store=store) as stored:
-            Path(stored.path_of("model.onnx")).write_bytes(b"not a graph")
-        with bentoml.models.create("unlabelled:v1", _model_store=store):
+        put_broken(tmp_path)
+        with bentoml.models.create("unlabelled:v1", _model_store=ModelStore(tmp_path / "models")):
             pass
         (tmp_path / "models" / "unfinished" / "v1").mkdir(parents=True)
         with serving(tmp_path) as running, httpx.Client(base_url=running.url) as client:

@@ -1,28 +1,24 @@
 """The Open Inference Protocol, with Triton's client and with requests written by hand."""
 
 import json
-from pathlib import Path
 from typing import ClassVar
 
-import bentoml
 import httpx
 import numpy as np
 import onnxruntime
 import pytest
 import tritonclient.http as triton
-from bentoml._internal.models import ModelStore
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from models.card import FAMILIARITY, STORE_LABEL
+from models.card import FAMILIARITY
 from service.http.tensors import DTYPES
 from service.media.image import to_mnist_form
 from tests.service.helpers import to_bytes
-from tests.service.test_page import careful_model
-from tests.serving import FIRST, NEWEST, digits_model, fill_store, put, serving
+from tests.serving import FIRST, NEWEST, careful_model, digits_model, fill_store, put, put_broken, serving
 
 KEY = "a-key"
 RATE = 22_050
@@ -77,9 +73,7 @@ def closed(tmp_path_factory):
     home = tmp_path_factory.mktemp("closed")
     fill_store(home)
     put(home, careful_model())
-    store = ModelStore(home / "models")
-    with bentoml.models.create("broken:v1", labels={STORE_LABEL: "multiclass"}, _model_store=store) as stored:
-        Path(stored.path_of("model.onnx")).write_bytes(b"not a graph")
+    put_broken(home)
     limits = {"PERCEPT_MAX_BATCH": "10", "PERCEPT_MAX_SECONDS": "100", "PERCEPT_POLL_SECONDS": "3600"}
     with serving(home, PERCEPT_API_KEYS=f"another,{KEY}", **limits) as running:
         yield running, home
