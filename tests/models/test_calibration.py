@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from models.calibration import fit_temperature
-from pipeline import extract, task, train, validate
+from pipeline import extract, task, train
 from pipeline.run import Run
 from pipeline.train import confidence, weights
 from pipeline.train.data import Dataset
+from tests.pipeline.runs import validated
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
@@ -46,10 +47,7 @@ def test_without_enough_validation_samples_nothing_is_fitted(capsys: pytest.Capt
 
 
 def test_the_test_split_is_better_calibrated(tmp_path: Path) -> None:
-    resolved = task.load("digits")
-    extract.extract(resolved, Run(tmp_path))
-    train.train(resolved, Run(tmp_path))
-    report = validate.validate(resolved, Run(tmp_path))
+    report = validated(tmp_path, "digits")
     before, after = report["calibration"]["uncalibrated"], report["test"]
     assert after["ece"] <= 0.03 < before["ece"]
     assert after["log_loss"] < before["log_loss"]

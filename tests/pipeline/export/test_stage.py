@@ -17,7 +17,7 @@ from models.frontend import FrontEnd, Pixels, Vector
 from models.mfcc import Mfcc
 from models.mlp import MLP
 from models.targets import TARGETS
-from pipeline import extract, task, train, validate
+from pipeline import task, train, validate
 from pipeline.export import check, graph
 from pipeline.export import stage as export
 from pipeline.extract.features import Features
@@ -25,6 +25,7 @@ from pipeline.run import Run
 from pipeline.task import UserError
 from service.serving.predictor import Predictor
 from tests.command import model_store
+from tests.pipeline.runs import validated
 
 
 def classifier(front: FrontEnd, labels: int, kind: str = "multiclass") -> Classifier:
@@ -103,10 +104,7 @@ def test_vectors(kind: str, labels: int, name: str) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    resolved = task.load("digits", overrides=["train.epochs=2", "validate.baselines=false"])
-    extract.extract(resolved, Run(folder))
-    train.train(resolved, Run(folder))
-    validate.validate(resolved, Run(folder))
+    validated(folder, "digits", "train.epochs=2", "validate.baselines=false")
     return folder
 
 

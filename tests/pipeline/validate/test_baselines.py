@@ -20,6 +20,7 @@ from pipeline.task import UserError
 from pipeline.validate import baselines, metrics
 from pipeline.validate.baselines import Rows
 from tests.pipeline.report.test_page import Page
+from tests.pipeline.runs import validated
 
 NAMES = ["logistic regression", "SVM", "random forest"]
 
@@ -134,10 +135,7 @@ def test_mc_nemar_by_hand() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
     folder = tmp_path_factory.mktemp("digits")
-    resolved = task.load("digits", overrides=["train.epochs=3", "validate.baselines=true"])
-    extract.extract(resolved, Run(folder))
-    train.train(resolved, Run(folder))
-    validate.validate(resolved, Run(folder))
+    validated(folder, "digits", "train.epochs=3", "validate.baselines=true")
     return folder
 
 
@@ -227,10 +225,7 @@ def test_the_page_says_when_they_saw_less_than_the_network(run: Path, tmp_path: 
 
 
 def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Path) -> None:
-    resolved = task.load("regions", overrides=["validate.baselines=true"])
-    extract.extract(resolved, Run(tmp_path))
-    train.train(resolved, Run(tmp_path))
-    values = validate.validate(resolved, Run(tmp_path))
+    values = validated(tmp_path, "regions", "validate.baselines=true")
     logistic = values["baselines"][0]
     assert logistic["accuracy"] < 0.7  # no line parts the regions
     assert logistic["p_value"] < 0.001

@@ -15,16 +15,14 @@ from pipeline.task import UserError, Validate
 from pipeline.validate import metrics
 from service.media import Limits
 from service.media.image import decode_image
+from tests.pipeline.runs import validated
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
     folder = tmp_path_factory.mktemp("digits")
-    resolved = task.load("digits", overrides=["train.epochs=3", "validate.baselines=false"])
-    extract.extract(resolved, Run(folder))
-    train.train(resolved, Run(folder))
-    validate.validate(resolved, Run(folder))
+    validated(folder, "digits", "train.epochs=3", "validate.baselines=false")
     return folder
 
 
