@@ -13,7 +13,7 @@ from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
 from pipeline.run import Run, write_json
 from pipeline.task import Task, Train, UserError, digest
-from pipeline.threads import threads
+from pipeline.threads import subnormals_flushed, threads
 from pipeline.train import confidence, weights
 from pipeline.train.batches import Feed
 from pipeline.train.data import Datasets, load_datasets, pieces, standardised
@@ -44,6 +44,7 @@ class Context:
     made_of: Sequence[Any]  # everything that the weights depend on, besides the options
 
 
+@subnormals_flushed()
 def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = LOCAL) -> Facts:
     """Train the task's network on the run's features; write its `weights.pt` and `history.json`.
 

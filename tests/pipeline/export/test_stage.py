@@ -101,6 +101,14 @@ def test_vectors(kind: str, labels: int, name: str) -> None:
     assert np.abs(found - expected).max() < check.MAX_OUTPUT_DIFFERENCE
 
 
+def test_subnormal_weights_are_exported_as_zeros() -> None:
+    module = classifier(Vector(4), 2)
+    module.mlp.layers[0].weight.data[:, :2] = torch.tensor([1e-40, -1e-40])
+    weights = [onnx.numpy_helper.to_array(t) for t in graph.to_onnx(graph.Graph(module)).graph.initializer]
+    assert any(w.size == 4 * 16 and (w == 0).sum() == 2 * 16 for w in weights)
+    assert not any(((w != 0) & (np.abs(w) < np.finfo(np.float32).tiny)).any() for w in weights if w.dtype == np.float32)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
