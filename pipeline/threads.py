@@ -39,8 +39,8 @@ def subnormals_flushed() -> Iterator[None]:
 
     An l2 penalty shrinks the weights of dead ReLU units for ever. Below 2⁻¹²⁶ they would be subnormal, and on many
     processors arithmetic with subnormal numbers takes tens of times as long. The mode belongs to a thread and is
-    inherited by the threads that it starts (MXCSR of Intel: flush to zero and denormals are zero; FPCR of Arm). PyTorch's
-    own threads start with its first large operation, so whatever trains enters this block first.
+    inherited by the threads that it starts (MXCSR of Intel: flush to zero and denormals are zero; FPCR of Arm).
+    PyTorch's own threads start with its first large operation, so whatever trains enters this block first.
 
     Example
     -------
