@@ -119,7 +119,7 @@ def test_the_seed_chooses_the_fold_that_is_tested(copy: Path) -> None:
 
 def test_the_whole_way_on_a_copy_of_tinysol(copy: Path, tmp_path: Path) -> None:
     done = percept(
-        "run", "instruments", "--data", f"tinysol:{copy}", "--set", "train.epochs=20", "--set", "augment.copies=0",
+        "run", "instruments", "--data", f"tinysol:{copy}", "--set", "train.epochs=3", "--set", "augment.copies=0",
         "--set", "validate.baselines=false", home=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
