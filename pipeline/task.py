@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError as UserError  # re-exported: modules that use a Task raise it
-from pipeline.sources import REGISTRY, Data, Shares, parse_data
+from pipeline.sources import REGISTRY, Data, Shares, expanded, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "features.lifter": "features.cepstral_decay",
@@ -224,7 +224,7 @@ class Task(_Section):
         directory."""
         origin = self.model_dump(mode="json", include={"data", "features", "augment"})
         if self.data.path is not None:
-            origin["data"]["path"] = str(Path(self.data.path).expanduser().resolve())
+            origin["data"]["path"] = str(expanded(self.data.path).resolve())
         return origin
 
     def resolved(self) -> dict[str, Any]:
