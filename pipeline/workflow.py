@@ -7,7 +7,6 @@ versions of code. No stage is imported to check this.
 """
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models import FEATURES_VERSION
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
-from pipeline.run import Run, write_json
-from pipeline.task import Task, Variation, digest
+from pipeline.run import Run, check_writable, write_json
+from pipeline.task import Task, UserError, Variation, digest
 from service import media
 from service.media import Limits
+from service.serving.home import bentoml_home
 
 STAGES = ("extract", "train", "validate", "export")
 LIBRARIES = (  # results may change with their versions
@@ -86,6 +86,7 @@ class Workflow:
         with ExitStack() as running:  # Ray, if it is the engine, from the first stage that needs it
             for stage in ("extract", "train"):
                 if not self._say_up_to_date(stage):
+                    check_store(self.task.name)  # now, not after an hour of training
                     running.enter_context(self.engine.running())
                     self._stage(stage)()
         for stage in ("validate", "export"):
@@ -96,6 +97,7 @@ class Workflow:
         """Stage 1: samples → features."""
         from pipeline import extract
 
+        check_writable(self.run.folder)
         inputs = self._inputs("extract")
         features = extract.extract(self.task, self.run, self.strict, self.engine)
         if self.task.data.path is None:  # it may have been downloaded only now
@@ -108,6 +110,7 @@ class Workflow:
         """Stage 2: features → weights."""
         from pipeline import train
 
+        check_writable(self.run.folder)
         inputs = self._inputs("train")
         facts = train.train(self.task, self.run, engine=self.engine)
         device = "cpu" if facts.device == "cpu" else "cuda"
@@ -128,6 +131,7 @@ class Workflow:
         """Stage 4: weights → ONNX graph in the model store."""
         from pipeline import export
 
+        check_store(self.task.name)
         inputs = self._inputs("export")
         card = export.export(self.task, self.run, self.force)
         summary = f"{card.name}:{card.version}"
@@ -224,9 +228,24 @@ def _versions() -> dict[str, str | None]:
 
 def _is_served(name: str, version: str) -> bool:
     """Whether BentoML's model store holds that version of a model as the latest, found without importing BentoML."""
-    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
-    folder = home / "models" / name
     try:
+        folder = bentoml_home() / "models" / name
         return (folder / "latest").read_text("utf-8").strip() == version and (folder / version / "model.onnx").is_file()
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return False
+
+
+def check_store(name: str) -> None:
+    """Raise UserError unless a version of that model could be added to BentoML's model store, found without importing
+    BentoML."""
+    try:
+        home = bentoml_home()
+        for folder in (home / "models" / name, home / "tmp"):
+            check_writable(folder)
+    except OSError as error:
+        raise UserError(
+            f"the model store cannot be written: {error.filename}: {error.strerror}; "
+            "BENTOML_HOME names the folder to use instead"
+        ) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -8,10 +8,12 @@ def bentoml_home() -> Path:
     """BentoML's folder as an absolute path: BENTOML_HOME, which may hold variables and ~, or ~/bentoml.
 
     The same variable is then set to it, for BentoML, and for a server that starts in another folder. Raises ValueError
-    where BENTOML_HOME is not set and the user has no home folder: BentoML would make a folder of the name "~".
+    where there is no such home folder: BentoML would make a folder of the name "~".
     """
-    home = os.path.expanduser(os.path.expandvars(os.environ.get("BENTOML_HOME") or "~/bentoml"))
-    if home.startswith("~"):
-        raise ValueError("there is no home folder for BentoML's model store; set BENTOML_HOME to a folder")
-    os.environ["BENTOML_HOME"] = home = os.path.abspath(home)
-    return Path(home)
+    text = os.environ.get("BENTOML_HOME") or "~/bentoml"
+    try:
+        home = Path(os.path.expandvars(text)).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError(f"{text}: the home folder is not known; set BENTOML_HOME to a folder for the models") from None
+    os.environ["BENTOML_HOME"] = str(home)
+    return home

@@ -95,16 +95,26 @@ def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
     _serve(tag.name, tag.version)
 
 
+def known(name: str, version: str | None = None) -> list[str]:
+    """Every version of a model of ours, newest first. Raises ValueError if there is none, or not `version`."""
+    every = [model.tag.version or "" for model in versions(name)] if name in _names(_folder()) else []
+    if not every:
+        raise ValueError(f"the model store holds no model {name!r}")
+    if version is not None and version not in every:
+        raise ValueError(f"the model store holds no {name}:{version}; its versions are {', '.join(every)}")
+    return every
+
+
 def roll_back(name: str, version: str | None) -> str:
     """Make `version` of a model the one that is served (None: the one before the current) and return it. A running
     service follows within seconds; the next export makes its own version current again.
 
     Raises ValueError if there is no such version.
     """
-    known = _known(name, version)
+    every = known(name, version)
     if version is None:
         current = served(name)
-        older = known[known.index(current) + 1 :]
+        older = every[every.index(current) + 1 :] if current in every else every
         if not older:
             raise ValueError(f"{name}:{current} is the oldest version in the model store")
         version = older[0]
@@ -112,15 +122,15 @@ def roll_back(name: str, version: str | None) -> str:
     return version
 
 
-def remove(name: str, version: str | None) -> tuple[list[str], str | None]:
-    """Delete `version` of a model, or every version for None; what was deleted, and the version that is served now, or
-    None. A running service follows within seconds.
+def remove(name: str, version: str | None) -> str | None:
+    """Delete `version` of a model, or every version for None, and return the one that is served now, or None. A running
+    service follows within seconds.
 
     Raises ValueError if there is no such version.
     """
-    folder, known = _folder() / name, _known(name, version)
-    gone = known if version is None else [version]
-    kept, current = [v for v in known if v not in gone], served(name)
+    folder, every = _folder() / name, known(name, version)
+    gone = every if version is None else [version]
+    kept, current = [v for v in every if v not in gone], served(name)
     if kept and current in gone:
         _serve(name, kept[0])
     for old in sorted(gone, key=lambda v: v == current):  # the current one last, so that no other is served meanwhile
@@ -129,23 +139,13 @@ def remove(name: str, version: str | None) -> tuple[list[str], str | None]:
         shutil.rmtree(whole)
     if not _names(folder):
         shutil.rmtree(folder)
-    return gone, served(name) if kept else None
+    return served(name) if kept else None
 
 
 def served(name: str) -> str:
     """The version of a model of ours that is served. `name` as in `versions`."""
     model = _current(_folder() / name)
     return model.tag.version or "" if model is not None else ""
-
-
-def _known(name: str, version: str | None) -> list[str]:
-    """Every version of a model of ours, newest first. Raises ValueError if there is none, or not `version`."""
-    known = [model.tag.version or "" for model in versions(name)] if name in _names(_folder()) else []
-    if not known:
-        raise ValueError(f"the model store holds no model {name!r}")
-    if version is not None and version not in known:
-        raise ValueError(f"the model store holds no {name}:{version}; its versions are {', '.join(known)}")
-    return known
 
 
 def _serve(name: str, version: str) -> None:
@@ -165,10 +165,13 @@ def _aside(version: str) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # of a full disk, it names no file
+        raise OSError(error.errno, error.strerror, str(_folder())) from None
 
 
 def _move(source: Path, target: Path) -> None:
