@@ -21,7 +21,6 @@ from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
 from pipeline.workflow import Workflow, check_store
 from service.media import Limits
-from service.serving.home import bentoml_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,6 +88,7 @@ EngineOption = Annotated[
 ]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
+BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")  # that BentoML makes in its home folder when it starts
 WINDOW = 0.5  # seconds: default length of a timeline's windows
 
 
@@ -224,7 +224,7 @@ def tune(
     directory = Run(runs / resolved.name)
     check_writable(directory.folder)
     if export:
-        check_store(resolved.name)
+        check_store(f"models/{resolved.name}", "tmp")
     searching.tune(resolved, directory, storage, where)
     if export:
         best = searching.train_best(resolved, directory)
@@ -302,7 +302,7 @@ def rollback(
     ] = None,
 ) -> None:
     """Serve an older version of a model; a running service follows within seconds. The next export takes its place."""
-    _bentoml_home()
+    check_store()
     from service.serving import store
 
     try:
@@ -321,7 +321,7 @@ def remove(
 
     The run that it came from stays: `percept export TASK` adds it again. A Bento keeps the models it was built with.
     """
-    _bentoml_home()
+    check_store()
     from service.serving import store
 
     try:
@@ -340,9 +340,8 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:
     """Serve every model of the store over HTTP; the same as `bentoml serve service.service:Percept`."""
-    home = _bentoml_home()
-    if not all((home / folder).is_dir() for folder in ("bentos", "models", "envs", "tmp")):  # BentoML makes them
-        check_writable(home)
+    home = check_store()
+    check_store(*(folder for folder in BENTOML_FOLDERS if not (home / folder).is_dir()))
     command = [
         "bentoml",
         "serve",
@@ -383,13 +382,6 @@ def _reason(error: OSError) -> str:
 def _check_environment() -> None:
     try:
         Limits.from_environment()
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def _bentoml_home() -> Path:
-    try:
-        return bentoml_home()
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -155,9 +155,14 @@ def check_writable(folder: Path) -> None:
             probe.unlink()
 
 
+def json_text(value: Any) -> str:
+    """How a run's files hold plain values."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_text(json_text(value), "utf-8")
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:

@@ -86,7 +86,7 @@ class Workflow:
         with ExitStack() as running:  # Ray, if it is the engine, from the first stage that needs it
             for stage in ("extract", "train"):
                 if not self._say_up_to_date(stage):
-                    check_store(self.task.name)  # now, not after an hour of training
+                    self._check_store()  # now, not after an hour of training
                     running.enter_context(self.engine.running())
                     self._stage(stage)()
         for stage in ("validate", "export"):
@@ -131,7 +131,7 @@ class Workflow:
         """Stage 4: weights → ONNX graph in the model store."""
         from pipeline import export
 
-        check_store(self.task.name)
+        self._check_store()
         inputs = self._inputs("export")
         card = export.export(self.task, self.run, self.force)
         summary = f"{card.name}:{card.version}"
@@ -151,6 +151,9 @@ class Workflow:
                 return self.run.page.is_file() and self.run.plots.is_dir() and self.run.samples.is_dir()
             case _:
                 return _is_served(self.task.name, entry.version) and (self.force or not entry.forced)
+
+    def _check_store(self) -> None:
+        check_store(f"models/{self.task.name}", "tmp")
 
     def _stage(self, name: str) -> Callable[[], None]:
         stage: Callable[[], None] = getattr(self, name)
@@ -235,13 +238,17 @@ def _is_served(name: str, version: str) -> bool:
         return False
 
 
-def check_store(name: str) -> None:
-    """Raise UserError unless a version of that model could be added to BentoML's model store, found without importing
-    BentoML."""
+def check_store(*folders: str) -> Path:
+    """BentoML's home folder, found without importing BentoML.
+
+    Raises
+    ------
+    UserError : it is not known, or one of these folders in it cannot be written
+    """
     try:
         home = bentoml_home()
-        for folder in (home / "models" / name, home / "tmp"):
-            check_writable(folder)
+        for folder in folders:
+            check_writable(home / folder)
     except OSError as error:
         raise UserError(
             f"the model store cannot be written: {error.filename}: {error.strerror}; "
@@ -249,3 +256,4 @@ def check_store(name: str) -> None:
         ) from None
     except ValueError as error:
         raise UserError(str(error)) from None
+    return home
