@@ -150,7 +150,7 @@ class Workflow:
             case "validate":  # `percept plot` may have drawn these again
                 return self.run.page.is_file() and self.run.plots.is_dir() and self.run.samples.is_dir()
             case _:
-                return _is_served(self.task.name, entry.version) and (self.force or not entry.forced)
+                return _is_exported(self.task.name, entry.version) and (self.force or not entry.forced)
 
     def _check_store(self) -> None:
         check_store(f"models/{self.task.name}", "tmp")
@@ -162,7 +162,10 @@ class Workflow:
     def _say_up_to_date(self, stage: str) -> bool:
         if self.force or not self.is_up_to_date(stage):
             return False
-        print(f"{self.task.name}: {stage} is up to date ({self.entries[stage].summary})")
+        summary, version = self.entries[stage].summary, self.entries[stage].version
+        if stage == "export" and version != (served := _served(self.task.name)):
+            summary += f", rolled back to {served}"
+        print(f"{self.task.name}: {stage} is up to date ({summary})")
         return True
 
     def _inputs(self, stage: str) -> str:
@@ -229,13 +232,26 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _is_served(name: str, version: str) -> bool:
-    """Whether BentoML's model store holds that version of a model as the latest, found without importing BentoML."""
+def _served(name: str) -> str:
+    """The version of a model that BentoML's store names as the one to serve, found without importing BentoML; empty if
+    there is none."""
     try:
-        folder = bentoml_home() / "models" / name
-        return (folder / "latest").read_text("utf-8").strip() == version and (folder / version / "model.onnx").is_file()
+        return (bentoml_home() / "models" / name / "latest").read_text("utf-8").strip()
     except (OSError, ValueError):
+        return ""
+
+
+def _is_exported(name: str, version: str) -> bool:
+    """Whether the store holds that version, and serves it or an older one that `percept rollback` chose since."""
+    served = _served(name)
+    if not served or not (bentoml_home() / "models" / name / version / "model.onnx").is_file():
         return False
+    if served == version:
+        return True
+    from service.serving import store  # imports BentoML, so only now
+
+    versions = [model.tag.version for model in store.versions(name)]
+    return versions[:1] == [version] and served in versions
 
 
 def check_store(*folders: str) -> Path:

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -29,6 +29,16 @@ def newest_models() -> list[bentoml.Model]:
     # Not bentoml.models.list(): one unfinished folder, as a killed export leaves behind, makes it fail altogether.
     current = [_current(folder) for folder in sorted(_folder().iterdir()) if folder.is_dir()]
     return [model for model in current if model is not None and STORE_LABEL in model.info.labels]
+
+
+def chosen(names: Collection[str]) -> list[bentoml.Model]:
+    """The version to serve of each of these models, or of all for no names. Raises ValueError if one is not there."""
+    models = newest_models()
+    there = [model.tag.name for model in models]
+    if missing := sorted({*names} - {*there}):
+        holds = ", ".join(there) or "no model"
+        raise ValueError(f"the model store holds no model {', '.join(map(repr, missing))}; it holds {holds}")
+    return [model for model in models if not names or model.tag.name in names]
 
 
 def stamps() -> dict[str, Stamp]:
