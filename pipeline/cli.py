@@ -353,12 +353,15 @@ def serve(
         "--working-dir",
         str(Path(__file__).parent.parent),
     ]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    # An absolute path, since the server works in another folder.
+    os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | {"BENTOML_HOME": str(home)})
 
 
 def main() -> None:
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # percept sends no telemetry
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if not os.environ.get("BENTOML_HOME"):
+        os.environ.pop("BENTOML_HOME", None)  # BentoML takes an empty one for the current folder
     # PyTorch and its exporter create a million objects that live until the end. The garbage collector would scan them
     # repeatedly while they are created, and twice more at exit: 3 of the 13 seconds of an export.
     gc.set_threshold(20_000)

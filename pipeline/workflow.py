@@ -244,10 +244,11 @@ def _served(name: str) -> str:
 def _is_exported(name: str, version: str) -> bool:
     """Whether the store holds that version, and serves it or an older one that `percept rollback` chose since."""
     served = _served(name)
-    if not served or not (bentoml_home() / "models" / name / version / "model.onnx").is_file():
+    folder = bentoml_home() / "models" / name if served else Path()
+    if not served or not (folder / version / "model.onnx").is_file():
         return False
-    if served == version:
-        return True
+    if served == version or not (folder / served).is_dir():
+        return served == version
     from service.serving import store  # imports BentoML, so only now
 
     versions = [model.tag.version for model in store.versions(name)]

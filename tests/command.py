@@ -39,6 +39,7 @@ def percept(*arguments: str | Path, home: Path, **environment: str) -> Done:
         model_store(home), redirect_stdout(stdout), redirect_stderr(stderr), pytest.MonkeyPatch.context() as patch,
     ):  # fmt: skip
         patch.chdir(home)
+        patch.setenv("BENTOML_HOME", str(home))
         patch.setattr(sys, "argv", ["percept", *map(str, arguments)])
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -107,6 +107,6 @@ def load(path: Path) -> tuple[Classifier, Facts]:
         classifier.load_state_dict(tensors)
     except UserError:
         raise
-    except Exception as error:  # torch's loader raises many types, all of which mean the same to the user
-        raise UserError(f"{path}: not a weights file ({type(error).__name__}); run `percept train` again") from None
+    except Exception:  # torch's loader raises many types, all of which mean the same to the user
+        raise UserError(f"{path}: not a weights file; run `percept train` again") from None
     return classifier.eval(), facts

@@ -7,13 +7,10 @@ from pathlib import Path
 def bentoml_home() -> Path:
     """BentoML's folder as an absolute path: BENTOML_HOME, which may hold variables and ~, or ~/bentoml.
 
-    The same variable is then set to it, for BentoML, and for a server that starts in another folder. Raises ValueError
-    where there is no such home folder: BentoML would make a folder of the name "~".
+    Raises ValueError where there is no such home folder: BentoML would make a folder of the name "~".
     """
     text = os.environ.get("BENTOML_HOME") or "~/bentoml"
     try:
-        home = Path(os.path.expandvars(text)).expanduser().absolute()
+        return Path(os.path.expandvars(text)).expanduser().absolute()
     except RuntimeError:
         raise ValueError(f"{text}: the home folder is not known; set BENTOML_HOME to a folder for the models") from None
-    os.environ["BENTOML_HOME"] = str(home)
-    return home
