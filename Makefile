@@ -29,7 +29,7 @@ soak: .venv/ready  ## pytest's long repetitions, which `make test` leaves out
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve
 
-bento: .venv/ready  ## build a Bento with the models that are named, as in make bento MODELS="digits birds"
+bento: .venv/ready  ## build a Bento with some models of the store, as in make bento MODELS="digits birds"
 	PERCEPT_BENTO="$(MODELS)" $(BIN)/bentoml build
 
 bench: .venv/ready  ## measure training, sweeps, augmentation, growth, the front end and the service beside their peers
