@@ -95,9 +95,9 @@ class Workflow:
 
     def extract(self) -> None:
         """Stage 1: samples → features."""
+        check_writable(self.run.folder)
         from pipeline import extract
 
-        check_writable(self.run.folder)
         inputs = self._inputs("extract")
         features = extract.extract(self.task, self.run, self.strict, self.engine)
         if self.task.data.path is None:  # it may have been downloaded only now
@@ -108,9 +108,9 @@ class Workflow:
 
     def train(self) -> None:
         """Stage 2: features → weights."""
+        check_writable(self.run.folder)
         from pipeline import train
 
-        check_writable(self.run.folder)
         inputs = self._inputs("train")
         facts = train.train(self.task, self.run, engine=self.engine)
         device = "cpu" if facts.device == "cpu" else "cuda"
@@ -129,9 +129,9 @@ class Workflow:
 
     def export(self) -> None:
         """Stage 4: weights → ONNX graph in the model store."""
+        self._check_store()
         from pipeline import export
 
-        self._check_store()
         inputs = self._inputs("export")
         card = export.export(self.task, self.run, self.force)
         summary = f"{card.name}:{card.version}"

@@ -141,13 +141,22 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path: P
     file = tmp_path / "file"
     file.touch()
     store = "the model store cannot be written: {}: Not a directory; BENTOML_HOME names the folder to use instead"
+    unknown = "~no-such-user/x: the home folder is not known; set BENTOML_HOME to a folder for the models"
     for arguments, home, line in (
         (["run", "sine", "--runs", str(file)], "store", f"{file}: Not a directory"),
         (["run", "sine"], "file", store.format(file)),
         (["export", "sine"], "file", store.format(file)),
         (["serve"], "file", store.format(file)),
-        (["run", "sine"], "~nobody/x", "~nobody/x: the home folder is not known; set BENTOML_HOME to a folder"),
-        (["rollback", "sine"], "~nobody/x", "~nobody/x: the home folder is not known; set BENTOML_HOME to a folder"),
+        (
+            ["run", "sine"],
+            "~no-such-user/x",
+            unknown,
+        ),
+        (
+            ["rollback", "sine"],
+            "~no-such-user/x",
+            unknown,
+        ),
     ):
         named = home if home.startswith("~") else str(tmp_path / home)
         done = command.percept(*arguments, home=tmp_path, BENTOML_HOME=named)
