@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from service.http import connections, log
 from service.http.app import App
 from service.media import positive
-from service.serving.store import newest_models
+from service.serving.store import chosen
 
 try:
     app = App()
@@ -150,5 +150,9 @@ def _keep_free_memory() -> None:
 
 Percept.__class__ = Service  # type: ignore[method-assign]
 
-# The models that `bentoml build` puts into a Bento.
-Percept.models.extend(BentoModel(model.tag) for model in newest_models())  # type: ignore[attr-defined]
+try:  # The models that `bentoml build` puts into a Bento: those that `make bento` names, or all of the store.
+    Percept.models.extend(  # type: ignore[attr-defined]
+        BentoModel(model.tag) for model in chosen(os.environ.get("PERCEPT_BENTO", "").split())
+    )
+except ValueError as error:
+    sys.exit(f"percept: {error}")
