@@ -5,6 +5,7 @@ Starlette's form parser uses the same MultipartParser, but spools each file to a
 
 import binascii
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FIELDS = (b"model", b"timeline")  # fields that a handler reads
 FIELD = 256  # bytes that are kept of each
 MEDIA = (b"image/", b"audio/", b"application/octet-stream")  # a part of these types is a file, even without a name
-DECODERS = {b"base64": binascii.a2b_base64, b"quoted-printable": binascii.a2b_qp}
+DECODERS: dict[bytes, Callable[[bytes], bytes]] = {b"base64": binascii.a2b_base64, b"quoted-printable": binascii.a2b_qp}
 ENCODINGS = (b"", b"binary", b"8bit", b"7bit", *DECODERS)
 
 
