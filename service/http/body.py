@@ -9,12 +9,11 @@ from starlette.exceptions import HTTPException
 
 from service.errors import TooLarge
 from service.http.admission import Slots
-from service.http.connections import AHEAD, has_arrived
+from service.http.connections import AHEAD, SLOWEST, has_arrived
 from service.http.form import Form
 from service.http.request import Request
 
 SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
-SLOWEST = 256 * 2**10  # bytes a second
 
 
 async def read_file(request: Request, max_bytes: int, slots: Slots | None = None) -> tuple[bytes, str, dict[str, str]]:
@@ -81,6 +80,6 @@ async def _read(request: Request, max_bytes: int, slots: Slots | None, write: Ca
                 if more:
                     deadline.reschedule(start + SECONDS + size / SLOWEST)
     except TimeoutError as error:
-        raise HTTPException(408, "the body arrives too slowly", {"connection": "close"}) from error
+        raise HTTPException(408, "the body arrives too slowly") from error
     if slots:
         slots.acquire()
