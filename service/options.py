@@ -155,11 +155,14 @@ def _check_tls(tls: dict[str, Any]) -> None:
         raise ValueError(f"services.{NAME}.ssl: set certfile")
     from uvicorn.config import create_ssl_context
 
+    paths = [tls[name] for name in ("certfile", "keyfile", "ca_certs") if tls[name]]
+    files = ", ".join(paths)
+    if not all(os.path.isabs(path) for path in paths):  # a worker runs in another folder
+        raise ValueError(f"services.{NAME}.ssl: {files}: expected absolute paths")
     names = ("certfile", "keyfile", "keyfile_password", "version", "cert_reqs", "ca_certs", "ciphers")
     try:
         create_ssl_context(*(tls[name] for name in names))
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        files = ", ".join(str(tls[name]) for name in ("certfile", "keyfile", "ca_certs") if tls[name])
         raise ValueError(f"services.{NAME}.ssl: {files} cannot be used: {error}") from None
 
 

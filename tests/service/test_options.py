@@ -58,6 +58,7 @@ def restored() -> Iterator[None]:
         ({"threads": 4}, "as many as the process may use cores"),
         ({"ssl": {"enabled": True}}, "ssl: set certfile"),
         ({"ssl": {"certfile": "a.pem"}}, "ssl: set enabled to true"),
+        ({"ssl": {"enabled": True, "certfile": "a.pem"}}, "a.pem: expected absolute paths"),
         ({"ssl": {"enabled": True, "certfile": "/no.pem"}}, "/no.pem cannot be used: .* No such file"),
         ({"tracing": {"sample_rate": 1.0}}, "tracing would have no effect: set exporter_type"),
         ({"tracing": {"exporter_type": "zipkin"}}, "tracing: set sample_rate"),
