@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -157,7 +158,7 @@ def _check_tls(tls: dict[str, Any]) -> None:
 
     paths = [tls[name] for name in ("certfile", "keyfile", "ca_certs") if tls[name]]
     files = ", ".join(paths)
-    if not all(os.path.isabs(path) for path in paths):  # a worker runs in another folder
+    if not all(Path(path).is_absolute() for path in paths):  # a worker runs in another folder
         raise ValueError(f"services.{NAME}.ssl: {files}: expected absolute paths")
     names = ("certfile", "keyfile", "keyfile_password", "version", "cert_reqs", "ca_certs", "ciphers")
     try:
