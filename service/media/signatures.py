@@ -9,6 +9,7 @@ EXPECTED = {
     "audio": "audio (WAV, FLAC, OGG, MP3, AIFF)",
     "vector": "a JSON array of numbers",
 }
+EXTRA = "percept's extra 'phone'"
 
 
 class Kind(NamedTuple):
@@ -173,7 +174,7 @@ def _needs(kind: Kind) -> str:
     if kind.media == "archive":
         return "not the file itself; get that with"
     if kind.reader:
-        return "which needs percept's extra 'phone' (pip install '.[phone]'); or convert it"
+        return f"which needs {EXTRA} (pip install '.[phone]'); or convert it"
     return "which is not read; convert it"
 
 
