@@ -106,9 +106,9 @@ def _true_length(file: Any, data: bytes) -> int:
     A WAV in coded blocks tells the length in `fact`; the rest of the last block is padding. Where the blocks of GSM end
     at an odd byte, libsndfile decodes the byte that pads them as one more, which is 40 ms of noise.
     """
-    frames: int = file.frames if file.seekable() else MAX_SAMPLES
+    frames: int = file.frames
     if file.format not in ("WAV", "WAVEX") or file.subtype not in BLOCK_CODES:
-        return frames
+        return frames if file.seekable() else MAX_SAMPLES
     chunks, at = {}, 12
     while b"data" not in chunks and at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
