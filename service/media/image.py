@@ -1,6 +1,7 @@
 """Image files → grey pictures, in the form that the models take: that of MNIST's digits."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from service.errors import MediaError, TooLarge, Unusable
+from service.media import heif
 from service.media.limits import Limits, check_bytes
-from service.media.signatures import undecodable
+from service.media.signatures import damaged, undecodable
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -32,6 +34,7 @@ Gray = NDArray[Any]  # numbers of any type (height, width)
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
 Image.init()  # loads Pillow's plugins now rather than during a request
+warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns on the terminal of what is odd in a file
 
 
 def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
@@ -43,8 +46,9 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
     check_bytes(len(data), "image", limits)
+    is_heic = heif.is_readable(data)
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=heif.FORMATS if is_heic else IMAGE_FORMATS) as image:
             _check_pixels(image, limits)
             if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
                 raise TooLarge(f"the JPEG has more than {MAX_SCANS} scans")
@@ -54,7 +58,7 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the image is larger than the {limits.pixels} pixels allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise undecodable(data, "image") from error
+        raise (damaged("image") if is_heic else undecodable(data, "image")) from error
     return to_mnist_form(gray, MIN_CONTRAST)
 
 

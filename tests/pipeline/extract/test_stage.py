@@ -1,6 +1,7 @@
 """Extraction: splits, skipped files, duplicates, the cache, and classes that are too small."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.extract.features import Features, targets_and_labels
 from pipeline.run import Run
 from pipeline.sources import Data
 from pipeline.task import UserError
+from tests.service.phone import PHONE_SOUNDS
 
 RATE = 22_050
 
@@ -111,6 +113,17 @@ def test_a_second_run_decodes_nothing(
     monkeypatch.setenv("PERCEPT_MAX_BYTES", "1000")  # a file that was usable under another limit is not usable now
     with pytest.raises(UserError, match="at most 1000 are allowed"):
         run(clips)
+
+
+def test_a_file_that_needed_an_extra_is_read_once_that_is_installed(
+    clips: Path, run: Callable[..., Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = next(path for path in clips.iterdir() if path.is_dir())
+    (label / "phone.m4a").write_bytes(PHONE_SOUNDS["m4a"])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "av", None)
+        assert [file for file, _, _ in run(clips).skipped] == [f"{label.name}/phone.m4a"]
+    assert run(clips).skipped == ()
 
 
 def test_a_sample_never_changes_its_split_when_data_is_added(clips: Path, run: Callable[..., Features]) -> None:

@@ -78,6 +78,32 @@ class TestAudio:
         samples = np.random.default_rng(0).uniform(-0.5, 0.5, (70_000, channels)).astype(np.float32)
         assert np.array_equal(hear(samples, RATE, subtype="FLOAT"), samples.mean(axis=1))
 
+    @pytest.mark.parametrize("channels", [2, 4, 6])
+    @pytest.mark.parametrize("level", [-1, -0.98, -0.7])
+    @pytest.mark.parametrize("offset", [0, 0.1])
+    def test_channels_that_cancel_each_other(self, channels, level, offset):
+        """One wire of a pair is swapped; the answer is that of the louder channel, over all blocks."""
+        sound = 0.3 * np.random.default_rng(0).uniform(-1, 1, (100_000, 1)).astype(np.float32)
+        samples = np.hstack([sound * level, sound] * (channels // 2)) + np.float32(offset)
+        heard, loudest = hear(samples, RATE, subtype="FLOAT"), samples.T if level == -1 else samples.T[1::2]
+        assert any(np.array_equal(heard, channel) for channel in loudest)
+
+    def test_one_channel_is_chosen_for_the_whole_recording(self):
+        """The left one is louder in the first half, the right one in the second."""
+        sound = np.random.default_rng(0).uniform(-0.3, 0.3, 200_000).astype(np.float32)
+        half = np.arange(len(sound)) < len(sound) // 2
+        samples = np.stack([sound * np.where(half, 0.8, 1), -sound * np.where(half, 1, 0.8)], 1).astype(np.float32)
+        heard = hear(samples, RATE, subtype="FLOAT")
+        assert any(np.array_equal(heard, channel) for channel in samples.T)
+
+    @pytest.mark.parametrize("right", [1, 0.5, 0, -0.3])
+    def test_channels_that_do_not(self, right):
+        rng = np.random.default_rng(0)
+        sound, other = rng.uniform(-0.3, 0.3, (2, 70_000)).astype(np.float32)
+        for second in (np.float32(right) * sound, other, np.roll(sound, 20)):
+            samples = np.stack([sound, second], 1)
+            assert np.array_equal(hear(samples, RATE, subtype="FLOAT"), samples.mean(axis=1))
+
     def test_louder_than_full_scale_is_scaled_down(self):
         assert np.abs(hear(tone(RATE, peak=7), RATE, subtype="FLOAT")).max() == pytest.approx(1)
 
@@ -130,7 +156,23 @@ class TestAudio:
         data[4:8] = data[40:44] = b"\xff" * 4
         assert decode_audio(bytes(data), RATE, LIMITS).size == RATE // 2
 
-    def test_mutated_sounds(self):
+    @pytest.mark.parametrize("subtype", ["GSM610", "MS_ADPCM", "IMA_ADPCM", "G721_32", "NMS_ADPCM_16"])
+    @pytest.mark.parametrize("length", [960, 1290, 1600, 1700, 5000])
+    def test_padding_of_the_last_block_is_not_heard(self, subtype, length):
+        """GSM in an odd number of blocks ended in 40 ms of noise."""
+        data = sound_bytes(tone(8_000, seconds=length / 8_000), 8_000, "WAV", subtype)
+        told = int.from_bytes(data[(fact := data.index(b"fact") + 8) : fact + 4], "little")
+        assert len(decode_audio(data, 8_000, LIMITS)) == told
+        assert told == length or (subtype == "IMA_ADPCM" and told % 505 == 0)  # libsndfile writes the length in blocks
+
+    @pytest.mark.parametrize("told", [0, 1, 2**32 - 1])
+    def test_a_length_that_cannot_be_is_ignored(self, told):
+        data = bytearray(sound_bytes(tone(8_000, seconds=0.2), 8_000, "WAV", "GSM610"))  # five blocks of 320 samples
+        data[(fact := data.index(b"fact") + 8) : fact + 4] = told.to_bytes(4, "little")
+        assert len(decode_audio(bytes(data), 8_000, LIMITS)) == 1600
+
+    def test_mutated_sounds(self, capfd):
         rng = random.Random(1)
         for _ in range(600):
             reason(decode_audio, mutated(rng.choice(SOUND_FILES), rng), RATE, LIMITS)
+        assert capfd.readouterr() == ("", "")  # mpg123 wrote to the terminal
