@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
 from service.media.limits import Limits, check_bytes
+from service.media.resampling import Resampler
 from service.media.signatures import EXPECTED, undecodable
 
 SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
@@ -84,7 +84,7 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
         raise Unusable("the header of the audio does not tell its length")
     if file.frames > most:
         raise too_long
-    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
+    stream = Resampler(rate, sample_rate) if rate != sample_rate else None
     samples, total = bytearray(), 0
     length = file.frames if file.seekable() else MAX_SAMPLES
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
