@@ -51,9 +51,9 @@ class Mfcc(nn.Module):
     need only a small part of them; each bin is used once, as real² + imaginary².
 
     With `fmin`, what nobody hears counts nowhere: constant offsets, and frequencies below it. Filters alone would not
-    do, since zeros around such a signal make steps, which reach all filters. So beyond its ends the clip goes on at its
-    first and last value, with their slope, which levels off; and levels of frames are B-weighted (IEC 60651), as hearing
-    is at a moderate loudness.
+    do, since zeros around such a signal make steps, which reach all filters. So beyond its ends the clip goes on at
+    its first and last value, with their slope, which levels off; and levels of frames are B-weighted (IEC 60651), as
+    hearing is at a moderate loudness.
 
     The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
 
@@ -162,7 +162,7 @@ class Mfcc(nn.Module):
         """librosa's mel power spectrogram (n_mels, frames) of a clip float32 (T,), pre-emphasised and padded."""
         half, alpha = self.n_fft // 2, np.float32(self.preemphasis)
         if self.fmin:
-            padded = self._prolonged(clip)
+            padded = self._prolonged(clip - clip[0])
             emphasised = padded[1:] - alpha * padded[:-1]
         else:
             emphasised = np.pad(np.append(clip[:1], clip[1:] - alpha * clip[:-1]), half)
@@ -226,6 +226,7 @@ class Mfcc(nn.Module):
     def _padded(self, audio: Tensor, after: int) -> Tensor:
         """The signal, pre-emphasised and padded: half a frame before it, `after` samples after it."""
         if self.fmin:
+            audio = audio - audio[:, :1]  # so that a constant is exactly silent
             left, right = self._ends(audio)
             padded = torch.cat([left, audio, right[:, :after]], 1)
             return padded[:, 1:] - self.preemphasis * padded[:, :-1]
