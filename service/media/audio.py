@@ -10,8 +10,8 @@ from service.errors import MediaError, TooLarge, Unusable, WrongMedia
 from service.media.limits import Limits, check_bytes
 from service.media.resampling import Resampler
 from service.media.signatures import EXPECTED, undecodable
+from service.media.silence import is_silent
 
-SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
 BLOCK = 1 << 16  # samples read at a time, over all channels
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
@@ -27,7 +27,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     check_bytes(len(data), "audio", limits)
     try:
         with soundfile.SoundFile(_Bytes(data)) as file:
-            waveform = _read_mono(file, sample_rate, limits)
+            waveform, coding = _read_mono(file, sample_rate, limits), file.subtype
     except MediaError:
         raise
     except Exception as error:  # libsndfile's errors, and those of its Python callbacks
@@ -37,7 +37,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     loudest = float(peak(waveform))
     if not np.isfinite(loudest):
         raise Unusable("the audio holds samples that are not finite numbers")
-    if loudest < SILENCE:
+    if is_silent(waveform, sample_rate, coding):
         raise Unusable("the audio is silent")
     if loudest > 1:
         waveform /= np.float32(loudest)
