@@ -48,7 +48,7 @@ def swing(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     >>> float(swing(np.float32([0.25, 0.75])))
     0.25
     """
-    half: NDArray[np.float32] = (waveform.max(axis=-1) - waveform.min(axis=-1)) / 2
+    half: NDArray[np.float32] = np.float32(0.5) * (waveform.max(axis=-1) - waveform.min(axis=-1))
     return half
 
 
@@ -58,5 +58,4 @@ def _heard(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float3
     hertz = np.fft.rfftfreq(len(mirrored), 1 / sample_rate)
     passed = ((hertz - INAUDIBLE) / (HEARD - INAUDIBLE)).clip(0, 1)
     spectrum = np.fft.rfft(mirrored) * (0.5 - 0.5 * np.cos(np.pi * passed))
-    heard: NDArray[np.float32] = np.fft.irfft(spectrum, len(mirrored))[: len(waveform)]
-    return heard
+    return np.fft.irfft(spectrum, len(mirrored))[: len(waveform)].astype(np.float32)
