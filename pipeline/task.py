@@ -61,6 +61,7 @@ class MfccFeatures(_Section):
     hop_length: int = Field(512, ge=16)  # samples
     n_mels: int = Field(128, ge=8, le=512)
     n_mfcc: int = Field(40, ge=1)
+    fmin: float = Field(80.0, ge=0)  # Hz: nothing below it counts, nor a constant offset; 0 = all counts
     silence_db: float = Field(60.0, gt=0)  # a frame this far below the loudest is silence
     preemphasis: float = Field(0.0, ge=0, lt=1)  # of the waveform, before all else
     cepstral_decay: float = Field(0.0, ge=0)  # coefficient k counts 1 / (1 + (k / cepstral_decay)²); 0 = all alike
@@ -71,6 +72,8 @@ class MfccFeatures(_Section):
             raise ValueError(f"n_fft = {self.n_fft} is not a power of two")
         if self.n_fft % self.hop_length:
             raise ValueError(f"hop_length = {self.hop_length} does not divide n_fft = {self.n_fft}")
+        if self.fmin >= self.sample_rate / 2:
+            raise ValueError(f"fmin = {self.fmin:g} is not below half of sample_rate = {self.sample_rate}")
         if self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc = {self.n_mfcc} is more than n_mels = {self.n_mels}")
         return self

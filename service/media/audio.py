@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
@@ -14,9 +13,10 @@ from service.media import coded, ffmpeg
 from service.media.channels import Mix, loudest_if_cancelled
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
+from service.media.resampling import Resampler
 from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undecodable
+from service.media.silence import is_silent
 
-SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
 BLOCK = 1 << 16  # samples read at a time, over all channels
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
@@ -35,7 +35,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     demuxer = kind.reader if kind and kind.media == "audio" else ""
     try:
         with quiet, np.errstate(all="ignore"):
-            waveform = _read(data, demuxer, sample_rate, limits)
+            waveform, coding = _read(data, demuxer, sample_rate, limits)
     except MediaError:
         raise
     except Exception as error:  # errors of libsndfile, of FFmpeg, and of their Python callbacks
@@ -45,7 +45,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     loudest = float(peak(waveform))
     if not np.isfinite(loudest):
         raise Unusable("the audio holds samples that are not finite numbers")
-    if loudest < SILENCE:
+    if is_silent(waveform, sample_rate, coding):
         raise Unusable("the audio is silent")
     if loudest > 1:
         waveform /= np.float32(loudest)
@@ -73,20 +73,20 @@ class _Bytes(io.BytesIO):
             return -1
 
 
-def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
-    """The recording as float32 (T,) at `sample_rate` Hz: the mean of its channels, or one of them."""
+def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
+    """The recording as float32 (T,) at `sample_rate` Hz, the mean of its channels or one of them; and its coding."""
     mix = Mix()
     with _opened(data, demuxer) as file:
-        waveform = _resampled(_blocks(file, data, limits), mix, file.samplerate, sample_rate)
+        waveform, coding = _resampled(_blocks(file, data, limits), mix, file.samplerate, sample_rate), file.subtype
     if not mix.may_be_cancelled():
-        return waveform
+        return waveform, coding
     with _opened(data, demuxer) as file:
         channel = loudest_if_cancelled(_blocks(file, data, limits))
     if channel is None:
-        return waveform
+        return waveform, coding
     with _opened(data, demuxer) as file:
         one = _blocks(file, data, limits)
-        return _resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate)
+        return _resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate), coding
 
 
 def _opened(data: bytes, demuxer: str) -> Any:
@@ -145,7 +145,7 @@ def _resampled(
     samples, stream = bytearray(), None
     for block in blocks:
         if stream is None and rate != sample_rate:
-            stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32")
+            stream = Resampler(rate, sample_rate)
         samples += (stream.resample_chunk(mono(block)) if stream else mono(block)).data
     if stream:
         samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data

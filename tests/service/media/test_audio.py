@@ -65,6 +65,7 @@ class TestAudio:
 
     def test_blocks_are_resampled_as_one(self):
         samples = np.random.default_rng(0).uniform(-0.5, 0.5, (300_000, 2)).astype(np.float32)
+        samples[[0, -1]] = 0  # soxr.resample takes what is beyond the ends for zero
         expected = soxr.resample(samples.mean(axis=1), 44_100, RATE, quality="HQ")
         assert np.allclose(hear(samples, subtype="FLOAT"), expected, atol=1e-6)
 
@@ -107,8 +108,9 @@ class TestAudio:
     def test_louder_than_full_scale_is_scaled_down(self):
         assert np.abs(hear(tone(RATE, peak=7), RATE, subtype="FLOAT")).max() == pytest.approx(1)
 
-    def test_one_sample(self):
-        assert hear(np.full((1, 1), 0.5), RATE).shape == (1,)
+    def test_two_samples(self):
+        assert hear(np.float32([[0.5], [-0.5]]), RATE).shape == (2,)
+        assert reason(hear, np.full((1, 1), 0.5), RATE) is Unusable  # a constant
 
     def test_empty(self):
         assert reason(hear, np.zeros((0, 1))) is Unusable
@@ -116,6 +118,40 @@ class TestAudio:
     @pytest.mark.parametrize("level", [0, 5e-5])
     def test_silent(self, level):
         assert reason(hear, np.full((9000, 1), level, np.float32), 44_100, "WAV", "FLOAT") is Unusable
+
+    @pytest.mark.parametrize("format", ["WAV", "FLAC", "AIFF"])
+    @pytest.mark.parametrize("rate", [8_000, RATE, 48_000])
+    @pytest.mark.parametrize(("hertz", "offset"), [(0, 0.1), (0, -0.5), (5, 0.0), (15, 0.3)])
+    def test_what_nobody_hears_is_silent(self, format, rate, hertz, offset):
+        samples = offset + 0.1 * np.sin(2 * np.pi * hertz * np.arange(3 * rate // 2) / rate + 1)[:, np.newaxis]
+        assert reason(hear, samples, rate, format) is Unusable
+        tone = 0.01 * np.sin(2 * np.pi * 82 * np.arange(len(samples)) / rate)[:, np.newaxis]
+        assert hear(samples + tone, rate, format).size  # the lowest string of a guitar, far quieter than the rest
+
+    @pytest.mark.parametrize(
+        ("container", "subtype"),
+        [
+            ("WAV", "ALAW"), ("WAV", "ULAW"), ("WAV", "PCM_U8"), ("FLAC", "PCM_S8"), ("AU", "ALAW"),
+            ("WAV", "GSM610"), ("W64", "GSM610"), ("WAV", "NMS_ADPCM_16"),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("level", [0, 1e-6])
+    def test_silence_in_every_coding(self, container, subtype, level):
+        samples = level * np.random.default_rng(0).standard_normal((16_000, 1))
+        assert reason(hear, samples, 8_000, container, subtype) is Unusable
+        assert hear(tone(8_000, peak=0.05), 8_000, container, subtype).size
+
+    def test_a_quiet_beginning_is_no_silence(self):
+        t = np.arange(3 * RATE) / RATE
+        knock = 1e-3 * np.sin(2 * np.pi * 100 * t) * (t < 0.1)
+        assert hear(knock[:, np.newaxis], RATE, subtype="FLOAT").size == len(t)
+
+    @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000, 12_345])
+    def test_a_constant_is_resampled_to_a_constant(self, rate):
+        samples = np.append(np.full(rate, 0.25), 0.5)[:, np.newaxis]
+        waveform = hear(samples, rate, subtype="FLOAT")
+        assert len(waveform) == pytest.approx(RATE, abs=3)
+        assert np.ptp(waveform[: RATE // 2]) == 0
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
     def test_samples_that_are_not_numbers(self, value):
