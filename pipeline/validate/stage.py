@@ -165,7 +165,7 @@ def _save_media(
 def _samples(features: Features) -> dict[str, Any]:
     return {
         **{split: int(features.rows(split).sum()) for split in SPLITS},
-        "skipped": [{"file": file, "reason": reason} for file, reason, _ in features.skipped],
+        "skipped": [{"file": file, "reason": reason} for file, reason, *_ in features.skipped],
         "classes": _class_counts(features),
     }
 
