@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
 from pipeline import task as tasks
 from pipeline.engine import Engine
+from pipeline.interrupt import Stopped, stoppable
 from pipeline.run import Run
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
@@ -333,9 +334,13 @@ def main() -> None:
     atexit.register(gc.freeze)
     try:
         _check_environment()
-        app()
+        with stoppable():
+            app()
     except UserError as error:
         sys.exit("\n".join(f"percept: {line}" for line in str(error).splitlines()))
+    except Stopped as stop:
+        print(f"percept: {stop}; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(stop.status)
 
 
 def _check_environment() -> None:

@@ -72,8 +72,8 @@ class Features:
     digest : str (N,), of the content
     copies : float32 (M, D), features of varied copies of samples outside the test split
     copy_of : int64 (M,), the row that each is a copy of
-    skipped : (file, reason, digest, label) of what could not be used; the digest is empty for a duplicate, the label for
-        a regression and in files of earlier versions
+    skipped : (file, reason, digest, label) of what could not be used; the digest is empty for a duplicate, the label
+        for a regression and in files of earlier versions
     task : the sections `data`, `features` and `augment` that made it
     key, copies_key : see `Recipe`
     """

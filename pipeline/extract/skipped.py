@@ -68,10 +68,8 @@ def warning(skipped: int, n_files: int) -> str:
     """
     if skipped <= SHARE * n_files:
         return ""
-    return (
-        f"WARNING: {skipped:,} of {n_files:,} files ({100 * skipped / n_files:.0f} %) were skipped: nothing was learned "
-        "from them, and nothing tested on them"
-    )
+    share = f"{skipped:,} of {n_files:,} files ({100 * skipped / n_files:.0f} %)"
+    return f"WARNING: {share} were skipped: nothing was learned from them, and nothing tested on them"
 
 
 def by_class(skipped: Collection[Skipped]) -> dict[str, int]:
