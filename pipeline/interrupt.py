@@ -23,8 +23,10 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Signals that would end the process raise `Stopped` in the block, so that work can be put away first. A signal that
-    is ignored, as under `nohup`, stays so."""
+    """Signals that would end the process raise `Stopped` in the block, so that work can be put away first.
+
+    A signal that is ignored, as under `nohup`, stays so.
+    """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return

@@ -53,7 +53,7 @@ class Progress:
             self.last, self.said = now, self.done
             left = (now - self.began) / self.done * (self.total - self.done)
             print(
-                f"{self.name}: {self.done:,} of {self.total:,} {self.unit}s ({self.done / self.total:.0%}), "
+                f"{self.name}: {self.done:,} of {self.total:,} {self.unit}s ({100 * self.done / self.total:.0f} %), "
                 f"about {_duration(left)} left",
                 file=sys.stderr,
                 flush=True,

@@ -81,7 +81,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
 def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
     """Digest of the content → what an earlier run with the same key has extracted; copies only under the same key."""
     if shards.before:
-        print(f"  {len(shards.before):,} samples were extracted by a run that was stopped")
+        print(f"  {len(shards.before):,} samples were extracted by a run that was stopped", flush=True)
     try:
         before = Features.of(run)
     except UserError:
