@@ -1,6 +1,6 @@
 """The exported graph compared with torch, and its MFCC with librosa's, on the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,9 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     front = graph.reference.frontend
     limit = MAX_OUTPUT_DIFFERENCE if front.exact_export else MAX_INEXACT_DIFFERENCE
     limits = dict(zip(graph.answers, (limit, MAX_FAMILIARITY_DIFFERENCE), strict=False))
-    differences = torch_differences(model, graph, features.x[rows], [media[file] for file in files])
+    differences = torch_differences(model, graph, features.x[rows], (media[file] for file in files))
     if front.oracle_constant is not None:
-        clips = [media[file] for file in files[:: max(1, len(files) // ORACLE_CLIPS)]]
+        clips = (media[file] for file in files[:: max(1, len(files) // ORACLE_CLIPS)])
         differences["mfcc"] = oracle_difference(model, front, clips)
         limits["mfcc"] = MAX_ORACLE_DIFFERENCE
     for name, difference in differences.items():
@@ -53,7 +53,7 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
 
 
 def torch_differences(
-    model: onnx.ModelProto, graph: Graph, x: NDArray[np.float32], media: Sequence[NDArray[Any]]
+    model: onnx.ModelProto, graph: Graph, x: NDArray[np.float32], media: Iterable[NDArray[Any]]
 ) -> dict[str, float]:
     """Largest |ONNX Runtime - torch| of each answer.
 
@@ -69,7 +69,7 @@ def torch_differences(
     }
 
 
-def oracle_difference(model: onnx.ModelProto, front: FrontEnd, clips: Sequence[NDArray[Any]]) -> float:
+def oracle_difference(model: onnx.ModelProto, front: FrontEnd, clips: Iterable[NDArray[Any]]) -> float:
     """Largest |graph - oracle| over clips float32 (T,), for the matrix product with `oracle_constant`.
 
     The product is inside the exported graph, so a copy of the graph gets it as an output.
