@@ -96,9 +96,8 @@ def lines(skipped: Collection[Skipped], totals: Mapping[str, int]) -> list[str]:
     Example
     -------
     >>> broken = [("a/1.wav", "empty", "", "a"), ("a/2.wav", "empty", "", "a")]
-    >>> print("\n".join(lines(broken, {"a": 30, "b": 50})))
-      skipped: a 2 of 30
-        2 files: empty (the first: a/1.wav)
+    >>> lines(broken, {"a": 30, "b": 50})
+    ['  skipped: a 2 of 30', '    2 files: empty (the first: a/1.wav)']
     """
     found = []
     if classes := by_class(skipped):

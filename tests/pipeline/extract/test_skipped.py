@@ -17,7 +17,7 @@ def samples(**classes: int) -> list[Sample]:
 @pytest.mark.parametrize("n_lost", [1, 12])
 def test_a_class_without_a_usable_file_is_one_line(n_lost: int) -> None:
     found = samples(low=12, noise=n_lost)
-    lost = {i: "MPEG-4 media" for i in range(12, 12 + n_lost)}
+    lost = dict.fromkeys(range(12, 12 + n_lost), "MPEG-4 media")
     with pytest.raises(UserError) as refusal:
         skipped.check_lost(found, ["train"] * len(found), lost)
     files = "1 file" if n_lost == 1 else "12 files"
