@@ -10,7 +10,6 @@ import torch
 from pipeline.task import UserError
 
 SHARE = 0.5  # of the free memory that features may take
-MOST = 400 << 20  # bytes on a CPU, however much is free: rows that stay in the file are read hardly slower
 
 
 def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
@@ -29,8 +28,8 @@ def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
     """
     free = _free() / sharers
     if device.type == "cuda":
-        return n_bytes <= SHARE * min(free, torch.cuda.mem_get_info(device)[0])
-    return n_bytes <= min(MOST, SHARE * free)
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    return n_bytes <= SHARE * free
 
 
 def _free() -> float:
