@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from pipeline import caches
 from pipeline import task as tasks
 from pipeline.engine import Engine
+from pipeline.interrupt import Stopped, stoppable
 from pipeline.run import Run, check_writable
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
@@ -369,11 +370,15 @@ def main() -> None:
     try:
         _check_environment()
         caches.provide()
-        app()
+        with stoppable():
+            app()
     except UserError as error:
         sys.exit("\n".join(f"percept: {line}" for line in str(error).splitlines()))
     except OSError as error:  # a full disk, a missing permission
         sys.exit(f"percept: {_reason(error)}")
+    except Stopped as stop:
+        print(f"percept: {stop}; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(stop.status)
 
 
 def _reason(error: OSError) -> str:

@@ -4,12 +4,14 @@ that a stage that dies leaves the old ones whole."""
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 
@@ -39,7 +41,7 @@ class Run:
         self.folder = folder
         # extract
         self.features = folder / "features.npz"
-        self.shards = folder / "shards"  # results of the nodes of a Ray cluster, until extraction ends
+        self.shards = folder / "shards"  # what is extracted so far, until extraction ends
         # train
         self.checkpoint = folder / "checkpoint.pt"
         self.weights = folder / "weights.pt"
@@ -165,9 +167,27 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json_text(value), "utf-8")
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A float32 array in C order that is never in memory as a whole: its shape, and its bytes part by part."""
+
+    shape: tuple[int, ...]
+    parts: Iterable[bytes]
+
+
 def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as f:
-        (np.savez_compressed if compress else np.savez)(f, **arrays)
+    """Write the arrays, some of which may be `Streamed`, as `numpy.savez` does."""
+    compression = ZIP_DEFLATED if compress else ZIP_STORED
+    with replacing(path) as temporary, ZipFile(temporary, "w", compression) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if isinstance(array, Streamed):
+                    header = {"descr": "<f4", "fortran_order": False, "shape": array.shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for part in array.parts:
+                        member.write(part)
+                else:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def require(path: Path, stage: str) -> Path:

@@ -3,9 +3,12 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
+from threading import Event
 from typing import TypeVar
 
 # MKL then sums in the same order for any number of threads; it reads this at its first product.
@@ -15,6 +18,7 @@ import torch
 
 REPEAT = 16  # uses of the faster choice for each trial of the slower, times how much slower it was
 CHUNK = 16  # items that a thread takes at a time in `ordered_map`
+AHEAD = 32  # chunks that are begun or wait at a time, so that a long list does not fill the memory with results
 QUICK = 5e-4  # seconds per item; faster items stay in one thread, since several would only compete for Python's lock
 FIRST = 0.1  # seconds more for the first items, which also load and compile
 
@@ -65,8 +69,10 @@ def pool(n: int | None = None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
     """`work` of each item, in their order: in this thread while that is fast, then in a pool of threads.
+
+    Closing the iterator ends the work after the items that are in progress.
 
     Example
     -------
@@ -78,10 +84,21 @@ def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         while done < len(items) and time.perf_counter() < until:
             yield work(items[done])
             done, until = done + 1, until + QUICK
-    chunks = [items[i : i + CHUNK] for i in range(done, len(items), CHUNK)]
+    ended = Event()
+
+    def results(chunk: Sequence[T]) -> list[R]:
+        return [work(item) for item in chunk if not ended.is_set()]
+
+    chunks = (items[i : i + CHUNK] for i in range(done, len(items), CHUNK))
     with pool() as workers:
-        for results in workers.map(lambda chunk: [work(item) for item in chunk], chunks):
-            yield from results
+        waiting = deque(workers.submit(results, chunk) for chunk in islice(chunks, AHEAD))
+        try:
+            while waiting:
+                found = waiting.popleft().result()
+                waiting.extend(workers.submit(results, chunk) for chunk in islice(chunks, 1))
+                yield from found
+        finally:
+            ended.set()
 
 
 class Pace:

@@ -102,9 +102,10 @@ class Workflow:
         features = extract.extract(self.task, self.run, self.strict, self.engine)
         if self.task.data.path is None:  # it may have been downloaded only now
             inputs = self._inputs("extract")
-        skipped = len(features.skipped)
-        summary = f"{len(features.x):,} samples" + (f", {skipped:,} skipped" if skipped else "")
-        self._record("extract", inputs, features.fingerprint(), summary, skipped=skipped)
+        n_skipped = len(features.skipped)
+        summary = f"{len(features.x):,} samples" + (f", {n_skipped:,} skipped" if n_skipped else "")
+        summary += "; WARNING: more than 5 %" if extract.skipped.warning(n_skipped, n_skipped + len(features.x)) else ""
+        self._record("extract", inputs, features.fingerprint(), summary, skipped=n_skipped)
 
     def train(self) -> None:
         """Stage 2: features → weights."""

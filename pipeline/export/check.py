@@ -1,6 +1,6 @@
 """The exported graph compared with torch, and its MFCC with librosa's, on the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,11 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     front = graph.reference.frontend
     limit = MAX_OUTPUT_DIFFERENCE if front.exact_export else MAX_INEXACT_DIFFERENCE
     limits = dict(zip(graph.answers, (limit, MAX_FAMILIARITY_DIFFERENCE), strict=False))
-    differences = torch_differences(model, graph, features.x[rows], [media[file] for file in files])
+    differences = torch_differences(model, graph, features.x[rows], (media[file] for file in files))
     compared = dict.fromkeys(differences, files)
     if front.oracle_constant is not None:
         compared["mfcc"] = files[:: max(1, len(files) // ORACLE_CLIPS)]
-        differences["mfcc"] = oracle_differences(model, front, [media[file] for file in compared["mfcc"]])
+        differences["mfcc"] = oracle_differences(model, front, (media[file] for file in compared["mfcc"]))
         limits["mfcc"] = MAX_ORACLE_DIFFERENCE
     for name, values in differences.items():
         worst = int(np.nan_to_num(values, nan=np.inf).argmax())
@@ -63,7 +63,7 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
 
 
 def torch_differences(
-    model: onnx.ModelProto, graph: Graph, x: NDArray[np.float32], media: Sequence[NDArray[Any]]
+    model: onnx.ModelProto, graph: Graph, x: NDArray[np.float32], media: Iterable[NDArray[Any]]
 ) -> dict[str, NDArray[np.float32]]:
     """Largest |ONNX Runtime - torch| of each answer, for each sample (N,).
 
@@ -79,7 +79,7 @@ def torch_differences(
     }
 
 
-def oracle_differences(model: onnx.ModelProto, front: FrontEnd, clips: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+def oracle_differences(model: onnx.ModelProto, front: FrontEnd, clips: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
     """Largest |graph - oracle| for each of N clips float32 (T,), of the matrix product with `oracle_constant`. (N,)
 
     The product is inside the exported graph, so a copy of the graph gets it as an output.

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import bentoml
 import numpy as np
-import torch
 
 from models.card import FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
@@ -15,6 +14,7 @@ from pipeline.report.schema import Report
 from pipeline.run import Run, library_versions, replacing
 from pipeline.task import Task, UserError, digest
 from pipeline.train import weights
+from pipeline.train.data import load_datasets, pieces
 from service.serving import store
 from service.serving.drift import Scores
 
@@ -109,14 +109,18 @@ def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureG
     These are the features on which the service detects drift: the media themselves if the front end only scales them,
     else the standardised features.
     """
-    x = torch.from_numpy(features.x[features.rows("train")])
-    if len(x) < BINS:
+    x = load_datasets(features, with_validation=False, in_memory=False).training.x
+    n_samples = int(features.rows("train").sum())  # without copies, which come last
+    if n_samples < BINS:
         return ()
-    scale = classifier.frontend.scale
-    watched = (classifier.standardize(x) if scale is None else x * scale).numpy()
-    spans = classifier.frontend.groups()
+    scale, spans = classifier.frontend.scale, classifier.frontend.groups()
+    scores = Scores([span[1:] for span in spans])
+    parts = [
+        scores((classifier.standardize(part) if scale is None else part * scale).numpy())
+        for part in pieces(x, stop=n_samples)
+    ]
     groups = []
-    for (name, start, stop), score in zip(spans, Scores([span[1:] for span in spans])(watched).T, strict=True):
+    for (name, start, stop), score in zip(spans, np.concatenate(parts).T, strict=True):
         edges = np.unique(np.quantile(score, np.linspace(0, 1, BINS + 1)[1:-1]))
         counts = np.bincount(np.searchsorted(edges, score, side="right"), minlength=len(edges) + 1)
         shares = tuple((counts / len(score)).tolist())

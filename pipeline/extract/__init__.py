@@ -1,9 +1,10 @@
 """Stage 1: samples → features."""
 
+from pipeline.extract import skipped
 from pipeline.extract.features import Features
 from pipeline.extract.media import load_media
 from pipeline.extract.recipe import Recipe, row_of
 from pipeline.extract.splits import assign_split
 from pipeline.extract.stage import extract
 
-__all__ = ["Features", "Recipe", "assign_split", "extract", "load_media", "row_of"]
+__all__ = ["Features", "Recipe", "assign_split", "extract", "load_media", "row_of", "skipped"]

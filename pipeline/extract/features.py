@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 
 from models.card import Kind
 from models.targets import TARGETS
-from pipeline.run import Run, require, write_npz
+from pipeline.run import Run, Streamed, require, write_npz
 from pipeline.sources import Label, Split
 from pipeline.task import UserError, digest, with_new_names
+
+Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
 
-def mapped(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
-    """The array `name` of an open .npz file, read-only and mapped into memory instead of read; it need not be aligned.
+def located(f: BinaryIO, archive: ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape and type of the array `name` of an open .npz file, and the offset of its first byte.
 
     Raises
     ------
-    ValueError, KeyError, OSError : no such array, or it cannot be mapped
+    ValueError, KeyError, OSError : no such array, or it is not there as plain bytes
     """
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != ZIP_STORED:
@@ -41,9 +43,18 @@ def mapped(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
     shape, fortran_order, dtype = read(f)
     if fortran_order or dtype.hasobject:
         raise ValueError(f"{name} is not a plain array in C order")
+    return shape, dtype, f.tell()
+
+
+def mapped(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
+    """The array `name` of an open .npz file, read-only and mapped into memory instead of read; it need not be aligned.
+
+    Raises what `located` raises.
+    """
+    shape, dtype, offset = located(f, archive, name)
     if not np.prod(shape):
         return np.empty(shape, dtype)
-    return np.asarray(np.memmap(f, dtype, "r", f.tell(), shape))
+    return np.asarray(np.memmap(f, dtype, "r", offset, shape))
 
 
 def _read(archive: ZipFile, name: str) -> NDArray[Any]:
@@ -62,7 +73,8 @@ class Features:
     digest : str (N,), of the content
     copies : float32 (M, D), features of varied copies of samples outside the test split
     copy_of : int64 (M,), the row that each is a copy of
-    skipped : (file, reason, digest) of what could not be used; the digest is empty for a duplicate
+    skipped : (file, reason, digest, label) of what could not be used; the digest is empty for a duplicate, the label
+        for a regression and in files of earlier versions
     task : the sections `data`, `features` and `augment` that made it
     key, copies_key : see `Recipe`
     """
@@ -75,7 +87,7 @@ class Features:
     digest: NDArray[np.str_]
     copies: NDArray[np.float32]
     copy_of: NDArray[np.int64]
-    skipped: tuple[tuple[str, str, str], ...]
+    skipped: tuple[Skipped, ...]
     task: dict[str, Any]
     key: str
     copies_key: str
@@ -118,11 +130,11 @@ class Features:
         parts = [sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
         return digest([parts, self.labels, self.skipped, self.key, self.copies_key])
 
-    def save(self, path: Path) -> None:
-        """Write `features.npz`."""
+    def save(self, path: Path, x: Streamed | None = None, copies: Streamed | None = None) -> None:
+        """Write `features.npz`, with other values of `x` and `copies` if they are given."""
         arrays = {
-            "x": self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
-            "digest": self.digest, "copies": self.copies, "copy_of": self.copy_of,
+            "x": x or self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
+            "digest": self.digest, "copies": copies or self.copies, "copy_of": self.copy_of,
             "skipped": json.dumps(self.skipped), "task": json.dumps(self.task),
             "key": self.key, "copies_key": self.copies_key,
         }  # fmt: skip
@@ -163,13 +175,17 @@ class Features:
                     digest=_read(archive, "digest"),
                     copies=mapped(f, archive, "copies"),
                     copy_of=_read(archive, "copy_of"),
-                    skipped=tuple(tuple(entry) for entry in json.loads(str(_read(archive, "skipped")))),
+                    skipped=tuple(_skipped(*entry) for entry in json.loads(str(_read(archive, "skipped")))),
                     task=with_new_names(json.loads(str(_read(archive, "task")))),
                     key=str(_read(archive, "key")),
                     copies_key=str(_read(archive, "copies_key")),
                 )
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None
+
+
+def _skipped(file: str, reason: str, content: str, label: str = "") -> Skipped:
+    return file, reason, content, label
 
 
 def targets_and_labels(targets: Sequence[Label]) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """Decoded media of a run's samples, for the stages after extraction: each decoded once in a command, if it fits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from pipeline.sources import Sample
 from pipeline.task import UserError, parse
 from service.errors import MediaError
 
-BUDGET = 256 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
+BUDGET = 64 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
 
 Array = NDArray[np.generic]  # input of the graph: uint8 (28, 28), float32 (T,) or float32 (D,)
 
@@ -48,12 +48,40 @@ def _empty(features: Path) -> MediaCache:
     return MediaCache()
 
 
-def load_media(run: Run, files: Sequence[str]) -> dict[str, Array]:
+class _Decoded(Mapping[str, Array]):
+    """Decoded media by file, each decoded when it is asked for, unless it is kept already."""
+
+    def __init__(self, media: MediaCache, files: Sequence[str]) -> None:
+        self._media, self._files = media, dict.fromkeys(files)
+
+    def __getitem__(self, file: str) -> Array:
+        media = self._media
+        if file in media.decoded:
+            return media.decoded[file]
+        sample = media.samples[file]
+        try:
+            decoded = sample.media.load()
+        except MediaError as error:
+            raise UserError(f"a sample has changed since extraction ({error}); run `percept extract` again") from None
+        media.keep(sample, decoded)
+        return decoded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def load_media(run: Run, files: Sequence[str]) -> Mapping[str, Array]:
     """File → decoded media of a run's samples, not to be changed: uint8 (28, 28), float32 (T,) or float32 (D,).
+
+    They are decoded one by one, as they are asked for, which raises UserError if one has changed; callers that need
+    many should not keep them.
 
     Raises
     ------
-    UserError : no features, or a file is no longer in the source, or has changed
+    UserError : no features, or a file is no longer in the source
     """
     media = MediaCache.of(run)
     if any(file not in media.samples for file in files):
@@ -61,12 +89,4 @@ def load_media(run: Run, files: Sequence[str]) -> dict[str, Array]:
         media.samples = {sample.file: sample for sample in sources.load(origin.data, origin.features)}
         if gone := set(files) - media.samples.keys():
             raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
-    found = {}
-    for file in dict.fromkeys(files):
-        sample = media.samples[file]
-        try:
-            found[file] = media.decoded[file] if file in media.decoded else sample.media.load()
-        except MediaError as error:
-            raise UserError(f"a sample has changed since extraction ({error}); run `percept extract` again") from None
-        media.keep(sample, found[file])
-    return found
+    return _Decoded(media, files)

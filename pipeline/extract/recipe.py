@@ -35,10 +35,6 @@ class Extracted:
     copies: NDArray[np.float32]
     reason: str = ""
 
-    def covers(self, n_copies: int) -> bool:
-        """Whether a sample with that many copies needs no decoding."""
-        return self.row is None or len(self.copies) >= n_copies
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -35,10 +35,8 @@ def assign_split(named: Split | None, named_by_data: Set[Split | None], content:
     return candidates[-1]
 
 
-def without_duplicates(
-    samples: Sequence[Sample], digests: Sequence[str]
-) -> tuple[list[int], list[tuple[str, str, str]]]:
-    """Indices of the samples to keep, one for each content, and the others as (file, reason, "").
+def without_duplicates(samples: Sequence[Sample], digests: Sequence[str]) -> tuple[list[int], dict[int, str]]:
+    """Indices of the samples to keep, one for each content, and of the others with the reason.
 
     If identical content is in two named splits, the sample outside training stays, so that no evaluation is biased.
     """
@@ -46,14 +44,14 @@ def without_duplicates(
     first: dict[str, int] = {}
     for i in order:
         first.setdefault(digests[i], i)
-    unique, skipped = [], []
+    unique, skipped = [], {}
     for i, (sample, content) in enumerate(zip(samples, digests, strict=True)):
         if first[content] == i:
             unique.append(i)
         else:
             twin = samples[first[content]]
             also = "" if twin.label == sample.label else f", which is labelled {twin.label!r}"
-            skipped.append((sample.file, f"identical to {twin.file}{also}", ""))
+            skipped[i] = f"identical to {twin.file}{also}"
     return unique, skipped
 
 

@@ -1,28 +1,30 @@
-"""Stage 1: samples → features. Decodes in parallel, and never repeats what an earlier run has extracted.
+"""Stage 1: samples → features. Decodes in parallel, and never repeats what an earlier run has extracted, even if it was
+stopped.
 
 Clips of sound outside the test split can have slightly varied copies, each with its own features.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
-from tqdm import tqdm
 
 from models import frontend
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
-from pipeline.extract import on_ray
-from pipeline.extract.features import Features, targets_and_labels
+from pipeline.extract import on_ray, skipped
+from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
-from pipeline.extract.recipe import Extracted, Keep, Recipe, Row
+from pipeline.extract.recipe import Keep, Recipe
+from pipeline.extract.shards import Shards, Stored, of_features, reading
 from pipeline.extract.splits import check_classes, without_duplicates
-from pipeline.run import Run
-from pipeline.sources import Sample
-from pipeline.task import Task, UserError, digest
+from pipeline.progress import Progress
+from pipeline.run import Run, Streamed
+from pipeline.sources import UNREADABLE, Sample, Split
+from pipeline.task import Task, UserError
 from pipeline.threads import ordered_map
 from service.media import EXTRA
-
-Skipped = tuple[str, str, str]  # file, reason, digest of its content; empty for a duplicate
 
 
 def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) -> Features:
@@ -35,7 +37,8 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
 
     Raises
     ------
-    UserError : the source is unusable, a class has too few samples, or `strict` and a file was skipped
+    UserError : the source is unusable, a class has too few samples or none that can be used, or `strict` and a file was
+        skipped
 
     Example
     -------
@@ -50,76 +53,110 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     """
     samples = sources.load(task.data, task.features)
     recipe, media = Recipe.of(task, samples), MediaCache()
-    cached = _cached(run, recipe)
+    shards = Shards(run, recipe)
+    held = _held(run, recipe, shards)
     if engine.is_ray:
         with engine.running():
-            digests, found = on_ray.extract(samples, recipe, cached, run, digest([recipe.key, recipe.copies_key]))
+            digests = on_ray.extract(samples, recipe, held, shards)
     else:
-        digests, found = _extract(samples, recipe, cached, media.keep)
+        digests = _extract(samples, recipe, held, shards, media.keep)
     unique, duplicates = without_duplicates(samples, digests)
-    extracted = {i: found[i] if i in found else cached[digests[i]] for i in unique}
-    skipped = duplicates + [
-        (samples[i].file, one.reason, digests[i]) for i, one in extracted.items() if one.row is None
-    ]
-    if strict and skipped:
-        raise UserError("\n".join(f"{file}: {reason}" for file, reason, _ in skipped))
-    features = _features(task, recipe, samples, digests, extracted, skipped)
+    results = {i: shards.found.get(digests[i]) or held[digests[i]] for i in unique}
+    unusable = duplicates | {i: one.reason for i, one in results.items() if one.file is None}
+    _check_usable(task, recipe, samples, digests, unusable, strict)
+    features = _features(task, recipe, samples, digests, results, _skipped(samples, digests, duplicates, unusable))
     check_classes(features)
-    features.save(run.features)
+    _save(features, run, results)
+    shards.discard()
+    features = Features.of(run)
     media.keep_samples(run, features, samples)
-    on_ray.discard(run)
     also = f" and {len(features.copies)} copies" if len(features.copies) else ""
-    n_new = sum(i in found and found[i].row is not None for i in unique)
-    print(
-        f"{task.name}: {len(features.x)} samples{also}, {n_new} newly extracted, {len(skipped)} skipped "
-        f"→ {run.features}"
-    )
+    n_new = sum(digest in shards.found for digest in features.digest.tolist())
+    counts = f"{len(features.x)} samples{also}, {n_new} newly extracted, {len(unusable)} skipped"
+    print(f"{task.name}: {counts} → {run.features}")
+    for line in skipped.lines(features.skipped, Counter(map(skipped.label_of, samples))):
+        print(line)
     return features
 
 
-def _cached(run: Run, recipe: Recipe) -> dict[str, Extracted]:
+def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
     """Digest of the content → what an earlier run with the same key has extracted; copies only under the same key."""
+    if shards.before:
+        print(f"  {len(shards.before):,} samples were extracted by a run that was stopped", flush=True)
     try:
         before = Features.of(run)
     except UserError:
-        return {}
+        return shards.before
     if before.key != recipe.key:
-        return {}
-    copies = before.copies if before.copies_key == recipe.copies_key else before.copies[:0]
-    edges = np.searchsorted(before.copy_of[: len(copies)], np.arange(len(before.x) + 1))
-    cached = {
-        content: Extracted(row, copies[start:end])
-        for content, row, start, end in zip(before.digest.tolist(), before.x, edges[:-1], edges[1:], strict=True)
-    }
-    unusable = {
-        content: Extracted(None, copies[:0], reason)
-        for _, reason, content in before.skipped
-        if content and EXTRA not in reason  # it may be installed by now
-    }
-    return cached | unusable
+        return shards.before
+    held = of_features(before, run.features, before.copies_key == recipe.copies_key) | shards.before
+    return {content: one for content, one in held.items() if EXTRA not in one.reason}  # it may be installed by now
 
 
 def _extract(
-    samples: Sequence[Sample], recipe: Recipe, cached: Mapping[str, Extracted], keep: Keep
-) -> tuple[list[str], dict[int, Extracted]]:
-    """Extract what is not cached yet, one of several identical samples, in threads of this process.
+    samples: Sequence[Sample], recipe: Recipe, held: Mapping[str, Stored], shards: Shards, keep: Keep
+) -> list[str]:
+    """Extract what is not held yet, one of several identical samples, in threads of this process, into shards.
 
     Returns
     -------
-    Digests of all samples, and by index what was extracted.
+    Digests of all samples.
     """
-    work = recipe.extractor(keep)
-    digests = list(ordered_map(Sample.digest, samples))
+    extract = recipe.extractor(keep)
+    digests = []
+    with closing(ordered_map(Sample.digest, samples)) as found, Progress("read", len(samples), "file") as progress:
+        for content in found:
+            digests.append(content)
+            progress.update()
     unique, _ = without_duplicates(samples, digests)
 
     def is_missing(i: int) -> bool:
-        before = cached.get(digests[i])
+        before = held.get(digests[i])
         return before is None or not before.covers(recipe.n_copies(samples[i], digests[i]))
 
+    def work(i: int) -> None:
+        shards.add(digests[i], extract(samples[i], digests[i]))
+
     missing = [i for i in unique if is_missing(i)]
-    results = ordered_map(lambda i: work(samples[i], digests[i]), missing)
-    with tqdm(results, desc="extract", total=len(missing), unit="sample", disable=None) as bar:
-        return digests, dict(zip(missing, bar, strict=True))
+    try:
+        with closing(ordered_map(work, missing)) as done, Progress("extract", len(missing), "sample") as progress:
+            for _ in done:
+                progress.update()
+    finally:
+        shards.flush()
+    return digests
+
+
+def _check_usable(
+    task: Task,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    unusable: Mapping[int, str],
+    strict: bool,
+) -> None:
+    """UserError if `strict` and a file cannot be used, if none can, or none of a class."""
+    problems = [f"{samples[i].file}: {reason}" for i, reason in unusable.items()]
+    if strict and problems:
+        raise UserError("\n".join(problems))
+    if len(problems) == len(samples):
+        first = f"; the first: {problems[0]}" if problems else ""
+        raise UserError(f"{task.data.source}: none of {len(samples)} samples can be used{first}")
+    skipped.check_lost(samples, [_split(recipe, *pair) for pair in zip(samples, digests, strict=True)], unusable)
+
+
+def _split(recipe: Recipe, sample: Sample, content: str) -> Split | None:
+    """The split of a sample; None if its content would decide, which cannot be read."""
+    return None if sample.split is None and content.startswith(UNREADABLE) else recipe.split(sample, content)
+
+
+def _skipped(
+    samples: Sequence[Sample], digests: Sequence[str], duplicates: Mapping[int, str], unusable: Mapping[int, str]
+) -> tuple[Skipped, ...]:
+    return tuple(
+        (samples[i].file, reason, "" if i in duplicates else digests[i], skipped.label_of(samples[i]))
+        for i, reason in unusable.items()
+    )
 
 
 def _features(
@@ -127,35 +164,37 @@ def _features(
     recipe: Recipe,
     samples: Sequence[Sample],
     digests: Sequence[str],
-    extracted: Mapping[int, Extracted],
-    skipped: Sequence[Skipped],
+    results: Mapping[int, Stored],
+    skipped: tuple[Skipped, ...],
 ) -> Features:
-    """The features of the usable samples; `extracted` is by index of the sample."""
-    rows: list[Row] = []
-    usable = []
-    copies, copy_of = [np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)], []
-    for i, one in extracted.items():
-        if one.row is not None:
-            n_copies = recipe.n_copies(samples[i], digests[i])
-            copies.append(one.copies[:n_copies])
-            copy_of += [len(rows)] * n_copies
-            usable.append(i)
-            rows.append(one.row)
-    if not rows:
-        first = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise UserError(f"{task.data.source}: none of {len(samples)} samples can be used{first}")
+    """All about the usable samples but the features themselves, which stay on disk."""
+    usable = [i for i, one in results.items() if one.file is not None]
+    n_copies = [recipe.n_copies(samples[i], digests[i]) for i in usable]
     y, labels = targets_and_labels([samples[i].label for i in usable])
+    none = np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)
     return Features(
-        x=np.stack(rows),
+        x=none,
         y=y,
         labels=labels,
         split=np.array([recipe.split(samples[i], digests[i]) for i in usable]),
         file=np.array([samples[i].file for i in usable]),
         digest=np.array([digests[i] for i in usable]),
-        copies=np.concatenate(copies),
-        copy_of=np.array(copy_of, np.int64),
-        skipped=tuple(skipped),
+        copies=none,
+        copy_of=np.repeat(np.arange(len(usable)), n_copies),
+        skipped=skipped,
         task=task.origin(),
         key=recipe.key,
         copies_key=recipe.copies_key,
     )
+
+
+def _save(features: Features, run: Run, results: Mapping[int, Stored]) -> None:
+    """Write the features file, whose rows are read where they are stored."""
+    usable = [one for one in results.values() if one.file is not None]
+    n_copies = np.bincount(features.copy_of, minlength=len(usable)).tolist()
+    width = features.x.shape[1]
+    with reading() as reader:
+        x = Streamed((len(usable), width), (reader.row(one) for one in usable))
+        of_copies = (reader.copies(one, n) for one, n in zip(usable, n_copies, strict=True) if n)
+        copies = Streamed((len(features.copy_of), width), of_copies)
+        features.save(run.features, x, copies)

@@ -105,6 +105,7 @@ def headline(report: Report) -> str:
         of = f" (fitted to {formats.count(fitted)} of {formats.count(available)} samples)" if fitted < available else ""
         accuracies = (f"{b['name']} {formats.percent(b['accuracy'])}" for b in baselines)
         lines.append(f"baselines: {', '.join(accuracies)}{of}")
+    lines += report.get("notes", [])
     lines.append(_verdict(report["gate"]))
     return "\n".join(line for line in lines if line)
 

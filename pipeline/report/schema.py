@@ -97,7 +97,9 @@ class Report(TypedDict):
     created: str  # ISO 8601, UTC
     labels: list[str]
     task: dict[str, Any]  # resolved
-    samples: dict[str, Any]  # train, validation, test: counts; skipped: file and reason; classes: counts of each label
+    # train, validation, test: counts; skipped: file and reason; classes: counts of each label; skipped_by_class: label,
+    # count; skipped_by_reason: reason, files (a count), first (one of them). Earlier versions lack the last two
+    samples: dict[str, Any]
     model: dict[str, Any]  # layers, parameters
     training: dict[str, Any]  # epochs, best_epoch, seconds, device
     test: dict[str, Any]  # metrics by name; see pipeline/validate/metrics.py

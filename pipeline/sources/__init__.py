@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
 from pipeline.sources.registry import REGISTRY, Data, Shares, Source
-from pipeline.sources.sample import SPLITS, Decoded, Label, Sample, Split
+from pipeline.sources.sample import SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
 __all__ = [
     "REGISTRY",
     "SPLITS",
+    "UNREADABLE",
     "Data",
     "Decoded",
     "Label",

@@ -29,6 +29,8 @@ class Media(Protocol):
         """
 
 
+UNREADABLE = "unreadable: "  # what the digest of a sample that cannot be read starts with
+
 Label = str | tuple[float, ...]  # the label of a class, or the values of a regression
 
 
@@ -54,7 +56,7 @@ class Sample:
         try:
             return self.media.digest()
         except MediaError as error:
-            return f"unreadable: {error} ({self.file})"
+            return f"{UNREADABLE}{error} ({self.file})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,8 @@ def piece_rows(x: Tensor | RowReader) -> int:
     return max(1, PIECE // (4 * x.shape[1]))
 
 
-def pieces(x: Tensor | RowReader, n_rows: int | None = None) -> Iterator[Tensor]:
-    """The rows of x, `n_rows` at a time, by default as many as fit into `PIECE` bytes.
+def pieces(x: Tensor | RowReader, n_rows: int | None = None, stop: int | None = None) -> Iterator[Tensor]:
+    """The rows of x, or the first `stop`, `n_rows` at a time, by default as many as fit into `PIECE` bytes.
 
     Example
     -------
@@ -151,9 +151,10 @@ def pieces(x: Tensor | RowReader, n_rows: int | None = None) -> Iterator[Tensor]
     [3, 3, 1]
     """
     n_rows = n_rows or piece_rows(x)
-    for start in range(0, x.shape[0], n_rows):
-        stop = min(start + n_rows, x.shape[0])
-        yield x[start:stop] if isinstance(x, Tensor) else x.read(torch.arange(start, stop))
+    end = x.shape[0] if stop is None else stop
+    for first in range(0, end, n_rows):
+        last = min(first + n_rows, end)
+        yield x[first:last] if isinstance(x, Tensor) else x.read(torch.arange(first, last))
 
 
 def gather(x: Tensor | RowReader, rows: Tensor, out: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
@@ -15,9 +16,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.report.schema import Baseline
+from pipeline.train.data import Dataset
 from pipeline.validate import metrics
 
 LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
@@ -33,7 +36,12 @@ class Rows(NamedTuple):
 
 
 def baselines(
-    training: Rows, validation: Rows, test: Rows, right: NDArray[np.bool_], seed: int, learned: Rows | None = None
+    training: Rows | Dataset,
+    validation: Rows | Dataset,
+    test: Rows,
+    right: NDArray[np.bool_],
+    seed: int,
+    learned: Rows | Dataset | None = None,
 ) -> list[Baseline]:
     """Fit scikit-learn's logistic regression, SVM with an RBF kernel and random forest, and test each.
 
@@ -44,7 +52,8 @@ def baselines(
 
     Parameters
     ----------
-    training, validation, test : classes are 0 … K - 1, and each has a training row
+    training, validation, test : classes are 0 … K - 1, and each has a training row; of a `Dataset`, which may be larger
+        than memory, only the rows that are used are read
     right : bool (N,), whether the network's answer to each test row is right
     seed : of the forest and of the random rows
     learned : rows of the final fit, if not the training rows alone: those that the network was trained on
@@ -110,12 +119,15 @@ def _best(pool: ThreadPoolExecutor, settings: list[Any], training: Rows, validat
     return settings[int(np.argmax(hits))]
 
 
-def _some(rows: Rows, limit: int, seed: int) -> Rows:
+def _some(rows: Rows | Dataset, limit: int, seed: int) -> Rows:
     """At most `limit` of the rows, drawn at random."""
-    if len(rows.y) <= limit:
-        return rows
-    drawn = np.random.default_rng(seed).choice(len(rows.y), limit, replace=False)
-    return Rows(rows.x[drawn], rows.y[drawn])
+    n = len(rows.y)
+    drawn = np.random.default_rng(seed).choice(n, limit, replace=False) if n > limit else np.arange(n)
+    if isinstance(rows, Rows):
+        return Rows(rows.x[drawn], rows.y[drawn])
+    chosen = torch.from_numpy(drawn)
+    x = rows.x[chosen] if isinstance(rows.x, Tensor) else rows.x.read(chosen)
+    return Rows(x.numpy(), rows.y[chosen].numpy())
 
 
 def _predict(pool: ThreadPoolExecutor, model: Any, x: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.classifier import Classifier
 from models.targets import TARGETS
-from pipeline.extract import Features, load_media
+from pipeline.extract import Features, load_media, skipped
 from pipeline.report import curves, page
 from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
@@ -17,6 +16,7 @@ from pipeline.sources import SPLITS
 from pipeline.task import Task, UserError, Validate
 from pipeline.threads import subnormals_flushed
 from pipeline.train import weights
+from pipeline.train.data import Datasets, load_datasets, standardised
 from pipeline.validate import baselines, samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
@@ -119,15 +119,16 @@ def _baselines(
         return []
     assert isinstance(predictions, ClassPredictions)  # `_check` has refused anything else
 
-    def rows(x: NDArray[np.float32], y: NDArray[np.int64]) -> baselines.Rows:
-        return baselines.Rows(classifier.standardize(torch.from_numpy(x)).numpy(), y)
+    def datasets(with_validation: bool) -> Datasets:
+        read = load_datasets(features, with_validation, in_memory=False)
+        return Datasets(*(standardised(data, classifier.standardize, torch.device("cpu")) for data in read))
 
-    train, validation, test = (features.rows(split) for split in SPLITS)
+    training, held_out = datasets(with_validation=False)
+    learned = datasets(with_validation=True).training if facts.with_validation else None
+    rows = features.rows("test")
     with torch.inference_mode():
-        learned = rows(*features.with_copies(train | validation)) if facts.with_validation else None
-        training = rows(*features.with_copies(train))
-        held_out, test_rows = (rows(features.x[split], features.y[split]) for split in (validation, test))
-    return baselines.baselines(training, held_out, test_rows, predictions.correct(), facts.train["seed"], learned)
+        test = baselines.Rows(classifier.standardize(torch.from_numpy(features.x[rows])).numpy(), features.y[rows])
+    return baselines.baselines(training, held_out, test, predictions.correct(), facts.train["seed"], learned)
 
 
 def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:
@@ -167,7 +168,12 @@ def _save_media(
 def _samples(features: Features) -> dict[str, Any]:
     return {
         **{split: int(features.rows(split).sum()) for split in SPLITS},
-        "skipped": [{"file": file, "reason": reason} for file, reason, _ in features.skipped],
+        "skipped": [{"file": file, "reason": reason} for file, reason, *_ in features.skipped],
+        "skipped_by_class": skipped.by_class(features.skipped),
+        "skipped_by_reason": [
+            {"reason": reason, "files": len(files), "first": files[0]}
+            for reason, files in skipped.by_reason(features.skipped)
+        ],
         "classes": _class_counts(features),
     }
 
@@ -181,7 +187,9 @@ def _class_counts(features: Features) -> dict[str, dict[str, int]]:
 
 
 def _notes(features: Features) -> list[str]:
-    return [
+    n_files = len(features.x) + len(features.skipped)
+    warnings = [line] if (line := skipped.warning(len(features.skipped), n_files)) else []
+    return warnings + [
         f"class {label!r} has no {split} sample"
         for label, counts in _class_counts(features).items()
         for split, count in counts.items()

@@ -69,7 +69,7 @@ def test_unusable_files_are_skipped_with_a_reason(clips: Path, run: Callable[...
     (clips / "low" / "gone.wav").symlink_to("nowhere")
     tone(clips / "low" / "long.wav", 7, seconds=121)
     found = run(clips)
-    reasons = {file: reason for file, reason, _ in found.skipped}
+    reasons = {file: reason for file, reason, *_ in found.skipped}
     assert len(found.x) == 36
     assert set(reasons) == {f"low/{name}" for name in (
         "notes.txt", "empty.wav", "no-frames.wav", "silent.wav", "cut.wav", "gone.wav", "long.wav")}  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_file_that_a_manifest_names_but_is_not_there_is_skipped(clips: Path, r
     (clips / "list.csv").write_text("\n".join(["path,label", *rows, "absent.wav,low", "also-absent.wav,low"]))
     found = run(clips / "list.csv")
     assert len(found.x) == 36
-    assert [(file, reason) for file, reason, _ in found.skipped] == [
+    assert [(file, reason) for file, reason, *_ in found.skipped] == [
         ("absent.wav", "cannot be read: No such file or directory"),
         ("also-absent.wav", "cannot be read: No such file or directory"),
     ]
@@ -104,8 +104,7 @@ def test_a_second_run_decodes_nothing(
     tone(clips / "low" / "new.wav", 999)
     shutil.move(clips / "low" / "00.wav", clips / "low" / "renamed.wav")
     run(clips)
-    assert "\n" not in (line := capsys.readouterr().out.strip())
-    assert "1 newly extracted" in line
+    assert "1 newly extracted" in capsys.readouterr().out
     run(clips, "features.n_mfcc=20")
     assert "37 newly extracted" in capsys.readouterr().out
     run(clips)
@@ -159,7 +158,7 @@ def test_identical_content_never_stands_in_two_splits(clips: Path, run: Callable
     shutil.copy(named / "test/high/11.wav", named / "train/high/copy.wav")
     shutil.copy(named / "train/low/00.wav", named / "train/high/other-label.wav")
     found = run(named)
-    reasons = {file: reason for file, reason, _ in found.skipped}
+    reasons = {file: reason for file, reason, *_ in found.skipped}
     assert reasons == {
         "train/high/copy.wav": "identical to test/high/11.wav",
         "train/low/00.wav": "identical to train/high/other-label.wav, which is labelled 'high'",
