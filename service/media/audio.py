@@ -8,6 +8,8 @@ import soxr
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
+from service.media.containers import recordings
+from service.media.flac import without_last_frame
 from service.media.limits import Limits, check_bytes
 from service.media.signatures import EXPECTED, undecodable
 
@@ -15,6 +17,7 @@ SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
 BLOCK = 1 << 16  # samples read at a time, over all channels
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
+UNKNOWN = 2**62  # samples; libsndfile tells more where it does not know the length
 MAX_SAMPLES = 1 << 28  # over all channels, 11 minutes of 192 kHz stereo: silence compresses to a few bytes
 AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
 
@@ -26,8 +29,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     """
     check_bytes(len(data), "audio", limits)
     try:
-        with soundfile.SoundFile(_Bytes(data)) as file:
-            waveform = _read_mono(file, sample_rate, limits)
+        waveform = _joined(recordings(data, limits.seconds), sample_rate, limits)
     except MediaError:
         raise
     except Exception as error:  # libsndfile's errors, and those of its Python callbacks
@@ -54,6 +56,39 @@ def peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return amplitude
 
 
+def _joined(parts: list[bytes], sample_rate: int, limits: Limits) -> NDArray[np.float32]:
+    """The recordings one after another, float32 (T,)."""
+    waveforms: list[NDArray[np.float32]] = []
+    samples = 0
+    for part in parts:
+        try:
+            waveform = _read(part, sample_rate, limits)
+        except soundfile.LibsndfileError:
+            cut = without_last_frame(part)
+            if cut is None:
+                raise
+            waveform = _read(cut, sample_rate, limits)
+        waveforms.append(waveform)
+        samples += len(waveform)
+        if len(parts) > 1 and samples > limits.seconds * sample_rate:
+            raise TooLarge(f"the audio is longer than the {limits.seconds:g} seconds allowed")
+    return waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)
+
+
+def _read(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
+    """One recording, float32 (T,)."""
+    with (_Forward if data.startswith(b"fLaC") else soundfile.SoundFile)(_Bytes(data)) as file:
+        return _read_mono(file, sample_rate, limits)
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """SoundFile seeks after each block to where it is already, which fails in FLAC whose frames are not numbered from
+    0, as in segments of a longer recording. Reading from beginning to end needs no seeking."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class _Bytes(io.BytesIO):
     """BytesIO for libsndfile, which seeks to negative positions in damaged files: an exception raised in its callback
     cannot be caught, and would be printed."""
@@ -61,7 +96,7 @@ class _Bytes(io.BytesIO):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
             return super().seek(offset, whence)
-        except ValueError:
+        except (ValueError, OverflowError):
             return -1
 
 
@@ -80,15 +115,16 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
     if most * channels > MAX_SAMPLES:
         most = MAX_SAMPLES // channels
         too_long = TooLarge(f"the audio holds more than {MAX_SAMPLES} samples over its {channels} channels")
-    if file.frames > 2**62:  # libsndfile: a stream of unknown length, which it cannot read to the end
-        raise Unusable("the header of the audio does not tell its length")
-    if file.frames > most:
+    if most < file.frames < UNKNOWN:
         raise too_long
     stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
     samples, total = bytearray(), 0
-    length = file.frames if file.seekable() else MAX_SAMPLES
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
-    while total < length and len(block := file.read(BLOCK // channels, dtype=dtype, always_2d=True)):
+    # No more is asked for than there is: libFLAC would go on to the next frame, which may be damaged.
+    while (size := min(BLOCK // channels, file.frames - total)) > 0:
+        block = file.read(size, dtype=dtype, always_2d=True)
+        if not len(block):
+            break
         total += len(block)
         if total > most:  # a header can lie
             raise too_long
