@@ -57,7 +57,7 @@ def recordings(data: bytes, seconds: float) -> list[bytes]:
     It is [data] itself, not a copy, where nothing is to be mended, or `data` is something else. Frames of MP3 are not
     counted beyond `seconds`.
 
-    Raises Unusable if there are more than MAX_RECORDINGS.
+    Raises Unusable if there are more than MAX_RECORDINGS, or one has more than MAX_CHUNKS.
     """
     found: list[bytes] = []
     position = start = _after_tags(data)
@@ -133,6 +133,8 @@ def _chunks(data: bytes, start: int) -> tuple[list[_Chunk], int, bool]:
         position += length
         if data[position : position + 4] not in MAGICS:  # the last chunk may have no padding
             position += -length % align
+    else:
+        raise Unusable(f"the file has more than {MAX_CHUNKS} chunks")
     return chunks, len(data), False
 
 
