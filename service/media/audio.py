@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
 from service.media import coded, ffmpeg
 from service.media.channels import Mix, loudest_if_cancelled
+from service.media.containers import recordings
+from service.media.flac import without_last_frame
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
 from service.media.resampling import Resampler
@@ -20,6 +22,7 @@ from service.media.silence import is_silent
 BLOCK = 1 << 16  # samples read at a time, over all channels
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
+UNKNOWN = 2**62  # samples; more are told by libsndfile, and by ffmpeg.Recording, where the length is not known
 MAX_SAMPLES = 1 << 28  # over all channels, 11 minutes of 192 kHz stereo: silence compresses to a few bytes
 AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
 
@@ -35,7 +38,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     demuxer = kind.reader if kind and kind.media == "audio" else ""
     try:
         with quiet, np.errstate(all="ignore"):
-            waveform, coding = _read(data, demuxer, sample_rate, limits)
+            waveform, coding = _joined(data, demuxer, sample_rate, limits)
     except MediaError:
         raise
     except Exception as error:  # errors of libsndfile, of FFmpeg, and of their Python callbacks
@@ -62,6 +65,34 @@ def peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return amplitude
 
 
+def _joined(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
+    """The recordings in a file one after another, float32 (T,) at `sample_rate` Hz; and the coding of the last."""
+    parts = [data] if demuxer and demuxer != "caf" else recordings(data, limits.seconds)
+    waveforms: list[NDArray[np.float32]] = []
+    samples, coding = 0, ""
+    for part in parts:
+        try:
+            waveform, coding = _read(part, demuxer, sample_rate, limits)
+        except soundfile.LibsndfileError:
+            cut = without_last_frame(part)
+            if cut is None:
+                raise
+            waveform, coding = _read(cut, demuxer, sample_rate, limits)
+        waveforms.append(waveform)
+        samples += len(waveform)
+        if len(parts) > 1 and samples > limits.seconds * sample_rate:
+            raise TooLarge(f"the audio is longer than the {limits.seconds:g} seconds allowed")
+    return (waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)), coding
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """SoundFile seeks after each block to where it is already, which fails in FLAC whose frames are not numbered from
+    0, as in segments of a longer recording. Reading from beginning to end needs no seeking."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class _Bytes(io.BytesIO):
     """BytesIO for libsndfile, which seeks to negative positions in damaged files: an exception raised in its callback
     cannot be caught, and would be printed."""
@@ -69,7 +100,7 @@ class _Bytes(io.BytesIO):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
             return super().seek(offset, whence)
-        except ValueError:
+        except (ValueError, OverflowError):
             return -1
 
 
@@ -94,7 +125,7 @@ def _opened(data: bytes, demuxer: str) -> Any:
     if demuxer and demuxer != "caf":
         return ffmpeg.recording(data, demuxer)
     try:
-        file = soundfile.SoundFile(_Bytes(data))
+        file = (_Forward if data.startswith(b"fLaC") else soundfile.SoundFile)(_Bytes(data))
     except soundfile.LibsndfileError:  # it reads some files in CAF
         if not demuxer:
             raise
@@ -115,14 +146,15 @@ def _blocks(file: Any, data: bytes, limits: Limits) -> Iterator[NDArray[np.float
     if most * channels > MAX_SAMPLES:
         most = MAX_SAMPLES // channels
         too_long = TooLarge(f"the audio holds more than {MAX_SAMPLES} samples over its {channels} channels")
-    if file.frames > 2**62:  # libsndfile: a stream of unknown length, which it cannot read to the end
-        raise Unusable("the header of the audio does not tell its length")
-    if file.frames > most:
+    if most < file.frames < UNKNOWN:
         raise too_long
-    length = coded.length(file, data) or (file.frames if file.seekable() else MAX_SAMPLES)
-    total, step = 0, BLOCK // channels
+    length, total = coded.length(file, data) or file.frames, 0
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
-    while total < length and len(block := file.read(min(step, length - total), dtype=dtype, always_2d=True)):
+    # No more is asked for than there is: libFLAC would go on to the next frame, which may be damaged.
+    while (size := min(BLOCK // channels, length - total)) > 0:
+        block = file.read(size, dtype=dtype, always_2d=True)
+        if not len(block):
+            break
         total += len(block)
         if total > most:  # a header can lie
             raise too_long

@@ -65,10 +65,10 @@ class Recording:
 
     samplerate : Hz
     channels : of every frame
-    frames : 0, since the length that a header tells need not be true
+    frames : a number for an unknown length, since that which a header tells need not be true
     """
 
-    format, subtype, frames = "FFmpeg", "", 0
+    format, subtype, frames = "FFmpeg", "", 2**63 - 1
 
     def __init__(self, container: "InputContainer") -> None:
         self._container = container
@@ -77,10 +77,6 @@ class Recording:
         self._next = next(self._frames, None)
         if self._next is None:
             raise Unusable("the audio is empty") if self._intact else damaged("audio")
-
-    def seekable(self) -> bool:
-        """Whether `frames` can be relied on."""
-        return False
 
     def read(self, n: int, **_: object) -> NDArray[np.float32]:
         """The next samples, float32 (T, channels) in [-1, 1] unless they clip: at least `n`, or the last ones."""

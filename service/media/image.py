@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from service.errors import MediaError, TooLarge, Unusable
+from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
 from service.media.limits import Limits, check_bytes
 from service.media.signatures import damaged, undecodable
@@ -27,6 +27,8 @@ WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this siz
 IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TGA, which has no signature, last
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
 )  # fmt: skip
+END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
+NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
 MAX_SCANS = 100  # of a progressive JPEG: 10 are usual, and each takes as long as decoding the whole image
 
 Gray = NDArray[Any]  # numbers of any type (height, width)
@@ -47,12 +49,15 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     """
     check_bytes(len(data), "image", limits)
     is_heic = heif.is_readable(data)
+    is_jpeg = data.startswith(b"\xff\xd8")
+    is_cut = is_jpeg and not data.endswith(END_OF_IMAGE)
+    formats = heif.FORMATS if is_heic else IMAGE_FORMATS
     try:
-        with Image.open(io.BytesIO(data), formats=heif.FORMATS if is_heic else IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(data + END_OF_IMAGE * is_cut), formats=formats) as image:
             _check_pixels(image, limits)
-            if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
+            if is_jpeg and data.count(b"\xff\xda") > MAX_SCANS:
                 raise TooLarge(f"the JPEG has more than {MAX_SCANS} scans")
-            gray = _gray(image, limits)
+            gray = _gray(image, limits, is_cut)
     except MediaError:
         raise
     except Image.DecompressionBombError as error:
@@ -115,11 +120,13 @@ def _check_pixels(image: Image.Image, limits: Limits) -> None:
         )
 
 
-def _gray(image: Image.Image, limits: Limits) -> Gray:
-    """The opened image as numbers (height, width), 0 = black, 255 = white."""
+def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
+    """The opened image as numbers (height, width), 0 = black, 255 = white; of a JPEG that was cut, what is left."""
     image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
     image.load()
     _check_pixels(image, limits)  # some formats know their true size only now
+    if is_cut:
+        image = _decoded_rows(image)
     if image.info or image.format != "PNG":  # a PNG without metadata has no orientation
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
@@ -133,6 +140,14 @@ def _gray(image: Image.Image, limits: Limits) -> Gray:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
     return np.asarray(_shrink(luma), np.float32)
+
+
+def _decoded_rows(image: Image.Image) -> Image.Image:
+    """The rows of a JPEG up to the last one that was decoded to its right end."""
+    decoded = np.asarray(image.convert("L").crop((image.width - 1, 0, image.width, image.height))) != NOT_DECODED
+    if not decoded.any():
+        raise Unreadable("the JPEG is cut off before its first rows of pixels")
+    return image.crop((0, 0, image.width, int(decoded.nonzero()[0][-1]) + 1))
 
 
 def _shrink(image: Image.Image) -> Image.Image:

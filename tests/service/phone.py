@@ -33,9 +33,9 @@ def heic(image, brand=b"heic", quarter_turns=0):
     """A HEIF file (ISO/IEC 23008-12) of one picture, shown after that many turns against the clock."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx265", rate=1, options={"x265-params": "log-level=none", "preset": "ultrafast", "crf": "4"}
-        )
+        parameters = "log-level=none:pools=none:frame-threads=1"  # with threads of its own it fails now and then
+        options = {"x265-params": parameters, "preset": "ultrafast", "crf": "4"}
+        stream = container.add_stream("libx265", rate=1, options=options)
         stream.width, stream.height = image.size
         stream.pix_fmt, stream.codec_tag = "yuv420p", "hvc1"
         container.mux(stream.encode(av.VideoFrame.from_image(image.convert("RGB"))))

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import MNIST
 
-from service.errors import TooLarge, Unusable, WrongMedia
+from service.errors import TooLarge, Unreadable, Unusable, WrongMedia
 from service.media import Limits
 from service.media.image import IMAGE_FORMATS, decode_image, to_mnist_form
 from tests.service.helpers import IMAGE_FILES, mutated, seven, to_bytes
@@ -168,6 +168,16 @@ class TestImages:
     def test_first_frame_of_an_animation(self, reference):
         frames = [Image.new("L", (60, 80), 255)] * 3
         assert difference(decode(seven(), "GIF", save_all=True, append_images=frames), reference) < 1
+
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_jpeg_that_was_cut(self, mode, options):
+        """What was decoded is used, not the grey with which libjpeg fills the rest."""
+        data = to_bytes(seven((240, 320)).convert(mode), "JPEG", quality=90, **options)
+        whole = decode_image(data, LIMITS)
+        for cut in (1, 2, 20, len(data) // 20):
+            assert difference(decode_image(data[:-cut], LIMITS), whole) < 1
+        assert reason(decode_image, data[:100], LIMITS) is Unreadable
 
     @pytest.mark.parametrize("grey", [0, 128, 255])
     def test_blank_page(self, grey):

@@ -1,0 +1,235 @@
+"""Audio files whose headers say too little → files that libsndfile reads whole.
+
+A recorder that loses power and a program that writes to a pipe leave the length 0, or the largest number, in the
+header; a file that was cut short has less than its header says; and files that were joined (`cat`, radio streams,
+chained Ogg) hold several recordings, of which libsndfile reads the first.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from service.errors import Unusable
+from service.media import flac, mpeg
+
+MAX_RECORDINGS = 1000  # in one file
+MAX_CHUNKS = 10_000  # of one recording
+MAX_TAGS = 100  # ID3v2 tags in front of it
+MP3_IN_WAV = 0x55  # format tag
+UNKNOWN = 2**64 - 1  # a length that no file has
+STREAMINFO = b"fLaC\0\0\0\x22"  # how a FLAC file begins
+BOS = b"OggS\0\2"  # a page of Ogg that begins a logical stream
+
+
+class _Layout(NamedTuple):
+    """How a file is divided into chunks."""
+
+    start: int  # of the first chunk
+    header: struct.Struct  # of a chunk: identifier, length
+    counts_header: bool  # whether the length counts the chunk's header too
+    align: int  # bytes: the length of a chunk in the file is a multiple
+
+
+RIFF = _Layout(12, struct.Struct("<4sI"), counts_header=False, align=2)
+LAYOUTS = {
+    b"RIFF": RIFF,
+    b"RF64": RIFF,  # EBU Tech 3306: lengths of 64 bits stand in a chunk of their own, ds64
+    b"BW64": RIFF,  # its successor, ITU-R BS.2088
+    b"RIFX": _Layout(12, struct.Struct(">4sI"), counts_header=False, align=2),
+    b"FORM": _Layout(12, struct.Struct(">4sI"), counts_header=False, align=2),
+    b"caff": _Layout(8, struct.Struct(">4sq"), counts_header=False, align=1),
+    b"riff": _Layout(40, struct.Struct("<4s12xq"), counts_header=True, align=8),  # Sony Wave64: identifiers of 16 bytes
+}
+
+
+MAGICS = {*LAYOUTS, b".snd", b"fLaC", b"OggS"}  # how files begin
+
+
+class _Chunk(NamedTuple):
+    name: bytes
+    start: int  # of its content
+    length: int
+
+
+def recordings(data: bytes, seconds: float) -> list[bytes]:
+    """The recordings in the audio file `data`, one after another, each as a file whose header tells its true length.
+
+    It is [data] itself, not a copy, where nothing is to be mended, or `data` is something else. Frames of MP3 are not
+    counted beyond `seconds`.
+
+    Raises Unusable if there are more than MAX_RECORDINGS, or one has more than MAX_CHUNKS.
+    """
+    found: list[bytes] = []
+    position = start = _after_tags(data)
+    while (read := _reader(data, position)) and len(found) <= MAX_RECORDINGS:
+        parts, position = read(data, position, seconds)
+        found += parts
+    found = found or mpeg.recordings(data, start, seconds) or [data]
+    if len(found) > MAX_RECORDINGS:
+        raise Unusable(f"the file joins more than {MAX_RECORDINGS} recordings")
+    return found
+
+
+# (data, start, seconds) → the recordings from there on, where they end
+Reader = Callable[[bytes, int, float], tuple[list[bytes], int]]
+
+
+def _reader(data: bytes, start: int) -> Reader | None:
+    """What reads the recording that begins at `start`, None if none does."""
+    kind = data[start + 8 : start + 12]
+    match data[start : start + 4]:
+        case b"RIFF" | b"RIFX" | b"RF64" | b"BW64" if kind == b"WAVE":
+            return _wave
+        case b"riff" if data[start + 24 : start + 28] == b"wave":
+            return _wave
+        case b"FORM" if kind in (b"AIFF", b"AIFC"):
+            return _aiff
+        case b"caff":
+            return _caf
+        case b".snd":
+            return _au
+        case b"fLaC":
+            return _flac
+        case b"OggS":
+            return _ogg
+    return None
+
+
+def _after_tags(data: bytes) -> int:
+    """Where the ID3v2 tags in front end."""
+    position = 0
+    for _ in range(MAX_TAGS):
+        tag = data[position : position + 10]
+        if len(tag) < 10 or tag[:3] != b"ID3":
+            break
+        length = tag[6] << 21 | tag[7] << 14 | tag[8] << 7 | tag[9]
+        position += 10 + length + 10 * (tag[5] >> 4 & 1)  # a footer repeats the header
+    return position
+
+
+def _chunks(data: bytes, start: int) -> tuple[list[_Chunk], int, bool]:
+    """The chunks of the file at `start`; where it ends; and whether the chunks lead there, to the end of `data` or to
+    another file. If not, a length is wrong, or something else follows, and the file is taken to be all of `data`."""
+    first, header, counts_header, align = LAYOUTS[data[start : start + 4]]
+    chunks: list[_Chunk] = []
+    position = start + first
+    for _ in range(MAX_CHUNKS):
+        if position + header.size > len(data):
+            return chunks, len(data), True
+        if chunks and chunks[-1].length % 2 and data[position - 1 : position + 3] in (b"fmt ", b"data"):
+            position -= 1  # some programs leave out the padding
+        name, length = header.unpack_from(data, position)
+        if name in MAGICS and _reader(data, position):
+            return chunks, position, True
+        if not name.isascii() or not name.decode().isprintable():
+            break
+        position += header.size
+        length -= header.size * counts_header
+        if length == 0xFFFF_FFFF and name == b"data":
+            length = _ds64(data, chunks)
+        chunks.append(_Chunk(name, position, length))
+        if not 0 <= length <= len(data) - position:
+            break
+        position += length
+        if data[position : position + 4] not in MAGICS:  # the last chunk may have no padding
+            position += -length % align
+    else:
+        raise Unusable(f"the file has more than {MAX_CHUNKS} chunks")
+    return chunks, len(data), False
+
+
+def _ds64(data: bytes, chunks: list[_Chunk]) -> int:
+    """The length of the data chunk of RF64; of one that stands in plain RIFF, more than there can be."""
+    for chunk in chunks:
+        if chunk.name == b"ds64":
+            return int.from_bytes(data[chunk.start + 8 : chunk.start + 16], "little")
+    return UNKNOWN
+
+
+def _wave(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """WAV in RIFF, RIFX, RF64, BW64 or Wave64; written anew, as RIFF, where libsndfile would not find all the sound."""
+    magic = data[start : start + 4]
+    chunks, end, complete = _chunks(data, start)
+    fmt, sounds, readable = b"", [], magic != b"BW64"
+    for name, begin, length in chunks:
+        if name == b"fmt ":
+            fmt = fmt or data[begin : begin + length]
+        elif name == b"data" and not (length == 0 and complete):
+            stop = begin + length
+            if not begin < stop <= end:
+                stop = end = _next(data, begin, b"WAVEfmt ", 8)
+                readable = readable and length > 0 and magic in (b"RIFF", b"RIFX")
+            readable = readable and (begin - start) % 2 == 0
+            sounds.append(slice(begin, stop))
+    order: Literal["big", "little"] = "big" if magic == b"RIFX" else "little"
+    if int.from_bytes(fmt[:2], order) == MP3_IN_WAV:
+        parts = mpeg.recordings(b"".join(data[sound] for sound in sounds), 0, seconds)
+        if parts:
+            return parts, end
+    if not fmt or not sounds or (readable and len(sounds) == 1):
+        return [data[start:end]], end
+    return [_riff(fmt, [data[sound] for sound in sounds], order)], end
+
+
+def _riff(fmt: bytes, sounds: list[bytes], order: Literal["big", "little"]) -> bytes:
+    """A WAV file with the content of a format chunk and of one or more data chunks."""
+    length = sum(map(len, sounds))
+    sizes = [size.to_bytes(4, order) for size in (20 + len(fmt) + length, len(fmt), length)]
+    magic = b"RIFX" if order == "big" else b"RIFF"
+    return b"".join([magic, sizes[0], b"WAVEfmt ", sizes[1], fmt, b"data", sizes[2], *sounds])
+
+
+def _next(data: bytes, start: int, mark: bytes, offset: int) -> int:
+    """Where another file begins, which has `mark` at `offset`, or else the end of `data`."""
+    position = data.find(mark, start) - offset
+    return position if position >= start and _reader(data, position) else len(data)
+
+
+def _aiff(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """AIFF, whose lengths libsndfile mends itself."""
+    end = _chunks(data, start)[1]
+    return [data[start:end]], end
+
+
+def _caf(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """Core Audio Format: its data may have the length −1 if they end the file, which libsndfile does not know.
+
+    A cut file is mended unless its packets vary in size: for those that are missing libsndfile repeats the last one.
+    """
+    chunks, end, complete = _chunks(data, start)
+    desc = next((data[chunk.start : chunk.start + 32] for chunk in chunks if chunk.name == b"desc"), b"")
+    for name, begin, length in chunks:
+        is_cut = length > len(data) - begin and desc[16:20] != bytes(4)
+        if name == b"data" and not complete and (is_cut or length <= 4):
+            end = _next(data, begin, b"caff\0\1\0\0desc", 0)
+            return [b"".join([data[start : begin - 8], struct.pack(">q", end - begin), data[begin:end]])], end
+    return [data[start:end]], end
+
+
+def _au(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """Sun's AU."""
+    offset, length = struct.unpack_from(">II", data.ljust(start + 12, b"\0"), start + 4)
+    rest = len(data) - start - offset
+    if 0 < length < rest and _reader(data, start + offset + length):
+        end = start + offset + length
+        return [data[start:end]], end
+    if rest > 0 and (length == 0 or rest < length < 0xFFFF_FFFF):
+        return [b"".join([data[start : start + 8], struct.pack(">I", rest), data[start + 12 :]])], len(data)
+    return [data[start:]], len(data)
+
+
+def _flac(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """FLAC, up to where another begins."""
+    end = _next(data, start + 4, STREAMINFO, 0)
+    return [flac.with_length(data[start:end])], end
+
+
+def _ogg(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """One link of chained Ogg (RFC 3533): the first pages of its logical streams, and all up to the next first page."""
+    position = start
+    while data.startswith(BOS, position):
+        segments = data[position + 27 : position + 27 + (data[position + 26 : position + 27] or b"\0")[0]]
+        position += 27 + len(segments) + sum(segments)
+    end = data.find(BOS, position)
+    end = len(data) if end < 0 else end
+    return [data[start:end]], end
