@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from service.errors import MediaError, TooLarge, Unusable
+from service.media.ink import ink_on_paper, writing
 from service.media.limits import Limits, check_bytes
 from service.media.signatures import undecodable
 
@@ -18,6 +19,8 @@ WHITE = 255
 
 INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing, below the edge of a stroke
 MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
+LEAST_PAGE = 64  # pixels; a smaller image shows a symbol and no paper around it
+PLAIN = 0.1  # of the contrast: the border of an image on a plain background differs less
 WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
 
 # The raster formats that Pillow decodes in this process. EPS is left out because it starts Ghostscript, ICO and ICNS
@@ -75,6 +78,32 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     ((28, 28), 255, 20)
     """
     border = _border(gray)
+    page = min(gray.shape) >= LEAST_PAGE
+    written = ink_on_paper(gray) if page and not _plain(gray, border) else None
+    ink, peak = _contrasting(gray, border, min_contrast) if written is None else (written, written.max().item())
+    mask = ink > type(peak)(INK_THRESHOLD * peak)  # integers compare with the integer part
+    top, bottom, left, right = _box(mask)
+    if page and written is None and _has_gaps(mask[top:bottom, left:right]):
+        mask &= ~writing(mask, ink)
+        if mask.any():
+            ink = np.where(mask, 0, ink)  # without specks
+            top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))
+    if not _in_form(ink, max(bottom - top, right - left)):
+        ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
+        peak = ink.max().item()
+    if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
+        ink = ink * np.float32(WHITE / peak)
+    return ink if ink.dtype == np.uint8 else np.rint(ink).astype(np.uint8)
+
+
+def _plain(gray: Gray, border: Gray) -> bool:
+    """Whether the border, and so presumably the background, is of one grey."""
+    contrast = float(gray.max()) - float(gray.min())
+    return float(np.abs(border - np.float32(_median(border))).max()) <= PLAIN * contrast
+
+
+def _contrasting(gray: Gray, border: Gray, min_contrast: float) -> tuple[Gray, float]:
+    """What differs from a background of one grey, and the strongest difference. Raises Unusable if it is too little."""
     on_black = not border.any() and (gray.dtype.kind == "u" or gray.min() >= 0)
     if not on_black or gray.dtype != np.uint8:
         gray = gray.astype(np.float32, copy=False)
@@ -94,14 +123,12 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
         peak = ink.max().item()
     if contrast < min_contrast or not peak > 0:
         raise Unusable("the image is blank: there is no ink that differs from the background")
+    return ink, peak
 
-    top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))  # integers compare with the integer part
-    if not _in_form(ink, max(bottom - top, right - left)):
-        ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
-        peak = ink.max().item()
-    if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
-        ink = ink * np.float32(WHITE / peak)
-    return ink if ink.dtype == np.uint8 else np.rint(ink).astype(np.uint8)
+
+def _has_gaps(mask: NDArray[np.bool_]) -> bool:
+    """Whether a row or a column is empty, so that some part may be a speck."""
+    return not (mask.any(axis=0).all() and mask.any(axis=1).all())
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:

@@ -1,0 +1,210 @@
+"""Writing on paper: the ink in a photo, without its shadows, rules, specks and noise."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Gray = NDArray[Any]  # numbers of any type (height, width)
+Mask = NDArray[np.bool_]  # (height, width)
+Index = NDArray[np.intp]
+
+SIDE = 320  # pixels, at most, of the longer side of the picture in which ink is looked for
+STROKE = 0.25  # of the shorter side; strokes of a pen are thinner, what is wider is shadow
+RULE = 0.025  # of the longer side; rules are thinner
+STRIPS = 16  # into which a picture is cut to look for rules; they show in all but MISSING of them
+MISSING = 2
+SLOPES = np.linspace(-0.1, 0.1, 41)  # of rules; 0.1 are 6 degrees
+WRITTEN = 0.35  # of the ink's darkness: darker pixels are writing
+MOST = 0.4  # of the pixels, at most, are writing
+
+
+def ink_on_paper(gray: Gray) -> Gray | None:
+    """The ink in a photo of a page, float32 (height, width) at a resolution of its own, 0 = paper.
+
+    `gray` is (height, width), 0 = black, 255 = white; the ink may be dark or light. The paper's brightness is estimated
+    around each pixel, by a morphological closing that no stroke survives (Soille, Morphological Image Analysis, 2003).
+
+    None if the picture does not look like writing on paper.
+    """
+    factor = -(-max(gray.shape) // SIDE)
+    dark = _darkness(_page(gray, factor))
+    noise = 1.5 * _median(np.abs(dark))
+    _erase_rules(dark)
+    _erase_rules(dark.T)
+    level = _level(dark)
+    mask = dark > max(WRITTEN * level, 4 * noise)
+    if level < 6 * noise or mask.mean() > MOST:
+        return None
+    kept = writing(mask, dark)
+    if kept is None:
+        return None
+    ink: Gray = np.where(_widened(kept, 2) & (dark > 2 * noise), dark, 0)
+    return ink
+
+
+def _page(gray: Gray, factor: int) -> NDArray[np.uint8]:
+    """The picture averaged down by a whole number, a little blurred."""
+    image = Image.fromarray(gray if gray.dtype == np.uint8 else gray.clip(0, 255).astype(np.uint8))
+    small = image.reduce(factor)
+    return np.asarray(small.filter(ImageFilter.BoxBlur(max(small.size) / SIDE)))
+
+
+def _darkness(page: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How much each pixel differs from the paper around it, float32 (height, width), about 0 on the paper, more where
+    there is ink of either polarity."""
+    size = max(3, round(STROKE * min(page.shape)))
+    lit, unlit = _closing(page, size), 255 - _closing(255 - page, size)
+    away = page - _local_median(page)
+    if ((lit - page) * np.minimum(away, 0)).sum() + ((page - unlit) * np.maximum(away, 0)).sum() > 0:
+        dark = (page - unlit).astype(np.float32)
+    else:
+        dark = 255 - page * (255 / np.maximum(lit, 1).astype(np.float32))  # as if the light were even
+    dark -= _median(dark)
+    return dark
+
+
+def _closing(page: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Grey closing with a square of `size` pixels: dark parts into which it does not fit are filled. Beyond the edges
+    all is dark, so that a shadow that reaches them stays."""
+    closed = _extremes(_extremes(np.pad(page, size - 1), size, np.maximum), size, np.minimum)
+    return closed
+
+
+def _extremes(values: Gray, size: int, of: np.ufunc) -> Gray:
+    """`of`, a maximum or minimum, over each square of `size` pixels that lies inside."""
+    for _ in range(2):
+        done = 1
+        while done < size:
+            step = min(done, size - done)
+            values = of(values[step:], values[:-step])
+            done += step
+        values = values.T
+    return values
+
+
+def _local_median(page: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The median of about a third of the picture around each pixel, roughly."""
+    height, width = page.shape
+    cells = np.asarray(Image.fromarray(page).reduce(max(1, max(page.shape) // 30)))
+    windows = sliding_window_view(np.pad(cells, 4, mode="symmetric"), (9, 9)).reshape(*cells.shape, 81)
+    middle = Image.fromarray(np.sort(windows, axis=-1)[..., 40])
+    return np.asarray(middle.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
+def _median(values: Gray) -> float:
+    return float(np.median(values[::3, ::3]))
+
+
+def _level(dark: Gray) -> float:
+    """The darkness of ink: 0.2 % of the pixels are darker."""
+    some = dark[::2, ::2].ravel()
+    return float(np.partition(some, -1 - some.size // 500)[-1 - some.size // 500])
+
+
+def _erase_rules(dark: Gray) -> None:
+    """Take the darkness of thin lines off, in place, that cross the whole picture nearly along its rows."""
+    height, width = dark.shape
+    edges = np.arange(STRIPS) * width // STRIPS
+    strips = np.add.reduceat(dark, edges, axis=1) / np.diff(edges, append=width)
+    strips = np.maximum(strips, 0)
+    blurred = np.maximum(np.maximum(strips[:-2], strips[1:-1]), strips[2:])
+    middles = edges + width / STRIPS / 2 - width / 2
+    shifts = np.rint(SLOPES[:, np.newaxis] * middles).astype(np.intp)  # (slopes, strips)
+    margin = int(np.abs(shifts).max())
+    padded = np.pad(blurred, ((margin + 1, margin + 1), (0, 0)))
+    rows = np.arange(height)[:, np.newaxis] + shifts[:, np.newaxis] + margin  # (slopes, height, strips)
+    common = np.partition(padded[rows, np.arange(STRIPS)], MISSING, axis=2)[..., MISSING]  # (slopes, height)
+    common -= _opened(common, max(3, round(RULE * max(dark.shape))))
+    best = int((common**2).sum(axis=1).argmax())
+    profile = common[best]
+    level = _level(dark)
+    profile = np.where(profile > 0.02 * level, profile, 0)
+    if not profile.any():
+        return
+    offsets = np.rint(SLOPES[best] * (np.arange(width) + 0.5 - width / 2)).astype(np.intp)
+    rule = profile[(np.arange(height)[:, np.newaxis] - offsets).clip(0, height - 1)]
+    np.subtract(dark, 1.2 * rule, out=dark, where=dark < 1.2 * rule + WRITTEN * level)
+
+
+def _opened(profiles: Gray, size: int) -> Gray:
+    """Grey opening of each row (N, width): what is not narrower than `size`."""
+    padded = np.pad(profiles, ((0, 0), (size - 1, size - 1)), constant_values=np.inf)
+    return sliding_window_view(sliding_window_view(padded, size, axis=1).min(axis=2), size, axis=1).max(axis=2)
+
+
+def _widened(mask: Mask, by: int) -> Mask:
+    return _extremes(np.pad(mask, by), 2 * by + 1, np.logical_or)
+
+
+class _Parts(NamedTuple):
+    """The connected parts of a mask, as arrays (N,)."""
+
+    weight: NDArray[np.float64]  # sum of the darkness
+    top: Index
+    bottom: Index  # exclusive
+    left: Index
+    right: Index  # exclusive
+
+
+def writing(mask: Mask, dark: Gray) -> Mask | None:
+    """The parts of the mask that are writing: the heaviest, what lies near it, and what is nearly as heavy."""
+    height, width = mask.shape
+    row, start, end = _runs(mask)
+    if not len(row):
+        return None
+    part = _connected(row, start, end, width)
+    n = int(part.max()) + 1
+    total = np.concatenate([[0], np.cumsum(dark, dtype=np.float64)])
+    weight = np.bincount(part, total[row * width + end] - total[row * width + start], n)
+    top, left = np.full(n, height), np.full(n, width)
+    bottom, right = np.zeros(n, np.intp), np.zeros(n, np.intp)
+    np.minimum.at(top, part, row)
+    np.maximum.at(bottom, part, row + 1)
+    np.minimum.at(left, part, start)
+    np.maximum.at(right, part, end)
+    touches = (top == 0) | (left == 0) | (bottom == height) | (right == width)
+    inside = np.where(touches, 0, weight)
+    main = int(inside.argmax()) if inside.max() > 0.2 * weight.max() else int(weight.argmax())
+    size = max(bottom[main] - top[main], right[main] - left[main])
+    gap = np.maximum(
+        np.maximum(top[main] - bottom, top - bottom[main]), np.maximum(left[main] - right, left - right[main])
+    )
+    share = weight / weight[main]
+    keep = (share > 0.15) | ((share > 0.02) & (gap < 0.3 * size))
+    keep &= ~touches | touches[main]
+    keep[main] = True
+    kept = np.zeros((height, width + 1), np.int8)
+    runs = keep[part]
+    np.add.at(kept, (row[runs], start[runs]), 1)
+    np.add.at(kept, (row[runs], end[runs]), -1)
+    return np.cumsum(kept, axis=1)[:, :width] > 0
+
+
+def _runs(mask: Mask) -> tuple[Index, Index, Index]:
+    """Row, first column and end of each run of set pixels, in reading order."""
+    change = np.diff(np.pad(mask, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    row, start = np.nonzero(change == 1)
+    return row, start, np.nonzero(change == -1)[1]
+
+
+def _connected(row: Index, start: Index, end: Index, width: int) -> Index:
+    """The number of the connected part, from 0, to which each run belongs; diagonal neighbours are connected."""
+    pitch = width + 2
+    first = np.searchsorted(row * pitch + end, (row - 1) * pitch + start, side="left")
+    last = np.searchsorted(row * pitch + start, (row - 1) * pitch + end, side="right")
+    touching = np.maximum(last - first, 0)
+    below = np.repeat(np.arange(len(row)), touching)
+    above = np.arange(len(below)) - np.repeat(np.cumsum(touching) - touching, touching) + np.repeat(first, touching)
+    root = np.arange(len(row))
+    while True:
+        lowest = np.minimum(root[below], root[above])
+        new = root.copy()
+        np.minimum.at(new, root[below], lowest)
+        np.minimum.at(new, root[above], lowest)
+        new = new[new]
+        if (new == root).all():
+            return np.unique(root, return_inverse=True)[1]
+        root = new
