@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import MediaError, TooLarge, Unusable
-from service.media.ink import ink_on_paper, writing
+from service.media.ink import RULE, ink_on_paper, writing
 from service.media.limits import Limits, check_bytes
 from service.media.signatures import undecodable
 
@@ -28,12 +29,18 @@ WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this siz
 IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TGA, which has no signature, last
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
 )  # fmt: skip
-MAX_SCANS = 100  # of a progressive JPEG: 10 are usual, and each takes as long as decoding the whole image
+# A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
+JPEG_PIXELS = 8  # times as many: the decoder still reads all of their codes
+JPEG_HELD = 6  # samples, of two bytes, that a decoder may hold for each pixel that is allowed: those of all scans but one
+MAX_SCANS = 100  # of a progressive JPEG as large as other images: 10 are usual, and each takes as long as decoding all
+PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)  # markers of a progressive frame
+START_OF_SCAN = 0xDA
 
 Gray = NDArray[Any]  # numbers of any type (height, width)
 
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
+Image.MAX_IMAGE_PIXELS = 2**27  # Pillow warns above it, and refuses twice as many; the limits here are lower
 Image.init()  # loads Pillow's plugins now rather than during a request
 
 
@@ -48,9 +55,10 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     check_bytes(len(data), "image", limits)
     try:
         with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+            if isinstance(image, JpegImageFile):
+                _check_jpeg(image, data, limits)
+                image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
             _check_pixels(image, limits)
-            if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_SCANS:
-                raise TooLarge(f"the JPEG has more than {MAX_SCANS} scans")
             gray = _gray(image, limits)
     except MediaError:
         raise
@@ -78,12 +86,13 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     ((28, 28), 255, 20)
     """
     border = _border(gray)
-    page = min(gray.shape) >= LEAST_PAGE
-    written = ink_on_paper(gray) if page and not _plain(gray, border) else None
+    large = min(gray.shape) >= LEAST_PAGE
+    plain = large and _plain(gray, border)
+    written = ink_on_paper(gray) if large and not plain else None
     ink, peak = _contrasting(gray, border, min_contrast) if written is None else (written, written.max().item())
     mask = ink > type(peak)(INK_THRESHOLD * peak)  # integers compare with the integer part
     top, bottom, left, right = _box(mask)
-    if page and written is None and _has_gaps(mask[top:bottom, left:right]):
+    if plain and _has_gaps(mask[top:bottom, left:right]):
         mask &= ~writing(mask, ink)
         if mask.any():
             ink = np.where(mask, 0, ink)  # without specks
@@ -97,9 +106,15 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
 
 
 def _plain(gray: Gray, border: Gray) -> bool:
-    """Whether the border, and so presumably the background, is of one grey."""
+    """Whether the border is of one grey, except where strokes reach it that are wider than rules and as dark as any."""
     contrast = float(gray.max()) - float(gray.min())
-    return float(np.abs(border - np.float32(_median(border))).max()) <= PLAIN * contrast
+    away = np.abs(border - np.float32(_median(border)))
+    if float(away.max()) <= PLAIN * contrast:
+        return True
+    wide = max(2, round(RULE * max(gray.shape)))
+    strokes = np.convolve(away >= (1 - PLAIN) * contrast, np.ones(wide)) == wide  # at the end of each window
+    reached = np.convolve(strokes, np.ones(3 * wide))[2 * wide - 1 :][: len(border)] > 0  # with soft edges
+    return not (reached < (away > PLAIN * contrast)).any()
 
 
 def _contrasting(gray: Gray, border: Gray, min_contrast: float) -> tuple[Gray, float]:
@@ -138,9 +153,40 @@ def _check_pixels(image: Image.Image, limits: Limits) -> None:
         )
 
 
+def _check_jpeg(image: JpegImageFile, data: bytes, limits: Limits) -> None:
+    """Raises TooLarge if decoding at a fraction of the size would still take long, or much memory."""
+    pixels = image.width * image.height
+    allowed = JPEG_PIXELS * limits.pixels
+    if pixels > allowed:
+        raise TooLarge(f"the JPEG has {image.width} × {image.height} pixels; at most {allowed} in all are allowed")
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS or scans * pixels > MAX_SCANS * limits.pixels:
+        raise TooLarge(f"the JPEG has too many scans: {scans} of {image.width} × {image.height} pixels")
+    sampling = [(across, down) for _, across, down, _ in image.layer]
+    whole = max(across for across, _ in sampling) * max(down for _, down in sampling)
+    held = pixels * sum(across * down for across, down in sampling) // whole
+    if held > JPEG_HELD * limits.pixels and _in_several_scans(data, image.layers):
+        raise TooLarge(
+            f"the progressive JPEG has {image.width} × {image.height} pixels, all of which must be held while it is "
+            "decoded; save it without progressive encoding, or smaller"
+        )
+
+
+def _in_several_scans(data: bytes, components: int) -> bool:
+    """Whether the first scan of a JPEG leaves something to others, so that the decoder holds all coefficients."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker = data[at + 1]
+        if marker in PROGRESSIVE:
+            return True
+        if marker == START_OF_SCAN:
+            return data[at + 4] < components
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return True
+
+
 def _gray(image: Image.Image, limits: Limits) -> Gray:
     """The opened image as numbers (height, width), 0 = black, 255 = white."""
-    image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
     image.load()
     _check_pixels(image, limits)  # some formats know their true size only now
     if image.info or image.format != "PNG":  # a PNG without metadata has no orientation

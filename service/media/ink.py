@@ -1,6 +1,6 @@
 """Writing on paper: the ink in a photo, without its shadows, rules, specks and noise."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -18,7 +18,14 @@ STRIPS = 16  # into which a picture is cut to look for rules; they show in all b
 MISSING = 2
 SLOPES = np.linspace(-0.1, 0.1, 41)  # of rules; 0.1 are 6 degrees
 WRITTEN = 0.35  # of the ink's darkness: darker pixels are writing
-MOST = 0.4  # of the pixels, at most, are writing
+FAINT = 0.15  # of the ink's darkness: less is paper; between the two are only the edges of strokes
+MOST = 0.3  # of the pixels, at most, are writing,
+EDGES = 0.05  # and these are between writing and paper
+SHADE = 0.3  # of the light, at least, falls on the darkest part of a page
+NOISE = 0.12  # of the ink's darkness: that of the paper is less
+OTHER = 0.15  # of the weight of the heaviest part: as heavy as another symbol, wherever it is
+SPECK = 0.02  # of that weight: a lighter part is a speck
+NEAR = 0.5  # of the extent of the heaviest part: what is as near belongs to it
 
 
 def ink_on_paper(gray: Gray) -> Gray | None:
@@ -29,20 +36,35 @@ def ink_on_paper(gray: Gray) -> Gray | None:
 
     None if the picture does not look like writing on paper.
     """
-    factor = -(-max(gray.shape) // SIDE)
-    dark = _darkness(_page(gray, factor))
+    page = _page(gray, -(-max(gray.shape) // SIDE))
+    size = max(3, round(STROKE * min(page.shape)))
+    paper, board = _closing(page, size), _closing(255 - page, size)
+    away = page - _local_median(page)
+    if ((paper - page) * away).sum() + ((board - (255 - page)) * away).sum() <= 0:
+        dark = 255 - page * (255 / np.maximum(paper, 1).astype(np.float32))  # as if the light were even
+    else:  # chalk on a board
+        page, paper = 255 - page, board
+        dark = (paper - page).astype(np.float32)
+    dark -= _median(dark)
     noise = 1.5 * _median(np.abs(dark))
     _erase_rules(dark)
     _erase_rules(dark.T)
     level = _level(dark)
     mask = dark > max(WRITTEN * level, 4 * noise)
-    if level < 6 * noise or mask.mean() > MOST:
+    if noise > NOISE * level or not _is_page(page, paper, dark, mask, level):
         return None
-    kept = writing(mask, dark)
-    if kept is None:
-        return None
-    ink: Gray = np.where(_widened(kept, 2) & (dark > 2 * noise), dark, 0)
-    return ink
+    kept = writing(mask, dark, inside=True)
+    return np.where(_widened(kept, 2) & (dark > 2 * noise), dark, 0)
+
+
+def _is_page(page: NDArray[np.uint8], paper: NDArray[np.uint8], dark: Gray, mask: Mask, level: float) -> bool:
+    """Whether a picture looks like writing on paper: there is little of it, with sharp edges, and no shadow is as dark
+    as the ink."""
+    written = float(mask.mean())
+    if not 0 < written < MOST or float((np.abs(dark) > FAINT * level).mean()) > written + EDGES:
+        return False
+    darkest, brightest = int(paper.min()), int(paper.max())
+    return darkest > SHADE * brightest or darkest > float(np.median(page[mask]))
 
 
 def _page(gray: Gray, factor: int) -> NDArray[np.uint8]:
@@ -52,25 +74,10 @@ def _page(gray: Gray, factor: int) -> NDArray[np.uint8]:
     return np.asarray(small.filter(ImageFilter.BoxBlur(max(small.size) / SIDE)))
 
 
-def _darkness(page: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How much each pixel differs from the paper around it, float32 (height, width), about 0 on the paper, more where
-    there is ink of either polarity."""
-    size = max(3, round(STROKE * min(page.shape)))
-    lit, unlit = _closing(page, size), 255 - _closing(255 - page, size)
-    away = page - _local_median(page)
-    if ((lit - page) * np.minimum(away, 0)).sum() + ((page - unlit) * np.maximum(away, 0)).sum() > 0:
-        dark = (page - unlit).astype(np.float32)
-    else:
-        dark = 255 - page * (255 / np.maximum(lit, 1).astype(np.float32))  # as if the light were even
-    dark -= _median(dark)
-    return dark
-
-
 def _closing(page: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Grey closing with a square of `size` pixels: dark parts into which it does not fit are filled. Beyond the edges
     all is dark, so that a shadow that reaches them stays."""
-    closed = _extremes(_extremes(np.pad(page, size - 1), size, np.maximum), size, np.minimum)
-    return closed
+    return _extremes(_extremes(np.pad(page, size - 1), size, np.maximum), size, np.minimum)
 
 
 def _extremes(values: Gray, size: int, of: np.ufunc) -> Gray:
@@ -139,22 +146,15 @@ def _widened(mask: Mask, by: int) -> Mask:
     return _extremes(np.pad(mask, by), 2 * by + 1, np.logical_or)
 
 
-class _Parts(NamedTuple):
-    """The connected parts of a mask, as arrays (N,)."""
+def writing(mask: Mask, dark: Gray, inside: bool = False) -> Mask:
+    """The connected parts of a mask, which is not empty, without specks: the heaviest, what lies near it, and what
+    weighs as much as another symbol would. Weight is the sum of the darkness `dark`.
 
-    weight: NDArray[np.float64]  # sum of the darkness
-    top: Index
-    bottom: Index  # exclusive
-    left: Index
-    right: Index  # exclusive
-
-
-def writing(mask: Mask, dark: Gray) -> Mask | None:
-    """The parts of the mask that are writing: the heaviest, what lies near it, and what is nearly as heavy."""
+    With `inside`, the heaviest is one that does not reach the edge of the picture, unless nothing else is there, and
+    others that reach it count only if they are near.
+    """
     height, width = mask.shape
     row, start, end = _runs(mask)
-    if not len(row):
-        return None
     part = _connected(row, start, end, width)
     n = int(part.max()) + 1
     total = np.concatenate([[0], np.cumsum(dark, dtype=np.float64)])
@@ -165,16 +165,15 @@ def writing(mask: Mask, dark: Gray) -> Mask | None:
     np.maximum.at(bottom, part, row + 1)
     np.minimum.at(left, part, start)
     np.maximum.at(right, part, end)
-    touches = (top == 0) | (left == 0) | (bottom == height) | (right == width)
-    inside = np.where(touches, 0, weight)
-    main = int(inside.argmax()) if inside.max() > 0.2 * weight.max() else int(weight.argmax())
+    reaches = inside & ((top == 0) | (left == 0) | (bottom == height) | (right == width))
+    within = np.where(reaches, 0, weight)
+    main = int((within if within.max() > OTHER * weight.max() else weight).argmax())
     size = max(bottom[main] - top[main], right[main] - left[main])
     gap = np.maximum(
         np.maximum(top[main] - bottom, top - bottom[main]), np.maximum(left[main] - right, left - right[main])
     )
     share = weight / weight[main]
-    keep = (share > 0.15) | ((share > 0.02) & (gap < 0.3 * size))
-    keep &= ~touches | touches[main]
+    keep = (share > OTHER) & (~reaches | reaches[main]) | (share > SPECK) & (gap < NEAR * size)
     keep[main] = True
     kept = np.zeros((height, width + 1), np.int8)
     runs = keep[part]
