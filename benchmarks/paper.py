@@ -18,7 +18,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ from service.serving.predictor import Predictor
 Array = NDArray[Any]
 Range = tuple[float, float]
 
-# Strokes of each digit on a square of side 1, x to the right and y down. An arc is (x, y, radius x, radius y, from, to),
-# its angles in degrees clockwise from the right.
+# Strokes of each digit on a square of side 1, x to the right and y down. An arc is x, y, its two radii, and the angles
+# between which it runs, in degrees clockwise from the right.
 STROKES: dict[int, list[list[tuple[float, ...]]]] = {
     0: [[(0.5, 0.5, 0.28, 0.45, -80, 280)]],
     1: [[(0.52, 0.05), (0.48, 0.95)]],
@@ -183,7 +183,8 @@ def drawn(digit: int, size: int, pen: float, rng: np.random.Generator) -> Array:
 
 def path(part: tuple[float, ...], rng: np.random.Generator) -> Iterator[tuple[float, float]]:
     """The points of one part of a stroke, moved a little."""
-    part = tuple(np.array(part) + [*rng.normal(0, 0.015, min(4, len(part))), *rng.normal(0, 3, max(0, len(part) - 4))])
+    moved = rng.normal(0, [0.015] * min(4, len(part)) + [3] * max(0, len(part) - 4))
+    part = tuple((np.array(part) + moved).tolist())
     if len(part) == 2:
         yield part[0], part[1]
         return
@@ -260,7 +261,8 @@ def light(x: Array, y: Array, sheet: Sheet, rng: np.random.Generator) -> Array:
     shadow = draw(*sheet.shadow) / (1 + np.exp(-steps.clip(-20, 20)))
     falloff = draw(*sheet.falloff) * (x**2 + y**2) / (x.max() ** 2 + y.max() ** 2)
     slope = draw(*sheet.slope) * (along - along.min()) / np.ptp(along)
-    return (1 - shadow) * (1 - falloff) * (1 - slope)
+    share: Array = (1 - shadow) * (1 - falloff) * (1 - slope)
+    return share
 
 
 if __name__ == "__main__":

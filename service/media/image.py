@@ -22,6 +22,7 @@ INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing,
 MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
 LEAST_PAGE = 64  # pixels; a smaller image shows a symbol and no paper around it
 PLAIN = 0.1  # of the contrast: the border of an image on a plain background differs less
+DEPTH = 5  # pixels of that border: the first rows of a stroke may be faint
 WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
 
 # The raster formats that Pillow decodes in this process. EPS is left out because it starts Ghostscript, ICO and ICNS
@@ -31,7 +32,9 @@ IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TG
 )  # fmt: skip
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
 JPEG_PIXELS = 8  # times as many: the decoder still reads all of their codes
-JPEG_HELD = 6  # samples, of two bytes, that a decoder may hold for each pixel that is allowed: those of all scans but one
+JPEG_HELD = (
+    6  # samples, of two bytes, that a decoder may hold for each pixel that is allowed: those of all scans but one
+)
 MAX_SCANS = 100  # of a progressive JPEG as large as other images: 10 are usual, and each takes as long as decoding all
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)  # markers of a progressive frame
 START_OF_SCAN = 0xDA
@@ -108,12 +111,14 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
 def _plain(gray: Gray, border: Gray) -> bool:
     """Whether the border is of one grey, except where strokes reach it that are wider than rules and as dark as any."""
     contrast = float(gray.max()) - float(gray.min())
-    away = np.abs(border - np.float32(_median(border)))
+    edges = gray[:DEPTH], gray[-DEPTH:], gray[:, :DEPTH].T, gray[:, -DEPTH:].T
+    paper = np.float32(_median(border))
+    away = np.concatenate([np.abs(edge - paper).max(axis=0) for edge in edges])
     if float(away.max()) <= PLAIN * contrast:
         return True
     wide = max(2, round(RULE * max(gray.shape)))
     strokes = np.convolve(away >= (1 - PLAIN) * contrast, np.ones(wide)) == wide  # at the end of each window
-    reached = np.convolve(strokes, np.ones(3 * wide))[2 * wide - 1 :][: len(border)] > 0  # with soft edges
+    reached = np.convolve(strokes, np.ones(3 * wide))[2 * wide - 1 :][: len(away)] > 0  # with soft edges
     return not (reached < (away > PLAIN * contrast)).any()
 
 

@@ -139,7 +139,9 @@ def _erase_rules(dark: Gray) -> None:
 def _opened(profiles: Gray, size: int) -> Gray:
     """Grey opening of each row (N, width): what is not narrower than `size`."""
     padded = np.pad(profiles, ((0, 0), (size - 1, size - 1)), constant_values=np.inf)
-    return sliding_window_view(sliding_window_view(padded, size, axis=1).min(axis=2), size, axis=1).max(axis=2)
+    eroded = sliding_window_view(padded, size, axis=1).min(axis=2)
+    opened: Gray = sliding_window_view(eroded, size, axis=1).max(axis=2)
+    return opened
 
 
 def _widened(mask: Mask, by: int) -> Mask:
