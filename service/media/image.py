@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import MediaError, TooLarge, Unusable
-from service.media.ink import RULE, ink_on_paper, writing
+from service.media.ink import RULE, ink_on_paper, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.signatures import undecodable
 
@@ -96,10 +96,9 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     mask = ink > type(peak)(INK_THRESHOLD * peak)  # integers compare with the integer part
     top, bottom, left, right = _box(mask)
     if plain and _has_gaps(mask[top:bottom, left:right]):
-        mask &= ~writing(mask, ink)
-        if mask.any():
-            ink = np.where(mask, 0, ink)  # without specks
-            top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))
+        kept = without_specks(mask)
+        ink = np.where(kept >= mask, ink, 0)
+        top, bottom, left, right = _box(kept)
     if not _in_form(ink, max(bottom - top, right - left)):
         ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
         peak = ink.max().item()
@@ -110,6 +109,8 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
 
 def _plain(gray: Gray, border: Gray) -> bool:
     """Whether the border is of one grey, except where strokes reach it that are wider than rules and as dark as any."""
+    if border.max() == border.min():
+        return True
     contrast = float(gray.max()) - float(gray.min())
     edges = gray[:DEPTH], gray[-DEPTH:], gray[:, :DEPTH].T, gray[:, -DEPTH:].T
     paper = np.float32(_median(border))
@@ -137,7 +138,7 @@ def _contrasting(gray: Gray, border: Gray, min_contrast: float) -> tuple[Gray, f
         background = _median(border)
         noise = 3 * _median(np.abs(border - background))
         ink = gray - background
-        if (ink * np.abs(ink)).sum() < 0:  # dark on light
+        if np.vdot(ink, np.abs(ink)) < 0:  # dark on light
             ink = -ink
         ink = np.where(ink > noise, ink, 0)
         peak = ink.max().item()

@@ -16,6 +16,7 @@ STROKE = 0.25  # of the shorter side; strokes of a pen are thinner, what is wide
 RULE = 0.025  # of the longer side; rules are thinner
 STRIPS = 16  # into which a picture is cut to look for rules; they show in all but MISSING of them
 MISSING = 2
+LEAST_RULE = 0.02  # of the ink's darkness
 SLOPES = np.linspace(-0.1, 0.1, 41)  # of rules; 0.1 are 6 degrees
 WRITTEN = 0.35  # of the ink's darkness: darker pixels are writing
 FAINT = 0.15  # of the ink's darkness: less is paper; between the two are only the edges of strokes
@@ -23,9 +24,9 @@ MOST = 0.3  # of the pixels, at most, are writing,
 EDGES = 0.05  # and these are between writing and paper
 SHADE = 0.3  # of the light, at least, falls on the darkest part of a page
 NOISE = 0.12  # of the ink's darkness: that of the paper is less
-OTHER = 0.15  # of the weight of the heaviest part: as heavy as another symbol, wherever it is
-SPECK = 0.02  # of that weight: a lighter part is a speck
-NEAR = 0.5  # of the extent of the heaviest part: what is as near belongs to it
+OTHER = 0.15  # of the area of the largest part: as large as another symbol, wherever it is
+SPECK = 0.02  # of that area: a smaller part is a speck
+NEAR = 0.5  # of the extent of the largest part: what is as near belongs to it
 
 
 def ink_on_paper(gray: Gray) -> Gray | None:
@@ -53,7 +54,7 @@ def ink_on_paper(gray: Gray) -> Gray | None:
     mask = dark > max(WRITTEN * level, 4 * noise)
     if noise > NOISE * level or not _is_page(page, paper, dark, mask, level):
         return None
-    kept = writing(mask, dark, inside=True)
+    kept = _writing(mask, inside=True)
     return np.where(_widened(kept, 2) & (dark > 2 * noise), dark, 0)
 
 
@@ -82,22 +83,25 @@ def _closing(page: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _extremes(values: Gray, size: int, of: np.ufunc) -> Gray:
     """`of`, a maximum or minimum, over each square of `size` pixels that lies inside."""
-    for _ in range(2):
-        done = 1
-        while done < size:
-            step = min(done, size - done)
-            values = of(values[step:], values[:-step])
-            done += step
-        values = values.T
+    return _running(_running(values, size, of).T, size, of).T
+
+
+def _running(values: Gray, size: int, of: np.ufunc) -> Gray:
+    """`of`, a maximum or minimum, over each `size` rows that follow one another."""
+    done = 1
+    while done < size:
+        step = min(done, size - done)
+        values = of(values[step:], values[:-step])
+        done += step
     return values
 
 
 def _local_median(page: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The median of about a third of the picture around each pixel, roughly."""
     height, width = page.shape
-    cells = np.asarray(Image.fromarray(page).reduce(max(1, max(page.shape) // 30)))
-    windows = sliding_window_view(np.pad(cells, 4, mode="symmetric"), (9, 9)).reshape(*cells.shape, 81)
-    middle = Image.fromarray(np.sort(windows, axis=-1)[..., 40])
+    cells = np.asarray(Image.fromarray(page).reduce(max(1, max(page.shape) // 20)))
+    windows = sliding_window_view(np.pad(cells, 3, mode="symmetric"), (7, 7)).reshape(*cells.shape, 49)
+    middle = Image.fromarray(np.sort(windows, axis=-1)[..., 24])
     return np.asarray(middle.resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 
@@ -112,55 +116,63 @@ def _level(dark: Gray) -> float:
 
 
 def _erase_rules(dark: Gray) -> None:
-    """Take the darkness of thin lines off, in place, that cross the whole picture nearly along its rows."""
+    """Take the darkness of thin lines off, in place, that cross the whole picture nearly along its rows.
+
+    The picture is cut into strips from top to bottom. Along a line of the right slope, a rule shows in nearly all of
+    them, a stroke only in some.
+    """
     height, width = dark.shape
     edges = np.arange(STRIPS) * width // STRIPS
-    strips = np.add.reduceat(dark, edges, axis=1) / np.diff(edges, append=width)
-    strips = np.maximum(strips, 0)
-    blurred = np.maximum(np.maximum(strips[:-2], strips[1:-1]), strips[2:])
-    middles = edges + width / STRIPS / 2 - width / 2
-    shifts = np.rint(SLOPES[:, np.newaxis] * middles).astype(np.intp)  # (slopes, strips)
+    strips = np.add.reduceat(dark, edges, axis=1) / np.diff(edges, append=width).astype(np.float32)
+    strips = _running(np.pad(strips, ((1, 1), (0, 0))), 3, np.maximum)  # a rule may be bent a little
+    middles = edges + (width / STRIPS - width) / 2
+    shifts = np.rint(SLOPES[:, np.newaxis] * middles).astype(np.intp)  # pixels, (slopes, strips)
     margin = int(np.abs(shifts).max())
-    padded = np.pad(blurred, ((margin + 1, margin + 1), (0, 0)))
-    rows = np.arange(height)[:, np.newaxis] + shifts[:, np.newaxis] + margin  # (slopes, height, strips)
-    common = np.partition(padded[rows, np.arange(STRIPS)], MISSING, axis=2)[..., MISSING]  # (slopes, height)
-    common -= _opened(common, max(3, round(RULE * max(dark.shape))))
-    best = int((common**2).sum(axis=1).argmax())
-    profile = common[best]
-    level = _level(dark)
-    profile = np.where(profile > 0.02 * level, profile, 0)
-    if not profile.any():
-        return
-    offsets = np.rint(SLOPES[best] * (np.arange(width) + 0.5 - width / 2)).astype(np.intp)
-    rule = profile[(np.arange(height)[:, np.newaxis] - offsets).clip(0, height - 1)]
-    np.subtract(dark, 1.2 * rule, out=dark, where=dark < 1.2 * rule + WRITTEN * level)
-
-
-def _opened(profiles: Gray, size: int) -> Gray:
-    """Grey opening of each row (N, width): what is not narrower than `size`."""
-    padded = np.pad(profiles, ((0, 0), (size - 1, size - 1)), constant_values=np.inf)
-    eroded = sliding_window_view(padded, size, axis=1).min(axis=2)
-    opened: Gray = sliding_window_view(eroded, size, axis=1).max(axis=2)
-    return opened
+    least: list[Gray] = [np.full((len(SLOPES), height), np.inf, np.float32)] * (MISSING + 1)  # in ascending order
+    for strip, shift in zip(np.pad(strips, ((margin, margin), (0, 0))).T, shifts.T, strict=True):
+        along = sliding_window_view(strip, height)[margin + shift]
+        for i, smaller in enumerate(least):
+            least[i], along = np.minimum(smaller, along), np.maximum(smaller, along)
+    common = np.maximum(least[-1].T, 0)  # (height, slopes)
+    size = max(3, round(RULE * max(dark.shape)))
+    wide = _running(np.pad(common, ((size - 1, size - 1), (0, 0)), constant_values=np.inf), size, np.minimum)
+    thin = common - _running(wide, size, np.maximum)
+    best = int((thin**2).sum(axis=0).argmax())
+    rules = np.where(thin[:, best] > LEAST_RULE * _level(dark), thin[:, best], 0)
+    if rules.any():
+        offsets = np.rint(SLOPES[best] * (np.arange(width) + 0.5 - width / 2)).astype(np.intp)
+        lines = 1.2 * rules[(np.arange(height)[:, np.newaxis] - offsets).clip(0, height - 1)]
+        np.subtract(
+            dark, lines, out=dark, where=dark < lines + WRITTEN * _level(dark)
+        )  # darker pixels are ink on a rule
 
 
 def _widened(mask: Mask, by: int) -> Mask:
     return _extremes(np.pad(mask, by), 2 * by + 1, np.logical_or)
 
 
-def writing(mask: Mask, dark: Gray, inside: bool = False) -> Mask:
-    """The connected parts of a mask, which is not empty, without specks: the heaviest, what lies near it, and what
-    weighs as much as another symbol would. Weight is the sum of the darkness `dark`.
+def without_specks(mask: Mask) -> Mask:
+    """The parts of a mask, which is not empty, that are not specks: small and far from the largest part."""
+    factor = -(-max(mask.shape) // SIDE)
+    coarse = mask
+    for axis in (0, 1):
+        coarse = np.logical_or.reduceat(coarse, np.arange(0, mask.shape[axis], factor), axis)
+    kept = _writing(coarse).repeat(factor, 0).repeat(factor, 1)
+    return mask & kept[: mask.shape[0], : mask.shape[1]]
 
-    With `inside`, the heaviest is one that does not reach the edge of the picture, unless nothing else is there, and
+
+def _writing(mask: Mask, inside: bool = False) -> Mask:
+    """The connected parts of a mask, which is not empty, without specks: the largest, what lies near it, and what is
+    as large as another symbol would be.
+
+    With `inside`, the largest is one that does not reach the edge of the picture, unless nothing else is there, and
     others that reach it count only if they are near.
     """
     height, width = mask.shape
     row, start, end = _runs(mask)
     part = _connected(row, start, end, width)
     n = int(part.max()) + 1
-    total = np.concatenate([[0], np.cumsum(dark, dtype=np.float64)])
-    weight = np.bincount(part, total[row * width + end] - total[row * width + start], n)
+    area = np.bincount(part, end - start, n)
     top, left = np.full(n, height), np.full(n, width)
     bottom, right = np.zeros(n, np.intp), np.zeros(n, np.intp)
     np.minimum.at(top, part, row)
@@ -168,13 +180,13 @@ def writing(mask: Mask, dark: Gray, inside: bool = False) -> Mask:
     np.minimum.at(left, part, start)
     np.maximum.at(right, part, end)
     reaches = inside & ((top == 0) | (left == 0) | (bottom == height) | (right == width))
-    within = np.where(reaches, 0, weight)
-    main = int((within if within.max() > OTHER * weight.max() else weight).argmax())
+    within = np.where(reaches, 0, area)
+    main = int((within if within.max() > OTHER * area.max() else area).argmax())
     size = max(bottom[main] - top[main], right[main] - left[main])
     gap = np.maximum(
         np.maximum(top[main] - bottom, top - bottom[main]), np.maximum(left[main] - right, left - right[main])
     )
-    share = weight / weight[main]
+    share = area / area[main]
     keep = (share > OTHER) & (~reaches | reaches[main]) | (share > SPECK) & (gap < NEAR * size)
     keep[main] = True
     kept = np.zeros((height, width + 1), np.int8)
