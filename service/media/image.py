@@ -1,6 +1,7 @@
 """Image files → grey pictures, in the form that the models take: that of MNIST's digits."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ Gray = NDArray[Any]  # numbers of any type (height, width)
 
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
-Image.MAX_IMAGE_PIXELS = 2**27  # Pillow warns above it, and refuses twice as many; the limits here are lower
+Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses twice as many, and would warn of more than these
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.init()  # loads Pillow's plugins now rather than during a request
 
 

@@ -47,10 +47,9 @@ def ink_on_paper(gray: Gray) -> Gray | None:
         page, paper = 255 - page, board
         dark = (paper - page).astype(np.float32)
     dark -= _median(dark)
-    noise = 1.5 * _median(np.abs(dark))
     _erase_rules(dark)
     _erase_rules(dark.T)
-    level = _level(dark)
+    level, noise = _level(dark), 1.5 * _median(np.abs(dark))
     mask = dark > max(WRITTEN * level, 4 * noise)
     if noise > NOISE * level or not _is_page(page, paper, dark, mask, level):
         return None
@@ -142,9 +141,8 @@ def _erase_rules(dark: Gray) -> None:
     if rules.any():
         offsets = np.rint(SLOPES[best] * (np.arange(width) + 0.5 - width / 2)).astype(np.intp)
         lines = 1.2 * rules[(np.arange(height)[:, np.newaxis] - offsets).clip(0, height - 1)]
-        np.subtract(
-            dark, lines, out=dark, where=dark < lines + WRITTEN * _level(dark)
-        )  # darker pixels are ink on a rule
+        ink = dark > lines + WRITTEN * _level(dark)  # even on a rule
+        np.maximum(dark - lines, np.minimum(dark, 0), out=dark, where=~ink)
 
 
 def _widened(mask: Mask, by: int) -> Mask:

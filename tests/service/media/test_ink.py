@@ -1,4 +1,4 @@
-"""Photos of writing on paper: the ink is found beneath rules, noise, specks and shadows, and nothing else is changed."""
+"""Photos of writing on paper: the ink is found beneath rules, noise, specks and shadows; other pictures stay."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ PHOTOS = {
     "fall-off": written(PAPER, light=FALLOFF),
     "lit from one side": written(PAPER, light=1 - 0.5 * X / SIZE[0]),
     "ruled, in shadow": written(lines(SLANTED, dark=40), light=shadow(30)),
-    "chalk on a board": written(50.0, ink=210, light=FALLOFF),
+    "chalk on a board": written(90.0, ink=230, light=FALLOFF),
     "edge of the table": written(np.where(Y > 530, 70.0, PAPER)),
 }
 
