@@ -1,7 +1,7 @@
 """How many photos of a digit on paper are read right: on ruled paper, in pencil, in shadow, with dust on it, ….
 
     percept run digits --data mnist
-    python -m benchmarks.paper [--run runs/digits] [--data PERCEPT_DATA] [--photos 40] [--tuning]
+    python -m benchmarks.paper [--run runs/digits] [--data PERCEPT_DATA] [--photos 20] [--tuning]
 
 Draws digits with pens of its own (strokes) or takes MNIST's (test pictures, enlarged), lays each on a sheet of paper,
 lights it, photographs it, and has the service's predictor read the file, from bytes to label. Each line has the share
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/digits"), help="run with a model of MNIST")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PERCEPT_DATA", ".")), help="holds MNIST/raw")
-    parser.add_argument("--photos", type=int, default=40, help="of each kind")
+    parser.add_argument("--photos", type=int, default=20, help="of each kind")
     parser.add_argument("--tuning", action="store_true")
     arguments = parser.parse_args()
     graph = arguments.run / "model.onnx"
@@ -214,7 +214,8 @@ def photographed(cover: Array, height: int, width: int, sheet: Sheet, rng: np.ra
     top, left = (rng.integers(5, room - length - 5) for room, length in zip(shape, cover.shape, strict=True))
     ink[top : top + cover.shape[0], left : left + cover.shape[1]] = cover
     y, x = (axis / max(shape) for axis in np.indices(shape, np.float32))
-    level = np.full((*shape, 3), draw(*sheet.paper), np.float32) * [1, 1, draw(0.93, 1)]
+    tint = np.array([1, 1, draw(0.93, 1)] if sheet.colour else [1], np.float32)
+    level = np.full((*shape, 1), draw(*sheet.paper), np.float32) * tint
     if sheet.rules:
         level -= rules(x, y, shape, sheet, rng)
     for _ in range(sheet.specks):
@@ -223,15 +224,18 @@ def photographed(cover: Array, height: int, width: int, sheet: Sheet, rng: np.ra
         ink[row : row + across, column : column + across] = 1
     level += ink[..., None] * (draw(*sheet.ink) - level)
     level = (255 - level if sheet.inverted else level) * light(x, y, sheet, rng)[..., None]
-    page = Image.fromarray(level.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(draw(*sheet.blur)))
-    level = np.asarray(page, np.float32) + rng.normal(0, draw(*sheet.noise), (*shape, 1))
+    page = Image.fromarray(level.clip(0, 255).astype(np.uint8).squeeze())
+    page = page.filter(ImageFilter.GaussianBlur(draw(*sheet.blur)))
+    noise = np.float32(draw(*sheet.noise)) * rng.standard_normal(shape, np.float32)
+    level = np.asarray(page, np.float32).reshape(level.shape) + noise[..., None]
     file = io.BytesIO()
-    Image.fromarray(level.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=round(draw(*sheet.quality)))
+    photo = Image.fromarray(level.clip(0, 255).astype(np.uint8).squeeze())
+    photo.save(file, "JPEG", quality=round(draw(*sheet.quality)))
     return file.getvalue()
 
 
 def rules(x: Array, y: Array, shape: tuple[int, int], sheet: Sheet, rng: np.random.Generator) -> Array:
-    """By how much the lines darken the paper, (height, width, 3)."""
+    """By how much the lines darken the paper, (height, width, 3), or (height, width, 1) if they are grey."""
     draw = rng.uniform
     angle, period, thick = np.radians(draw(*sheet.tilt) * rng.choice([-1, 1])), draw(*sheet.period), draw(*sheet.line)
     unit = max(shape)
@@ -243,11 +247,11 @@ def rules(x: Array, y: Array, shape: tuple[int, int], sheet: Sheet, rng: np.rand
         return (thick / 2 + 0.5 - distance).clip(0, 1)
 
     cover = np.maximum(lines(across), lines(along)) if sheet.rules == 2 else lines(across)
-    tint = np.array([1.4, 1.0, 0.3]) if sheet.colour else np.ones(3)
+    tint = np.array([1.4, 1, 0.3] if sheet.colour else [1], np.float32)
     dark = draw(*sheet.dark) * cover[..., None] * tint
     if sheet.colour:
         margin = (thick / 2 + 0.5 - np.abs(along - 0.12) * unit).clip(0, 1)
-        dark = np.maximum(dark, margin[..., None] * draw(*sheet.dark) * [0.3, 1.4, 1.3])
+        dark = np.maximum(dark, margin[..., None] * draw(*sheet.dark) * np.array([0.3, 1.4, 1.3], np.float32))
     return dark
 
 
