@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
+MODELS ?= digits instruments
 
 .PHONY: help run test soak serve bento bench figures clean
 
@@ -28,8 +29,8 @@ soak: .venv/ready  ## pytest's long repetitions, which `make test` leaves out
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve
 
-bento: .venv/ready  ## build a Bento with the newest models of the store
-	$(BIN)/bentoml build
+bento: .venv/ready  ## build a Bento with some models of the store, as in make bento MODELS="digits birds"
+	PERCEPT_BENTO="$(MODELS)" $(BIN)/bentoml build
 
 bench: .venv/ready  ## measure training, sweeps, augmentation, growth, the front end and the service beside their peers
 	$(BIN)/python -m benchmarks.training

@@ -72,10 +72,12 @@ class Librosa:
         self.front = front
         self.parameters = {
             "sr": front.sample_rate, "n_fft": front.n_fft, "hop_length": front.hop_length, "n_mels": front.n_mels,
+            "fmin": front.fmin,
         }  # fmt: skip
-        centres = librosa.mel_frequencies(front.n_mels + 2, fmin=0, fmax=front.sample_rate / 2)[1:-1]
+        centres = librosa.mel_frequencies(front.n_mels + 2, fmin=front.fmin, fmax=front.sample_rate / 2)[1:-1]
         _, response = scipy.signal.freqz([1, -front.preemphasis], worN=centres, fs=front.sample_rate)
-        self.deemphasis = (centres >= LOWEST) / np.abs(response) ** 2
+        weights = 10 ** (librosa.B_weighting(centres) / 10) if front.fmin else centres >= LOWEST
+        self.loudness = weights / np.abs(response) ** 2
 
     def mfcc(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_mfcc, frames)."""
@@ -86,7 +88,7 @@ class Librosa:
         mel = self.front.librosa_mel(clip)
         decibels = librosa.power_to_db(mel, ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
         values = librosa.feature.mfcc(S=decibels, n_mfcc=self.front.n_mfcc)
-        level = librosa.power_to_db(self.deemphasis @ mel, ref=np.max, amin=TINY, top_db=None)
+        level = librosa.power_to_db(self.loudness @ mel, ref=np.max, amin=TINY, top_db=None)
         return pooled(values, level, self.front.silence_db)
 
     def _emphasised(self, clip: Clip) -> Clip:

@@ -110,6 +110,11 @@ def conditions() -> dict[str, Condition]:
         for decibels in (30, 20, 10):
             name = f"{('white', 'pink')[colour]} noise {decibels} dB below the sound"
             table[name] = lambda r, colour=colour, decibels=decibels: noisy(r, colour, decibels)
+    for offset in (0.1, 0.3):
+        table[f"constant offset of {offset:g}"] = lambda r, offset=offset: encoded(r.sound + np.float32(offset), r.rate)
+    for hertz, amplitude in ((5, 0.1), (15, 0.1), (50, 0.05)):
+        name = f"{hertz} Hz at an amplitude of {amplitude:g}"
+        table[name] = lambda r, hertz=hertz, amplitude=amplitude: humming(r, hertz, amplitude)
     return table
 
 
@@ -160,6 +165,14 @@ def padded(recording: Recording, before: float, after: float, amplitude: float) 
     deviation = np.float32(amplitude * np.abs(sound).max())
     ends = [deviation * rng.standard_normal(round(s * recording.rate), np.float32) for s in (before, after)]
     return encoded(np.concatenate([ends[0], sound, ends[1]]), recording.rate)
+
+
+def humming(recording: Recording, hertz: float, amplitude: float) -> bytes:
+    """With a sine in a phase drawn at random."""
+    phase = np.random.default_rng(recording.seed).uniform(0, 2 * np.pi)
+    seconds = np.arange(len(recording.sound)) / recording.rate
+    hum = amplitude * np.sin(2 * np.pi * hertz * seconds + phase)
+    return encoded(recording.sound + hum.astype(np.float32), recording.rate)
 
 
 def noisy(recording: Recording, colour: int, decibels: float) -> bytes:

@@ -28,6 +28,8 @@ NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), 
 STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level
 TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
+END = 0.003  # seconds: the slope at an end of a clip is that between the means of its last two parts of this length
+LEVELLING = 0.009  # seconds: time constant in which that slope levels off beyond the end
 SHOWN = 4  # seconds of a clip that a figure shows
 
 Span = tuple[str, int, int]  # name, start and stop of a group of neighbouring features, for drift
@@ -48,6 +50,11 @@ class Mfcc(nn.Module):
     real, so p = 0 … R/2 give every bin. The bins are almost in order of frequency, so a few neighbouring mel filters
     need only a small part of them; each bin is used once, as real² + imaginary².
 
+    With `fmin`, what nobody hears counts nowhere: constant offsets, and frequencies below it. Filters alone would not
+    do, since zeros around such a signal make steps, which reach all filters. So beyond its ends the clip goes on at
+    its first and last value, with their slope, which levels off; and levels of frames are B-weighted (IEC 60651), as
+    hearing is at a moderate loudness.
+
     The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
 
     Parameters
@@ -55,6 +62,7 @@ class Mfcc(nn.Module):
     sample_rate : Hz
     n_fft, hop_length : samples; n_fft a power of two that hop_length divides
     n_mels, n_mfcc : number of mel bands and of coefficients
+    fmin : Hz, where the mel filters begin; 0 = librosa's own, and zeros around the clip
     silence_db : frames whose level is this far below the loudest frame's do not count
     preemphasis : α of the filter x[t] - α x[t - 1], which raises the faint high frequencies above the floor; 0 = off.
         Levels are measured before it, since it raises the noise around a sound more than the sound
@@ -75,7 +83,9 @@ class Mfcc(nn.Module):
     mel: Tensor  # (n_mels, n_fft/2 + 1)
     dct: Tensor
     dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
-    deemphasis: Tensor  # (1, n_mels), weight of each filter's power in the level
+    loudness: Tensor  # (1, n_mels), weight of each filter's power in the level
+    end_fit: Tensor  # (K, 2)
+    beyond: Tensor  # (2, 2, n_fft/2 + 1)
 
     def __init__(
         self,
@@ -87,17 +97,19 @@ class Mfcc(nn.Module):
         silence_db: float = 60.0,
         preemphasis: float = 0.0,
         cepstral_decay: float = 0.0,
+        fmin: float = 0.0,
     ) -> None:
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
         self.n_features = STATISTICS * n_mfcc + LEVELS
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
-        self.preemphasis = preemphasis
+        self.preemphasis, self.fmin = preemphasis, fmin
         self.weights: Tensor | None = _weights(n_mfcc, cepstral_decay) if cepstral_decay else None
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
-        mel = torch.from_numpy(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, dtype="float64"))
+        filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, dtype="float64")
+        mel = torch.from_numpy(filters)
         factorised = _mel_of_factorised_bins(mel, rows, columns)
         self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
         constants = {
@@ -108,7 +120,9 @@ class Mfcc(nn.Module):
             "mel": mel,
             "dct": _dct(n_mfcc, n_mels),
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
-            "deemphasis": _deemphasis(sample_rate, n_mels, preemphasis),
+            "loudness": _loudness(sample_rate, n_mels, fmin, preemphasis),
+            "end_fit": _end_fit(sample_rate),
+            "beyond": _beyond(sample_rate, n_fft // 2 + 1),
         }
         for name, constant in constants.items():  # computed in float64, used in float32; not saved with the weights
             self.register_buffer(name, constant.to(torch.float32), persistent=False)
@@ -145,14 +159,29 @@ class Mfcc(nn.Module):
         return coefficients
 
     def librosa_mel(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
-        """librosa's mel power spectrogram (n_mels, frames) of a clip float32 (T,), pre-emphasised."""
-        emphasised = np.append(clip[:1], clip[1:] - np.float32(self.preemphasis) * clip[:-1])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # librosa warns of clips shorter than a frame
-            mel: NDArray[np.float32] = librosa.feature.melspectrogram(
-                y=emphasised, sr=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, n_mels=self.n_mels
-            )
+        """librosa's mel power spectrogram (n_mels, frames) of a clip float32 (T,), pre-emphasised and padded."""
+        half, alpha = self.n_fft // 2, np.float32(self.preemphasis)
+        if self.fmin:
+            padded = self._prolonged(clip - clip[0])
+            emphasised = padded[1:] - alpha * padded[:-1]
+        else:
+            emphasised = np.pad(np.append(clip[:1], clip[1:] - alpha * clip[:-1]), half)
+        mel: NDArray[np.float32] = librosa.feature.melspectrogram(
+            y=emphasised, sr=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, n_mels=self.n_mels,
+            fmin=self.fmin, center=False,
+        )  # fmt: skip
         return mel
+
+    def _prolonged(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The clip (T,) with what `_ends` puts before and after it, in plain NumPy."""
+        half, part = self.n_fft // 2, max(1, round(END * self.sample_rate))
+        sides = []
+        for inwards, samples in ((clip, half + 1), (clip[::-1], half)):
+            near = np.pad(inwards[: 2 * part], (0, max(0, 2 * part - len(clip))), "edge").astype(np.float64)
+            slope = (near[part:].mean() - near[:part].mean()) / part
+            tau = LEVELLING * self.sample_rate
+            sides.append(near[0] - slope * tau * (1 - np.exp(-np.arange(1, samples + 1) / tau)))
+        return np.concatenate([sides[0][::-1], clip, sides[1]]).astype(np.float32)
 
     def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """`mel_i`, dB below the loudest point (n_mels, frames), and `mfcc_i` (n_mfcc, frames), of the first seconds of
@@ -195,10 +224,21 @@ class Mfcc(nn.Module):
         return torch.cat(bands, 1)
 
     def _padded(self, audio: Tensor, after: int) -> Tensor:
-        """The signal, pre-emphasised and padded with zeros: half a frame before it, `after` samples after it."""
+        """The signal, pre-emphasised and padded: half a frame before it, `after` samples after it."""
+        if self.fmin:
+            audio = audio - audio[:, :1]  # so that a constant is exactly silent
+            left, right = self._ends(audio)
+            padded = torch.cat([left, audio, right[:, :after]], 1)
+            return padded[:, 1:] - self.preemphasis * padded[:, :-1]
         if self.preemphasis:
             audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
         return nn.functional.pad(audio, (self.n_fft // 2, after))
+
+    def _ends(self, audio: Tensor) -> Tensor:
+        """What goes before the signal (N, T), and what goes after it. (2, N, n_fft/2 + 1)"""
+        inwards = torch.arange(len(self.end_fit)).clamp(max=audio.shape[1] - 1)
+        ends = audio[:, torch.stack([inwards, audio.shape[1] - 1 - inwards])]  # (N, 2, K)
+        return ends.transpose(0, 1) @ self.end_fit @ self.beyond
 
     def coefficients(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → librosa's MFCC (N, n_mfcc, frames), which depend on the level.
@@ -218,7 +258,7 @@ class Mfcc(nn.Module):
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
         (N, 1, frames)."""
-        power = (self.deemphasis @ mel).clamp(min=torch.finfo(torch.float32).tiny)
+        power = (self.loudness @ mel).clamp(min=torch.finfo(torch.float32).tiny)
         return _decibels(power / power.amax(2, keepdim=True))
 
 
@@ -288,12 +328,30 @@ def _weights(n_mfcc: int, cepstral_decay: float) -> Tensor:
     return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS)])
 
 
-def _deemphasis(sample_rate: int, n_mels: int, preemphasis: float) -> Tensor:
-    """1 / |1 - α e^(-iω)|² at the centre of each filter, 0 below LOWEST. (1, n_mels)"""
-    centres = librosa.mel_frequencies(n_mels + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
-    hertz = torch.from_numpy(centres).view(1, -1)
-    gain = 1 + preemphasis**2 - 2 * preemphasis * torch.cos(2 * torch.pi * hertz / sample_rate)
-    return torch.where(hertz >= LOWEST, 1 / gain, 0)
+def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) -> Tensor:
+    """1 / |1 - α e^(-iω)|² at the centre of each filter, B-weighted; without fmin only 0 below LOWEST.
+    (1, n_mels)"""
+    hertz = librosa.mel_frequencies(n_mels + 2, fmin=fmin, fmax=sample_rate / 2)[1:-1]
+    gain = 1 + preemphasis**2 - 2 * preemphasis * np.cos(2 * np.pi * hertz / sample_rate)
+    weights = 10 ** (librosa.B_weighting(hertz) / 10) if fmin else hertz >= LOWEST
+    return torch.from_numpy(weights / gain).view(1, -1)
+
+
+def _end_fit(sample_rate: int) -> Tensor:
+    """From the samples at an end of a clip, inwards, to its value and the slope. (K, 2)"""
+    part = max(1, round(END * sample_rate))
+    value = nn.functional.one_hot(torch.tensor(0), 2 * part).double()
+    slope = torch.cat([torch.full((part,), -1.0), torch.full((part,), 1.0)]).double() / part**2
+    return torch.stack([value, slope], 1)
+
+
+def _beyond(sample_rate: int, samples: int) -> Tensor:
+    """From value and slope to the samples beyond each of a clip's ends, those before it in the order of time.
+    (2, 2, samples)"""
+    tau = LEVELLING * sample_rate
+    away = torch.arange(1, samples + 1).double()
+    after = torch.stack([torch.ones_like(away), tau * torch.expm1(-away / tau)])
+    return torch.stack([after.flip(1), after])
 
 
 def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:

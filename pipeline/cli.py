@@ -1,8 +1,10 @@
 """The `percept` command."""
 
 import atexit
+import errno
 import gc
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +13,13 @@ import typer
 from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
+from pipeline import caches
 from pipeline import task as tasks
 from pipeline.engine import Engine
-from pipeline.run import Run
+from pipeline.run import Run, check_writable
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
-from pipeline.workflow import Workflow
+from pipeline.workflow import Workflow, check_store
 from service.media import Limits
 
 app = typer.Typer(
@@ -85,6 +88,7 @@ EngineOption = Annotated[
 ]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
+BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")  # that BentoML makes in its home folder when it starts
 WINDOW = 0.5  # seconds: default length of a timeline's windows
 
 
@@ -218,6 +222,9 @@ def tune(
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     directory = Run(runs / resolved.name)
+    check_writable(directory.folder)
+    if export:
+        check_store(f"models/{resolved.name}", "tmp")
     searching.tune(resolved, directory, storage, where)
     if export:
         best = searching.train_best(resolved, directory)
@@ -295,47 +302,84 @@ def rollback(
     ] = None,
 ) -> None:
     """Serve an older version of a model; a running service follows within seconds. The next export takes its place."""
+    check_store()
     from service.serving import store
 
     try:
         print(f"{model}: serving {store.roll_back(model, version)}")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from None
+
+
+@app.command()
+def remove(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the model store.")],
+    version: Annotated[str | None, typer.Argument(metavar="VERSION", help="Only this version.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Stop serving a model: delete it from the model store. A running service follows within seconds.
+
+    The run that it came from stays: `percept export TASK` adds it again. A Bento keeps the models it was built with.
+    """
+    check_store()
+    from service.serving import store
+
+    try:
+        names = ", ".join([version] if version else store.known(model))
+        if not yes:
+            typer.confirm(f"Delete {model} ({names}) from the model store?", abort=True)
+        now = store.remove(model, version)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    print(f"{model}: removed {names}; " + (f"serving {now}" if now else "no longer served"))
 
 
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:
     """Serve every model of the store over HTTP; the same as `bentoml serve service.service:Percept`."""
-    target = str(Path(__file__).parent.parent)
+    home = check_store()
+    check_store(*(folder for folder in BENTOML_FOLDERS if not (home / folder).is_dir()))
     command = [
         "bentoml",
         "serve",
         "service.service:Percept",
         "--host",
-        host,
+        _free_address(host, port),
         "--port",
         str(port),
         "--working-dir",
-        target,
+        str(Path(__file__).parent.parent),
     ]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    # An absolute path, since the server works in another folder.
+    os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | {"BENTOML_HOME": str(home)})
 
 
 def main() -> None:
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # percept sends no telemetry
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if not os.environ.get("BENTOML_HOME"):
+        os.environ.pop("BENTOML_HOME", None)  # BentoML takes an empty one for the current folder
     # PyTorch and its exporter create a million objects that live until the end. The garbage collector would scan them
     # repeatedly while they are created, and twice more at exit: 3 of the 13 seconds of an export.
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
     try:
         _check_environment()
+        caches.provide()
         app()
     except UserError as error:
         sys.exit("\n".join(f"percept: {line}" for line in str(error).splitlines()))
+    except OSError as error:  # a full disk, a missing permission
+        sys.exit(f"percept: {_reason(error)}")
+
+
+def _reason(error: OSError) -> str:
+    """What the operating system refused, in one line."""
+    reason, path = error.strerror or " ".join(str(error).split()), error.filename2 or error.filename
+    return reason if path is None else f"{os.fsdecode(path)}: {reason}"
 
 
 def _check_environment() -> None:
@@ -343,6 +387,21 @@ def _check_environment() -> None:
         Limits.from_environment()
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _free_address(host: str, port: int) -> str:
+    """The IP address of `host`, as BentoML wants it. Raises UserError unless a server can listen there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as BentoML does
+            listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is taken; --port chooses another") from None
+        where = f"port {port}" if error.errno == errno.EACCES else f"--host {host}"
+        raise UserError(f"{where}: {error.strerror}") from None
+    return str(address[0])
 
 
 def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:

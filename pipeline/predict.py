@@ -64,7 +64,8 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
             print(*(f"  {line}" for line in timeline.lines(answer.timeline)), sep="\n")
             if answer.label is not None:
                 picture = _unused(run.timelines / f"{file.stem}.png", pictures)
-                _draw(picture, f"{file.name}: {answer.label}, {answer.confidence:.4f}", sample, answer.timeline)
+                title = f"{file.name}: {answer.label}, {answer.confidence:.4f}"
+                failed |= not _draw(picture, title, sample, answer.timeline)
     return not failed
 
 
@@ -88,8 +89,13 @@ def _unused(path: Path, used: set[Path]) -> Path:
     return path
 
 
-def _draw(picture: Path, title: str, waveform: NDArray[np.float32], windows: list[Window]) -> None:
+def _draw(picture: Path, title: str, waveform: NDArray[np.float32], windows: list[Window]) -> bool:
+    """Draw a timeline; false if the picture cannot be written. Without matplotlib there is just no picture."""
     try:
         print(f"  → {timeline.draw(picture, title, waveform, windows)}")
     except ModuleNotFoundError as error:
         print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)
+    except OSError as error:
+        print(f"percept: no picture is drawn: {error.filename or picture}: {error.strerror}", file=sys.stderr)
+        return False
+    return True

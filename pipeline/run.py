@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.task import UserError
 
 LIBRARIES = ("percept", "torch", "onnx", "onnxruntime", "librosa", "numpy")
+PROBE = 2**16  # bytes: a file that a disk with hardly any space left refuses
 
 T = TypeVar("T")
 
@@ -116,19 +117,52 @@ def library_versions() -> dict[str, str]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path` in one step."""
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step. An OSError names `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")  # other nodes may write there too
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first refusal is the one to report
+            temporary.unlink()
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or what is nearest above it and exists."""
+    return next(above for above in (folder, *folder.absolute().parents) if os.access(above, os.F_OK))
+
+
+def check_writable(folder: Path) -> None:
+    """Write and remove a file in the folder, or in the nearest one above it that exists.
+
+    Raises
+    ------
+    OSError : that cannot be done; it names the folder that was tried
+    """
+    tried = nearest(folder)
+    probe = tried / f".writable.{platform.node()}.{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(PROBE))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(tried)) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def json_text(value: Any) -> str:
+    """How a run's files hold plain values."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_text(json_text(value), "utf-8")
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:

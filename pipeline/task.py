@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable
 from hashlib import sha256
@@ -12,11 +13,31 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError as UserError  # re-exported: modules that use a Task raise it
-from pipeline.sources import REGISTRY, Data, Shares, parse_data
+from pipeline.sources import REGISTRY, Data, Shares, expanded, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "features.lifter": "features.cepstral_decay",
     "train.engine": "train.gradients",
+}
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")  # of a task
+# pydantic's type of an error → what was expected, for people; {…} are its parameters.
+EXPECTED = {
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "union_tag_invalid": "must be one of {expected_tags}",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool": "must be true or false",
+    "string": "must be text in quotes",
+    "list": "must be a list of values, or a range {{low, high}}",  # only of tune.space
+    "tuple": "must be a list, as in [100, 50]",
+    "dict": "must be a section with keys of its own",
+    "model": "must be a section with keys of its own",
 }
 
 
@@ -40,6 +61,7 @@ class MfccFeatures(_Section):
     hop_length: int = Field(512, ge=16)  # samples
     n_mels: int = Field(128, ge=8, le=512)
     n_mfcc: int = Field(40, ge=1)
+    fmin: float = Field(80.0, ge=0)  # Hz: nothing below it counts, nor a constant offset; 0 = all counts
     silence_db: float = Field(60.0, gt=0)  # a frame this far below the loudest is silence
     preemphasis: float = Field(0.0, ge=0, lt=1)  # of the waveform, before all else
     cepstral_decay: float = Field(0.0, ge=0)  # coefficient k counts 1 / (1 + (k / cepstral_decay)²); 0 = all alike
@@ -50,6 +72,8 @@ class MfccFeatures(_Section):
             raise ValueError(f"n_fft = {self.n_fft} is not a power of two")
         if self.n_fft % self.hop_length:
             raise ValueError(f"hop_length = {self.hop_length} does not divide n_fft = {self.n_fft}")
+        if self.fmin >= self.sample_rate / 2:
+            raise ValueError(f"fmin = {self.fmin:g} is not below half of sample_rate = {self.sample_rate}")
         if self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc = {self.n_mfcc} is more than n_mels = {self.n_mels}")
         return self
@@ -192,7 +216,7 @@ class Task(_Section):
     (5, (100,), 'pixels')
     """
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$")  # also the model's name in the store
+    name: str  # also the model's name in the store
     description: str = ""
     data: Data
     features: AnyFeatures
@@ -201,6 +225,16 @@ class Task(_Section):
     train: Train = Train()
     validate_: Validate = Field(Validate(), alias="validate")
     tune: Tune = Tune()
+
+    @field_validator("name")
+    @classmethod
+    def _named_for_the_store(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                "must be lower case letters, digits, dashes, underscores and dots, at most 63, "
+                "the first and the last of them a letter or a digit"
+            )
+        return name
 
     @model_validator(mode="after")
     def _augments_images(self) -> "Task":
@@ -224,7 +258,7 @@ class Task(_Section):
         directory."""
         origin = self.model_dump(mode="json", include={"data", "features", "augment"})
         if self.data.path is not None:
-            origin["data"]["path"] = str(Path(self.data.path).expanduser().resolve())
+            origin["data"]["path"] = str(expanded(self.data.path).resolve())
         return origin
 
     def resolved(self) -> dict[str, Any]:
@@ -306,8 +340,17 @@ def parse(table: dict[str, Any], where: str) -> Task:
     try:
         return Task.model_validate(table)
     except ValidationError as error:
-        lines = [f"{where}: {_line(problem, table)}" for problem in error.errors()]
+        lines = [f"{where}: {_line(problem, table)}" for problem in error.errors() if _is_of_what_was_meant(problem)]
         raise UserError("\n".join(lines)) from None
+
+
+def _is_of_what_was_meant(problem: Any) -> bool:
+    """False for pydantic's second complaint about one value of tune.space, which may be a list or a range: a section
+    was meant as a range, anything else as a list."""
+    branch = problem["loc"][3:4] if problem["loc"][:2] == ("tune", "space") else ()
+    if branch == ("Range",):
+        return bool(problem["type"] != "model_type")
+    return branch != ("list[any]",) or not isinstance(problem["input"], dict)
 
 
 def _read(name: str) -> tuple[str, str]:
@@ -346,6 +389,8 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     if location[:1] == ["features"] and len(location) > 2:
         del location[1]  # the branch of the union, which pydantic inserts
+    if location[:2] == ["tune", "space"]:
+        del location[3:4]  # likewise
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         if key in RENAMED:
@@ -354,9 +399,25 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
         return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
     if problem["type"] == "missing":
         return f"{key!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"].startswith("union_tag"):  # only features.kind tells sections apart
+        key = f"{key}.kind"
+        if problem["type"] == "union_tag_not_found":
+            return f"{key!r} is missing"
+        return f"{key}: {_expected(problem)}, not {problem['ctx']['tag']!r}"
     value = problem["input"]
-    return f"{key}: {message}" + ("" if isinstance(value, dict) else f", not {value!r}")
+    return f"{key}: {_expected(problem)}" + ("" if isinstance(value, dict) else f", not {_shown(value)}")
+
+
+def _expected(problem: Any) -> str:
+    """What one of pydantic's errors says was expected, without names of Python's types."""
+    kind = problem["type"]
+    text = EXPECTED.get(kind) or EXPECTED.get(kind.split("_")[0])
+    return problem["msg"].removeprefix("Value error, ") if text is None else text.format(**problem.get("ctx", {}))
+
+
+def _shown(value: Any) -> str:
+    """A value as a task file has it."""
+    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:

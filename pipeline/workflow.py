@@ -7,7 +7,6 @@ versions of code. No stage is imported to check this.
 """
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,15 +20,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models import FEATURES_VERSION
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
-from pipeline.run import Run, write_json
-from pipeline.task import Task, Variation, digest
+from pipeline.run import Run, check_writable, write_json
+from pipeline.task import Task, UserError, Variation, digest
 from service import media
 from service.media import Limits
+from service.serving.home import bentoml_home
 
 STAGES = ("extract", "train", "validate", "export")
 LIBRARIES = (  # results may change with their versions
     "percept", "torch", "numpy", "scipy", "librosa", "scikit-learn", "soxr", "soundfile", "pillow", "keras", "onnx",
-    "onnxruntime", "onnxscript", "bentoml",
+    "onnxruntime", "onnxscript", "bentoml", "av", "pi-heif",
 )  # fmt: skip
 
 Stamp = tuple[int, int] | None  # bytes, time of the last change in ns; None: there is no such file
@@ -86,6 +86,7 @@ class Workflow:
         with ExitStack() as running:  # Ray, if it is the engine, from the first stage that needs it
             for stage in ("extract", "train"):
                 if not self._say_up_to_date(stage):
+                    self._check_store()  # now, not after an hour of training
                     running.enter_context(self.engine.running())
                     self._stage(stage)()
         for stage in ("validate", "export"):
@@ -94,6 +95,7 @@ class Workflow:
 
     def extract(self) -> None:
         """Stage 1: samples → features."""
+        check_writable(self.run.folder)
         from pipeline import extract
 
         inputs = self._inputs("extract")
@@ -106,6 +108,7 @@ class Workflow:
 
     def train(self) -> None:
         """Stage 2: features → weights."""
+        check_writable(self.run.folder)
         from pipeline import train
 
         inputs = self._inputs("train")
@@ -126,6 +129,7 @@ class Workflow:
 
     def export(self) -> None:
         """Stage 4: weights → ONNX graph in the model store."""
+        self._check_store()
         from pipeline import export
 
         inputs = self._inputs("export")
@@ -146,7 +150,10 @@ class Workflow:
             case "validate":  # `percept plot` may have drawn these again
                 return self.run.page.is_file() and self.run.plots.is_dir() and self.run.samples.is_dir()
             case _:
-                return _is_served(self.task.name, entry.version) and (self.force or not entry.forced)
+                return _is_exported(self.task.name, entry.version) and (self.force or not entry.forced)
+
+    def _check_store(self) -> None:
+        check_store(f"models/{self.task.name}", "tmp")
 
     def _stage(self, name: str) -> Callable[[], None]:
         stage: Callable[[], None] = getattr(self, name)
@@ -155,7 +162,10 @@ class Workflow:
     def _say_up_to_date(self, stage: str) -> bool:
         if self.force or not self.is_up_to_date(stage):
             return False
-        print(f"{self.task.name}: {stage} is up to date ({self.entries[stage].summary})")
+        summary, version = self.entries[stage].summary, self.entries[stage].version
+        if stage == "export" and version != (served := _served(self.task.name)):
+            summary += f", rolled back to {served}"
+        print(f"{self.task.name}: {stage} is up to date ({summary})")
         return True
 
     def _inputs(self, stage: str) -> str:
@@ -222,11 +232,45 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _is_served(name: str, version: str) -> bool:
-    """Whether BentoML's model store holds that version of a model as the latest, found without importing BentoML."""
-    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
-    folder = home / "models" / name
+def _served(name: str) -> str:
+    """The version of a model that BentoML's store names as the one to serve, found without importing BentoML; empty if
+    there is none."""
     try:
-        return (folder / "latest").read_text("utf-8").strip() == version and (folder / version / "model.onnx").is_file()
-    except (OSError, UnicodeDecodeError):
+        return (bentoml_home() / "models" / name / "latest").read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _is_exported(name: str, version: str) -> bool:
+    """Whether the store holds that version, and serves it or an older one that `percept rollback` chose since."""
+    served = _served(name)
+    folder = bentoml_home() / "models" / name if served else Path()
+    if not served or not (folder / version / "model.onnx").is_file():
         return False
+    if served == version or not (folder / served).is_dir():
+        return served == version
+    from service.serving import store  # imports BentoML, so only now
+
+    versions = [model.tag.version for model in store.versions(name)]
+    return versions[:1] == [version] and served in versions
+
+
+def check_store(*folders: str) -> Path:
+    """BentoML's home folder, found without importing BentoML.
+
+    Raises
+    ------
+    UserError : it is not known, or one of these folders in it cannot be written
+    """
+    try:
+        home = bentoml_home()
+        for folder in folders:
+            check_writable(home / folder)
+    except OSError as error:
+        raise UserError(
+            f"the model store cannot be written: {error.filename}: {error.strerror}; "
+            "BENTOML_HOME names the folder to use instead"
+        ) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return home

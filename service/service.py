@@ -20,12 +20,14 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.models import BentoModel
 from bentoml.validators import ContentType
+from opentelemetry.util.http import ExcludeList
 from starlette.types import ASGIApp
 
+from service import options
 from service.http import connections, log
 from service.http.app import App
 from service.media import positive
-from service.serving.store import newest_models
+from service.serving.store import chosen
 
 try:
     app = App()
@@ -34,9 +36,10 @@ except ValueError as error:
     sys.exit(f"percept: {error}")
 
 
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    # This is the supervisor, before it starts workers. By default all services with one BENTOML_HOME share a folder for
-    # their workers' metrics, and each service empties it when it starts.
+is_supervisor = "PROMETHEUS_MULTIPROC_DIR" not in os.environ  # before it starts workers
+if is_supervisor:
+    # By default all services with one BENTOML_HOME share a folder for their workers' metrics, and each service empties
+    # it when it starts.
     metrics_folder = tempfile.mkdtemp(prefix="percept-metrics-")
     BentoMLContainer.prometheus_multiproc_dir.set(metrics_folder)
     atexit.register(shutil.rmtree, metrics_folder, ignore_errors=True)
@@ -54,19 +57,15 @@ class Service(bentoml.Service[Any]):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The application of a worker, traced if BentoML's configuration names an exporter."""
-        app.bentoml = super().to_asgi(is_main)
+        """The application of a worker, with BentoML's application behind it and BentoML's options around it."""
+        from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+
         connections.patch_uvicorn()
-        return _traced(app) if is_main else app.bentoml
-
-
-def _traced(application: ASGIApp) -> ASGIApp:
-    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-
-    if BentoMLContainer.config.tracing.exporter_type.get() is None:
-        return application
-    provider = BentoMLContainer.tracer_provider.get()
-    return OpenTelemetryMiddleware(application, tracer_provider=provider)
+        self.inject_config()
+        whole = options.around(app)
+        BentoMLContainer.tracing_excluded_urls.set(ExcludeList([".*"]))  # not a second time
+        app.bentoml = ServiceAppFactory(self, is_main=is_main, enable_access_control=False)()
+        return whole if is_main else app.bentoml
 
 
 # The container's image. BentoML knows no distro "slim", so it leaves out the compiler, git and gnupg. None is needed:
@@ -83,7 +82,6 @@ IMAGE = bentoml.images.Image(
     workers=1,
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": ".*"},
     image=IMAGE,
 )
 class Percept:
@@ -149,6 +147,14 @@ def _keep_free_memory() -> None:
 
 
 Percept.__class__ = Service  # type: ignore[method-assign]
+try:
+    options.check(Percept, is_supervisor)
+except ValueError as error:
+    sys.exit(f"percept: {error}")
 
-# The models that `bentoml build` puts into a Bento.
-Percept.models.extend(BentoModel(model.tag) for model in newest_models())  # type: ignore[attr-defined]
+try:  # The models that `bentoml build` puts into a Bento: those that `make bento` names, or all of the store.
+    Percept.models.extend(  # type: ignore[attr-defined]
+        BentoModel(model.tag) for model in chosen(os.environ.get("PERCEPT_BENTO", "").split())
+    )
+except ValueError as error:
+    sys.exit(f"percept: {error}")

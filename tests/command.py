@@ -1,8 +1,10 @@
 """The `percept` command inside the process of the tests, which has PyTorch and its exporter imported already."""
 
 import io
+import resource
 import sys
-from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,17 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from pipeline import cli
+
+
+@contextmanager
+def full_disk(n_bytes: int) -> Iterator[None]:
+    """No file may grow beyond `n_bytes`, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ def percept(*arguments: str | Path, home: Path, **environment: str) -> Done:
         model_store(home), redirect_stdout(stdout), redirect_stderr(stderr), pytest.MonkeyPatch.context() as patch,
     ):  # fmt: skip
         patch.chdir(home)
+        patch.setenv("BENTOML_HOME", str(home))
         patch.setattr(sys, "argv", ["percept", *map(str, arguments)])
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from pipeline.tune import study
 
 T = TypeVar("T")
 NODES = 3
+CONNECTION = ExitStack()  # of the driver, for as long as it lives
 PATIENCE = 600  # seconds that a test waits for the cluster
 # Test processes are forks of a process that has imported PRELOADED.
 PROCESSES = get_context("forkserver")
@@ -124,7 +126,15 @@ def _driver() -> None:
 
 
 def _connect(engine: Engine) -> None:
-    engine.running().__enter__()
+    """Connect this process to the cluster, and have Ray Train told of lost nodes every second.
+
+    By default it is told every 20 seconds, and tests would wait for most of their time.
+    """
+    CONNECTION.enter_context(engine.running())
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as ray_data
+
+    coordinator = ray_data.get_or_create_autoscaling_coordinator()
+    coordinator.__ray_call__.remote(lambda self: setattr(self, "TICK_INTERVAL_S", 1))
 
 
 def _rays() -> list[psutil.Process]:

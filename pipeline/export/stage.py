@@ -1,13 +1,12 @@
 """Stage 4: weights → one self-contained ONNX graph with its card, checked against torch and librosa, into the store."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import bentoml
 import numpy as np
 import torch
 
-from models.card import STORE_LABEL, FeatureGroup, ModelCard, seal
+from models.card import FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
@@ -16,6 +15,7 @@ from pipeline.report.schema import Report
 from pipeline.run import Run, library_versions, replacing
 from pipeline.task import Task, UserError, digest
 from pipeline.train import weights
+from service.serving import store
 from service.serving.drift import Scores
 
 BINS = 10  # of a feature group's scores, in the card
@@ -41,13 +41,12 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
     tag = bentoml.Tag(task.name, None).make_new_version()
     card = _card(tag, graph, facts, report, features, check(model, graph, run))
     file, text = seal(model.SerializeToString(), card)
-    with replacing(run.model) as temporary:
-        temporary.write_bytes(file)
-    with replacing(run.card) as temporary:
-        temporary.write_bytes(text + b"\n")
-    with bentoml.models.create(tag, labels={STORE_LABEL: facts.kind}) as model_in_store:
-        for path in (run.model, run.card, run.report):
-            Path(model_in_store.path_of(path.name)).write_bytes(path.read_bytes())
+    # Both files of the run take their places only after the store has the model: they stay whole, and of one version.
+    with replacing(run.card) as card_file, replacing(run.model) as model_file:
+        card_file.write_bytes(text + b"\n")
+        model_file.write_bytes(file)
+        contents = {run.model.name: file, run.card.name: text + b"\n", run.report.name: run.report.read_bytes()}
+        store.add(tag, facts.kind, contents)
     checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
     print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}")
     return ModelCard.model_validate_json(text)

@@ -5,6 +5,7 @@ import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -183,7 +184,7 @@ def targets_and_labels(targets: Sequence[Label]) -> tuple[NDArray[Any], tuple[st
 
 
 def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    """Numbers by value, other names in alphabetical order."""
+    """Numbers by value, those of equal value (7 and 07) and other names in alphabetical order."""
     if all(label.isdecimal() for label in labels):
-        return tuple(sorted(labels, key=int))
+        return tuple(sorted(labels, key=lambda label: (Decimal(label), label)))  # int() takes 4,300 digits at most
     return tuple(sorted(labels))

@@ -20,6 +20,7 @@ from pipeline.run import Run
 from pipeline.sources import Sample
 from pipeline.task import Task, UserError, digest
 from pipeline.threads import ordered_map
+from service.media import EXTRA
 
 Skipped = tuple[str, str, str]  # file, reason, digest of its content; empty for a duplicate
 
@@ -90,7 +91,11 @@ def _cached(run: Run, recipe: Recipe) -> dict[str, Extracted]:
         content: Extracted(row, copies[start:end])
         for content, row, start, end in zip(before.digest.tolist(), before.x, edges[:-1], edges[1:], strict=True)
     }
-    unusable = {content: Extracted(None, copies[:0], reason) for _, reason, content in before.skipped if content}
+    unusable = {
+        content: Extracted(None, copies[:0], reason)
+        for _, reason, content in before.skipped
+        if content and EXTRA not in reason  # it may be installed by now
+    }
     return cached | unusable
 
 

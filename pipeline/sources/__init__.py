@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import Any, Protocol
 
 from pipeline.errors import UserError
+from pipeline.sources.files import expanded
 from pipeline.sources.registry import REGISTRY, Data, Shares, Source
 from pipeline.sources.sample import SPLITS, Decoded, Label, Sample, Split
 
@@ -22,6 +23,7 @@ __all__ = [
     "Shares",
     "Source",
     "Split",
+    "expanded",
     "fingerprint",
     "load",
     "parse_data",

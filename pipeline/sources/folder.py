@@ -1,19 +1,22 @@
 """A user's files: a folder of class folders, or a CSV manifest."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.sources.files import readable, stat, stats, walk
+from pipeline.sources.files import Identity, expanded, identity, loose, readable, stat, stats, walk
+from pipeline.sources.layout import ClassFolder, class_folders, is_media
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import SPLITS, Sample, Split
+from pipeline.sources.split_names import is_fold, split_of_each
 from service.errors import Unreadable
 from service.media import Limits, check_bytes
 
@@ -42,7 +45,10 @@ class EncodedFile:
 
     def _read(self) -> bytes:
         try:
-            check_bytes(self.path.stat().st_size, "image" if self.sample_rate is None else "audio", self.limits)
+            status = self.path.stat()
+            if not S_ISREG(status.st_mode) and not S_ISDIR(status.st_mode):  # a pipe would never end
+                raise Unreadable("cannot be read: not a regular file")
+            check_bytes(status.st_size, "image" if self.sample_rate is None else "audio", self.limits)
             return self.path.read_bytes()
         except OSError as error:
             raise Unreadable(f"cannot be read: {error.strerror}") from None
@@ -73,34 +79,33 @@ def _samples(entries: Callable[[Path], Iterator[Entry]], data: Data, sample_rate
 
 
 def _root(data: Data) -> Path:
-    return Path(data.path or "").expanduser()
+    return expanded(data.path or "")
 
 
 def _folder(root: Path) -> Iterator[Entry]:
-    found = False
-    for split, folder in _class_folders(root):
-        for path in walk(folder):
-            found = True
-            yield readable(path.relative_to(root)), readable(Path(folder.name)), split, path
-    if not found:
+    found = class_folders(root)
+    inside = {folder: walk(folder, _identities(found)) for _, folder in found}
+    if not any(inside.values()):
         raise UserError(f"{root}: no files; expected one sub-folder for each class, with its files inside")
+    filled = {folder.name for folder, paths in inside.items() if paths}
+    if empty := [folder for folder in inside if folder.name not in filled]:
+        raise UserError(f"{empty[0]}: no files of this class; add some, or remove the folder")
+    _mention_loose_files(root, inside)
+    for split, folder in found:
+        for path in inside[folder]:
+            yield readable(path.relative_to(root)), readable(Path(folder.name)), split, path
 
 
-def _class_folders(root: Path) -> Iterator[tuple[Split | None, Path]]:
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    top = _visible_folders(root)
-    by_split: list[tuple[Split | None, Path]] = [(s, root / s) for s in SPLITS if root / s in top]
-    if by_split and len(by_split) < len(top):
-        others = ", ".join(p.name for p in top if p.name not in SPLITS)
-        raise UserError(f"{root}: class folders ({others}) are next to folders of splits; use one or the other")
-    for split, folder in by_split or [(None, root)]:
-        for class_folder in _visible_folders(folder):
-            yield split, class_folder
+def _mention_loose_files(root: Path, classes: Iterable[Path]) -> None:
+    """Print how many recordings or pictures are in no class folder."""
+    places = sorted({root, *(folder.parent for folder in classes)})
+    outside = [path for place in places for path in loose(place) if is_media(path)]
+    if outside:
+        print(f"{root}: {len(outside):,} files left out, since they are in no class folder; the first: {outside[0]}")
 
 
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _identities(found: Iterable[ClassFolder]) -> set[Identity | None]:
+    return {identity(folder) for _, folder in found}
 
 
 def _manifest(manifest: Path) -> Iterator[Entry]:
@@ -108,29 +113,37 @@ def _manifest(manifest: Path) -> Iterator[Entry]:
         text = manifest.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    rows = csv.DictReader(text.splitlines())
-    columns = rows.fieldnames or []
+    reader = csv.DictReader(text.splitlines())
+    columns = reader.fieldnames or []
     missing = [column for column in ("path", "label") if column not in columns]
     if missing:
         raise UserError(
             f"{manifest}: column {missing[0]!r} is missing; expected path,label[,split], found {','.join(columns)}"
         )
-    found = False
-    for row in rows:
-        found = True
-        path, label, split = ((row.get(key) or "").strip() for key in ("path", "label", "split"))
-        if not path or not label:
-            raise UserError(f"{manifest}, line {rows.line_num}: {'label' if path else 'path'} is empty")
-        if split and split not in SPLITS:
-            raise UserError(f"{manifest}, line {rows.line_num}: split {split!r} is not {', '.join(SPLITS)}")
-        named: Split | None = next((s for s in SPLITS if s == split), None)
-        yield path, label, named, manifest.parent / path
-    if not found:
+    rows = [(reader.line_num, _cell(row, "path"), _cell(row, "label"), _cell(row, "split")) for row in reader]
+    if not rows:
         raise UserError(f"{manifest}: no rows")
+    splits = split_of_each([split for *_, split in rows], manifest)
+    for line, path, label, split in rows:
+        if not path or not label:
+            raise UserError(f"{manifest}, line {line}: {'label' if path else 'path'} is empty")
+        if "\0" in path:
+            raise UserError(f"{manifest}, line {line}: a zero byte in the path {path!r}")
+        if split and split not in splits:
+            how = "; of a cross-validation's folds, name one test, another validation, the rest train"
+            raise UserError(
+                f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
+            )
+        yield path, label, splits.get(split), manifest.parent / path
+
+
+def _cell(row: dict[str, str | None], column: str) -> str:
+    return (row.get(column) or "").strip()
 
 
 def _fingerprint(data: Data) -> Any:
-    return [stats(folder) for _, folder in _class_folders(_root(data))]
+    found = class_folders(_root(data))
+    return [stats(folder, _identities(found)) for _, folder in found]
 
 
 def _fingerprint_manifest(data: Data) -> Any:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.sources.files import stats
+from pipeline.sources.files import download_folder, expanded, stats, writable
 from pipeline.sources.folder import EncodedFile
-from pipeline.sources.mnist import HOME
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import Sample, Split
 from service.media import Limits
@@ -60,7 +59,7 @@ def load(data: Data, sample_rate: int | None) -> list[Sample]:
 
 
 def _root(data: Data) -> Path:
-    return HOME / data.source if data.path is None else Path(data.path).expanduser()
+    return download_folder(data.source) / data.source if data.path is None else expanded(data.path)
 
 
 @contextmanager
@@ -119,6 +118,7 @@ def _download(name: str, module: Any, dataset: Any, root: Path) -> None:
     checked = root / f".checked-{dataset.version}"
     if checked.is_file() and not _missing(dataset, _place(module.REMOTES["annotations"], root)):
         return
+    writable(root, name)
     import tarfile
     from http.client import HTTPException
 

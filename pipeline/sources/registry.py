@@ -49,7 +49,7 @@ class Data(_Section):
     def _registered(cls, source: str) -> str:
         if source not in REGISTRY:
             *names, last = (repr(name) for name in REGISTRY)
-            raise ValueError(f"Input should be {', '.join(names)} or {last}")
+            raise ValueError(f"must be {', '.join(names)} or {last}")
         return source
 
     @model_validator(mode="after")

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from models.card import Kind
 from models.mlp import MLP
 from models.targets import TARGETS
-from pipeline.run import replacing
 from pipeline.task import Train, UserError
 from pipeline.threads import threads
 from pipeline.train.data import Dataset, piece_rows, pieces
 from pipeline.train.trainers import threads_for
+from pipeline.train.weights import write_torch
 
 CHECKPOINT_SECONDS = 2.0  # between two checkpoints: much longer than writing one takes, and little work to lose
 ROWS = 16_384  # samples evaluated at a time, at most: their hidden activations take memory
@@ -220,8 +220,7 @@ class Checkpoints:
         """Checkpoints that replace one another in a file."""
 
         def write(checkpoint: dict[str, Any]) -> None:
-            with replacing(path) as temporary:
-                torch.save(checkpoint, temporary)
+            write_torch(path, checkpoint)
 
         return Checkpoints(trainer, fingerprint, write, CHECKPOINT_SECONDS)
 

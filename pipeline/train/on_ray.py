@@ -32,6 +32,7 @@ from models.classifier import Classifier
 from pipeline.extract import Features
 from pipeline.run import Run, replacing
 from pipeline.task import Train, UserError
+from pipeline.threads import subnormals_flushed
 from pipeline.train import distortion, loop, shared, weights
 from pipeline.train.data import PIECE, Dataset, MappedMatrix, load_datasets, standardised
 from pipeline.train.memory import fits
@@ -187,6 +188,7 @@ def _progress(coordinator: Any, epochs: int) -> Iterator[None]:
         thread.join()
 
 
+@subnormals_flushed()
 def work(config: dict[str, Any]) -> None:
     """The main function of every worker: load its samples, train, and, in the first worker, report."""
     coordinator, options = config["coordinator"], Train.model_validate(config["options"])

@@ -11,9 +11,9 @@ from models.mlp import MLP
 from models.moments import Moments, part_rows
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
-from pipeline.run import Run, write_json
+from pipeline.run import Run, json_text, replacing
 from pipeline.task import Task, Train, UserError, digest
-from pipeline.threads import threads
+from pipeline.threads import subnormals_flushed, threads
 from pipeline.train import confidence, weights
 from pipeline.train.batches import Feed
 from pipeline.train.data import Datasets, load_datasets, pieces, standardised
@@ -44,6 +44,7 @@ class Context:
     made_of: Sequence[Any]  # everything that the weights depend on, besides the options
 
 
+@subnormals_flushed()
 def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = LOCAL) -> Facts:
     """Train the task's network on the run's features; write its `weights.pt` and `history.json`.
 
@@ -98,11 +99,12 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
         seconds=state.history["seconds"][-1],
         with_validation=with_validation or refit,
     )
-    write_json(run.history, state.history)
     if of_refit:
         classifier, seconds = _refit(task, classifier, facts, of_refit, context)
         facts = replace(facts, seconds=facts.seconds + seconds)
-    weights.save(run.weights, classifier, facts)
+    with replacing(run.history) as history:  # both take their places only when both could be written
+        history.write_text(json_text(state.history), "utf-8")
+        weights.save(run.weights, classifier, facts)
     run.checkpoint.unlink(missing_ok=True)
     print(f"{task.name}: {state.epoch} epochs in {facts.seconds:.1f} s on {facts.device} → {run.weights}")
     return facts

@@ -1,5 +1,6 @@
 """`weights.pt`: the trained classifier as tensors only, with the facts that later stages need."""
 
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,8 +75,16 @@ def save(path: Path, classifier: Classifier, facts: Facts) -> None:
     tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
     text = json.dumps(asdict(facts), ensure_ascii=False).encode()
     tensors[_FACTS] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
+    write_torch(path, tensors)
+
+
+def write_torch(path: Path, value: Any) -> None:
+    """Write what `torch.save` makes of a value; not by `torch.save` itself, whose error for a full disk says nothing
+    of it."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
     with replacing(path) as temporary:
-        torch.save(tensors, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def of(run: Run) -> tuple[Classifier, Facts]:
@@ -98,6 +107,6 @@ def load(path: Path) -> tuple[Classifier, Facts]:
         classifier.load_state_dict(tensors)
     except UserError:
         raise
-    except Exception as error:  # torch's loader raises many types, all of which mean the same to the user
-        raise UserError(f"{path}: not a weights file ({type(error).__name__}); run `percept train` again") from None
+    except Exception:  # torch's loader raises many types, all of which mean the same to the user
+        raise UserError(f"{path}: not a weights file; run `percept train` again") from None
     return classifier.eval(), facts

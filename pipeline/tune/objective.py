@@ -20,6 +20,7 @@ from models.targets import TARGETS
 from pipeline import train
 from pipeline.extract import Features
 from pipeline.task import Task, UserError
+from pipeline.threads import subnormals_flushed
 from pipeline.train import State, choose_device
 from pipeline.tune import stacks
 from pipeline.tune.folds import assign_folds, make_folds
@@ -124,6 +125,7 @@ def _prepared(data: Any) -> tuple[Task, Features, list[Fold]]:
     return task, features, make_folds(task, features, choose_device(device))
 
 
+@subnormals_flushed()
 def evaluate(tasks: Sequence[Task], features: Features, folds: Sequence[Fold]) -> list[Outcome]:
     """Train the network of each task on every fold, those of one shape together.
 

@@ -12,11 +12,13 @@ from pipeline.report import search
 from pipeline.report.style import shown
 from pipeline.run import Run, write_json
 from pipeline.task import Task, UserError, digest
+from pipeline.threads import subnormals_flushed
 from pipeline.tune.objective import local_objective, plus_minus, ray_objective
 from pipeline.tune.space import FIXED, check_space, n_trials, with_hyperparameters
 from pipeline.tune.study import open_study, optimize, slots
 
 
+@subnormals_flushed()
 def tune(task: Task, run: Run, storage: str | None = None, engine: Engine = LOCAL) -> dict[str, Any]:
     """Search `task.tune.space` on the run's features; write its `search.json` and its figures, print the table.
 

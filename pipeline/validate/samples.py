@@ -1,5 +1,6 @@
 """Decoded media as files that the service accepts: one test sample of each class, to try the service with."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,9 @@ def _write_png(path: Path, pixels: NDArray[Any], form: Input) -> None:
 
 
 def _write_wav(path: Path, waveform: NDArray[Any], form: Input) -> None:
-    soundfile.write(path, waveform, form.sample_rate, format="WAV")
+    stream = io.BytesIO()  # libsndfile itself does not say that a disk is full
+    soundfile.write(stream, waveform, form.sample_rate, format="WAV")
+    path.write_bytes(stream.getbuffer())
 
 
 def _write_json(path: Path, vector: NDArray[Any], form: Input) -> None:

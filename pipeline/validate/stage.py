@@ -15,12 +15,14 @@ from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
 from pipeline.sources import SPLITS
 from pipeline.task import Task, UserError, Validate
+from pipeline.threads import subnormals_flushed
 from pipeline.train import weights
 from pipeline.validate import baselines, samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 
 
+@subnormals_flushed()
 def validate(task: Task, run: Run) -> Report:
     """Evaluate `run/weights.pt` on the test split; write `report.json`, the arrays behind its figures, and the page.
 

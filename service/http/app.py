@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.http import errors, log
 from service.http.admission import Admission
 from service.http.auth import APIKeys
+from service.http.connections import close_after
 from service.http.request import REQUEST_ID, Headers, Request, Response
 from service.http.routing import Router, handler
 from service.http.state import State
@@ -89,7 +90,7 @@ class App:
         except Exception:
             logger.exception("request %s to %s failed", request_id.decode(), route)
             response = errors.response(500, FAILED, route)
-        headers: Headers = (*EVERY_RESPONSE, (b"x-request-id", request_id))
+        headers: Headers = (*EVERY_RESPONSE, (b"x-request-id", request_id), *close_after(receive))
         await response.send(send, headers, without_body=request.method == "HEAD")
         self._record(request, request_id, route, response, start)
 

@@ -58,7 +58,7 @@ def _inline_bytes(data: bytes, kind: str) -> int:
     """How large a file may be to be answered in the event loop."""
     if kind == "audio":
         return INLINE_WAV_BYTES if data.startswith(b"RIFF") else 0
-    return INLINE_BYTES
+    return 0 if data[4:8] == b"ftyp" else INLINE_BYTES  # a HEIC or AVIF of 8 kB may hold a picture that takes a second
 
 
 def _text(field: str | None) -> str | None:

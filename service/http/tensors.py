@@ -13,16 +13,18 @@ import simdjson
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from models.card import FAMILIARITY, ModelCard
+from models.card import FAMILIARITY, Input, ModelCard
 from service.media import Limits
 
+PIXELS = "pixels are whole numbers from 0, background, to 255, ink"
 HEADER_LENGTH = b"inference-header-content-length"
 BINARY = b"application/octet-stream"
 DTYPES: dict[str, Any] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
     "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
-    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+    "FP16": np.float16, "BF16": np.float32, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
+BFLOAT16 = "BF16"  # in binary the upper half of a float32; NumPy has no such type
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}  # dtype of a card → datatype of the protocol
 FEW = 16  # lists; a request whose numbers are not nested has fewer
 MAX_RANK = 8  # sizes of a shape that an error message quotes
@@ -110,7 +112,7 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
             raise HTTPException(400, "there are bytes after the header that no input's binary_data_size accounts for")
         values = _from_json(tensor.get("data"), datatype, shape, text, others)
     else:
-        dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+        dtype = np.dtype(np.uint16 if datatype == BFLOAT16 else DTYPES[datatype]).newbyteorder("<")
         if "data" in tensor:
             raise HTTPException(400, "the input has data and a binary_data_size; expected one of them")
         expected = n * dtype.itemsize
@@ -118,7 +120,21 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
             expectation = f"expected {expected} for this shape, and {len(binary)} bytes follow the header"
             raise HTTPException(400, f"binary_data_size {str(size)[:20]}: {expectation}")
         values = np.frombuffer(binary, dtype)
-    return _as(values, card.input.dtype).reshape(shape)
+        if datatype == BFLOAT16:
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+    return _input(values, card.input).reshape(shape)
+
+
+def _input(values: Array, model_input: Input) -> Array:
+    """Numbers as the model takes them. Raises HTTPException 400 if they do not fit, or are pixels from 0 to 1."""
+    if values.dtype.kind == "b":
+        values = values.view(np.uint8) != 0  # in binary, a byte may have any value
+        if model_input.kind == "image":
+            return values * np.uint8(255)
+    converted = _as(values, model_input.dtype)
+    if model_input.kind == "image" and converted.max() == 1:  # nearly black, so the answer would be nonsense
+        raise HTTPException(400, f"data: {PIXELS}, and these end at 1; multiply them by 255, or send them as BOOL")
+    return converted
 
 
 def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int) -> Array:
@@ -134,7 +150,7 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
     n, dtype = math.prod(shape), np.dtype(DTYPES[datatype])
     if isinstance(data, np.ndarray):
         if dtype.kind == "b":
-            raise HTTPException(400, f"data: expected values of datatype {datatype}")
+            raise HTTPException(400, "data: expected true or false, for datatype BOOL")
         return _as(_of_size(n, data), dtype)
     if not isinstance(data, simdjson.Array) or not len(data):
         raise HTTPException(400, f"data: expected a list of {n} numbers, got none")
@@ -151,9 +167,9 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
     except TypeError:
         raise HTTPException(400, f"data: expected numbers of datatype {datatype}") from None
     except ValueError:
-        raise HTTPException(400, f"data: there are values that {dtype.name} cannot hold") from None
+        raise _does_not_fit(dtype) from None
     if dtype.kind == "b" and values.dtype != dtype:
-        raise HTTPException(400, f"data: expected values of datatype {datatype}")
+        raise HTTPException(400, "data: expected true or false, for datatype BOOL")
     return _as(_of_size(n, values), dtype)
 
 
@@ -212,8 +228,14 @@ def _as(values: Array, dtype: Any) -> Array:
     else:
         fits = (converted == values).all()
     if not fits:
-        raise HTTPException(400, f"data: there are values that {dtype.name} cannot hold")
+        raise _does_not_fit(dtype)
     return converted
+
+
+def _does_not_fit(dtype: Any) -> HTTPException:
+    range_ = np.iinfo(dtype) if dtype.kind in "iu" else None
+    what = "finite numbers" if range_ is None else f"whole numbers from {range_.min} to {range_.max}"
+    return HTTPException(400, f"data: there are values that {dtype.name} cannot hold; it holds {what}")
 
 
 def _outputs(body: Parameters, card: ModelCard) -> list[Output]:

@@ -1,17 +1,22 @@
 """Audio files → mono waveforms, in the form that the models take."""
 
 import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
+from service.media import coded, ffmpeg
+from service.media.channels import Mix, loudest_if_cancelled
 from service.media.limits import Limits, check_bytes
-from service.media.signatures import EXPECTED, undecodable
+from service.media.native import quiet
+from service.media.resampling import Resampler
+from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undecodable
+from service.media.silence import is_silent
 
-SILENCE = 1e-4  # peak amplitude: -80 dB relative to full scale
 BLOCK = 1 << 16  # samples read at a time, over all channels
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
@@ -20,24 +25,27 @@ AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV"
 
 
 def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
-    """The recording in `data` as float32 (T,): the mean of its channels, in [-1, 1], at `sample_rate` Hz.
+    """The recording in `data` as float32 (T,), mono in [-1, 1] at `sample_rate` Hz: the mean of its channels, or, where
+    they cancel each other, as in stereo with one wire swapped, the loudest.
 
     Raises MediaError if it cannot be read, is too long, or holds nothing but silence.
     """
     check_bytes(len(data), "audio", limits)
+    kind = announced(data)
+    demuxer = kind.reader if kind and kind.media == "audio" else ""
     try:
-        with soundfile.SoundFile(_Bytes(data)) as file:
-            waveform = _read_mono(file, sample_rate, limits)
+        with quiet, np.errstate(all="ignore"):
+            waveform, coding = _read(data, demuxer, sample_rate, limits)
     except MediaError:
         raise
-    except Exception as error:  # libsndfile's errors, and those of its Python callbacks
-        raise undecodable(data, "audio") from error
+    except Exception as error:  # errors of libsndfile, of FFmpeg, and of their Python callbacks
+        raise (damaged("audio") if demuxer and ffmpeg.is_installed() else undecodable(data, "audio")) from error
     if not waveform.size:
         raise Unusable("the audio is empty")
     loudest = float(peak(waveform))
     if not np.isfinite(loudest):
         raise Unusable("the audio holds samples that are not finite numbers")
-    if loudest < SILENCE:
+    if is_silent(waveform, sample_rate, coding):
         raise Unusable("the audio is silent")
     if loudest > 1:
         waveform /= np.float32(loudest)
@@ -65,14 +73,41 @@ class _Bytes(io.BytesIO):
             return -1
 
 
-def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
-    """The open file as float32 (T,) at `sample_rate` Hz, read and resampled block by block.
+def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
+    """The recording as float32 (T,) at `sample_rate` Hz, the mean of its channels or one of them; and its coding."""
+    mix = Mix()
+    with _opened(data, demuxer) as file:
+        waveform, coding = _resampled(_blocks(file, data, limits), mix, file.samplerate, sample_rate), file.subtype
+    if not mix.may_be_cancelled():
+        return waveform, coding
+    with _opened(data, demuxer) as file:
+        channel = loudest_if_cancelled(_blocks(file, data, limits))
+    if channel is None:
+        return waveform, coding
+    with _opened(data, demuxer) as file:
+        one = _blocks(file, data, limits)
+        return _resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate), coding
 
-    The result grows in a bytearray, which realloc moves without a copy: a long recording is in memory once.
-    """
-    rate, channels = file.samplerate, file.channels
+
+def _opened(data: bytes, demuxer: str) -> Any:
+    """A soundfile.SoundFile; an ffmpeg.Recording, if a `demuxer` is named and libsndfile does not read the file."""
+    if demuxer and demuxer != "caf":
+        return ffmpeg.recording(data, demuxer)
+    try:
+        file = soundfile.SoundFile(_Bytes(data))
+    except soundfile.LibsndfileError:  # it reads some files in CAF
+        if not demuxer:
+            raise
+        return ffmpeg.recording(data, demuxer)
     if file.format not in AUDIO_FORMATS:
-        raise WrongMedia(f"audio in {file.format} format; expected {EXPECTED['audio']}")
+        file.close()
+        raise WrongMedia(f"audio in {file.format} format; expected {EXPECTED['audio']}; convert it: {TO_WAV}")
+    return file
+
+
+def _blocks(file: Any, data: bytes, limits: Limits) -> Iterator[NDArray[np.float32]]:
+    """The samples of the open file, float32 (T, channels), block by block. Raises MediaError."""
+    rate, channels = file.samplerate, file.channels
     if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
         raise Unusable(f"audio of {rate} Hz and {channels} channels cannot be used")
     most = int(limits.seconds * rate)
@@ -84,28 +119,34 @@ def _read_mono(file: soundfile.SoundFile, sample_rate: int, limits: Limits) -> N
         raise Unusable("the header of the audio does not tell its length")
     if file.frames > most:
         raise too_long
-    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
-    samples, total = bytearray(), 0
-    length = file.frames if file.seekable() else MAX_SAMPLES
+    length = coded.length(file, data) or (file.frames if file.seekable() else MAX_SAMPLES)
+    total, step = 0, BLOCK // channels
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
-    while total < length and len(block := file.read(BLOCK // channels, dtype=dtype, always_2d=True)):
+    while total < length and len(block := file.read(min(step, length - total), dtype=dtype, always_2d=True)):
         total += len(block)
         if total > most:  # a header can lie
             raise too_long
         if dtype == "int16":  # the same numbers as from dtype="float32", in a third of the time
             block = block.astype(np.float32)
             block *= np.float32(2**-15)
-        mono = _mono(block)
-        samples += (stream.resample_chunk(mono) if stream else mono).data
+        yield block
+
+
+def _resampled(
+    blocks: Iterable[NDArray[np.float32]],
+    mono: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    rate: int,
+    sample_rate: int,
+) -> NDArray[np.float32]:
+    """What `mono` makes of the blocks, float32 (T,), at `sample_rate` instead of `rate` Hz.
+
+    The result grows in a bytearray, which realloc moves without a copy: a long recording is in memory once.
+    """
+    samples, stream = bytearray(), None
+    for block in blocks:
+        if stream is None and rate != sample_rate:
+            stream = Resampler(rate, sample_rate)
+        samples += (stream.resample_chunk(mono(block)) if stream else mono(block)).data
     if stream:
         samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data
     return np.frombuffer(samples, np.float32)
-
-
-def _mono(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 (T, channels) → (T,), the mean; spelled out for mono and stereo: NumPy's takes ten times as long."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    stereo = block.shape[1] == 2
-    mean: NDArray[np.float32] = np.float32(0.5) * (block[:, 0] + block[:, 1]) if stereo else block.mean(axis=1)
-    return mean

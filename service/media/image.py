@@ -10,9 +10,10 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import MediaError, TooLarge, Unusable
+from service.media import heif
 from service.media.ink import RULE, ink_on_paper, without_specks
 from service.media.limits import Limits, check_bytes
-from service.media.signatures import undecodable
+from service.media.signatures import damaged, undecodable
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -33,9 +34,7 @@ IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TG
 )  # fmt: skip
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
 JPEG_PIXELS = 8  # times as many: the decoder still reads all of their codes
-JPEG_HELD = (
-    6  # samples, of two bytes, that a decoder may hold for each pixel that is allowed: those of all scans but one
-)
+JPEG_HELD = 6  # samples of two bytes, for each pixel allowed, that the decoder of a progressive JPEG may hold
 MAX_SCANS = 100  # of a progressive JPEG as large as other images: 10 are usual, and each takes as long as decoding all
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)  # markers of a progressive frame
 START_OF_SCAN = 0xDA
@@ -45,8 +44,8 @@ Gray = NDArray[Any]  # numbers of any type (height, width)
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
 Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses twice as many, and would warn of more than these
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.init()  # loads Pillow's plugins now rather than during a request
+warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns on the terminal of what is odd in a file
 
 
 def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
@@ -58,8 +57,9 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
     check_bytes(len(data), "image", limits)
+    is_heic = heif.is_readable(data)
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=heif.FORMATS if is_heic else IMAGE_FORMATS) as image:
             if isinstance(image, JpegImageFile):
                 _check_jpeg(image, data, limits)
                 image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
@@ -70,7 +70,7 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the image is larger than the {limits.pixels} pixels allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise undecodable(data, "image") from error
+        raise (damaged("image") if is_heic else undecodable(data, "image")) from error
     return to_mnist_form(gray, MIN_CONTRAST)
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
 from service.errors import Unusable
 from service.media import EXPECTED, Limits, check_bytes
-from service.media.audio import SILENCE, decode_audio, peak
+from service.media.audio import decode_audio
 from service.media.image import decode_image
+from service.media.silence import is_silent
 from service.media.vector import decode_vector
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
@@ -44,6 +45,7 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 3  # errors
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # files of earlier exports hold some
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
@@ -161,7 +163,7 @@ class Predictor:
         if rate is None or len(sample) <= PIECE * rate:
             return [sample]
         n = math.ceil(len(sample) / (PIECE * rate))
-        return [piece for piece in np.array_split(sample, n) if peak(piece) >= SILENCE]
+        return [piece for piece in np.array_split(sample, n) if not is_silent(piece, rate)]
 
     def _timeline(self, waveform: NDArray[np.float32], window: float) -> Iterator[Window]:
         """What is heard in each window of a recording (T,). The last one has between half and one and a half times the
@@ -174,7 +176,7 @@ class Predictor:
         rows: list[list[float] | None] = []
         step = max(1, BATCH * rate // size)
         for batch in [*(full[i : i + step] for i in range(0, n - 1, step)), last]:
-            heard = peak(batch) >= SILENCE
+            heard = np.array([not is_silent(window, rate) for window in batch])
             outputs = iter(self.run(batch[heard], watch=False).tolist() if heard.any() else ())
             rows += [next(outputs) if is_heard else None for is_heard in heard]
         edges = [*range(0, n * size, size), len(waveform)]

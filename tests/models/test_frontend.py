@@ -120,6 +120,13 @@ def test_quiet_noise_and_an_offset_around_a_sound_are_silence() -> None:
     assert int((level >= -front.silence_db).sum()) in range(40, 46)  # those that the tone reaches into
 
 
+def test_a_constant_offset_changes_nothing_where_filters_begin_above_it() -> None:
+    front = Mfcc(preemphasis=0.97, fmin=80)
+    clip = torch.from_numpy(np.round(noise(22_050) * 2**12) / np.float32(2**12))[None]  # so that a sum is exact
+    assert torch.equal(front(clip), front(clip + 0.25))
+    assert torch.equal(front(torch.full((1, 5000), 0.3)), front(torch.zeros(1, 5000)))
+
+
 def test_preemphasis_filters_the_waveform() -> None:
     clip = noise(20_000)
     emphasised = np.append(clip[:1], clip[1:] - np.float32(0.97) * clip[:-1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_reads_as_a_manual(tmp_path: Path) -> None:
     text = percept("--help", home=tmp_path).stdout
-    for verb in ("tasks", "run", "extract", "train", "validate", "export", "predict", "rollback", "serve"):
+    for verb in ("tasks", "run", "extract", "train", "validate", "export", "predict", "rollback", "remove", "serve"):
         assert f" {verb} " in text
     assert "runs/TASK" in text
     assert "--data" in percept("run", "--help", home=tmp_path).stdout
@@ -134,3 +135,59 @@ def test_libraries_of_a_stage_add_no_line_to_a_mistake(tmp_path: Path) -> None:
 def test_a_nonsense_limit_is_one_line(tmp_path: Path) -> None:
     done = percept("tasks", home=tmp_path, PERCEPT_MAX_SECONDS="long")
     assert done.stderr.strip() == "percept: PERCEPT_MAX_SECONDS=long: expected a whole number above 0"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    store = "the model store cannot be written: {}: Not a directory; BENTOML_HOME names the folder to use instead"
+    unknown = "~no-such-user/x: the home folder is not known; set BENTOML_HOME to a folder for the models"
+    for arguments, home, line in (
+        (["run", "sine", "--runs", str(file)], "store", f"{file}: Not a directory"),
+        (["run", "sine"], "file", store.format(file)),
+        (["export", "sine"], "file", store.format(file)),
+        (["serve"], "file", store.format(file)),
+        (
+            ["run", "sine"],
+            "~no-such-user/x",
+            unknown,
+        ),
+        (
+            ["rollback", "sine"],
+            "~no-such-user/x",
+            unknown,
+        ),
+    ):
+        named = home if home.startswith("~") else str(tmp_path / home)
+        done = command.percept(*arguments, home=tmp_path, BENTOML_HOME=named)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"percept: {line}")
+        assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    """In the middle of the largest file of a stage, near its end, and full already."""
+    for stage in ("extract", "train"):
+        assert command.percept(stage, "sine", home=tmp_path).returncode == 0
+    run = tmp_path / "runs" / "sine"
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    sizes = {stage: len(before[run / name]) for stage, name in (("extract", "features.npz"), ("train", "weights.pt"))}
+    for stage, limit in (("extract", sizes["extract"] // 2), *(("train", n) for n in (0, 2000, sizes["train"] - 1))):
+        seed = f"{'data' if stage == 'extract' else 'train'}.seed=1"
+        with command.full_disk(limit):
+            done = command.percept(stage, "sine", "--set", seed, home=tmp_path)
+        lines = [line for line in done.stderr.splitlines() if line.startswith("percept: ")]
+        assert done.returncode == 1
+        assert [line.endswith(": File too large") for line in lines] == [True]
+        assert "Traceback" not in done.stderr
+        assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = command.percept("serve", "--port", str(port), home=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"percept: port {port} is taken; --port chooses another\n")
+    done = command.percept("serve", "--host", "no.such.host.invalid", home=tmp_path)
+    assert done.stderr.startswith("percept: --host no.such.host.invalid: ")

@@ -278,7 +278,7 @@ def test_a_worker_that_dies_costs_only_the_time_since_the_last_checkpoint(
         full_cluster.kill(full_cluster.workers[0])
         killed.append(torch.load(checkpoint, weights_only=True)["state"]["epoch"])
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     here, there = both(source, tmp_path, resolved, full_cluster)
     thread.join()

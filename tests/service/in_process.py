@@ -1,7 +1,7 @@
 """The application in the process of the tests, for tests that need no socket, worker, uvicorn or BentoML."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from service.http.app import App
 from service.metrics import Metrics
@@ -17,8 +18,13 @@ from tests.command import model_store
 
 
 @contextmanager
-def application(home: Path, **environment: str) -> Iterator[httpx.Client]:
-    """A client of the application with the models of `home`, like `serving` without a server; one home at a time."""
+def application(
+    home: Path, around: Callable[[ASGIApp], ASGIApp] = lambda app: app, **environment: str
+) -> Iterator[httpx.Client]:
+    """A client of the application with the models of `home`, like `serving` without a server; one home at a time.
+
+    `around` may put middleware in front of it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -26,14 +32,14 @@ def application(home: Path, **environment: str) -> Iterator[httpx.Client]:
     with model_store(home):
         app.bentoml = Starlette()  # stands in for BentoML, and answers every path with 404
         app.open(Repository(changed=_metrics().changed), _metrics())
-        with httpx.Client(transport=_Transport(app), base_url="http://in-process") as client:
+        with httpx.Client(transport=_Transport(around(app)), base_url="http://in-process") as client:
             yield client
 
 
 class _Transport(httpx.BaseTransport):
     """httpx's transport for ASGI, from one thread, without `await`."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._loop = asyncio.new_event_loop()
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
 

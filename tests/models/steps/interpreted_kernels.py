@@ -23,7 +23,7 @@ class ByKernels(ClosedForm):
 
 
 def same_as_autograd(
-    networks: list[MLP], data: list[Dataset], kind: Any, options: list[Train], epochs: int = 2
+    networks: list[MLP], data: list[Dataset], kind: Any, options: list[Train], epochs: int = 1
 ) -> None:
     """The networks are trained in one stack by the kernels, and each alone by autograd."""
     alone = copy.deepcopy(networks)

@@ -1,6 +1,7 @@
 """Extraction: splits, skipped files, duplicates, the cache, and classes that are too small."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from models import frontend
 from pipeline import extract, sources, task, threads
-from pipeline.extract.features import Features
+from pipeline.extract.features import Features, targets_and_labels
 from pipeline.run import Run
 from pipeline.sources import Data
 from pipeline.task import UserError
+from tests.service.phone import PHONE_SOUNDS
 
 RATE = 22_050
 
@@ -70,13 +72,13 @@ def test_unusable_files_are_skipped_with_a_reason(clips: Path, run: Callable[...
     reasons = {file: reason for file, reason, _ in found.skipped}
     assert len(found.x) == 36
     assert set(reasons) == {f"low/{name}" for name in (
-        "notes.txt", "empty.wav", "no-frames.wav", "silent.wav", "cut.wav", "long.wav")}  # fmt: skip
+        "notes.txt", "empty.wav", "no-frames.wav", "silent.wav", "cut.wav", "gone.wav", "long.wav")}  # fmt: skip
     assert "silent" in reasons["low/silent.wav"]
     assert "empty" in reasons["low/no-frames.wav"]
     assert "longer than the 120 seconds" in reasons["low/long.wav"]
     with pytest.raises(UserError) as caught:
         run(clips, strict=True)
-    assert len(str(caught.value).splitlines()) == 6
+    assert len(str(caught.value).splitlines()) == 7
 
 
 def test_a_file_that_a_manifest_names_but_is_not_there_is_skipped(clips: Path, run: Callable[..., Features]) -> None:
@@ -111,6 +113,17 @@ def test_a_second_run_decodes_nothing(
     monkeypatch.setenv("PERCEPT_MAX_BYTES", "1000")  # a file that was usable under another limit is not usable now
     with pytest.raises(UserError, match="at most 1000 are allowed"):
         run(clips)
+
+
+def test_a_file_that_needed_an_extra_is_read_once_that_is_installed(
+    clips: Path, run: Callable[..., Features], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = next(path for path in clips.iterdir() if path.is_dir())
+    (label / "phone.m4a").write_bytes(PHONE_SOUNDS["m4a"])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "av", None)
+        assert [file for file, _, _ in run(clips).skipped] == [f"{label.name}/phone.m4a"]
+    assert run(clips).skipped == ()
 
 
 def test_a_sample_never_changes_its_split_when_data_is_added(clips: Path, run: Callable[..., Features]) -> None:
@@ -218,6 +231,14 @@ def test_a_broken_features_file_is_one_line_and_extraction_replaces_it(
     with pytest.raises(UserError, match="run `percept extract` again"):
         Features.load(path)
     assert len(run(clips).x) == 36
+
+
+def test_labels_have_one_order_even_if_they_are_equal_as_numbers() -> None:
+    """Sorted by value alone, their order would be that of a set of strings, which differs between processes."""
+    labels = ["10", "9", *("0" * zeros + "7" for zeros in (4, 0, 2, 5, 1, 3)), "0" * 5_000]
+    y, ordered = targets_and_labels(labels)
+    assert ordered == ("0" * 5_000, "000007", "00007", "0007", "007", "07", "7", "9", "10")
+    assert [ordered[k] for k in y] == labels
 
 
 def test_pictures_in_a_folder(tmp_path: Path) -> None:

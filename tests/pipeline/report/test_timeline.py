@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -274,6 +275,17 @@ class TestBand:
     def test_a_mistake_is_one_line(self, band: Path, option: list[str], message: str) -> None:
         done = percept("predict", "instruments", "any.wav", *option, home=band)
         assert (done.returncode, done.stderr) == (1, f"percept: {message}\n")
+
+    def test_where_no_picture_can_be_written_the_text_still_comes(self, band: Path, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "instruments"
+        run.mkdir(parents=True)
+        shutil.copy(band / "runs" / "instruments" / "model.onnx", run)
+        (run / "timelines").touch()  # a file in place of the folder
+        file = str(next((band / "clips" / "violin").iterdir()))
+        done = percept("predict", "instruments", file, "--timeline", home=tmp_path)
+        assert done.returncode == 1
+        assert done.stdout.startswith(f"{file}  violin")
+        assert done.stderr == "percept: no picture is drawn: runs/instruments/timelines: File exists\n"
 
     def test_it_needs_neither_torch_nor_librosa(self, band: Path) -> None:
         file = str(next((band / "clips" / "violin").iterdir()))

@@ -22,7 +22,7 @@ from mirdata.datasets import medley_solos_db, tinysol
 from mirdata.download_utils import RemoteFileMetadata
 
 from pipeline import sources, task
-from pipeline.sources import Sample, recordings
+from pipeline.sources import Sample
 from pipeline.task import UserError
 from tests.command import percept
 
@@ -119,7 +119,7 @@ def test_the_seed_chooses_the_fold_that_is_tested(copy: Path) -> None:
 
 def test_the_whole_way_on_a_copy_of_tinysol(copy: Path, tmp_path: Path) -> None:
     done = percept(
-        "run", "instruments", "--data", f"tinysol:{copy}", "--set", "train.epochs=20", "--set", "augment.copies=0",
+        "run", "instruments", "--data", f"tinysol:{copy}", "--set", "train.epochs=3", "--set", "augment.copies=0",
         "--set", "validate.baselines=false", home=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -247,7 +247,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]
     write(folder / "few.json", json.dumps({"version": "6.0", "metadata": metadata, "tracks": tracks}).encode())
     with Archive(folder) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(recordings, "HOME", tmp_path / "home")
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
         sums = {file.name: md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
         index = Index("few.json", f"{server.url}/few.json", sums["few.json"])
         if hasattr(index, "indexes_dir"):  # later mirdata would keep it beside its own code
@@ -279,11 +279,12 @@ def test_download(server: Archive, capsys: pytest.CaptureFixture[str], tmp_path:
     assert found[0].media.load().size == pytest.approx(22_050 / 10, abs=2)
     assert [file for file, _ in server.asked] == ["TinySOL.tar.gz", "TinySOL_metadata.csv", "few.json"]
     assert re.search(
-        rf"tinysol: downloading TinySOL.tar.gz, 0.\d MB → {tmp_path}/home/tinysol/audio\n", capsys.readouterr().out
+        rf"tinysol: downloading TinySOL.tar.gz, 0.\d MB → {tmp_path}/home/.cache/percept/tinysol/audio\n",
+        capsys.readouterr().out,
     )
     assert samples("tinysol") == found  # and is not downloaded again
     assert len(server.asked) == 3
-    assert samples(f"tinysol:{tmp_path}/home/tinysol") == found
+    assert samples(f"tinysol:{tmp_path}/home/.cache/percept/tinysol") == found
     assert capsys.readouterr().out == ""
 
 
@@ -319,7 +320,9 @@ def test_lost_or_half_unpacked_files_are_unpacked_again_without_a_network(server
     samples("tinysol")
     assert recording.read_bytes() == whole
     recording.write_bytes(whole[:100])
-    (tmp_path / "home" / "tinysol" / ".checked-6.0").unlink()  # written last, so not there if unpacking was killed
+    (
+        tmp_path / "home" / ".cache" / "percept" / "tinysol" / ".checked-6.0"
+    ).unlink()  # written last, so not there if unpacking was killed
     samples("tinysol")
     assert recording.read_bytes() == whole
     assert server.asked == []
@@ -344,7 +347,7 @@ def test_a_recording_with_a_wrong_checksum_is_one_line(server: Archive, tmp_path
     tinysol.INDEXES["6.0"].remote.checksum = md5(index.read_bytes()).hexdigest()
     for _ in range(2):  # it does not count as complete the second time
         assert one_line("tinysol") == (
-            f"tinysol: {tmp_path}/home/tinysol/audio/Winds/Flute/ordinario/Fl-ord-C4-mf-N-T0d.wav "
+            f"tinysol: {tmp_path}/home/.cache/percept/tinysol/audio/Winds/Flute/ordinario/Fl-ord-C4-mf-N-T0d.wav "
             "is missing or damaged; the same command unpacks the archive again"
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
 from pipeline import sources, task
 from pipeline.sources import Sample
@@ -54,21 +55,57 @@ def test_notes_are_resampled_to_the_rate_of_the_task() -> None:
     assert full.media.digest() != half.media.digest() or full.media != half.media
 
 
-def test_mnist_is_read_from_a_local_copy(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
+def idx(*shape: int, values: bytes) -> bytes:
+    """An IDX file of bytes."""
+    return bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape) + values
+
+
+def write_mnist(raw: Path, images: NDArray[np.uint8], dot: bool = False) -> None:
     raw.mkdir(parents=True)
-    images = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
     for part in ("train", "t10k"):
-        header = struct.pack(">IIII", 2051, 5, 28, 28)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 5) + bytes([3, 1, 4, 1, 5]))
-        for kind in ("images-idx3", "labels-idx1"):  # torchvision looks for the archives first
-            with gzip.open(raw / f"{part}-{kind}-ubyte.gz", "wb") as f:
-                f.write((raw / f"{part}-{kind}-ubyte").read_bytes())
-    found = samples("digits", f"mnist:{tmp_path}")
-    assert [s.split for s in found] == ["train"] * 5 + ["test"] * 5
-    assert [s.label for s in found[:5]] == ["3", "1", "4", "1", "5"]
-    assert np.array_equal(found[2].media.load(), images[2])
+        for kind, content in (
+            ("images-idx3", idx(*images.shape, values=images.tobytes())),
+            ("labels-idx1", idx(5, values=bytes([3, 1, 4, 1, 5]))),
+        ):
+            (raw / f"{part}-{kind.replace('-idx', '.idx') if dot else kind}-ubyte").write_bytes(content)
+
+
+@pytest.mark.parametrize("form", ["plain", "dot", "gz"])
+def test_mnist_is_read_from_a_local_copy(tmp_path: Path, form: str) -> None:
+    images = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
+    raw = tmp_path / "MNIST" / "raw"
+    write_mnist(raw, images, dot=form == "dot")
+    if form == "gz":  # as downloaded
+        for file in list(raw.iterdir()):
+            (raw / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+    for folder in (tmp_path, tmp_path / "MNIST", raw):
+        found = samples("digits", f"mnist:{folder}")
+        assert [s.split for s in found] == ["train"] * 5 + ["test"] * 5
+        assert [s.label for s in found[:5]] == ["3", "1", "4", "1", "5"]
+        assert np.array_equal(found[2].media.load(), images[2])
+    before = sources.fingerprint(task.load("digits", f"mnist:{raw}").data)
+    next(raw.glob("t10k-labels*")).write_bytes(b"")
+    assert sources.fingerprint(task.load("digits", f"mnist:{raw}").data) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("t10k-labels-idx1-ubyte", None, "t10k-labels-idx1-ubyte is missing"),
+        ("t10k-labels-idx1-ubyte", idx(5, values=b"123"), "t10k-labels-idx1-ubyte: .*not complete"),
+        ("train-images-idx3-ubyte", b"", "train-images-idx3-ubyte: .*not complete"),
+        ("train-images-idx3-ubyte", gzip.compress(b"1234")[:-9], "train-images-idx3-ubyte: cannot be read"),
+        ("train-images-idx3-ubyte", idx(5, 2, 2, values=bytes(20)), r"5 labels for images \(5, 2, 2\)"),
+    ],
+)
+def test_a_damaged_mnist_is_one_line(tmp_path: Path, name: str, content: bytes | None, line: str) -> None:
+    write_mnist(tmp_path / "raw", np.zeros((5, 28, 28), np.uint8))
+    file = tmp_path / "raw" / name
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(UserError, match=line) as caught:
+        samples("digits", f"mnist:{tmp_path}")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_real_mnist(real_data: Path) -> None:
@@ -81,6 +118,23 @@ def test_no_mnist_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mnist:.*Dataset not found") as caught:
         samples("digits", f"mnist:{tmp_path}")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("home", ["", "/proc/nowhere", "file"])
+def test_where_nothing_can_be_downloaded_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    touch(tmp_path, "file")
+    monkeypatch.chdir(tmp_path)
+    if home:
+        monkeypatch.setenv("HOME", str(tmp_path / home))
+    else:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user id without an entry
+    with pytest.raises(UserError, match=r"^mnist: .*HOME.*or give a copy as mnist:DIR$"):
+        samples("digits", "mnist")
+    touch(tmp_path, "cat/1.png")
+    assert [s.file for s in samples("digits", str(tmp_path))] == ["cat/1.png"]
 
 
 def test_folder_of_class_folders(tmp_path: Path) -> None:
@@ -143,7 +197,8 @@ def test_manifest(tmp_path: Path) -> None:
         ("", "column 'path' is missing"),
         ("path,label\n", "no rows"),
         ("path,label\na.wav,\n", "line 2: label is empty"),
-        ("path,label,split\na.wav,x,dev\n", "line 2: split 'dev' is not train, validation, test"),
+        ("path,label,split\na.wav,x,late\n", "line 2: split 'late' is not train, validation, test"),
+        ("path,label\na\0.wav,x\n", "line 2: a zero byte in the path"),
     ],
 )
 def test_a_bad_manifest_is_one_line(tmp_path: Path, text: str, line: str) -> None:
@@ -167,7 +222,7 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_registered_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^task digits: data\.source: Input should be 'digits', .*'csv', not 'cifar'$"):
+    with pytest.raises(UserError, match=r"^task digits: data\.source: must be 'digits', .*'csv', not 'cifar'$"):
         task.load("digits", overrides=["data.source=cifar"])
 
 

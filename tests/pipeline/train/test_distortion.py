@@ -113,7 +113,7 @@ def test_it_is_off_unless_asked_for() -> None:
     [
         ("instruments", ["train.augment.rotation=5"], "train.augment distorts images, and features.kind is 'mfcc'"),
         ("digits", ["train.augment.rotatoin=5"], "did you mean 'rotation'?"),
-        ("digits", ["train.augment.scale=1"], "train.augment.scale: Input should be less than 1, not 1"),
+        ("digits", ["train.augment.scale=1"], "train.augment.scale: must be less than 1, not 1"),
         ("digits", ["train.augment.shift=1", "train.framework=keras"], "train.mix need framework = 'torch'"),
     ],
 )

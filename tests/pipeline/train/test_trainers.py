@@ -1,17 +1,20 @@
 """Trainers: penalties, and closed-form gradients against autograd."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models.mlp import MLP
 from pipeline import train
 from pipeline.extract.features import Features
+from pipeline.run import Run
 from pipeline.task import Train
 from pipeline.train import penalty
 from tests.pipeline.train.training import trained
-from tests.vectors import history
+from tests.vectors import history, tensors, write
 
 
 def test_penalties_count_the_weights_and_not_the_biases() -> None:
@@ -56,3 +59,26 @@ def test_closed_form_and_autograd_agree_on_distorted_and_mixed_images(digits: Pa
     found, expected = (history(tmp_path / gradients) for gradients in ("closed-form", "autograd"))
     for column in set(train.HISTORY) - {"seconds"}:
         assert found[column] == pytest.approx(expected[column], rel=1e-5), column
+
+
+@pytest.mark.parametrize("gradients", ["closed-form", "autograd"])
+@pytest.mark.parametrize("hidden", [[128], [128, 4]])  # the compiled step and the plain one
+def test_weights_that_a_penalty_shrinks_end_at_zero_and_not_as_subnormals(
+    tmp_path: Path, gradients: str, hidden: list[int]
+) -> None:
+    """Constant features give no gradient but the penalty's, which takes 80 % of their weights in each step."""
+    rng, n = np.random.default_rng(0), 60
+    x = np.zeros((2 * n, 600), np.float32)
+    x[:, 300:] = rng.standard_normal((2 * n, 300))
+    y = rng.integers(0, 2, 2 * n)
+    resolved = write(
+        tmp_path, x, y, ["train"] * n + ["test"] * n, 2, model={"hidden": hidden, "activation": "relu"},
+        train={"epochs": 57, "optimizer": "sgd", "learning_rate": 0.1, "l2": 4.0, "gradients": gradients},
+    )  # fmt: skip
+    # PyTorch's threads belong to the thread that started them; those of this one may be older than the training.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train.train, resolved, Run(tmp_path)).result()
+    before = MLP(600, hidden, 2, "relu", resolved.train.seed).layers[0].weight[:, :300]
+    exact = before.detach().double().abs() * 0.2**57
+    assert ((exact.float() > 0) & (exact < torch.finfo(torch.float32).tiny)).float().mean() > 0.9  # what it would be
+    assert not tensors(tmp_path)["mlp.layers.0.weight"][:, :300].any()

@@ -59,7 +59,7 @@ def test_ranges(features: Path, tmp_path: Path, sampler: str, n: int) -> None:
         (['tune.space={"train.learning_rte"=[1]}'], "did you mean 'train.learning_rate'?"),
         (['tune.space={"data.seed"=[1]}'], "'data.seed' cannot be searched"),
         (['tune.space={"train.device"=["cpu"]}'], "'train.device' cannot be searched"),
-        (['tune.space={"train.epochs"=[1, -3]}'], "train.epochs: Input should be greater than or equal to 1, not -3"),
+        (['tune.space={"train.epochs"=[1, -3]}'], "train.epochs: must be at least 1, not -3"),
         (['tune.space={"train.l2"=[]}'], "has no values"),
         (['tune.space={"train.l2"={low=0, high=1}}'], "a grid needs a list"),
         (['tune.space={"train.l2"={low=1, high=0}}', "tune.sampler=tpe"], "needs low < high"),

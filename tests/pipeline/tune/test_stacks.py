@@ -14,9 +14,9 @@ def test_trials_trained_together_score_as_each_does_alone(
     """Shapes that cannot share a stack, rates, penalties, seeds and early stopping; against autograd."""
     space = """tune.space={"model.hidden"=[[4], [3, 2]], "train.learning_rate"=[0.01, 0.1], "train.l2"=[0, 1e-3],
         "train.seed"=[0, 1], "train.early_stopping"=[0, 3]}""".replace("\n", "")
-    together = search(prepared(features, tmp_path / "together"), space, "train.epochs=8")
+    together = search(prepared(features, tmp_path / "together"), space, "train.epochs=4")
     monkeypatch.setattr(study, "BATCH_SIZE", 1)
-    alone = search(prepared(features, tmp_path / "alone"), space, "train.epochs=8", "train.gradients=autograd")
+    alone = search(prepared(features, tmp_path / "alone"), space, "train.epochs=4", "train.gradients=autograd")
     of = {str(trial["parameters"]): trial for trial in alone["trials"]}
     assert len(of) == 32
     for trial in together["trials"]:

@@ -43,6 +43,7 @@ from tests.service.helpers import (
     to_bytes,
     tone,
 )
+from tests.service.phone import PHONE_PHOTO, PHONE_SOUNDS, heic, recorded
 from tests.serving import NEWEST, ROOT, instruments_model, put, put_broken, resident_mb, serving, until, workers
 
 
@@ -79,6 +80,17 @@ class TestAnswers:
         file = sound_bytes(tone(channels=2, frequency=frequency), format=format)
         answer = local.post("/instruments", content=file).json()
         assert (answer["model"], answer["label"]) == ("instruments", label)
+
+    @pytest.mark.parametrize(("format", "codec"), [("ipod", "aac"), ("webm", "libopus")])
+    @pytest.mark.parametrize(("frequency", "label"), [(2000, "flute"), (100, "bassoon")])
+    def test_a_sound_from_a_phone_or_a_browser(self, local, format, codec, frequency, label):
+        file = recorded(tone(48_000, channels=2, frequency=frequency), 48_000, format, codec)
+        assert local.post("/instruments", content=file).json()["label"] == label
+
+    def test_a_photo_from_a_phone(self, local):
+        page = Image.open(io.BytesIO(digit_file(3)))
+        answer = local.post("/digits", content=heic(page), headers={"content-type": "image/heic"}).json()
+        assert answer["label"] == "3"
 
     def test_a_vector(self, local):
         answer = local.post("/predict/sums", json=[3, 0.5])
@@ -130,8 +142,7 @@ class TestRequests:
 
     @pytest.mark.parametrize("field", ["file", "image", "ü", ""])
     def test_form_with_any_field(self, local, field):
-        files = [(field, ("a.png", digit_file(3), "image/png")), ("second", ("b.png", digit_file(0), "image/png"))]
-        assert local.post("/digits", files=files).json()["label"] == "3"
+        assert local.post("/digits", files={field: ("a.png", digit_file(3), "image/png")}).json()["label"] == "3"
 
     def test_form_with_text_before_the_file(self, local):
         answer = local.post("/digits", data={"note": "hello"}, files={"f": digit_file(3)})
@@ -328,8 +339,9 @@ class TestRefusals:
     @pytest.mark.parametrize("n", [300, pytest.param(5000, marks=pytest.mark.soak)])
     def test_mutated_files(self, client, n):
         rng = random.Random(7)
-        requests = [("/digits", mutated(rng.choice(IMAGE_FILES), rng)) for _ in range(n // 2)]
-        requests += [("/instruments", mutated(rng.choice(SOUND_FILES), rng)) for _ in range(n // 2)]
+        requests = [("/digits", mutated(rng.choice([*IMAGE_FILES, PHONE_PHOTO]), rng)) for _ in range(n // 2)]
+        sounds = [*SOUND_FILES, *PHONE_SOUNDS.values()]
+        requests += [("/instruments", mutated(rng.choice(sounds), rng)) for _ in range(n // 2)]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda request: client.post(request[0], content=request[1]), requests))
         statuses = Counter(answer.status_code for answer in answers)

@@ -274,11 +274,14 @@ class TestDatatypes:
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("datatype", list(DTYPES))
     def test_pictures(self, triton_client, home, datatype, binary):
-        values = np.minimum(PICTURES[:2], 1 if datatype == "BOOL" else 127).astype(DTYPES[datatype])
-        if datatype == "FP16" and not binary:
+        pictures = np.minimum(PICTURES[:2], 127)
+        if datatype == "BOOL":
+            pictures = np.where(pictures > 64, np.uint8(255), np.uint8(0))
+        values = pictures.astype(DTYPES[datatype])
+        if datatype in ("FP16", "BF16") and not binary:
             pytest.skip("Triton's client sends it in binary only")
         answer = triton_client.infer("digits", [tensor(values, "image", binary, datatype)])
-        expected = by_onnxruntime(home, "digits", values.astype(np.uint8))
+        expected = by_onnxruntime(home, "digits", pictures)
         np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, rtol=1e-5)
 
     @pytest.mark.parametrize("binary", [True, False])
@@ -289,7 +292,9 @@ class TestDatatypes:
         if datatype == "BOOL":
             values = np.array([False, True])
         elif dtype.kind == "f":
-            values = np.array([-3e4, 0.1], dtype)
+            values = np.array([-3e4, 0.1], np.float16 if datatype == "FP16" else np.float32)
+            values = (values.view(np.uint32) & 0xFFFF0000).view(np.float32) if datatype == "BF16" else values
+            values = values.astype(dtype)
         else:
             values = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
         answer = local.post(SUMS, **request(values, datatype, binary))
@@ -333,7 +338,7 @@ class TestDatatypes:
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_values_that_are_not_finite(self, local, value):
-        for dtype, datatype in ((np.float16, "FP16"), (np.float32, "FP32"), (np.float64, "FP64")):
+        for dtype, datatype in ((np.float16, "FP16"), (np.float32, "BF16"), (np.float32, "FP32"), (np.float64, "FP64")):
             error(local.post(SUMS, **request(np.array([value, 1], dtype), datatype, True)), 400)
         recording = waveforms(1)
         recording[0, 100] = value
@@ -348,7 +353,36 @@ class TestDatatypes:
     def test_pixels_are_whole_numbers_from_0_to_255(self, local):
         for value in (-1, 256, 0.5):
             picture = np.full((1, 28, 28), value, np.float32)
-            error(local.post("/v2/models/digits/infer", **request(picture, "FP32", True, "image")), 400)
+            message = error(local.post("/v2/models/digits/infer", **request(picture, "FP32", True, "image")), 400)
+            assert "whole numbers from 0 to 255" in message
+
+    @pytest.mark.parametrize("binary", [True, False])
+    @pytest.mark.parametrize("datatype", list(DTYPES))
+    def test_pixels_of_0_and_1_are_refused(self, local, datatype, binary):
+        """They are nearly black, and every picture would be the same digit; as BOOL they are black and white."""
+        ink = (PICTURES[:2] > 128).astype(DTYPES[datatype])
+        answer = local.post("/v2/models/digits/infer", **request(ink, datatype, binary, "image"))
+        if datatype == "BOOL":
+            white = local.post("/v2/models/digits/infer", **request(ink * np.uint8(255), "UINT8", binary, "image"))
+            assert answer.json() == white.json()
+        else:
+            assert "from 0, background, to 255, ink, and these end at 1" in error(answer, 400)
+        fractions = np.float32(PICTURES[:2] / 255)
+        assert "0 to 255" in error(
+            local.post("/v2/models/digits/infer", **request(fractions, "FP32", binary, "image")), 400
+        )
+        blank = request(np.zeros((1, 28, 28), DTYPES[datatype]), datatype, binary, "image")
+        assert local.post("/v2/models/digits/infer", **blank).is_success
+
+    def test_any_byte_but_0_is_true(self, local):
+        mask = np.where(PICTURES[:2] > 128, np.uint8(255), np.uint8(0))
+        found, expected = (
+            local.post("/v2/models/digits/infer", **request(mask, datatype, True, "image")).raise_for_status().json()
+            for datatype in ("BOOL", "UINT8")
+        )
+        assert found == expected
+        sums = local.post(SUMS, **request(np.uint8([2, 0]), "BOOL", True)).json()
+        assert sums["outputs"][0]["data"] == [1, 1]
 
 
 def request(values, datatype, binary, name="vector"):
@@ -358,6 +392,8 @@ def request(values, datatype, binary, name="vector"):
     if not binary:
         return {"json": {"inputs": [part | {"data": values.reshape(-1).tolist()}]}}
     raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    if datatype == "BF16":
+        raw = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
     head = json.dumps({"inputs": [part | {"parameters": {"binary_data_size": len(raw)}}]}).encode()
     return {"content": head + raw, "headers": {"inference-header-content-length": str(len(head))}}
 

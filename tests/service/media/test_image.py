@@ -3,6 +3,8 @@
 import io
 import random
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -248,6 +250,15 @@ class TestBadFiles:
     def test_truncated_image(self, data):
         for end in range(0, len(data) - 2, 1 + len(data) // 200):
             reason(decode_image, data[:end], LIMITS)
+
+    def test_pillow_does_not_warn_on_the_terminal(self):
+        """The length of a tag's values, which end behind the file."""
+        data = bytearray(to_bytes(seven(), "TIFF"))
+        first = struct.unpack_from("<I", data, 4)[0] + 2
+        struct.pack_into("<HI", data, first + 2, 2, 1 << 20)
+        program = "import sys; from service.media.image import *; decode_image(bytes.fromhex(sys.argv[1]), Limits())"
+        done = subprocess.run([sys.executable, "-c", program, data.hex()], capture_output=True, text=True)
+        assert "UserWarning" not in done.stderr
 
     @pytest.mark.filterwarnings("ignore")
     def test_mutated_images(self):

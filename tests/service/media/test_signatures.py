@@ -8,8 +8,85 @@ import pytest
 from service.errors import Unreadable, WrongMedia
 from service.media.audio import decode_audio
 from service.media.image import decode_image
-from tests.service.helpers import SOUND_FILES, seven, to_bytes
-from tests.service.media.decoding import LIMITS, RATE, reason
+from service.media.signatures import announced
+from tests.service.helpers import IMAGE_FILES, SOUND_FILES, seven, sound_bytes, to_bytes, tone
+from tests.service.media.decoding import LIMITS, RATE, outcome, reason
+
+
+def ogg(packet):
+    return b"OggS\0\2" + bytes(20) + bytes([1, len(packet)]) + packet + bytes(50)
+
+
+def wav(tag):
+    data = sound_bytes(tone(seconds=0.05))
+    return data[:20] + tag.to_bytes(2, "little") + data[22:]
+
+
+def brands(*names):
+    return (8 + 4 + 4 * len(names)).to_bytes(4, "big") + b"ftyp" + names[0] + bytes(4) + b"".join(names[1:]) + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (ogg(b"\x7fFLAC\1\0"), "FLAC in Ogg"), (ogg(b"Speex   1.2"), "Speex in Ogg"), (wav(0x161), "WMA in WAV"),
+        (wav(0x2000), "AC-3 in WAV"), (b"0&\xb2u\x8ef\xcf\x11" + bytes(99), "WMA or other Windows Media"),
+        (b"wvpk" + bytes(99), "WavPack audio"), (b"MAC \x96\x0f" + bytes(99), "Monkey's Audio"),
+        (b"\x0bw" + bytes(99), "AC-3 audio"), (b"\x7f\xfe\x80\1" + bytes(99), "DTS audio"),
+        (bytes(4) + b"\xf8\x72\x6f\xba" + bytes(99), "Dolby TrueHD audio"), (b"DSD " + bytes(99), "DSD audio (DSF)"),
+        (b".ra\xfd" + bytes(99), "RealAudio"), (b"RIFF\0\1\0\0AVI LIST" + bytes(99), "AVI video"),
+        ((b"G" + bytes(187)) * 3, "an MPEG transport stream"), (b"V\xe0" + bytes(99), "AAC audio in LATM"),
+    ],
+)  # fmt: skip
+def test_sound_of_a_kind_that_is_not_read(data, name):
+    convert = f"this looks like {name}, which is not read; convert it: ffmpeg -i FILE out.wav"
+    assert outcome(decode_audio, data, RATE, LIMITS) == (WrongMedia, convert)
+    assert outcome(decode_image, data, LIMITS)[1].startswith(f"this looks like {name}; expected an image")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\xff\x0a" + bytes(99), "JPEG XL"), (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL"),
+        (to_bytes(seven(), "ICO"), "an icon (ICO)"), (to_bytes(seven(), "ICNS"), "an icon of macOS (ICNS)"),
+        (b"gimp xcf v011\0" + bytes(99), "a GIMP image (XCF)"), (to_bytes(seven(), "EPS"), "a PostScript document"),
+        (bytes(128) + b"DICM" + bytes(99), "a DICOM image"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "a raw photo (CR2)"),
+        (brands(b"crx ", b"isom"), "a raw photo (CR3)"), (b"FUJIFILMCCD-RAW 0201" + bytes(99), "a raw photo (RAF)"),
+    ],
+)  # fmt: skip
+def test_pictures_of_a_kind_that_is_not_read(data, name):
+    convert = f"this looks like {name}, which is not read; convert it: magick FILE out.png"
+    assert outcome(decode_image, data, LIMITS) == (WrongMedia, convert)
+    assert outcome(decode_audio, data, RATE, LIMITS)[1].startswith(f"this looks like {name}; expected audio")
+
+
+@pytest.mark.parametrize(
+    ("data", "decode", "command"),
+    [
+        (b"MThd\0\0\0\6" + bytes(99), "audio", "timidity -Ow -o out.wav FILE"),
+        (b'<?xml version="1.0"?>\n<svg width="9">', "image", "rsvg-convert -o out.png FILE"),
+        (b"%PDF-1.7\n", "image", "pdftoppm -png FILE out"), (b"7z\xbc\xaf\x27\x1c" + bytes(99), "audio", "7z x FILE"),
+        (bytes(257) + b"ustar" + bytes(99), "image", "tar xf FILE"), (b"PK\3\4" + bytes(99), "audio", "unzip FILE"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "image", "git lfs pull"),
+        (sound_bytes(tone(8_000), 8_000, "VOC", "PCM_16"), "audio", "ffmpeg -i FILE out.wav"),
+    ],
+)  # fmt: skip
+def test_command_that_helps(data, decode, command):
+    refused, message = outcome(*((decode_image, data) if decode == "image" else (decode_audio, data, RATE)), LIMITS)
+    assert refused is WrongMedia
+    assert message.endswith(f": {command}")
+
+
+def test_kinds_that_are_read_are_announced_as_such():
+    for data in SOUND_FILES:
+        assert announced(data)[:1] + announced(data)[2:] == ("audio", "", "")
+    for data in IMAGE_FILES:
+        assert announced(data) is None or announced(data)[:1] + announced(data)[2:] == ("image", "", "")
+    assert announced(brands(b"mif1", b"avif", b"miaf")).name == "an AVIF image"
+    assert announced(brands(b"mif1", b"heic", b"miaf")).name == "a HEIC photo"
+    assert announced(b"ID3\4\0\0\0\0\0\4abcd\xff\xfb\x90").remedy == ""
+    assert announced(b"ID3\4\0\0\0\0\0\4abcd\xff\xf1\x50").name == "AAC audio (ADTS)"
 
 
 @pytest.mark.parametrize(
@@ -20,7 +97,6 @@ from tests.service.media.decoding import LIMITS, RATE, reason
         json.dumps({"image": "http://169.254.169.254/"}).encode(),
         gzip.compress(to_bytes(seven())),
         b"PK\x03\x04" + bytes(30),
-        b"\0\0\0\x18ftypmp42" + bytes(50),
         "zażółć gęślą jaźń ".encode() * 60,
     ],
 )

@@ -1,0 +1,149 @@
+"""The file in a form: multipart/form-data (RFC 7578), or any other multipart (RFC 2046) with one file in it.
+
+Starlette's form parser uses the same MultipartParser, but spools each file to a temporary file in a thread.
+"""
+
+import binascii
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+FIELDS = (b"model", b"timeline")  # fields that a handler reads
+FIELD = 256  # bytes that are kept of each
+MEDIA = (b"image/", b"audio/", b"application/octet-stream")  # a part of these types is a file, even without a name
+DECODERS: dict[bytes, Callable[[bytes], bytes]] = {b"base64": binascii.a2b_base64, b"quoted-printable": binascii.a2b_qp}
+ENCODINGS = (b"", b"binary", b"8bit", b"7bit", *DECODERS)
+
+
+class Form:
+    r"""Takes a body, chunk by chunk, and keeps its one file and the fields in FIELDS. All its methods raise
+    HTTPException 400.
+
+    >>> form = Form(b"x")
+    >>> form.write(b'--x\r\nContent-Disposition: form-data; name="f"; filename="7.png"\r\n')
+    >>> form.write(b'Content-Type: image/png\r\n\r\nbytes\r\n--x--')
+    >>> form.content()
+    (b'bytes', 'image/png', {})
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        if not boundary:
+            raise HTTPException(400, "the form's Content-Type names no boundary; let the HTTP client set that header")
+        self._delimiter = b"\r\n--" + boundary
+        self._start = b"\r\n"  # the end of what came before the first part, to find the delimiter in
+        self._begun = False
+        self._file = io.BytesIO()
+        self._files = 0
+        self._complete = False
+        self._type = self._encoding = b""  # of the file
+        self._fields: dict[bytes, bytes] = {}
+        # Of the current part:
+        self._header = self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._is_file = self._counted = False
+        self._field = b""
+        try:
+            self._parser = MultipartParser(boundary, self._callbacks())
+        except FormParserError as error:
+            raise HTTPException(400, f"the form cannot be read: {error}") from None
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes of the body."""
+        if not self._begun:  # RFC 2046 allows a preamble, which the parser does not expect
+            chunk = self._start + chunk
+            at = chunk.find(self._delimiter)
+            if at < 0:
+                self._start = chunk[-len(self._delimiter) :]
+                return
+            self._begun, chunk = True, chunk[at + len(b"\r\n") :]
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise HTTPException(400, f"the form cannot be read: {error}") from error
+
+    def content(self) -> tuple[bytes, str, dict[str, str]]:
+        """The file, its declared content type, and the fields, once the whole body has been written."""
+        if not self._begun:
+            raise HTTPException(400, "the form cannot be read: the boundary in its Content-Type is not in the body")
+        if not self._complete:
+            raise HTTPException(400, "the form is incomplete or holds no file; a URL or text in a field is not fetched")
+        data = self._file.getvalue()
+        if decode := DECODERS.get(self._encoding):
+            try:
+                data = decode(data)
+            except binascii.Error as error:
+                raise HTTPException(400, f"the file in the form is not {self._encoding.decode()}: {error}") from None
+        fields = {name.decode(): value.decode("latin-1") for name, value in self._fields.items()}
+        return data, self._type.decode("latin-1"), fields
+
+    def _callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._headers.clear,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+        }
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._header.lower()] = self._value
+        self._header = self._value = b""
+
+    def _headers_finished(self) -> None:
+        disposition = self._headers.get(b"content-disposition", b"")
+        # The parser drops filename*= (RFC 8187), with which some clients send a name that is not ASCII. Only whether
+        # there is a name matters here, so filename*= may as well be filename=.
+        _, options = parse_options_header(disposition.replace(b"*", b""))
+        names = [value for option, value in options.items() if option.startswith(b"filename")]
+        self._field = options.get(b"name", b"")
+        media = self._field not in FIELDS and _media_type(self._headers).startswith(MEDIA)
+        self._is_file, self._counted = bool(names) or media, False
+        if any(names):
+            self._count_file()
+        elif not self._is_file and self._field in FIELDS:
+            if self._field in self._fields:
+                raise HTTPException(400, f"the form gives {self._field.decode()} more than once")
+            self._fields[self._field] = b""
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self._count_file()
+            self._file.write(data[start:end])
+        elif self._field in FIELDS:
+            self._fields[self._field] = (self._fields[self._field] + data[start:end])[:FIELD]
+
+    def _part_end(self) -> None:
+        self._complete = self._complete or self._counted
+
+    def _count_file(self) -> None:
+        """Called at the first sign that a part holds a file: a name, or a byte. One with neither is a file input of a
+        browser in which no file was chosen."""
+        if self._counted:
+            return
+        self._counted = True
+        self._files += 1
+        if self._files > 1:
+            raise HTTPException(400, "the form holds several files; send each in a request of its own")
+        self._type = _media_type(self._headers)
+        self._encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
+        if self._encoding not in ENCODINGS:
+            raise HTTPException(400, "the Content-Transfer-Encoding of the file is not read; send it as it is")
+
+
+def _media_type(headers: dict[bytes, bytes]) -> bytes:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

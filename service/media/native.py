@@ -1,0 +1,55 @@
+"""Settings of libraries in C that hold for the whole process, changed only while a file is decoded."""
+
+import ctypes
+import platform
+import threading
+from collections.abc import Callable
+
+
+class Shared:
+    """A context manager that several threads may be in: the first that enters calls `change`, the last that leaves
+    `restore`.
+
+    >>> with Shared(lambda: print("on"), lambda: print("off")) as shared, shared:
+    ...     print("decoding")
+    on
+    decoding
+    off
+    """
+
+    def __init__(self, change: Callable[[], object], restore: Callable[[], object]) -> None:
+        self._change, self._restore = change, restore
+        self._lock, self._n = threading.Lock(), 0
+
+    def __enter__(self) -> "Shared":
+        with self._lock:
+            if not self._n:
+                self._change()
+            self._n += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n -= 1
+            if not self._n:
+                self._restore()
+
+
+def _quiet() -> Shared:
+    """See `quiet`. Only glibc documents that stderr may be assigned to; elsewhere nothing is changed."""
+    if platform.libc_ver()[0] != "glibc":
+        return Shared(lambda: None, lambda: None)
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    stderr, nowhere = ctypes.c_void_p.in_dll(libc, "stderr"), libc.fopen(b"/dev/null", b"w")
+    terminal = stderr.value
+
+    def point_to(stream: int | None) -> None:
+        stderr.value = stream
+
+    return Shared(lambda: point_to(nowhere), lambda: point_to(terminal))
+
+
+# Where C code prints to stderr, it prints nowhere: mpg123, inside libsndfile, comments on every damaged MP3, and
+# libsndfile does not let that be turned off. Python's sys.stderr writes to the file descriptor, and is not affected.
+quiet = _quiet()
