@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
+from service.media.ink import RULE, ink_on_paper, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.signatures import damaged, undecodable
 
@@ -20,6 +22,9 @@ WHITE = 255
 
 INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing, below the edge of a stroke
 MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
+LEAST_PAGE = 64  # pixels; a smaller image shows a symbol and no paper around it
+PLAIN = 0.1  # of the contrast: the border of an image on a plain background differs less
+DEPTH = 5  # pixels of that border: the first rows of a stroke may be faint
 WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
 
 # The raster formats that Pillow decodes in this process. EPS is left out because it starts Ghostscript, ICO and ICNS
@@ -29,12 +34,18 @@ IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TG
 )  # fmt: skip
 END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
 NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
-MAX_SCANS = 100  # of a progressive JPEG: 10 are usual, and each takes as long as decoding the whole image
+# A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
+JPEG_PIXELS = 8  # times as many: the decoder still reads all of their codes
+JPEG_HELD = 6  # samples of two bytes, for each pixel allowed, that the decoder of a progressive JPEG may hold
+MAX_SCANS = 100  # of a progressive JPEG as large as other images: 10 are usual, and each takes as long as decoding all
+PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)  # markers of a progressive frame
+START_OF_SCAN = 0xDA
 
 Gray = NDArray[Any]  # numbers of any type (height, width)
 
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
+Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses twice as many, and would warn of more than these
 Image.init()  # loads Pillow's plugins now rather than during a request
 warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns on the terminal of what is odd in a file
 
@@ -49,14 +60,14 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     """
     check_bytes(len(data), "image", limits)
     is_heic = heif.is_readable(data)
-    is_jpeg = data.startswith(b"\xff\xd8")
-    is_cut = is_jpeg and not data.endswith(END_OF_IMAGE)
+    is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
     try:
         with Image.open(io.BytesIO(data + END_OF_IMAGE * is_cut), formats=formats) as image:
+            if isinstance(image, JpegImageFile):
+                _check_jpeg(image, data, limits)
+                image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
             _check_pixels(image, limits)
-            if is_jpeg and data.count(b"\xff\xda") > MAX_SCANS:
-                raise TooLarge(f"the JPEG has more than {MAX_SCANS} scans")
             gray = _gray(image, limits, is_cut)
     except MediaError:
         raise
@@ -84,6 +95,42 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     ((28, 28), 255, 20)
     """
     border = _border(gray)
+    large = min(gray.shape) >= LEAST_PAGE
+    plain = large and _plain(gray, border)
+    written = ink_on_paper(gray) if large and not plain else None
+    ink, peak = _contrasting(gray, border, min_contrast) if written is None else (written, written.max().item())
+    mask = ink > type(peak)(INK_THRESHOLD * peak)  # integers compare with the integer part
+    top, bottom, left, right = _box(mask)
+    if plain and _has_gaps(mask[top:bottom, left:right]):
+        kept = without_specks(mask)
+        ink = np.where(kept >= mask, ink, 0)
+        top, bottom, left, right = _box(kept)
+    if not _in_form(ink, max(bottom - top, right - left)):
+        ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
+        peak = ink.max().item()
+    if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
+        ink = ink * np.float32(WHITE / peak)
+    return ink if ink.dtype == np.uint8 else np.rint(ink).astype(np.uint8)
+
+
+def _plain(gray: Gray, border: Gray) -> bool:
+    """Whether the border is of one grey, except where strokes reach it that are wider than rules and as dark as any."""
+    if border.max() == border.min():
+        return True
+    contrast = float(gray.max()) - float(gray.min())
+    edges = gray[:DEPTH], gray[-DEPTH:], gray[:, :DEPTH].T, gray[:, -DEPTH:].T
+    paper = np.float32(_median(border))
+    away = np.concatenate([np.abs(edge - paper).max(axis=0) for edge in edges])
+    if float(away.max()) <= PLAIN * contrast:
+        return True
+    wide = max(2, round(RULE * max(gray.shape)))
+    strokes = np.convolve(away >= (1 - PLAIN) * contrast, np.ones(wide)) == wide  # at the end of each window
+    reached = np.convolve(strokes, np.ones(3 * wide))[2 * wide - 1 :][: len(away)] > 0  # with soft edges
+    return not (reached < (away > PLAIN * contrast)).any()
+
+
+def _contrasting(gray: Gray, border: Gray, min_contrast: float) -> tuple[Gray, float]:
+    """What differs from a background of one grey, and the strongest difference. Raises Unusable if it is too little."""
     on_black = not border.any() and (gray.dtype.kind == "u" or gray.min() >= 0)
     if not on_black or gray.dtype != np.uint8:
         gray = gray.astype(np.float32, copy=False)
@@ -97,20 +144,18 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
         background = _median(border)
         noise = 3 * _median(np.abs(border - background))
         ink = gray - background
-        if (ink * np.abs(ink)).sum() < 0:  # dark on light
+        if np.vdot(ink, np.abs(ink)) < 0:  # dark on light
             ink = -ink
         ink = np.where(ink > noise, ink, 0)
         peak = ink.max().item()
     if contrast < min_contrast or not peak > 0:
         raise Unusable("the image is blank: there is no ink that differs from the background")
+    return ink, peak
 
-    top, bottom, left, right = _box(ink > type(peak)(INK_THRESHOLD * peak))  # integers compare with the integer part
-    if not _in_form(ink, max(bottom - top, right - left)):
-        ink = _centred(_fit(ink[top:bottom, left:right].astype(np.float32, copy=False)))
-        peak = ink.max().item()
-    if not 254 <= peak <= 255:  # MNIST's own peaks are 254 and 255
-        ink = ink * np.float32(WHITE / peak)
-    return ink if ink.dtype == np.uint8 else np.rint(ink).astype(np.uint8)
+
+def _has_gaps(mask: NDArray[np.bool_]) -> bool:
+    """Whether a row or a column is empty, so that some part may be a speck."""
+    return not (mask.any(axis=0).all() and mask.any(axis=1).all())
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:
@@ -120,9 +165,40 @@ def _check_pixels(image: Image.Image, limits: Limits) -> None:
         )
 
 
+def _check_jpeg(image: JpegImageFile, data: bytes, limits: Limits) -> None:
+    """Raises TooLarge if decoding at a fraction of the size would still take long, or much memory."""
+    pixels = image.width * image.height
+    allowed = JPEG_PIXELS * limits.pixels
+    if pixels > allowed:
+        raise TooLarge(f"the JPEG has {image.width} × {image.height} pixels; at most {allowed} in all are allowed")
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS or scans * pixels > MAX_SCANS * limits.pixels:
+        raise TooLarge(f"the JPEG has too many scans: {scans} of {image.width} × {image.height} pixels")
+    sampling = [(across, down) for _, across, down, _ in image.layer]
+    whole = max(across for across, _ in sampling) * max(down for _, down in sampling)
+    held = pixels * sum(across * down for across, down in sampling) // whole
+    if held > JPEG_HELD * limits.pixels and _in_several_scans(data, image.layers):
+        raise TooLarge(
+            f"the progressive JPEG has {image.width} × {image.height} pixels, all of which must be held while it is "
+            "decoded; save it without progressive encoding, or smaller"
+        )
+
+
+def _in_several_scans(data: bytes, components: int) -> bool:
+    """Whether the first scan of a JPEG leaves something to others, so that the decoder holds all coefficients."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker = data[at + 1]
+        if marker in PROGRESSIVE:
+            return True
+        if marker == START_OF_SCAN:
+            return data[at + 4] < components
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return True
+
+
 def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
     """The opened image as numbers (height, width), 0 = black, 255 = white; of a JPEG that was cut, what is left."""
-    image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
     image.load()
     _check_pixels(image, limits)  # some formats know their true size only now
     if is_cut:

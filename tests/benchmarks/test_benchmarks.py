@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from benchmarks import frontend, gpu, growth, serving, sweep
+from benchmarks import frontend, gpu, growth, paper, serving, sweep
 from pipeline import extract
 from service.media.image import to_mnist_form
 from tests.service.helpers import sound_bytes
@@ -60,6 +60,19 @@ def measured_here(folder: Path, n: int, hidden: int) -> dict[str, float]:
         growth.one(folder / f"{n}", hidden)
     found: dict[str, float] = json.loads(out.getvalue().splitlines()[-1])
     return found
+
+
+def test_digits_on_paper_are_counted(
+    tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
+) -> None:
+    onnx.save(digits_model(NEWEST), tmp_path / "model.onnx")
+    ruled = paper.Sheet(side=(150, 200), rules=2, line=(1, 2), tilt=(1, 2), specks=2, shadow=(0.3, 0.4), colour=True)
+    monkeypatch.setattr(paper, "kinds", lambda base: {"ruled": ruled})
+    text = printed(paper, "--run", str(tmp_path), "--data", str(real_data), "--photos", "20")
+    name, right, wrong, refused, _ = text.splitlines()[-1].split()
+    assert name == "ruled"
+    assert float(right[:-1]) > 20  # per cent, by a model of scikit-learn's small digits; by chance 10
+    assert float(wrong[:-1]) + float(refused[:-1]) <= 100 - float(right[:-1])
 
 
 @pytest.mark.parametrize("in_processes", [False, pytest.param(True, marks=soak)])

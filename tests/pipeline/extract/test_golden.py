@@ -38,6 +38,17 @@ def picture() -> bytes:
     return file.getvalue()
 
 
+def photo() -> bytes:
+    """A stroke on ruled paper, half of it in shadow."""
+    page = np.full((200, 160), 220.0) + np.random.default_rng(0).normal(0, 3, (200, 160))
+    page[5::20] -= 50
+    page[40:150, 60:75] = page[40:55, 60:110] = 60
+    page[:, 90:] *= 0.6
+    file = io.BytesIO()
+    Image.fromarray(page.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
 def recording() -> bytes:
     """Half a second of a decaying chord with noise, stereo at 44,100 Hz."""
     rng = np.random.default_rng(0)
@@ -76,6 +87,7 @@ def computed() -> dict[str, Any]:
         },
         "values": {
             "decoded picture": summary(ink),
+            "decoded photo": summary(image.decode_image(photo(), Limits())),
             "decoded recording": summary(clip),
             "features of pixels": summary(extract.row_of(frontend.build({"kind": "pixels"}))(ink)),
             "features of sound": summary(row(clip)),

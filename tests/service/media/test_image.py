@@ -1,5 +1,6 @@
 """Images to arrays: every mode, format and depth, MNIST's form, limits, and a reason for each bad file."""
 
+import io
 import random
 import struct
 import subprocess
@@ -17,7 +18,7 @@ from torchvision.datasets import MNIST
 
 from service.errors import TooLarge, Unreadable, Unusable, WrongMedia
 from service.media import Limits
-from service.media.image import IMAGE_FORMATS, decode_image, to_mnist_form
+from service.media.image import IMAGE_FORMATS, _check_jpeg, decode_image, to_mnist_form
 from tests.service.helpers import IMAGE_FILES, mutated, seven, to_bytes
 from tests.service.media.decoding import LIMITS, decode, difference, outcome, reason
 
@@ -212,6 +213,42 @@ class TestImageLimits:
         data = to_bytes(seven(), "JPEG", progressive=True)
         scan = data[data.rindex(b"\xff\xda") : -2]
         assert reason(decode_image, data[:-2] + scan * 200 + data[-2:], LIMITS) is TooLarge
+
+    def test_scans_count_for_their_size(self):
+        data = to_bytes(seven((150, 150)), "JPEG", progressive=True)
+        scan = data[data.rindex(b"\xff\xda") : -2]
+        many = data[:-2] + scan * 50 + data[-2:]
+        assert reason(decode_image, many, LIMITS) is None
+        assert reason(decode_image, many, Limits(pixels=10_000)) is TooLarge
+
+    def test_the_limit_of_a_jpeg_is_of_what_is_decoded(self):
+        photo = seven((5712, 4284), ink=40, paper=225)
+        assert difference(decode(photo, "JPEG"), decode(seven((1428, 1071)))) < 2
+        assert reason(decode, photo) is TooLarge  # a PNG is decoded in full
+
+    @pytest.mark.filterwarnings("ignore:Image size")
+    @pytest.mark.parametrize(
+        ("size", "subsampling", "progressive", "refused"),
+        [
+            ((11_500, 11_500), "4:2:0", False, None),
+            ((8_000, 6_200), "4:2:0", True, None),
+            ((8_000, 6_200), "4:4:4", False, None),
+            ((8_000, 6_200), "4:4:4", True, TooLarge),  # 300 MB of coefficients
+            ((12_000, 12_000), "4:2:0", False, TooLarge),
+            ((60_000, 2_000), "4:2:0", False, TooLarge),  # must be decoded in full
+            ((65_000, 65_000), "4:2:0", False, TooLarge),
+        ],
+    )
+    def test_jpeg_headers(self, size, subsampling, progressive, refused):
+        small = Image.new("RGB", (64, 64), (200, 0, 0))
+        data = bytearray(to_bytes(small, "JPEG", subsampling=subsampling, progressive=progressive))
+        frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+        data[frame + 5 : frame + 9] = struct.pack(">HH", size[1], size[0])
+        if refused:
+            assert reason(decode_image, bytes(data), LIMITS) is TooLarge
+        else:  # the pixels that are missing would be blank
+            with Image.open(io.BytesIO(data)) as image:
+                _check_jpeg(image, bytes(data), LIMITS)
 
     def test_no_program_is_started_for_postscript(self, monkeypatch):
         monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))

@@ -1,0 +1,221 @@
+"""Writing on paper: the ink in a photo, without its shadows, rules, specks and noise."""
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Gray = NDArray[Any]  # numbers of any type (height, width)
+Mask = NDArray[np.bool_]  # (height, width)
+Index = NDArray[np.intp]
+
+SIDE = 320  # pixels, at most, of the longer side of the picture in which ink is looked for
+STROKE = 0.25  # of the shorter side; strokes of a pen are thinner, what is wider is shadow
+RULE = 0.025  # of the longer side; rules are thinner
+STRIPS = 16  # into which a picture is cut to look for rules; they show in all but MISSING of them
+MISSING = 2
+LEAST_RULE = 0.02  # of the ink's darkness
+SLOPES = np.linspace(-0.1, 0.1, 41)  # of rules; 0.1 are 6 degrees
+WRITTEN = 0.35  # of the ink's darkness: darker pixels are writing
+FAINT = 0.15  # of the ink's darkness: less is paper; between the two are only the edges of strokes
+MOST = 0.3  # of the pixels, at most, are writing,
+EDGES = 0.05  # and these are between writing and paper
+SHADE = 0.3  # of the light, at least, falls on the darkest part of a page
+NOISE = 0.12  # of the ink's darkness: that of the paper is less
+OTHER = 0.15  # of the area of the largest part: as large as another symbol, wherever it is
+SPECK = 0.02  # of that area: a smaller part is a speck
+NEAR = 0.5  # of the extent of the largest part: what is as near belongs to it
+
+
+def ink_on_paper(gray: Gray) -> Gray | None:
+    """The ink in a photo of a page, float32 (height, width) at a resolution of its own, 0 = paper.
+
+    `gray` is (height, width), 0 = black, 255 = white; the ink may be dark or light. The paper's brightness is estimated
+    around each pixel, by a morphological closing that no stroke survives (Soille, Morphological Image Analysis, 2003).
+
+    None if the picture does not look like writing on paper.
+    """
+    page = _page(gray, -(-max(gray.shape) // SIDE))
+    size = max(3, round(STROKE * min(page.shape)))
+    paper, board = _closing(page, size), _closing(255 - page, size)
+    away = page - _local_median(page)
+    if ((paper - page) * away).sum() + ((board - (255 - page)) * away).sum() <= 0:
+        dark = 255 - page * (255 / np.maximum(paper, 1).astype(np.float32))  # as if the light were even
+    else:  # chalk on a board
+        page, paper = 255 - page, board
+        dark = (paper - page).astype(np.float32)
+    dark -= _median(dark)
+    _erase_rules(dark)
+    _erase_rules(dark.T)
+    level, noise = _level(dark), 1.5 * _median(np.abs(dark))
+    mask = dark > max(WRITTEN * level, 4 * noise)
+    if noise > NOISE * level or not _is_page(page, paper, dark, mask, level):
+        return None
+    kept = _writing(mask, inside=True)
+    return np.where(_widened(kept, 2) & (dark > 2 * noise), dark, 0)
+
+
+def _is_page(page: NDArray[np.uint8], paper: NDArray[np.uint8], dark: Gray, mask: Mask, level: float) -> bool:
+    """Whether a picture looks like writing on paper: there is little of it, with sharp edges, and no shadow is as dark
+    as the ink."""
+    written = float(mask.mean())
+    if not 0 < written < MOST or float((np.abs(dark) > FAINT * level).mean()) > written + EDGES:
+        return False
+    darkest, brightest = int(paper.min()), int(paper.max())
+    return darkest > SHADE * brightest or darkest > float(np.median(page[mask]))
+
+
+def _page(gray: Gray, factor: int) -> NDArray[np.uint8]:
+    """The picture averaged down by a whole number, a little blurred."""
+    image = Image.fromarray(gray if gray.dtype == np.uint8 else gray.clip(0, 255).astype(np.uint8))
+    small = image.reduce(factor)
+    return np.asarray(small.filter(ImageFilter.BoxBlur(max(small.size) / SIDE)))
+
+
+def _closing(page: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Grey closing with a square of `size` pixels: dark parts into which it does not fit are filled. Beyond the edges
+    all is dark, so that a shadow that reaches them stays."""
+    return _extremes(_extremes(np.pad(page, size - 1), size, np.maximum), size, np.minimum)
+
+
+def _extremes(values: Gray, size: int, of: np.ufunc) -> Gray:
+    """`of`, a maximum or minimum, over each square of `size` pixels that lies inside."""
+    return _running(_running(values, size, of).T, size, of).T
+
+
+def _running(values: Gray, size: int, of: np.ufunc) -> Gray:
+    """`of`, a maximum or minimum, over each `size` rows that follow one another."""
+    done = 1
+    while done < size:
+        step = min(done, size - done)
+        values = of(values[step:], values[:-step])
+        done += step
+    return values
+
+
+def _local_median(page: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The median of about a third of the picture around each pixel, roughly."""
+    height, width = page.shape
+    cells = np.asarray(Image.fromarray(page).reduce(max(1, max(page.shape) // 20)))
+    windows = sliding_window_view(np.pad(cells, 3, mode="symmetric"), (7, 7)).reshape(*cells.shape, 49)
+    middle = Image.fromarray(np.sort(windows, axis=-1)[..., 24])
+    return np.asarray(middle.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
+def _median(values: Gray) -> float:
+    return float(np.median(values[::3, ::3]))
+
+
+def _level(dark: Gray) -> float:
+    """The darkness of ink: 0.2 % of the pixels are darker."""
+    some = dark[::2, ::2].ravel()
+    return float(np.partition(some, -1 - some.size // 500)[-1 - some.size // 500])
+
+
+def _erase_rules(dark: Gray) -> None:
+    """Take the darkness of thin lines off, in place, that cross the whole picture nearly along its rows.
+
+    The picture is cut into strips from top to bottom. Along a line of the right slope, a rule shows in nearly all of
+    them, a stroke only in some.
+    """
+    height, width = dark.shape
+    edges = np.arange(STRIPS) * width // STRIPS
+    strips = np.add.reduceat(dark, edges, axis=1) / np.diff(edges, append=width).astype(np.float32)
+    strips = _running(np.pad(strips, ((1, 1), (0, 0))), 3, np.maximum)  # a rule may be bent a little
+    middles = edges + (width / STRIPS - width) / 2
+    shifts = np.rint(SLOPES[:, np.newaxis] * middles).astype(np.intp)  # pixels, (slopes, strips)
+    margin = int(np.abs(shifts).max())
+    least: list[Gray] = [np.full((len(SLOPES), height), np.inf, np.float32)] * (MISSING + 1)  # in ascending order
+    for strip, shift in zip(np.pad(strips, ((margin, margin), (0, 0))).T, shifts.T, strict=True):
+        along = sliding_window_view(strip, height)[margin + shift]
+        for i, smaller in enumerate(least):
+            least[i], along = np.minimum(smaller, along), np.maximum(smaller, along)
+    common = np.maximum(least[-1].T, 0)  # (height, slopes)
+    size = max(3, round(RULE * max(dark.shape)))
+    wide = _running(np.pad(common, ((size - 1, size - 1), (0, 0)), constant_values=np.inf), size, np.minimum)
+    thin = common - _running(wide, size, np.maximum)
+    best = int((thin**2).sum(axis=0).argmax())
+    rules = np.where(thin[:, best] > LEAST_RULE * _level(dark), thin[:, best], 0)
+    if rules.any():
+        offsets = np.rint(SLOPES[best] * (np.arange(width) + 0.5 - width / 2)).astype(np.intp)
+        lines = 1.2 * rules[(np.arange(height)[:, np.newaxis] - offsets).clip(0, height - 1)]
+        ink = dark > lines + WRITTEN * _level(dark)  # even on a rule
+        np.maximum(dark - lines, np.minimum(dark, 0), out=dark, where=~ink)
+
+
+def _widened(mask: Mask, by: int) -> Mask:
+    return _extremes(np.pad(mask, by), 2 * by + 1, np.logical_or)
+
+
+def without_specks(mask: Mask) -> Mask:
+    """The parts of a mask, which is not empty, that are not specks: small and far from the largest part."""
+    factor = -(-max(mask.shape) // SIDE)
+    coarse = mask
+    for axis in (0, 1):
+        coarse = np.logical_or.reduceat(coarse, np.arange(0, mask.shape[axis], factor), axis)
+    kept = _writing(coarse).repeat(factor, 0).repeat(factor, 1)
+    return mask & kept[: mask.shape[0], : mask.shape[1]]
+
+
+def _writing(mask: Mask, inside: bool = False) -> Mask:
+    """The connected parts of a mask, which is not empty, without specks: the largest, what lies near it, and what is
+    as large as another symbol would be.
+
+    With `inside`, the largest is one that does not reach the edge of the picture, unless nothing else is there, and
+    others that reach it count only if they are near.
+    """
+    height, width = mask.shape
+    row, start, end = _runs(mask)
+    part = _connected(row, start, end, width)
+    n = int(part.max()) + 1
+    area = np.bincount(part, end - start, n)
+    top, left = np.full(n, height), np.full(n, width)
+    bottom, right = np.zeros(n, np.intp), np.zeros(n, np.intp)
+    np.minimum.at(top, part, row)
+    np.maximum.at(bottom, part, row + 1)
+    np.minimum.at(left, part, start)
+    np.maximum.at(right, part, end)
+    reaches = inside & ((top == 0) | (left == 0) | (bottom == height) | (right == width))
+    within = np.where(reaches, 0, area)
+    main = int((within if within.max() > OTHER * area.max() else area).argmax())
+    size = max(bottom[main] - top[main], right[main] - left[main])
+    gap = np.maximum(
+        np.maximum(top[main] - bottom, top - bottom[main]), np.maximum(left[main] - right, left - right[main])
+    )
+    share = area / area[main]
+    keep = (share > OTHER) & (~reaches | reaches[main]) | (share > SPECK) & (gap < NEAR * size)
+    keep[main] = True
+    kept = np.zeros((height, width + 1), np.int8)
+    runs = keep[part]
+    np.add.at(kept, (row[runs], start[runs]), 1)
+    np.add.at(kept, (row[runs], end[runs]), -1)
+    return np.cumsum(kept, axis=1)[:, :width] > 0
+
+
+def _runs(mask: Mask) -> tuple[Index, Index, Index]:
+    """Row, first column and end of each run of set pixels, in reading order."""
+    change = np.diff(np.pad(mask, ((0, 0), (1, 1))).view(np.int8), axis=1)
+    row, start = np.nonzero(change == 1)
+    return row, start, np.nonzero(change == -1)[1]
+
+
+def _connected(row: Index, start: Index, end: Index, width: int) -> Index:
+    """The number of the connected part, from 0, to which each run belongs; diagonal neighbours are connected."""
+    pitch = width + 2
+    first = np.searchsorted(row * pitch + end, (row - 1) * pitch + start, side="left")
+    last = np.searchsorted(row * pitch + start, (row - 1) * pitch + end, side="right")
+    touching = np.maximum(last - first, 0)
+    below = np.repeat(np.arange(len(row)), touching)
+    above = np.arange(len(below)) - np.repeat(np.cumsum(touching) - touching, touching) + np.repeat(first, touching)
+    root = np.arange(len(row))
+    while True:
+        lowest = np.minimum(root[below], root[above])
+        new = root.copy()
+        np.minimum.at(new, root[below], lowest)
+        np.minimum.at(new, root[above], lowest)
+        new = new[new]
+        if (new == root).all():
+            return np.unique(root, return_inverse=True)[1]
+        root = new
