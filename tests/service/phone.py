@@ -33,13 +33,15 @@ def heic(image, brand=b"heic", quarter_turns=0):
     """A HEIF file (ISO/IEC 23008-12) of one picture, shown after that many turns against the clock."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        parameters = "log-level=none:pools=none:frame-threads=1"  # with threads of its own it fails now and then
-        options = {"x265-params": parameters, "preset": "ultrafast", "crf": "4"}
+        options = {"x265-params": "log-level=none:pools=none:frame-threads=1", "preset": "ultrafast", "crf": "4"}
         stream = container.add_stream("libx265", rate=1, options=options)
         stream.width, stream.height = image.size
         stream.pix_fmt, stream.codec_tag = "yuv420p", "hvc1"
-        container.mux(stream.encode(av.VideoFrame.from_image(image.convert("RGB"))))
-        container.mux(stream.encode(None))
+        frame = av.VideoFrame.from_image(image.convert("RGB"))
+        frame.pts = 0
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            packet.pts = packet.dts = 0  # x265 leaves the time of a single frame to chance
+            container.mux(packet)
     configuration, coded = _box_of(file.getvalue(), b"hvcC"), _box_of(file.getvalue(), b"mdat")[8:]
     properties = [configuration, _box(b"ispe", bytes(4), struct.pack(">II", *image.size))]
     if quarter_turns:
