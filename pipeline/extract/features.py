@@ -1,6 +1,7 @@
 """features.npz: the features of every usable sample, one row each."""
 
 import json
+import mmap
 import os
 import struct
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from pipeline.task import UserError, digest, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
+PIECE = 16 << 20  # bytes of features that are copied at a time
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
 
@@ -61,6 +63,16 @@ def _read(archive: ZipFile, name: str) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as member:
         array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
         return array
+
+
+def _copy_rows(source: NDArray[np.float32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    """Copy those rows (n,) of a matrix that may be mapped, in pieces: a large data set must not be in memory twice."""
+    size = max(1, PIECE // max(1, 4 * source.shape[1]))
+    for start in range(0, len(rows), size):
+        out[start : start + size] = source[rows[start : start + size]]
+        if isinstance(source.base, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+            # Pages that were read would count as memory of the process; they stay in the page cache.
+            source.base._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +117,11 @@ class Features:
         """Features and targets of those rows (mask or indices) and of their copies, newly allocated."""
         chosen = np.zeros(len(self.x), bool)
         chosen[rows] = True
-        copied = chosen[self.copy_of]
-        if not copied.any():  # a large data set must not be in memory twice
-            return self.x[rows], self.y[rows]
-        x = np.concatenate([self.x[rows], self.copies[copied]])
-        return x, np.concatenate([self.y[rows], self.y[self.copy_of[copied]]])
+        own, copied = np.arange(len(self.x))[rows], np.flatnonzero(chosen[self.copy_of])
+        x = np.empty((len(own) + len(copied), self.x.shape[1]), np.float32)
+        _copy_rows(self.x, own, x[: len(own)])
+        _copy_rows(self.copies, copied, x[len(own) :])
+        return x, self.y[np.concatenate([own, self.copy_of[copied]])]
 
     @property
     def kind(self) -> Kind:

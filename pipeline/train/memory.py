@@ -10,6 +10,7 @@ import torch
 from pipeline.task import UserError
 
 SHARE = 0.5  # of the free memory that features may take
+MOST = 256 << 20  # bytes of features in memory, on a CPU; more are read from their file, which takes a tenth more time
 
 
 def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
@@ -29,7 +30,7 @@ def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
     free = _free() / sharers
     if device.type == "cuda":
         free = min(free, torch.cuda.mem_get_info(device)[0])
-    return n_bytes <= SHARE * free
+    return n_bytes <= (SHARE * free if device.type == "cuda" else min(SHARE * free, MOST))
 
 
 def _free() -> float:

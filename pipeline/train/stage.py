@@ -83,12 +83,10 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     print_summary(classifier.mlp)
     refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
     keras = task.train.framework == "keras"
-    in_memory = not cluster and (keras or fits((1 + refit) * features.n_bytes, device))
+    in_memory = not cluster and (keras or fits(features.n_bytes, device))
     data = load_datasets(features, with_validation, in_memory)
-    of_refit = load_datasets(features, True, in_memory) if refit else None
     made_of = facts.data_digest, features.copies_key, len(features.copies), facts.features, facts.model, facts.device
     context = Context(run, device, cluster, made_of)
-    del features  # the datasets are the only copy from here on
 
     state, data = _fit(classifier, facts, data, with_validation, task.train, context)
     facts = replace(
@@ -99,8 +97,9 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
         seconds=state.history["seconds"][-1],
         with_validation=with_validation or refit,
     )
-    if of_refit:
-        classifier, seconds = _refit(task, classifier, facts, of_refit, context)
+    del data  # which may be half of the memory
+    if refit:
+        classifier, seconds = _refit(task, classifier, facts, load_datasets(features, True, in_memory), context)
         facts = replace(facts, seconds=facts.seconds + seconds)
     with replacing(run.history) as history:  # both take their places only when both could be written
         history.write_text(json_text(state.history), "utf-8")
