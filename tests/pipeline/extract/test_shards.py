@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Task:
     notes = embedded.synthesis.notes
     monkeypatch.setattr(embedded.synthesis, "notes", lambda seed: notes(seed, FEW))
     return task.load("instruments", overrides=["augment.copies=1"])
+
+
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c() -> Iterator[None]:
+    """Not ignored, as it is in a shell's background jobs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def stop_after(n: int, number: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:

@@ -121,7 +121,7 @@ def test_a_file_that_needed_an_extra_is_read_once_that_is_installed(
     (label / "phone.m4a").write_bytes(PHONE_SOUNDS["m4a"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "av", None)
-        assert [file for file, _, _ in run(clips).skipped] == [f"{label.name}/phone.m4a"]
+        assert [file for file, *_ in run(clips).skipped] == [f"{label.name}/phone.m4a"]
     assert run(clips).skipped == ()
 
 

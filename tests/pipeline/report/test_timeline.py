@@ -84,6 +84,12 @@ def tones(*frequencies: float | None) -> NDArray[np.float32]:
                           dtype=np.float32)  # fmt: skip
 
 
+def squares(*amplitudes: float, seconds: int = 1) -> NDArray[np.float32]:
+    """A square wave of 441 Hz, so many seconds of each amplitude."""
+    levels = np.repeat(np.float32(amplitudes), seconds * RATE)
+    return levels * np.where(np.arange(len(levels)) // 25 % 2, np.float32(1), np.float32(-1))
+
+
 class TestWindows:
     @pytest.mark.parametrize(
         ("seconds", "window", "lengths"),
@@ -127,7 +133,7 @@ class TestWindows:
         assert str(raised.value) == f"timeline={text!r}: expected the seconds of a window, 0.1 to 60"
 
     def test_a_regression(self, loudness: Predictor) -> None:
-        answer = loudness.predict(np.repeat(np.float32([0.25, 0, 0.75]), RATE), 1)
+        answer = loudness.predict(squares(0.25, 0, 0.75), 1)
         assert [window.value for window in answer.timeline] == [{"loudness": 0.25}, None, {"loudness": 0.75}]
         assert answer.value["loudness"] == pytest.approx(1 / 3)
 
@@ -144,11 +150,11 @@ class TestTheAnswerToTheWhole:
         assert with_timeline.fields() == whole.fields() | {"timeline": with_timeline.timeline}
 
     def test_longer_it_is_the_mean_over_equal_pieces_that_are_heard(self, loudness: Predictor) -> None:
-        thirds = np.repeat(np.float32([0.25, 0, 0.75]), 50 * RATE)
+        thirds = squares(0.25, 0, 0.75, seconds=50)
         answer = loudness.predict(thirds)
         assert answer.value["loudness"] == pytest.approx(0.5)
         assert loudness.predict(thirds, 0.5).value == answer.value
-        halves = np.repeat(np.float32([0.25, 0, 0.75, 0.75]), PIECE // 2 * RATE)
+        halves = squares(0.25, 0, 0.75, 0.75, seconds=PIECE // 2)
         assert loudness.predict(halves).value["loudness"] == pytest.approx((0.125 + 0.75) / 2)
 
 

@@ -150,7 +150,7 @@ def test_recordings_for_training_are_limited_more_than_those_of_the_service(
 ) -> None:
     for name, seconds in (("a", 120), ("b", 121)):
         (tmp_path / name).mkdir()
-        soundfile.write(tmp_path / name / "1.wav", np.full(seconds * 8000, 0.5), 8000)
+        soundfile.write(tmp_path / name / "1.wav", np.tile(np.repeat([-0.5, 0.5], 10), seconds * 400), 8000)
     usable, long = samples("instruments", str(tmp_path))
     assert usable.media.load().size == 120 * 22_050
     with pytest.raises(MediaError, match="longer than the 120 seconds"):

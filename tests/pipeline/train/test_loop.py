@@ -14,7 +14,7 @@ import torch
 from models.mlp import MLP
 from pipeline import task, train
 from pipeline.extract.features import Features
-from pipeline.run import Run
+from pipeline.run import Run, replacing
 from pipeline.task import Train, UserError
 from pipeline.train import loop, weights
 from tests.pipeline.train.training import link_features, same, trained
@@ -53,15 +53,16 @@ def test_a_killed_run_continues_and_ends_with_the_same_weights(
 def train_and_die(run: Path, options: list[str], epoch: int) -> None:
     """Train, with a checkpoint after every epoch, until kill -9 while the one after `epoch` + 1 is written."""
     loop.CHECKPOINT_SECONDS = 0.0
-    write = torch.save
+    write = loop.write_torch
 
-    def half(checkpoint: Any, path: Path) -> None:
+    def half(path: Path, checkpoint: Any) -> None:
         if checkpoint["state"]["epoch"] > epoch:
-            path.write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(checkpoint, path)
+            with replacing(path) as temporary:
+                temporary.write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        write(path, checkpoint)
 
-    torch.save = half
+    loop.write_torch = half
     train.train(task.load("digits", overrides=options), Run(run))
 
 
