@@ -259,7 +259,7 @@ class Mfcc(nn.Module):
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
         (N, 1, frames)."""
         power = (self.loudness @ mel).clamp(min=torch.finfo(torch.float32).tiny)
-        return _decibels(power / power.amax(2, keepdim=True))
+        return _decibels((power / power.amax(2, keepdim=True)).clamp(min=TINY))  # a subnormal quotient may count as 0
 
 
 def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:

@@ -45,7 +45,6 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 3  # errors
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # files of earlier exports hold some
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)

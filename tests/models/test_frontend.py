@@ -14,6 +14,7 @@ from models.classifier import Standardize
 from models.frontend import Pixels, build
 from models.mfcc import LEVELS, STATISTICS, Mfcc, pool
 from pipeline import task
+from pipeline.threads import subnormals_flushed
 from service.media import Limits
 from service.media.audio import decode_audio
 
@@ -187,3 +188,14 @@ def test_pooled_features_come_from_the_coefficients_of_the_oracle() -> None:
     front, clip = Mfcc(preemphasis=0.97), noise(30_000)
     found = front.dct @ front.above_floor(front.mel_power(torch.from_numpy(clip)[None]))
     assert np.abs(found[0].numpy() - front.oracle(clip)).max() < TOLERANCE
+
+
+def test_silence_before_a_sound_is_the_same_where_subnormal_numbers_count_as_zero() -> None:
+    """As they do in training; a frame of silence is too far below the loudest for float32."""
+    clip = np.concatenate([np.zeros(22_050 // 2), np.random.default_rng(0).uniform(-1, 1, 22_050)]).astype(np.float32)
+    front = Mfcc(fmin=80)
+    expected = front(torch.from_numpy(clip[None]))
+    with subnormals_flushed():
+        found = front(torch.from_numpy(clip[None]))
+    assert torch.equal(found, expected)
+    assert expected.isfinite().all()
