@@ -96,7 +96,7 @@ def started() -> Iterator[Cluster]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # how often Ray Train looks after its workers
         patch.setenv("RAY_TRAIN_METRICS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)  # of the nodes' workers
