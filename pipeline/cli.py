@@ -3,6 +3,7 @@
 import atexit
 import errno
 import gc
+import json
 import os
 import socket
 import sys
@@ -392,6 +393,27 @@ def _check_environment() -> None:
         Limits.from_environment()
     except ValueError as error:
         raise UserError(str(error)) from None
+    if path := os.environ.get("BENTOML_CONFIG"):
+        _check_mapping(f"BENTOML_CONFIG={path}", Path(path))
+    if text := os.environ.get("BENTOML_CONFIG_OVERRIDES"):
+        _check_mapping("BENTOML_CONFIG_OVERRIDES", text)
+
+
+def _check_mapping(where: str, source: Path | str) -> None:
+    """Refuse options of BentoML that it cannot read: it would print a traceback when it is imported."""
+    import yaml  # type: ignore[import-untyped]
+
+    if isinstance(source, Path) and source.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{where}: expected the path of a .yaml file")
+    try:
+        options = yaml.safe_load(source.read_text("utf-8")) if isinstance(source, Path) else json.loads(source)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{where}: cannot be read: {' '.join(str(error).split())}") from None
+    services = options.get("services", {}) if isinstance(options, dict) else None
+    if not isinstance(services, dict) or not all(isinstance(key, str) for key in services):
+        raise UserError(f"{where}: expected a mapping with the key services, itself a mapping")
 
 
 def _free_address(host: str, port: int) -> str:

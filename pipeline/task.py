@@ -42,7 +42,7 @@ EXPECTED = {
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PixelFeatures(_Section):
@@ -363,8 +363,8 @@ def _read(name: str) -> tuple[str, str]:
         hint = f"did you mean {close[0]!r}?" if close else f"built in: {', '.join(tasks)}; or give a .toml file"
         raise UserError(f"no task {name!r}; {hint}")
     try:
-        return name, path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return name, path.read_text("utf-8-sig")  # editors on Windows put a byte order mark in front
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the name
         raise UserError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 

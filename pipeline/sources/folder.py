@@ -111,7 +111,7 @@ def _identities(found: Iterable[ClassFolder]) -> set[Identity | None]:
 def _manifest(manifest: Path) -> Iterator[Entry]:
     try:
         text = manifest.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
         raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     reader = csv.DictReader(text.splitlines())
     columns = reader.fieldnames or []

@@ -48,10 +48,10 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     loudest = float(peak(waveform))
     if not np.isfinite(loudest):
         raise Unusable("the audio holds samples that are not finite numbers")
-    if is_silent(waveform, sample_rate, coding):
-        raise Unusable("the audio is silent")
     if loudest > 1:
         waveform /= np.float32(loudest)
+    if is_silent(waveform, sample_rate, coding):
+        raise Unusable("the audio is silent")
     return waveform
 
 

@@ -13,6 +13,7 @@ from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
 from service.media.ink import RULE, ink_on_paper, without_specks
 from service.media.limits import Limits, check_bytes
+from service.media.native import quiet
 from service.media.signatures import damaged, undecodable
 
 SIDE = 28  # pixels; width and height of an MNIST picture
@@ -62,8 +63,9 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
+    source = io.BytesIO(data + END_OF_IMAGE * is_cut)
     try:
-        with Image.open(io.BytesIO(data + END_OF_IMAGE * is_cut), formats=formats) as image:
+        with quiet, np.errstate(all="ignore"), Image.open(source, formats=formats) as image:
             if isinstance(image, JpegImageFile):
                 _check_jpeg(image, data, limits)
                 image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size

@@ -38,6 +38,8 @@ def ink_on_paper(gray: Gray) -> Gray | None:
     None if the picture does not look like writing on paper.
     """
     page = _page(gray, -(-max(gray.shape) // SIDE))
+    if min(page.shape) < STRIPS:  # too narrow to look for rules
+        return None
     size = max(3, round(STROKE * min(page.shape)))
     paper, board = _closing(page, size), _closing(255 - page, size)
     away = page - _local_median(page)

@@ -51,5 +51,6 @@ def _quiet() -> Shared:
 
 
 # Where C code prints to stderr, it prints nowhere: mpg123, inside libsndfile, comments on every damaged MP3, and
-# libsndfile does not let that be turned off. Python's sys.stderr writes to the file descriptor, and is not affected.
+# libtiff, inside Pillow, on every damaged TIFF; neither lets that be turned off from Python. Python's sys.stderr writes
+# to the file descriptor, and is not affected.
 quiet = _quiet()

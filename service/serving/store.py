@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -148,7 +149,7 @@ def remove(name: str, version: str | None) -> str | None:
         _move(folder / old, whole)
         shutil.rmtree(whole)
     if not _names(folder):
-        shutil.rmtree(folder)
+        _unlink_empty(folder)
     return served(name) if kept else None
 
 
@@ -167,6 +168,14 @@ def _serve(name: str, version: str) -> None:
         temporary.replace(pointer)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unlink_empty(folder: Path) -> None:
+    """Delete the folder of a model without versions. It stays where another process adds one at this moment."""
+    for name in ("latest", *(path.name for path in folder.glob(".latest-*"))):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _aside(version: str) -> Path:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline import cli
+from pipeline.errors import UserError
 from tests import command
 
 PERCEPT = str(Path(sys.executable).with_name("percept"))
@@ -187,6 +189,34 @@ def test_a_full_disk_is_one_line_and_leaves_the_run_as_it_was(tmp_path: Path) ->
         assert [line.endswith(": File too large") for line in lines] == [True]
         assert "Traceback" not in done.stderr
         assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"services: [", "cannot be read: .* line 1"),
+        (b"- 1", "expected a mapping"),
+        (b"", "expected a mapping"),
+        (b"services: 5", "expected a mapping"),
+        (b"services: {5: 3}", "expected a mapping"),
+        (b"\xff", "cannot be read"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_options_that_bentoml_cannot_read_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "options.yaml"
+    if text is not None:
+        file.write_bytes(text)
+    monkeypatch.setenv("BENTOML_CONFIG", str(file))
+    with pytest.raises(UserError, match=f"^BENTOML_CONFIG={file}: .*{reason}"):
+        cli._check_environment()
+    file.write_text("services: {percept: {workers: 1}}")
+    cli._check_environment()
+    monkeypatch.setenv("BENTOML_CONFIG_OVERRIDES", "{services")
+    with pytest.raises(UserError, match=r"^BENTOML_CONFIG_OVERRIDES: cannot be read: [^\n]*$"):
+        cli._check_environment()
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:

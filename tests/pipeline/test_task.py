@@ -29,6 +29,7 @@ def test_set_and_data_replace_keys_and_source(tmp_path: Path) -> None:
         ("train.engine=autograd", "train.engine is now train.gradients; its values are the same"),
         ("train.epocs=5", "unknown key 'train.epocs'; did you mean 'epochs'?"),
         ("train.epochs=0", "train.epochs: must be at least 1, not 0"),
+        ("train.learning_rate=inf", "train.learning_rate: must be a finite number, not Infinity"),
         ("train.learning_rate=fast", "train.learning_rate: .*, not 'fast'"),
         ("features.n_mfc=20", "unknown key 'features.n_mfc'; did you mean 'n_mfcc'?"),
         ("features.lifter=10", "features.lifter is now features.cepstral_decay; its values are the same"),
@@ -90,3 +91,14 @@ def test_task_file_by_path(tmp_path: Path) -> None:
         task.load(str(file))
     with pytest.raises(UserError, match="cannot be read"):
         task.load(str(tmp_path / "absent.toml"))
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_text('name = "marked"\n[data]\nsource = "digits"\n[features]\nkind = "pixels"\n', "utf-8-sig")
+    assert task.load(str(file)).name == "marked"
+
+
+def test_a_zero_byte_in_the_name_of_a_task_file_is_one_line() -> None:
+    with pytest.raises(UserError, match="cannot be read: embedded null byte"):
+        task.load("a\0.toml")

@@ -160,6 +160,12 @@ class TestAudio:
         for rate in (RATE, 44_100):
             assert reason(hear, samples, rate, "WAV", "DOUBLE") is Unusable
 
+    def test_floats_far_above_full_scale(self):
+        slow = np.sin(np.arange(RATE) * 2 * np.pi * 30 / RATE)
+        with np.errstate(all="raise"):
+            waveform = hear(1e37 * slow, RATE, subtype="FLOAT")
+        np.testing.assert_allclose(waveform, slow / slow.max(), rtol=0, atol=1e-6)
+
     @pytest.mark.parametrize(("rate", "channels"), [(1, 1), (999, 1), (2**31 - 1, 1), (44_100, 33), (44_100, 1024)])
     def test_absurd_header(self, rate, channels):
         assert reason(hear, np.full((8, channels), 0.5), rate) is Unusable

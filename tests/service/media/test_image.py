@@ -270,8 +270,21 @@ class TestBadFiles:
         done = subprocess.run([sys.executable, "-c", program, data.hex()], capture_output=True, text=True)
         assert "UserWarning" not in done.stderr
 
+    def test_libtiff_does_not_write_to_the_terminal(self, capfd):
+        data = bytearray(to_bytes(seven(), "TIFF", compression="tiff_lzw"))
+        data[8:100] = b"\xff" * 92
+        reason(decode_image, bytes(data), LIMITS)
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("values", [(-3e38, 3e38), (-np.inf, np.inf)])
+    def test_floats_that_overflow(self, values):
+        pixels = np.resize(np.float32(values), (30, 30))
+        with np.errstate(all="raise"):
+            assert reason(decode, Image.fromarray(pixels), "TIFF") is Unusable
+
     @pytest.mark.filterwarnings("ignore")
-    def test_mutated_images(self):
+    def test_mutated_images(self, capfd):
         rng = random.Random(1)
         for _ in range(600):
             reason(decode_image, mutated(rng.choice(IMAGE_FILES), rng), LIMITS)
+        assert capfd.readouterr() == ("", "")

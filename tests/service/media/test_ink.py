@@ -136,3 +136,12 @@ def test_scenery_and_noise_are_not_paper():
     assert ink_on_paper(noise) is None
     assert ink_on_paper(128 + clouds) is None
     assert ink_on_paper(np.full((100, 100), 200, np.uint8)) is None
+
+
+@pytest.mark.parametrize("shape", [(65, 2_000), (2_000, 65)])
+def test_a_narrow_strip_divides_nothing_by_zero(shape):
+    strip = np.full(shape, 230, np.uint8)
+    strip[0] = 200
+    strip[shape[0] // 3 : shape[0] // 2, shape[1] // 3 : shape[1] // 2] = 30
+    with np.errstate(all="raise"):
+        assert to_mnist_form(strip).max() == 255

@@ -78,6 +78,22 @@ def test_a_full_disk_leaves_the_store_as_it_was(home: Path, n_bytes: int) -> Non
     assert store.served("tones") == "v2"
 
 
+def test_what_is_added_while_the_last_version_is_removed_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = store._names
+
+    def then_added(folder: Path) -> list[str]:
+        found = names(folder)
+        if folder.name == "tones" and not found:
+            monkeypatch.undo()
+            add("v3")
+        return found
+
+    monkeypatch.setattr(store, "_names", then_added)
+    store.remove("tones", None)
+    assert store.known("tones") == ["v3"]
+    assert store.served("tones") == "v3"
+
+
 def test_remove_on_the_command_line(home: Path) -> None:
     def lines(*arguments: str) -> tuple[int, str, str]:
         done = percept("remove", *arguments, "--yes", home=home)
