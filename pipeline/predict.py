@@ -56,7 +56,8 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
             print(_line({"file": str(file), "error": reason}) if as_json else f"{file}  {reason}")
             continue
         if as_json:
-            fields = answer.model_dump(exclude_unset=True, exclude={"model", "version"})
+            fields = json.loads(answer.to_json())
+            del fields["model"], fields["version"]
             print(_line({"file": str(file)} | fields))
             continue
         print(f"{file}  {_text(answer)}")

@@ -42,7 +42,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     except MediaError:
         raise
     except Exception as error:  # errors of libsndfile, of FFmpeg, and of their Python callbacks
-        raise (damaged("audio") if demuxer and ffmpeg.is_installed() else undecodable(data, "audio")) from error
+        raise (damaged("audio", kind) if demuxer and ffmpeg.is_installed() else undecodable(data, "audio")) from error
     if not waveform.size:
         raise Unusable("the audio is empty")
     loudest = float(peak(waveform))

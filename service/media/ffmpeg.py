@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.errors import Unusable, WrongMedia
 from service.media.native import Shared
-from service.media.signatures import TO_WAV, damaged
+from service.media.signatures import TO_WAV
 
 if TYPE_CHECKING:
     from av.audio import AudioStream
@@ -76,7 +76,7 @@ class Recording:
         self._frames = self._decoded()
         self._next = next(self._frames, None)
         if self._next is None:
-            raise Unusable("the audio is empty") if self._intact else damaged("audio")
+            raise Unusable("the audio is empty") if self._intact else EOFError("no packet can be decoded")
 
     def read(self, n: int, **_: object) -> NDArray[np.float32]:
         """The next samples, float32 (T, channels) in [-1, 1] unless they clip: at least `n`, or the last ones."""

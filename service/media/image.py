@@ -14,7 +14,7 @@ from service.media import heif
 from service.media.ink import RULE, ink_on_paper, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
-from service.media.signatures import damaged, undecodable
+from service.media.signatures import announced, damaged, undecodable
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -76,7 +76,7 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the image is larger than the {limits.pixels} pixels allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise (damaged("image") if is_heic else undecodable(data, "image")) from error
+        raise (damaged("image", announced(data)) if is_heic else undecodable(data, "image")) from error
     return to_mnist_form(gray, MIN_CONTRAST)
 
 

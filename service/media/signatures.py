@@ -165,8 +165,14 @@ def undecodable(data: bytes, expected: str) -> MediaError:
     return WrongMedia(f"this looks like {found.name}; expected {EXPECTED[expected]}")
 
 
-def damaged(expected: str) -> Unreadable:
-    """The error for a file of a kind that is read, or of no kind that is known."""
+def damaged(expected: str, kind: Kind | None = None) -> Unreadable:
+    """The error for a file of a kind that is read, or of no kind that is known; `kind` is one that an extra reads.
+
+    >>> damaged("audio", announced(b"#!AMR"))
+    Unreadable('this looks like AMR audio, but it is damaged')
+    """
+    if kind and kind.reader:
+        return Unreadable(f"this looks like {kind.name}, but it is damaged")
     return Unreadable(f"the file is damaged, or not {EXPECTED[expected]}")
 
 

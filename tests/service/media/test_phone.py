@@ -188,3 +188,11 @@ class TestWithoutTheExtra:
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_damaged_file_is_told_by_its_kind() -> None:
+    with pytest.raises(Unreadable, match=r"^this looks like AMR audio, but it is damaged$"):
+        decode_audio(b"#!AMR\n\x3c\x91\x17", RATE, LIMITS)
+    photo = struct.pack(">I", 28) + b"ftypmif1\0\0\0\0mif1heicmiaf"
+    with pytest.raises(Unreadable, match=r"^this looks like a HEIC photo, but it is damaged$"):
+        decode_image(photo, LIMITS)
