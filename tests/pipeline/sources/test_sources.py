@@ -95,7 +95,7 @@ def test_mnist_is_read_from_a_local_copy(tmp_path: Path, form: str) -> None:
         ("t10k-labels-idx1-ubyte", None, "t10k-labels-idx1-ubyte is missing"),
         ("t10k-labels-idx1-ubyte", idx(5, values=b"123"), "t10k-labels-idx1-ubyte: .*not complete"),
         ("train-images-idx3-ubyte", b"", "train-images-idx3-ubyte: .*not complete"),
-        ("train-images-idx3-ubyte", gzip.compress(b"1234")[:-9], "train-images-idx3-ubyte: cannot be read"),
+        ("train-images-idx3-ubyte", gzip.compress(b"1234", mtime=0)[:-9], "train-images-idx3-ubyte: cannot be read"),
         ("train-images-idx3-ubyte", idx(5, 2, 2, values=bytes(20)), r"5 labels for images \(5, 2, 2\)"),
     ],
 )
