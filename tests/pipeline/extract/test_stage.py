@@ -184,6 +184,20 @@ def test_a_class_that_is_too_small_is_one_line(
         run(tmp_path / "small")
 
 
+def test_a_class_that_is_too_small_for_its_unusable_files_says_so(clips: Path, run: Callable[..., Features]) -> None:
+    few = sorted(clips.glob("mid/*.wav"))[2:]
+    for path in few:
+        path.write_bytes(b"no sound")
+    rows = []
+    for i, path in enumerate(sorted(clips.rglob("*.wav"))):
+        split = "train" if path in few else ("train", "test", "validation")[i % 3]
+        rows.append(f"{path.relative_to(clips)},{path.parent.name},{split}")
+    (clips / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    line = r"class 'mid' has 2 usable samples \(and \d+ that cannot be used, the first: mid/.*\); at least 3 are needed"
+    with pytest.raises(UserError, match=line):
+        run(clips / "list.csv")
+
+
 def test_a_label_that_only_the_test_split_has_is_one_line(clips: Path, run: Callable[..., Features]) -> None:
     rows = [f"{p.relative_to(clips)},{p.parent.name},{'test' if p.parent.name == 'mid' else 'train'}"
             for p in sorted(clips.rglob("*.wav"))]  # fmt: skip
