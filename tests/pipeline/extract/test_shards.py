@@ -30,11 +30,13 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Task:
 
 
 @pytest.fixture(autouse=True)
-def heeds_ctrl_c() -> Iterator[None]:
-    """Not ignored, as it is in a shell's background jobs."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def usual_handlers() -> Iterator[None]:
+    """A shell's background jobs ignore Ctrl-C, and Ray, where another test has started it, has a handler of its own."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stop_after(n: int, number: int, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
