@@ -6,7 +6,7 @@ Clips of sound outside the test split can have slightly varied copies, each with
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 
@@ -83,13 +83,11 @@ def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
     """Digest of the content → what an earlier run with the same key has extracted; copies only under the same key."""
     if shards.before:
         print(f"  {len(shards.before):,} samples were extracted by a run that was stopped", flush=True)
-    try:
+    held = shards.before
+    with suppress(UserError):  # no features yet
         before = Features.of(run)
-    except UserError:
-        return shards.before
-    if before.key != recipe.key:
-        return shards.before
-    held = of_features(before, run.features, before.copies_key == recipe.copies_key) | shards.before
+        if before.key == recipe.key:
+            held = of_features(before, run.features, before.copies_key == recipe.copies_key) | held
     return {content: one for content, one in held.items() if EXTRA not in one.reason}  # it may be installed by now
 
 
