@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from service.media.containers import chunks_of
+
 CODES = ("GSM610", "IMA_ADPCM", "MS_ADPCM", "G721_32", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32")
 GSM_BLOCK = 320  # samples
 
@@ -15,19 +17,17 @@ def length(file: Any, data: bytes) -> int | None:
     if file.format not in ("WAV", "WAVEX") or file.subtype not in CODES:
         return None
     frames: int = file.frames
-    chunks, at = {}, 12
-    while b"data" not in chunks and at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        chunks[data[at : at + 4]] = (at + 8, size)
-        at += 8 + size + size % 2
+    if not data.startswith(b"RIFF"):
+        return frames
+    chunks = {chunk.name: chunk for chunk in reversed(chunks_of(data, 0)[0])}
     if not {b"fmt ", b"data"} <= chunks.keys():
         return frames
-    (form, _), (start, size) = chunks[b"fmt "], chunks[b"data"]
+    form, sound = chunks[b"fmt "].start, chunks[b"data"]
     block = int.from_bytes(data[form + 12 : form + 14], "little")  # bytes
-    n_blocks = min(size, len(data) - start) // max(block, 1)
+    n_blocks = min(sound.length, len(data) - sound.start) // max(block, 1)
     if file.subtype == "GSM610" and n_blocks:
         frames = min(frames, n_blocks * GSM_BLOCK)
-    fact, _ = chunks.get(b"fact", (len(data), 0))
+    fact = chunks[b"fact"].start if b"fact" in chunks else len(data)
     told = int.from_bytes(data[fact : fact + 4], "little")
     is_padding = 0 <= (frames - told) * max(n_blocks, 1) <= frames  # at most a block
     return told if told and is_padding else frames

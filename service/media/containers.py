@@ -60,7 +60,7 @@ def recordings(data: bytes, seconds: float) -> list[bytes]:
     Raises Unusable if there are more than MAX_RECORDINGS, or one has more than MAX_CHUNKS.
     """
     found: list[bytes] = []
-    position = start = _after_tags(data)
+    position = start = after_tags(data)
     while (read := _reader(data, position)) and len(found) <= MAX_RECORDINGS:
         parts, position = read(data, position, seconds)
         found += parts
@@ -95,7 +95,7 @@ def _reader(data: bytes, start: int) -> Reader | None:
     return None
 
 
-def _after_tags(data: bytes) -> int:
+def after_tags(data: bytes) -> int:
     """Where the ID3v2 tags in front end."""
     position = 0
     for _ in range(MAX_TAGS):
@@ -107,7 +107,7 @@ def _after_tags(data: bytes) -> int:
     return position
 
 
-def _chunks(data: bytes, start: int) -> tuple[list[_Chunk], int, bool]:
+def chunks_of(data: bytes, start: int) -> tuple[list[_Chunk], int, bool]:
     """The chunks of the file at `start`; where it ends; and whether the chunks lead there, to the end of `data` or to
     another file. If not, a length is wrong, or something else follows, and the file is taken to be all of `data`."""
     first, header, counts_header, align = LAYOUTS[data[start : start + 4]]
@@ -149,7 +149,7 @@ def _ds64(data: bytes, chunks: list[_Chunk]) -> int:
 def _wave(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
     """WAV in RIFF, RIFX, RF64, BW64 or Wave64; written anew, as RIFF, where libsndfile would not find all the sound."""
     magic = data[start : start + 4]
-    chunks, end, complete = _chunks(data, start)
+    chunks, end, complete = chunks_of(data, start)
     fmt, sounds, readable = b"", [], magic != b"BW64"
     for name, begin, length in chunks:
         if name == b"fmt ":
@@ -187,7 +187,7 @@ def _next(data: bytes, start: int, mark: bytes, offset: int) -> int:
 
 def _aiff(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
     """AIFF, whose lengths libsndfile mends itself."""
-    end = _chunks(data, start)[1]
+    end = chunks_of(data, start)[1]
     return [data[start:end]], end
 
 
@@ -196,7 +196,7 @@ def _caf(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
 
     A cut file is mended unless its packets vary in size: for those that are missing libsndfile repeats the last one.
     """
-    chunks, end, complete = _chunks(data, start)
+    chunks, end, complete = chunks_of(data, start)
     desc = next((data[chunk.start : chunk.start + 32] for chunk in chunks if chunk.name == b"desc"), b"")
     for name, begin, length in chunks:
         is_cut = length > len(data) - begin and desc[16:20] != bytes(4)

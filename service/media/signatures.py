@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from service.errors import MediaError, Unreadable, WrongMedia
+from service.media.containers import after_tags
 
 EXPECTED = {
     "image": "an image (PNG, JPEG, GIF, WebP, TIFF, BMP, …)",
@@ -144,6 +145,7 @@ TEXTS = (  # how they begin, in lower case
 TEXT = Kind("text", "text")
 SVG = Kind("image", "an SVG drawing", "rsvg-convert -o out.png FILE")
 HEAD = 512  # bytes in which text is told from binary data
+FARTHEST = 2048  # bytes in which every signature stands
 
 
 def undecodable(data: bytes, expected: str) -> MediaError:
@@ -214,9 +216,8 @@ def announced(data: bytes) -> Kind | None:
 
 def _behind_id3(data: bytes) -> Kind:
     """The kind of what follows a tag, which is mostly MP3."""
-    a, b, c, d = data[6:10] if len(data) > 9 else bytes(4)
-    after = 10 + (a << 21 | b << 14 | c << 7 | d)
-    follows = announced(data[after:]) if data[after : after + 1] == b"\xff" else None
+    after = after_tags(data)
+    follows = announced(data[after : after + FARTHEST]) if data[after : after + 1] == b"\xff" else None
     return follows if follows is ADTS else AUDIO
 
 
