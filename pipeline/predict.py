@@ -56,8 +56,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
             print(_line({"file": str(file), "error": reason}) if as_json else f"{file}  {reason}")
             continue
         if as_json:
-            fields = json.loads(answer.to_json())
-            del fields["model"], fields["version"]
+            fields = {name: value for name, value in answer.fields().items() if name not in ("model", "version")}
             print(_line({"file": str(file)} | fields))
             continue
         print(f"{file}  {_text(answer)}")
@@ -71,7 +70,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
 
 
 def _line(values: dict[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False)
+    return json.dumps(values, ensure_ascii=False, default=Window.fields)
 
 
 def _text(answer: Answer) -> str:

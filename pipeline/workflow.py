@@ -104,7 +104,8 @@ class Workflow:
             inputs = self._inputs("extract")
         n_skipped = len(features.skipped)
         summary = f"{len(features.x):,} samples" + (f", {n_skipped:,} skipped" if n_skipped else "")
-        summary += "; WARNING: more than 5 %" if extract.skipped.warning(n_skipped, n_skipped + len(features.x)) else ""
+        if extract.skipped.warning(n_skipped, n_skipped + len(features.x)):
+            summary += f"; WARNING: more than {100 * extract.skipped.SHARE:.0f} %"
         self._record("extract", inputs, features.fingerprint(), summary, skipped=n_skipped)
 
     def train(self) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -218,11 +219,7 @@ class Checkpoints:
     @staticmethod
     def to_file(trainer: Resumable, fingerprint: str, path: Path) -> "Checkpoints":
         """Checkpoints that replace one another in a file."""
-
-        def write(checkpoint: dict[str, Any]) -> None:
-            write_torch(path, checkpoint)
-
-        return Checkpoints(trainer, fingerprint, write, CHECKPOINT_SECONDS)
+        return Checkpoints(trainer, fingerprint, partial(write_torch, path), CHECKPOINT_SECONDS)
 
     def resume(self, file: Path | BinaryIO, device: torch.device) -> State:
         """Load the trainer from the checkpoint of a killed run of the same training; a new state if there is none."""
