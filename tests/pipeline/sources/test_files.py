@@ -9,21 +9,11 @@ from pipeline import sources, task
 from pipeline.sources import Sample
 from pipeline.sources.files import readable, stats, walk
 from service.errors import MediaError
-
-
-def samples(data: Path) -> list[Sample]:
-    asked = task.load("digits", str(data))
-    return sources.load(asked.data, asked.features)
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
+from tests.pipeline.sources.folders import samples, touch
 
 
 def names(data: Path) -> list[str]:
-    return [s.file for s in samples(data)]
+    return [s.file for s in samples("digits", data)]
 
 
 def reason(sample: Sample) -> str:
@@ -49,13 +39,13 @@ def test_links_without_a_target_are_samples_that_cannot_be_read(tmp_path: Path) 
     (tmp_path / "cat" / "self.png").symlink_to("self.png")
     (tmp_path / "fox").symlink_to("/gone/fox")
     (tmp_path / "labels.csv").symlink_to("/gone/labels.csv")  # not a class
-    found = {s.file: s for s in samples(tmp_path)}
+    found = {s.file: s for s in samples("digits", tmp_path)}
     assert list(found) == ["cat/0.png", "cat/1.png", "cat/self.png", "dog/2.png", "fox"]
     assert reason(found["cat/0.png"]) == reason(found["fox"]) == "cannot be read: No such file or directory"
     assert reason(found["cat/self.png"]) == "cannot be read: Too many levels of symbolic links"
     manifest = tmp_path / "list.csv"
     manifest.write_text("path,label\ncat/0.png,cat\ncat/self.png,cat\ncat,cat\n")
-    assert [reason(s).partition(": ")[2] for s in samples(manifest)] == [
+    assert [reason(s).partition(": ")[2] for s in samples("digits", manifest)] == [
         "No such file or directory", "Too many levels of symbolic links", "Is a directory",
     ]  # fmt: skip
 
@@ -80,13 +70,13 @@ def test_a_linked_file_is_read_and_its_fingerprint_follows_the_target(tmp_path: 
     before = stats(tmp_path / "data")
     (tmp_path / "pool" / "1.png").write_bytes(b"other")
     assert stats(tmp_path / "data") != before
-    assert samples(tmp_path / "data")[0].digest() == samples(tmp_path / "data")[0].digest()
+    assert samples("digits", tmp_path / "data")[0].digest() == samples("digits", tmp_path / "data")[0].digest()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png")
     os.mkfifo(tmp_path / "cat" / "0.png")
-    assert reason(samples(tmp_path)[0]) == "cannot be read: not a regular file"
+    assert reason(samples("digits", tmp_path)[0]) == "cannot be read: not a regular file"
 
 
 def test_a_folder_that_cannot_be_listed_is_among_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sources, task
-from pipeline.sources import Data, Sample
+from pipeline import sources
+from pipeline.sources import Data
 from pipeline.task import UserError
-
-
-def samples(data: Path) -> list[Sample]:
-    asked = task.load("digits", str(data))
-    return sources.load(asked.data, asked.features)
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_bytes(file.encode())
+from tests.pipeline.sources.folders import samples, touch
 
 
 def in_each(outer: str, *inner: str) -> list[str]:
@@ -42,7 +32,7 @@ def in_each(outer: str, *inner: str) -> list[str]:
 def test_usual_names_of_splits_in_any_case(tmp_path: Path, train: str, validation: str, test: str) -> None:
     for name in filter(None, (train, validation, test)):
         touch(tmp_path, f"{name}/cat/1.png", f"{name}/dog/2.png")
-    found = samples(tmp_path)
+    found = samples("digits", tmp_path)
     assert {(s.file.split("/")[0], s.split) for s in found} == {
         (name, split) for name, split in ((train, "train"), (validation, "validation"), (test, "test")) if name
     }
@@ -73,36 +63,36 @@ def test_usual_names_of_splits_in_any_case(tmp_path: Path, train: str, validatio
 def test_an_unclear_layout_is_one_line(tmp_path: Path, files: list[str], line: str) -> None:
     touch(tmp_path, *files)
     with pytest.raises(UserError, match=line) as caught:
-        samples(tmp_path)
+        samples("digits", tmp_path)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_class_names_that_are_words_for_splits_are_classes_below_train(tmp_path: Path) -> None:
     touch(tmp_path, "train/bus/1.png", "train/train/2.png")
-    assert [(s.label, s.split) for s in samples(tmp_path)] == [("bus", "train"), ("train", "train")]
+    assert [(s.label, s.split) for s in samples("digits", tmp_path)] == [("bus", "train"), ("train", "train")]
 
 
 def test_one_folder_of_the_same_name_in_each_class_is_clear(tmp_path: Path) -> None:
     touch(tmp_path, *in_each("cat dog", "images"))
-    assert [s.label for s in samples(tmp_path)] == ["cat", "dog"]
+    assert [s.label for s in samples("digits", tmp_path)] == ["cat", "dog"]
 
 
 def test_spellings_of_one_word_are_one_split(tmp_path: Path) -> None:
     touch(tmp_path, *in_each("train Train TEST", "cat", "dog"))
-    assert [s.split for s in samples(tmp_path)] == ["train"] * 4 + ["test"] * 2
+    assert [s.split for s in samples("digits", tmp_path)] == ["train"] * 4 + ["test"] * 2
 
 
 def test_an_empty_folder_of_a_split_names_no_split(tmp_path: Path) -> None:
     touch(tmp_path, *in_each("train test", "cat", "dog"))
     (tmp_path / "validation" / "cat").mkdir(parents=True)
-    assert {s.split for s in samples(tmp_path)} == {"train", "test"}
+    assert {s.split for s in samples("digits", tmp_path)} == {"train", "test"}
 
 
 def test_recordings_and_pictures_outside_class_folders_are_mentioned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     touch(tmp_path, *in_each("train test", "cat", "dog"), "train/stray.PNG", "test/other.wav", "README.md")
-    assert len(samples(tmp_path)) == 4
+    assert len(samples("digits", tmp_path)) == 4
     assert "2 files left out, since they are in no class folder; the first: " in capsys.readouterr().out
     sources.fingerprint(Data(source="folder", path=str(tmp_path)))
     assert not capsys.readouterr().out
@@ -113,12 +103,12 @@ def test_manifest_with_other_words_for_splits(tmp_path: Path) -> None:
     lines = [f"{i}.png,{label},{split}\n" for i, (split, label) in enumerate(rows)]
     manifest = tmp_path / "list.csv"
     manifest.write_text("path,label,split\n" + "".join(lines[:1] + lines[2:]))
-    assert [(s.label, s.split) for s in samples(manifest)] == [
+    assert [(s.label, s.split) for s in samples("digits", manifest)] == [
         ("07", "train"), ("007", None), ("7", "validation"), ("7", "test"),
     ]  # fmt: skip
     manifest.write_text("path,label,split\n" + "".join(lines))
     with pytest.raises(UserError, match=r"list\.csv: TRAIN and Training both mean the train split"):
-        samples(manifest)
+        samples("digits", manifest)
     manifest.write_text("path,label,split\n1.png,a,train\n2.png,a,fold3\n")
     with pytest.raises(UserError, match=r"line 3: split 'fold3' is not train, .*folds, name one test"):
-        samples(manifest)
+        samples("digits", manifest)

@@ -22,9 +22,9 @@ from mirdata.datasets import medley_solos_db, tinysol
 from mirdata.download_utils import RemoteFileMetadata
 
 from pipeline import sources, task
-from pipeline.sources import Sample
 from pipeline.task import UserError
 from tests.command import percept
+from tests.pipeline.sources.folders import samples
 
 RATE = 8_000  # Hz of the recordings that these tests make
 NAMES = {  # TinySOL's abbreviation of each instrument → its name in full
@@ -39,11 +39,6 @@ COLUMNS = [
     "Technique (in full)", "Pitch", "Pitch ID", "Dynamics", "Dynamics ID", "Instance ID", "String ID (if applicable)",
     "Needed digital retuning",
 ]  # fmt: skip
-
-
-def samples(data: str, *overrides: str) -> list[Sample]:
-    asked = task.load("instruments", data, overrides)
-    return sources.load(asked.data, asked.features)
 
 
 def note(i: int, instrument: str) -> bytes:
@@ -95,7 +90,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tinysol_has_fourteen_instruments(copy: Path) -> None:
-    found = samples(f"tinysol:{copy}")
+    found = samples("instruments", f"tinysol:{copy}")
     assert len(found) == 2913
     assert {s.label for s in found} == set(NAMES.values())
     first = found[0]
@@ -107,7 +102,7 @@ def test_tinysol_has_fourteen_instruments(copy: Path) -> None:
 def test_the_seed_chooses_the_fold_that_is_tested(copy: Path) -> None:
     tested = []
     for seed in range(5):
-        splits = [s.split for s in samples(f"tinysol:{copy}", f"data.seed={seed}")]
+        splits = [s.split for s in samples("instruments", f"tinysol:{copy}", f"data.seed={seed}")]
         fold = [{splits[i] for i in range(k, len(splits), 5)} for k in range(5)]
         assert all(len(names) == 1 for names in fold)
         assert fold[seed] == {"test"}
@@ -142,7 +137,7 @@ def test_medley_solos_db_names_its_splits(tmp_path: Path) -> None:
         rows.append(f"{subset},{SOLOS[int(k)]},{k},0,{uuid}")
         expected.append((SOLOS[int(k)], "train" if subset == "training" else subset))
     write(tmp_path / "annotation" / "Medley-solos-DB_metadata.csv", "\n".join(rows).encode())
-    found = samples(f"medley_solos_db:{tmp_path}")
+    found = samples("instruments", f"medley_solos_db:{tmp_path}")
     assert [(s.label, s.split) for s in found] == expected
     assert len(found) == 21571
     assert found[0].media.load().size == pytest.approx(22_050 / 10, abs=2)
@@ -162,7 +157,7 @@ def test_a_name_may_stand_with_a_folder(name: str) -> None:
 def one_line(data: str) -> str:
     """The only line of the mistake that the source is said to be."""
     with pytest.raises(UserError) as caught:
-        samples(data)
+        samples("instruments", data)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
 
@@ -274,7 +269,7 @@ def pack(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def test_download(server: Archive, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    found = samples("tinysol")
+    found = samples("instruments", "tinysol")
     assert [s.label for s in found] == ["Flute", "Oboe"] * 10
     assert found[0].media.load().size == pytest.approx(22_050 / 10, abs=2)
     assert [file for file, _ in server.asked] == ["TinySOL.tar.gz", "TinySOL_metadata.csv", "few.json"]
@@ -282,9 +277,9 @@ def test_download(server: Archive, capsys: pytest.CaptureFixture[str], tmp_path:
         rf"tinysol: downloading TinySOL.tar.gz, 0.\d MB → {tmp_path}/home/.cache/percept/tinysol/audio\n",
         capsys.readouterr().out,
     )
-    assert samples("tinysol") == found  # and is not downloaded again
+    assert samples("instruments", "tinysol") == found  # and is not downloaded again
     assert len(server.asked) == 3
-    assert samples(f"tinysol:{tmp_path}/home/.cache/percept/tinysol") == found
+    assert samples("instruments", f"tinysol:{tmp_path}/home/.cache/percept/tinysol") == found
     assert capsys.readouterr().out == ""
 
 
@@ -298,7 +293,7 @@ def test_an_interrupted_download_continues(server: Archive, tmp_path: Path, rang
     )
     server.breaks_off_after = None
     server.asked.clear()
-    assert len(samples("tinysol")) == 20
+    assert len(samples("instruments", "tinysol")) == 20
     assert server.asked == [("TinySOL.tar.gz", "bytes=10000-"), ("TinySOL_metadata.csv", None), ("few.json", None)]
 
 
@@ -307,23 +302,23 @@ def test_finished_files_are_not_downloaded_again(server: Archive, tmp_path: Path
     one_line("tinysol")
     held_back.rename(tmp_path / "server" / "few.json")
     server.asked.clear()
-    assert len(samples("tinysol")) == 20
+    assert len(samples("instruments", "tinysol")) == 20
     assert server.asked == [("few.json", None)]
 
 
 def test_lost_or_half_unpacked_files_are_unpacked_again_without_a_network(server: Archive, tmp_path: Path) -> None:
-    samples("tinysol")
+    samples("instruments", "tinysol")
     server.asked.clear()
     recording = next((tmp_path / "home").rglob("*.wav"))
     whole = recording.read_bytes()
     recording.unlink()
-    samples("tinysol")
+    samples("instruments", "tinysol")
     assert recording.read_bytes() == whole
     recording.write_bytes(whole[:100])
     (
         tmp_path / "home" / ".cache" / "percept" / "tinysol" / ".checked-6.0"
     ).unlink()  # written last, so not there if unpacking was killed
-    samples("tinysol")
+    samples("instruments", "tinysol")
     assert recording.read_bytes() == whole
     assert server.asked == []
 
@@ -335,7 +330,7 @@ def test_an_archive_with_a_wrong_checksum_is_one_line_and_downloaded_again(serve
     assert "TinySOL.tar.gz has an MD5 checksum" in one_line("tinysol")
     archive.write_bytes(whole)
     server.asked.clear()
-    assert len(samples("tinysol")) == 20
+    assert len(samples("instruments", "tinysol")) == 20
     assert [file for file, _ in server.asked].count("TinySOL.tar.gz") == 2  # the rest of it, of which there is none
 
 

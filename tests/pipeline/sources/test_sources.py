@@ -11,20 +11,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from pipeline import sources, task
-from pipeline.sources import Sample
 from pipeline.task import UserError
 from service.errors import MediaError
-
-
-def samples(name: str, data: str, *overrides: str) -> list[Sample]:
-    asked = task.load(name, data, overrides)
-    return sources.load(asked.data, asked.features)
-
-
-def touch(root: Path, *files: str) -> None:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_bytes(file.encode())
+from tests.pipeline.sources.folders import samples, touch
 
 
 def test_embedded_digits_have_the_form_of_mnist() -> None:
