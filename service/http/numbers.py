@@ -38,8 +38,8 @@ class LongList:
     stop: int
 
     def pieces(self, shape: list[int]) -> Iterator[Any]:
-        """The list's values in their order, as flat arrays of simdjson's. Raises HTTPException 400 if they are more than
-        `shape` says, or nested otherwise."""
+        """The list's values in their order, as flat arrays of simdjson's. Raises HTTPException 400 if they are more
+        than `shape` says, or nested otherwise."""
         left, nested = math.prod(shape), self.text.find(b"[", self.start, self.stop) >= 0
         found = bytearray()  # the brackets and commas
         for piece in self._pieces():
@@ -89,8 +89,8 @@ def _brackets_and_commas(shape: list[int], most: int) -> bytes | None:
 
 
 def split(text: bytes) -> tuple[bytes, LongList] | None:
-    """JSON of any length as its longest list under a key "data", and the JSON around that, with PLACEHOLDER as the list's
-    only value. None if the JSON around it has more than MOST bytes, or each such list holds strings or objects.
+    """JSON as two parts: the JSON around its longest list under a key "data", in which PLACEHOLDER is the list's only
+    value; and that list. None if the JSON around it has more than MOST bytes, or lists hold strings or objects.
 
     The text may still not be JSON: `LongList.pieces` finds that out.
     """
