@@ -42,6 +42,7 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
 
 
 def _too_long(data: bytes, length: int) -> MediaError:
-    if data.lstrip()[:1] != b"[":
+    text = data.strip()
+    if not text.startswith(b"[") or not text.endswith(b"]"):
         return undecodable(data, "vector")
     return Unusable(f"expected {length} numbers, got a JSON array of {len(data)} bytes; {EACH} for each are enough")
