@@ -10,7 +10,7 @@ from service.media.signatures import undecodable
 
 # Bytes of JSON for each number, with its comma and indentation, and for everything else. More are not parsed: as Python
 # objects they could take fifty times as much memory, and nothing else runs while they are made.
-EACH, REST = 64, 1024
+EACH, REST = 64, 8192
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
