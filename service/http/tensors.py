@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY, Input, ModelCard
 from service.http import document
 from service.http.document import LIST, OBJECT, known, parse_object
-from service.http.numbers import LongList, split
+from service.http.lists import LongList, split
 from service.media import Limits
 
 PIXELS = "pixels are whole numbers from 0, background, to 255, ink"
