@@ -17,11 +17,11 @@ LIST, OBJECT = simdjson.Array, simdjson.Object
 EXPECTED = {str: "a string", int: "a whole number", bool: "true or false", LIST: "a list", OBJECT: "an object"}
 
 
-def parse(text: bytes) -> Any:
-    """A JSON value; lists and objects are simdjson's, whose values are parsed but not yet Python objects. Raises
-    HTTPException 400."""
+def parse(text: bytes, parser: simdjson.Parser | None = None) -> Any:
+    """A JSON value; lists and objects are simdjson's, whose values are parsed but not yet Python objects. A `parser`
+    can be used again once nothing refers to its last value. Raises HTTPException 400."""
     try:
-        return simdjson.Parser().parse(text)
+        return (parser or simdjson.Parser()).parse(text)
     except (ValueError, RuntimeError) as error:  # RuntimeError: too deep, or a whole number beyond 64 bits
         raise HTTPException(400, f"the body is not JSON: {error}") from None
 

@@ -7,10 +7,13 @@ simdjson holds Python's lock while it parses, so that a list of 32 MiB in one pi
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import simdjson
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from service.http.document import MOST, parse
@@ -37,25 +40,29 @@ class LongList:
     start: int
     stop: int
 
-    def pieces(self, shape: list[int]) -> Iterator[Any]:
-        """The list's values in their order, as flat arrays of simdjson's. Raises HTTPException 400 if they are more
-        than `shape` says, or nested otherwise."""
+    def values(self, shape: list[int], converted: Callable[[Any], NDArray[Any]]) -> NDArray[Any]:
+        """The list's values in one dimension; `converted` makes an array of a flat list of simdjson's. Raises
+        HTTPException 400 if they are more than `shape` says, or nested otherwise."""
         left, nested = math.prod(shape), self.text.find(b"[", self.start, self.stop) >= 0
-        found = bytearray()  # the brackets and commas
+        arrays, parser = [], simdjson.Parser()  # one parser: a new one allocates its memory anew
+        skeleton = bytearray()  # the brackets and commas
         for piece in self._pieces():
+            text = piece
             if nested:
                 kinds = piece.translate(KINDS, SPACE)
-                if OTHER in kinds or SCALAR + b"[" in kinds or b"]" + SCALAR in kinds:
+                if _is_malformed(np.frombuffer(kinds, np.uint8)):
                     raise _not_nested(shape)
-                found += kinds.translate(None, SCALAR) + b","
-                piece = piece.translate(WITHOUT_BRACKETS)
-            array = parse(b"[" + piece + b"]")
+                skeleton += kinds.translate(None, SCALAR) + b","
+                text = piece.translate(WITHOUT_BRACKETS)
+            array = parse(b"[" + text + b"]", parser)
             left -= len(array)
             if not len(array) or left < 0:
                 raise HTTPException(400, f"data: expected a list of {math.prod(shape)} numbers, separated by commas")
-            yield array
-        if nested and bytes(found[:-1]) != _brackets_and_commas(shape, len(found)):
+            arrays.append(converted(array))
+            del array  # else the parser cannot be used again
+        if nested and bytes(skeleton[:-1]) != _brackets_and_commas(shape, len(skeleton)):
             raise _not_nested(shape)
+        return np.concatenate(arrays)
 
     def _pieces(self) -> Iterator[bytes]:
         """The text between the list's brackets, cut at commas."""
@@ -66,6 +73,14 @@ class LongList:
                 raise HTTPException(400, f"data: {PIECE} bytes hold no comma")
             yield self.text[at:cut]
             at = cut + 1
+
+
+def _is_malformed(kinds: NDArray[np.uint8]) -> bool:
+    """Whether something directly before an opening bracket or after a closing one makes this no JSON, or it has other
+    bytes than numbers."""
+    scalar, opening, closing = (kinds == ord(byte) for byte in (SCALAR, b"[", b"]"))
+    wrong = (scalar[:-1] & opening[1:]) | (closing[:-1] & scalar[1:])
+    return bool(wrong.any() or (kinds == ord(OTHER)).any())
 
 
 def _not_nested(shape: list[int]) -> HTTPException:
@@ -92,7 +107,7 @@ def split(text: bytes) -> tuple[bytes, LongList] | None:
     """JSON as two parts: the JSON around its longest list under a key "data", in which PLACEHOLDER is the list's only
     value; and that list. None if the JSON around it has more than MOST bytes, or lists hold strings or objects.
 
-    The text may still not be JSON: `LongList.pieces` finds that out.
+    The text may still not be JSON: `LongList.values` finds that out.
     """
     longest = LongList(text, 0, 0)
     at = -1

@@ -152,7 +152,7 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
             raise HTTPException(400, "data: expected true or false, for datatype BOOL")
         return _as(_of_size(n, data), dtype)
     if isinstance(data, LongList):
-        return _of_size(n, np.concatenate([_converted(piece, 1, datatype) for piece in data.pieces(shape)]))
+        return _of_size(n, data.values(shape, lambda piece: _converted(piece, 1, datatype)))
     if data is None or not len(data):
         raise HTTPException(400, f"data: expected a list of {n} numbers, got none")
     levels = len(shape) if isinstance(data[0], simdjson.Array) else 1
