@@ -5,6 +5,7 @@ Starlette's form parser uses the same MultipartParser, but spools each file to a
 
 import binascii
 import io
+import logging
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -26,6 +27,10 @@ HEADERS = 2**13  # bytes of a part's headers
 # name=value or name="value" after a semicolon, with quotes escaped in the latter. The parser's own function takes six
 # times as long for a thousand semicolons.
 OPTION = re.compile(rb';[ \t]*([^\s;="]++)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*+)|([^;]*+))', re.DOTALL)
+
+logging.getLogger("python_multipart").setLevel(
+    logging.ERROR
+)  # its warnings say what the answer says, for each bad form
 
 
 class Form:
