@@ -189,6 +189,9 @@ def options(header: bytes) -> dict[bytes, bytes]:
     {b'name': b'a;b', b'filename': b'7.png'}
     """
     return {
-        name.lower(): re.sub(rb"\\(.)", rb"\1", quoted) if quoted else plain.rstrip()
-        for name, quoted, plain in OPTION.findall(header)
+        name.lower(): _unescaped(quoted) if quoted else plain.rstrip() for name, quoted, plain in OPTION.findall(header)
     }
+
+
+def _unescaped(quoted: bytes) -> bytes:
+    return re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from service.http.document import MOST, parse
 
-PIECE = 2**16  # bytes that are parsed at once
+PIECE = 2**15  # bytes that are parsed at once
 KEY = b'"data"'
 OPENING = re.compile(rb'[{,\s]"data"\s*:\s*\[')  # certainly a key: inside a string, its quotes would be escaped
 PLACEHOLDER = b"null"  # in place of the numbers, in the JSON around them
