@@ -18,12 +18,9 @@ JSON = b"application/json"
 REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")
 # uri-host [":" port] of RFC 3986; empty where the request names none.
 HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.~!$&'()*+,;=%:-]+\])(?::\d*)?")
-# Headers that are read here. With two values, a proxy in front may have gone by the other one.
+# Headers that decide what is answered: with two values, a proxy in front may have gone by the other one.
 SINGLE = frozenset(
-    (
-        *(b"content-length", b"content-type", b"authorization", b"x-api-key", b"x-request-id"),
-        b"inference-header-content-length",
-    )
+    (b"content-length", b"content-type", b"authorization", b"x-api-key", b"inference-header-content-length")
 )
 
 
@@ -39,8 +36,8 @@ class Request:
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header, the first
 
     def check(self) -> None:
-        """Raises HTTPException 400 unless there is one Host, which HTTP/1.0 may lack (RFC 9112, section 3.2), and every
-        other header that is read has one value."""
+        """Raises HTTPException 400 unless there is one Host, which HTTP/1.0 may lack (RFC 9112, section 3.2), and each
+        header in SINGLE has one value."""
         host = self._headers.get(b"host")
         if host is None:
             if self.scope["http_version"] != "1.0":

@@ -76,7 +76,7 @@ def test_one_host() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["content-length", "content-type", "authorization", "x-api-key", "x-request-id", "inference-header-content-length"],
+    ["content-length", "content-type", "authorization", "x-api-key", "inference-header-content-length"],
 )
 def test_headers_with_two_values(name: str) -> None:
     first, second = (name.encode(), b"1"), (name.encode(), b"2")
@@ -87,7 +87,12 @@ def test_headers_with_two_values(name: str) -> None:
 
 
 def test_other_headers_may_be_repeated() -> None:
-    assert checked([(b"host", b"a"), (b"accept", b"a"), (b"accept", b"b"), (b"via", b"1"), (b"via", b"2")]) is None
+    assert (
+        checked(
+            [(b"host", b"a"), (b"accept", b"a"), (b"accept", b"b"), (b"x-request-id", b"1"), (b"x-request-id", b"2")]
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("name", ["content-encoding", "transfer-encoding"])
