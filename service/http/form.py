@@ -28,9 +28,8 @@ HEADERS = 2**13  # bytes of a part's headers
 # thirty times as long where there are many semicolons.
 OPTION = re.compile(rb';[ \t]*([^\s;="]++)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*+)|([^;]*+))', re.DOTALL)
 
-logging.getLogger("python_multipart").setLevel(
-    logging.ERROR
-)  # its warnings say what the answer says, for each bad form
+# It warns of each bad form what its sender is told: a flood of them would fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Form:
