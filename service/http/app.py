@@ -81,6 +81,7 @@ class App:
         given_id = request.header(b"x-request-id")
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else os.urandom(8).hex().encode()
         try:
+            request.check()
             self.keys.check(request)
             response = await handler(handlers, request.method)(request, **arguments)
         except ClientDisconnect:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY
 from service.errors import Unusable
 from service.http.body import read
+from service.http.document import OBJECT, known, parse_object
 from service.http.request import Request, Response
 from service.http.state import State
 from service.http.tensors import (
@@ -22,9 +23,7 @@ from service.http.tensors import (
     HEADER_LENGTH,
     Array,
     Inference,
-    parameters,
     parse,
-    parse_object,
     sizes,
     write,
 )
@@ -81,10 +80,7 @@ class Protocol:
 
     async def index(self, request: Request) -> Response:
         """Every model and version in the store, and whether it is ready."""
-        body = parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()
-        only_ready = body.get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise HTTPException(400, "ready: expected true or false")
+        only_ready = known(parse_object(await read(request, BODY_BYTES) or b"{}"), ready=bool)["ready"]
         names = [*self.repository.served, *(set(self.repository.failed) - set(self.repository.served))]
         rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
         return _json([row for row in rows if row["state"] == "READY" or not only_ready])
@@ -95,7 +91,7 @@ class Protocol:
             raise HTTPException(
                 403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
             )
-        if parameters(parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()):
+        if known(parse_object(await read(request, BODY_BYTES) or b"{}"), parameters=OBJECT)["parameters"]:
             raise HTTPException(400, "parameters: a model is served as the store holds it; none are read")
         await self.state.reload(model)
         self.repository.get(model)
