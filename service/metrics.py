@@ -47,6 +47,16 @@ class Metrics:
         self._info = Gauge(
             "percept_model_info", "1 for the version that is served.", ["model", "version"], multiprocess_mode="livemax"
         )
+        self._store = Gauge(
+            "percept_store_up", "0 while changes in the model store cannot be followed.", multiprocess_mode="livemin"
+        )
+        self._failed = Gauge(
+            "percept_model_failed",
+            "1 for a version that could not be loaded; the one before it is served.",
+            ["model", "version"],
+            multiprocess_mode="livemax",
+        )
+        self._failures: set[tuple[str, str]] = set()
         self._drift = Gauge(
             "percept_drift_psi",
             "Population stability index of the last samples against the training data.",
@@ -101,6 +111,14 @@ class Metrics:
                 self._drift.labels(old.card.name, old.card.version, group.name).set(0)
         if new is not None:
             self._info.labels(new.card.name, new.card.version).set(1)
+
+    def store(self, failed: dict[str, str], is_up: bool) -> None:
+        """Set which version of a model could not be loaded, and whether changes in the model store are followed."""
+        self._store.set(is_up)
+        failures = {*failed.copy().items()}
+        for failure in self._failures ^ failures:
+            self._failed.labels(*failure).set(failure in failures)
+        self._failures = failures
 
     def render(self, predictors: Iterable[Predictor]) -> bytes:
         """All series in Prometheus' text format, with the current drift and this process's resources."""
