@@ -149,7 +149,8 @@ class Predictor:
             raise Unusable("the model has no answer to this input: its graph fails") from error
         rows = len(batch)
         if outputs[0].shape != (rows, len(self.card.labels)) or outputs[len(names) - 1].shape[:1] != (rows,):
-            raise Unusable(f"the model has no answer to this input: its outputs are {[o.shape for o in outputs]}")
+            shapes = [output.shape for output in outputs]
+            raise Unusable(f"the model has no answer to this input: {shapes} for {len(self.card.labels)} labels")
         if watch and self.card.groups:
             self.drift.add(outputs[-1] if self._watched else batch.reshape(len(batch), -1))
         return outputs[: len(names)]

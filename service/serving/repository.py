@@ -182,7 +182,7 @@ class Repository:
                 try:
                     predictor = opened(model)
                 except Exception as error:
-                    logger.error("%s cannot be served: %s", model, _line(error))
+                    logger.error("%s cannot be served: %s", model, line(error))
                     raise UnknownModel(not_loaded(name, version)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
@@ -203,7 +203,7 @@ class Repository:
         try:
             predictor = opened(model)
         except Exception as error:  # one broken file must take down neither the others nor the version before it
-            logger.error("%s cannot be served: %s", model, _line(error))
+            logger.error("%s cannot be served: %s", model, line(error))
             self.failed[model.name] = model.version
             return
         self.failed.pop(model.name, None)
@@ -233,7 +233,7 @@ def not_loaded(name: str, version: str) -> str:
     return f"{name}:{version} could not be loaded; the log of the service says why"
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
     """An error and what caused it, in one line."""
     cause = error.__cause__
-    return " ".join(str(error).split()) + ("" if cause is None else f": {_line(cause)}")
+    return " ".join(str(error).split()) + ("" if cause is None else f": {line(cause)}")
