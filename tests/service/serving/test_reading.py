@@ -15,6 +15,7 @@ import pytest
 from service.errors import StoreBlocked
 from service.serving import reading
 from service.serving.reading import Reader
+from tests.load import Outcome, closed_loop, post
 from tests.service.in_process import application
 from tests.service.serving.test_repository import scaled
 from tests.serving import put, serving, until
@@ -101,12 +102,14 @@ def test_few_wait_and_few_hang(reader: Reader, monkeypatch: pytest.MonkeyPatch) 
             end.wait(30)
 
     first = reader._submit(lambda: wait("a"))
+    until(first.running)
     waiting = [reader._submit(lambda i=i: done.append(i)) for i in range(3)]
     with pytest.raises(StoreBlocked):
         reader._submit(lambda: None)
-    until(lambda: reader.run_here(lambda: True), 10)
-    assert isinstance(first.exception(5), StoreBlocked)
+    until(lambda: [reader._leave_hanging(), first.done()][1])
+    assert isinstance(first.exception(), StoreBlocked)
     assert [future.exception(5) for future in waiting] == [None] * 3
+    assert done == [0, 1, 2]
     with pytest.raises(StoreBlocked):
         reader.run_here(lambda: wait("b"))
     with pytest.raises(StoreBlocked):
@@ -192,17 +195,19 @@ def test_a_model_that_hangs_at_the_start_leaves_the_others(reader: Reader, home:
 def test_a_service_whose_store_hangs_stops_when_it_is_told(home: Path) -> None:
     """And answers as ever until then, whoever asks for the file that hangs."""
     hang(home / "models" / "sums" / "v1" / "model.onnx")
-    with serving(home, PERCEPT_POLL_SECONDS="0.2") as server, httpx.Client(base_url=server.url, timeout=30) as client:
-        asking = [threading.Thread(target=ask, args=(server.url, "/predict/sums/versions/v1")) for _ in range(80)]
-        for thread in asking:
-            thread.start()
+    with serving(home, PERCEPT_POLL_SECONDS="1") as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        request, outcomes = post("/predict/sums/versions/v1", SUM), list[Outcome]()
+        asking = threading.Thread(target=lambda: outcomes.append(closed_loop(server.url, [request], 80, n=80)))
+        asking.start()
         slowest = 0.0
-        while any(thread.is_alive() for thread in asking):
+        while asking.is_alive():
             start = time.monotonic()
             assert client.get("/metrics").status_code == 200
             assert client.post("/predict/sums", content=SUM).status_code == 200
             slowest = max(slowest, time.monotonic() - start)
+            time.sleep(0.05)
         assert slowest < 2
+        assert set(outcomes[0].statuses) == {503}
         assert "reading sums:v1 hangs" in client.get("/readyz").json()["store"]
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -211,7 +216,3 @@ def test_a_service_whose_store_hangs_stops_when_it_is_told(home: Path) -> None:
         log = server.log.read_text()
     assert "Traceback" not in log
     assert log.count("reading sums:v1 hangs") == 1
-
-
-def ask(url: str, path: str) -> None:
-    assert httpx.post(url + path, content=SUM, timeout=30).status_code == 503
