@@ -20,6 +20,7 @@ from service.serving import store
 from tests.command import model_store, percept
 from tests.load import closed_loop, post
 from tests.service.helpers import digit_file
+from tests.service.in_process import application
 from tests.serving import (
     FIRST,
     NEWEST,
@@ -254,6 +255,46 @@ def test_models_come_and_go(home: Path) -> None:
         put(home, scaled("v3", 7, "sevens"))
         until(lambda: version(client, "sevens") == "v3")
         assert version(client, "unlabelled") is None
+
+
+def test_a_store_that_is_gone_for_a_moment_keeps_what_is_open(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Missing, empty, of empty folders, or no folder. Not so what is removed, if others are there or `remove` did it."""
+    folder, aside = home / "models", home / "aside"
+    with application(home, PERCEPT_API_KEYS="key") as client:
+        client.headers.update(KEY)
+
+        def followed() -> Any:
+            client.post("/v2/repository/models/sums/load")
+            return client.get("/readyz").json()
+
+        whole = followed()
+        folder.rename(aside)
+        for reason in ("cannot be read: No such file", "is empty", "is empty", "cannot be read: Not a directory"):
+            found = followed()
+            assert found["models"] == whole["models"] == {"sums": "v2", "digits": FIRST}
+            assert reason in found["store"]
+            assert answer(client) == (200, "v2", 8.0)
+            assert "percept_store_up 0.0" in client.get("/metrics").text.splitlines()
+            match reason, (folder / "sums").exists():
+                case "is empty", False:
+                    (folder / "sums").mkdir()
+                case "is empty", True:
+                    shutil.rmtree(folder)
+                    folder.touch()
+                case _, _ if not folder.exists():
+                    folder.mkdir()
+        folder.unlink()
+        aside.rename(folder)
+        assert followed() == whole
+        assert len([line for line in caplog.messages if line.startswith("the model store ")]) == 3  # each reason once
+        ModelStore(folder).delete("digits:" + FIRST)
+        assert followed()["models"] == {"sums": "v2"}
+        shutil.move(folder / "sums", aside)
+        assert followed()["models"] == {"sums": "v2"}
+        shutil.move(aside, folder / "sums")
+        store.remove("sums", None)
+        assert followed() == {"ready": False, "models": {}, "failed": {}}
+        assert answer(client)[0] == 404
 
 
 def test_rollback_on_the_command_line(home: Path) -> None:
