@@ -114,7 +114,8 @@ class Repository:
         """Name → every version, newest first, of those of the models that are served or have failed; as they were last
         seen, if the store does not answer."""
         with suppress(StoreBlocked):
-            await self.reader.run(partial(self._list, names))
+            for name in names:  # one by one, so that other calls get their turn
+                await self.reader.run(partial(self._list, name))
         known = self._known()
         return {name: self._listed.get(name) or [known[name]] for name in names if name in known}
 
@@ -152,12 +153,11 @@ class Repository:
             self._open(model)
         return True
 
-    def _list(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            fixed = [model.version for model in self._fixed if model.name == name]
-            found = fixed if self.is_fixed else self._read(name, partial(store.versions, name))
-            if found is not None:
-                self._listed[name] = found
+    def _list(self, name: str) -> None:
+        fixed = [model.version for model in self._fixed if model.name == name]
+        found = fixed if self.is_fixed else self._read(name, partial(store.versions, name))
+        if found is not None:
+            self._listed[name] = found
 
     def _read(self, name: str, work: Callable[[], T]) -> T | None:
         """What `work` returns, which reads a model of the store; None if that cannot be read."""
