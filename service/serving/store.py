@@ -79,7 +79,8 @@ def to_serve(name: str) -> Stored | None:
     """The version to serve of a model in the store; None if it has none, or is not ours. Raises OSError."""
     folder = _folder() / name
     version = _pointer(folder)
-    record = _record(folder / version) if version in _names(folder) else None
+    is_name = Path(version).name == version and version != ".."
+    record = _record(f"{folder}/{version}") if is_name else None
     if record is None:  # BentoML writes the pointer last, and it outlives a version that was removed by hand
         version, record = next(iter(_records(folder)), ("", None))
     return Stored(name, version, folder / version) if record is not None and record.is_ours else None
@@ -108,7 +109,7 @@ def versions(name: str) -> list[str]:
 def find(name: str, version: str) -> Stored | None:
     """A version of a model of ours, or None; `name` as in `versions`, `version` may be any text."""
     folder = _folder() / name
-    record = _record(folder / version) if version in _names(folder) else None
+    record = _record(f"{folder}/{version}") if version in _names(folder) else None
     return Stored(name, version, folder / version) if record is not None and record.is_ours else None
 
 
@@ -267,16 +268,16 @@ def _model(stored: Stored) -> bentoml.Model | None:
 
 def _records(folder: Path) -> list[tuple[str, Record]]:
     """Every version in the folder of a model, newest first."""
-    found = [(version, record) for version in _names(folder) if (record := _record(folder / version)) is not None]
+    found = [(version, record) for version in _names(folder) if (record := _record(f"{folder}/{version}")) is not None]
     return sorted(found, key=lambda version: version[1].created, reverse=True)
 
 
-def _record(folder: Path) -> Record | None:
+def _record(folder: str) -> Record | None:
     """What the `model.yaml` of a version's folder says, read again only if it may have changed. None for what is not a
     model: a volume's lost+found, or a truncated file."""
-    file = folder / MODEL_YAML_FILENAME
+    file = f"{folder}/{MODEL_YAML_FILENAME}"
     try:
-        status = file.stat()
+        status = os.stat(file)  # noqa: PTH116  # of 20,000 versions in a listing, pathlib's take twice as long
     except (OSError, ValueError):
         return None
     times = status.st_mtime_ns, status.st_ctime_ns
@@ -290,20 +291,20 @@ def _record(folder: Path) -> Record | None:
 
 
 @lru_cache(2**15)
-def _read(file: Path, stamp: tuple[int, ...]) -> Record | None:
-    content = file.read_bytes()
+def _read(file: str, stamp: tuple[int, ...]) -> Record | None:
+    content = Path(file).read_bytes()
     try:
         content = yaml.load(content, YAML)
         created = content["creation_time"]
         created = created if isinstance(created, datetime) else datetime.fromisoformat(created)
         return Record(created if created.tzinfo else created.replace(tzinfo=UTC), STORE_LABEL in content["labels"])
     except Exception as error:  # YAML raises all kinds, and the content may be anything
-        _skipped(file.parent, error)
+        _skipped(file, error)
         return None
 
 
-def _skipped(folder: Path, error: Exception) -> None:
-    logger.warning("model store: %s is skipped: %s", folder, " ".join(str(error).split()))
+def _skipped(path: str | Path, error: Exception) -> None:
+    logger.warning("model store: %s is skipped: %s", path, " ".join(str(error).split()))
 
 
 def _pointer(folder: Path) -> str:

@@ -153,7 +153,7 @@ def test_versions_are_read_again_only_if_they_changed(home: Path) -> None:
 def is_cached(file: Path) -> bool:
     """Whether `model.yaml` is answered for without reading it: by its stamp."""
     hits, status = store._read.cache_info().hits, file.stat()
-    store._read(file, (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino))
+    store._read(str(file), (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino))
     return store._read.cache_info().hits > hits
 
 
