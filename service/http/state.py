@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import anyio
 from starlette.types import ASGIApp
 
 from service.http.admission import Admission
@@ -31,4 +30,4 @@ class State:
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""
-        await anyio.to_thread.run_sync(self.repository.follow, name)
+        await self.repository.follow(name)
