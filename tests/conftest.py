@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+gc.disable()  # until all tests are imported, which takes a quarter longer with it
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which the next line does
 
 from tests.serving import Server, fill_store, serving
@@ -33,6 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
+    gc.enable()
     gc.freeze()  # else every collection walks the million objects that were imported
 
 

@@ -8,7 +8,6 @@ import sys
 import bentoml
 import httpx
 import pytest
-import schemathesis
 from bentoml.exceptions import BentoMLException
 
 from service.http.auth import OPEN
@@ -37,6 +36,8 @@ def files(tmp_path_factory):
 
 class TestDocument:
     def test_is_valid(self, client, closed):
+        import schemathesis  # takes a second, in every worker
+
         schemathesis.openapi.from_dict(client.get("/docs.json").json()).validate()
         document = httpx.get(f"{closed}/docs.json", headers={"x-api-key": KEY}).json()
         schemathesis.openapi.from_dict(document).validate()
