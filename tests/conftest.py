@@ -14,7 +14,7 @@ import pytest
 gc.disable()  # until all tests are imported, which takes a quarter longer with it
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which the next line does
 
-from tests.serving import Server, fill_store, serving
+from tests.serving import Server, fill_store, serving  # noqa: E402
 
 # Files that start first, the slowest first, so that both workers end at about the same time.
 LONGEST = (
