@@ -19,9 +19,8 @@ def home(real_data: Path, trained: Trained, tmp_path_factory: pytest.TempPathFac
     """Both built-in tasks, trained on MNIST and on real notes, in `home/runs` and in its model store."""
     folder = tmp_path_factory.mktemp("home")
     plain = ("--set", "validate.baselines=false")
-    shorter = ("--set", "train.epochs=15")  # than the task has, but enough for the accuracy below
-    trained(folder, "digits", "--data", f"mnist:{real_data}", *plain, *shorter)
-    fewer = ("--set", "augment.copies=1")  # as above
+    trained(folder, "digits", "--data", f"mnist:{real_data}", *plain)
+    fewer = ("--set", "augment.copies=1")  # than the task has, but enough for the accuracy below
     return trained(folder, "instruments", "--data", str(real_data / "notes"), *plain, *fewer)
 
 
