@@ -1,5 +1,6 @@
 """Real server processes for the tests, and small real models for them to serve."""
 
+import functools
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import httpx
 import numpy as np
 import onnx
 from bentoml._internal.models import ModelStore
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
@@ -142,12 +144,7 @@ def put_broken(home: Path) -> None:
 
 def digits_model(version: str) -> onnx.ModelProto:
     """A linear classifier of MNIST-like pictures, fitted to scikit-learn's digits by least squares."""
-    digits = load_digits()
-    pictures = np.stack([to_mnist_form(image) for image in digits.images])
-    x = pictures.reshape(len(pictures), -1).astype(np.float64) / 255
-    x = np.hstack([x, np.ones((len(x), 1))])
-    targets = np.eye(10)[digits.target] * 10
-    w = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ targets)
+    w = _digits_weights()
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["float", "flat_shape"], ["flat"]),
@@ -157,6 +154,18 @@ def digits_model(version: str) -> onnx.ModelProto:
     constants = {"flat_shape": np.array([-1, 784]), "w": np.float32(w[:-1] / 255), "b": np.float32(w[-1])}
     card_input = Input(kind="image", name="image", dtype="uint8", shape=(None, 28, 28))
     return build("digits", version, card_input, [str(digit) for digit in range(10)], nodes, constants)
+
+
+@functools.cache
+def _digits_weights() -> NDArray[np.float64]:
+    """Of 784 pixels and a constant, for each digit. (785, 10)"""
+    digits = load_digits()
+    pictures = np.stack([to_mnist_form(image) for image in digits.images])
+    x = pictures.reshape(len(pictures), -1).astype(np.float64) / 255
+    x = np.hstack([x, np.ones((len(x), 1))])
+    targets = np.eye(10)[digits.target] * 10
+    w: NDArray[np.float64] = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ targets)
+    return w
 
 
 def careful_model() -> onnx.ModelProto:

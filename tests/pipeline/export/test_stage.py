@@ -136,10 +136,19 @@ def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> ben
         return bentoml.models.get("digits")
 
 
-def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
-    model_in_store = exported(run, tmp_path, "validate.min_accuracy=0.5")
+@pytest.fixture(scope="module")
+def home(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BENTOML_HOME with the run's model in its store."""
+    home = tmp_path_factory.mktemp("home")
+    exported(run, home, "validate.min_accuracy=0.5")
+    return home
+
+
+def test_export_checks_and_stores(run: Path, home: Path) -> None:
+    with model_store(home):
+        model_in_store = bentoml.models.get("digits")
     stored = Path(model_in_store.path)
-    assert stored.is_relative_to(tmp_path)
+    assert stored.is_relative_to(home)
     assert model_in_store.info.labels == {STORE_LABEL: "multiclass"}
     assert {f.name for f in stored.iterdir()} >= {"model.onnx", "card.json", "report.json"}
     card = ModelCard.model_validate_json((stored / "card.json").read_text())
@@ -164,8 +173,8 @@ def test_export_checks_and_stores(run: Path, tmp_path: Path) -> None:
             check_seal(file, other)
 
 
-def test_familiarity_is_computed_only_where_that_is_wanted(run: Path, tmp_path: Path) -> None:
-    exported(run, tmp_path / "home", "validate.min_accuracy=0.5")
+@pytest.mark.usefixtures("home")
+def test_familiarity_is_computed_only_where_that_is_wanted(run: Path) -> None:
     predictor = Predictor(run / "model.onnx")
     pictures = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
     whole, bare = predictor.run(pictures), predictor.run(pictures, familiarity=False)
@@ -177,6 +186,7 @@ def test_familiarity_is_computed_only_where_that_is_wanted(run: Path, tmp_path: 
     assert (none == bare.min(axis=1)).all()  # it was not computed
 
 
+@pytest.mark.usefixtures("home")
 def test_the_card_says_how_the_training_features_are_distributed(run: Path) -> None:
     features = Features.load(run / "features.npz")
     x = features.x[features.rows("train")].astype(np.float64) * 255

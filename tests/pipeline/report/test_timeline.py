@@ -238,7 +238,7 @@ class TestBand:
         soundfile.write(band / "duet.wav", sound, RATE)
         (band / "other").mkdir()
         soundfile.write(band / "other" / "duet.wav", sound[::-1], RATE)
-        done = percept("predict", "instruments", "duet.wav", "--timeline", home=band)
+        done = command.percept("predict", "instruments", "duet.wav", "--timeline", home=band)
         assert done.returncode == 0, done.stderr
         first, *spans, last = done.stdout.splitlines()
         assert first.startswith("duet.wav  ")
@@ -258,12 +258,12 @@ class TestBand:
             colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
             assert {(240, 136, 62), (88, 166, 255)} <= colours  # the first two of style.CLASS_COLOURS
 
-        two = percept("predict", "instruments", "--timeline", "duet.wav", "other/duet.wav", home=band).stdout
+        two = command.percept("predict", "instruments", "--timeline", "duet.wav", "other/duet.wav", home=band).stdout
         assert [line for line in two.splitlines() if "→" in line] == [
             "  → runs/instruments/timelines/duet.png", "  → runs/instruments/timelines/duet-2.png",
         ]  # fmt: skip
 
-        (line,) = percept(
+        (line,) = command.percept(
             "predict", "instruments", "duet.wav", "--timeline", "2.5", "--json", home=band
         ).stdout.splitlines()
         answer = json.loads(line)
@@ -289,7 +289,7 @@ class TestBand:
         ],
     )
     def test_a_mistake_is_one_line(self, band: Path, option: list[str], message: str) -> None:
-        done = percept("predict", "instruments", "any.wav", *option, home=band)
+        done = command.percept("predict", "instruments", "any.wav", *option, home=band)
         assert (done.returncode, done.stderr) == (1, f"percept: {message}\n")
 
     def test_where_no_picture_can_be_written_the_text_still_comes(self, band: Path, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ class TestBand:
         shutil.copy(band / "runs" / "instruments" / "model.onnx", run)
         (run / "timelines").touch()  # a file in place of the folder
         file = str(next((band / "clips" / "violin").iterdir()))
-        done = percept("predict", "instruments", file, "--timeline", home=tmp_path)
+        done = command.percept("predict", "instruments", file, "--timeline", home=tmp_path)
         assert done.returncode == 1
         assert done.stdout.startswith(f"{file}  violin")
         assert done.stderr == "percept: no picture is drawn: runs/instruments/timelines: File exists\n"

@@ -158,6 +158,7 @@ def test_redrawn_digits_are_known_and_keep_their_label(home: Path) -> None:
 def test_sounds_that_cannot_be_measured_are_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(home / "runs" / "instruments" / "model.onnx")
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(unknown, "SOUNDS", 2)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         kinds = [kind for kind, _ in unknown.sounds(predictor)]

@@ -20,6 +20,7 @@ from pipeline.train.data import Dataset, Datasets
 
 pytestmark = [
     pytest.mark.skipif(find_spec("keras") is None, reason="the extra percept[keras] is not installed"),
+    pytest.mark.usefixtures("few_outliers"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras, with NumPy 2
 ]
 

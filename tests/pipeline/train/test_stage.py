@@ -31,6 +31,7 @@ def test_history_and_weights(digits: Path, tmp_path: Path) -> None:
     assert (tmp_path / "weights.pt").stat().st_size < 4 * numbers + 10_000  # and no buffer that they are views of
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_the_seed_fixes_the_weights(digits: Path, tmp_path: Path) -> None:
     first, again, other = (
         trained(digits, tmp_path / name, "train.epochs=3", f"train.seed={seed}")
@@ -40,6 +41,7 @@ def test_the_seed_fixes_the_weights(digits: Path, tmp_path: Path) -> None:
     assert not same(first, other)
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path) -> None:
     found = trained(digits, tmp_path, "train.epochs=1")
     features = Features.load(digits / "features.npz")

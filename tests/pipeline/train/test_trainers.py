@@ -16,6 +16,8 @@ from pipeline.train import penalty
 from tests.pipeline.train.training import trained
 from tests.vectors import history, tensors, write
 
+pytestmark = pytest.mark.usefixtures("few_outliers")
+
 
 def test_penalties_count_the_weights_and_not_the_biases() -> None:
     mlp = MLP(2, [1], 2, "relu")
