@@ -115,6 +115,11 @@ def load_datasets(features: Features, with_validation: bool, in_memory: bool) ->
     return Datasets(*(Dataset(torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
 
 
+def load_test(features: Features) -> Dataset:
+    """The samples of the test split, as extracted, left in the file."""
+    return _stored(features, features.rows("test"), np.zeros(len(features.copies), bool))
+
+
 def _stored(features: Features, samples: NDArray[np.bool_], copies: NDArray[np.bool_]) -> Dataset:
     """Those samples, followed by those copies, left in the file."""
     own, copied = np.flatnonzero(samples), np.flatnonzero(copies)
