@@ -44,8 +44,8 @@ def is_silent(waveform: NDArray[np.float32], sample_rate: int, coding: str = "")
 
 
 def _inaudible(size: int, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Matrices that find what comes closest to a piece (size,) among all that nobody hears: (size, F), oscillations up
-    to INAUDIBLE Hz, and (F, n), their least-squares amplitudes by some of the samples. The oscillations are harmonics of
+    """Matrices that find what comes closest to a piece (size,) among all that nobody hears: (size, F), oscillations
+    up to INAUDIBLE Hz, and (F, n), their least-squares amplitudes by some of the samples. They are harmonics of
     a longer period, so that the piece may begin and end anywhere in a cycle (Huybrechs 2010, Fourier extensions)."""
     seconds = np.arange(size)[:, None] / sample_rate
     period = EXTENSION * size / sample_rate

@@ -81,7 +81,7 @@ resolved, run, budget, share = task.load(sys.argv[1]), Path(sys.argv[2]), int(sy
 torch.randn(500, 500) @ torch.randn(500, 500)  # allocates the stacks of its threads
 memory.SHARE, memory.MOST = share, 1 << 60
 used = [1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0]
-resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))  # all but mapped files
+resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))
 train.train(resolved, Run(run))
 """
 
