@@ -41,7 +41,7 @@ def test_set_and_data_replace_keys_and_source(tmp_path: Path) -> None:
         ("train=3", "train: must be a section with keys of its own, not 3"),
         ("train.refit=1.5", "train.refit: must be true or false, not 1.5"),
         ('model.hidden=["a"]', "model.hidden.0: must be a whole number, not 'a'"),
-        ("model.hidden=[true]", "model.hidden: must be a whole number, not [true]"),
+        ("model.hidden=[true]", "model.hidden: must be a whole number, not .true."),
         ("train.epochs=true", "train.epochs: must be a whole number, not true"),
         ("train.l2=false", "train.l2: must be a number, not false"),
         ("data.splits.train=true", "data.splits.train: must be a number, not true"),
