@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UserError as UserError  # re-exported: modules that use a Task raise it
-from pipeline.sources import REGISTRY, Data, Shares, expanded, parse_data
+from pipeline.sources import REGISTRY, Data, Section, Shares, expanded, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "features.lifter": "features.cepstral_decay",
@@ -41,18 +41,14 @@ EXPECTED = {
 }
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PixelFeatures(_Section):
+class PixelFeatures(Section):
     """28 × 28 grey levels, prepared as MNIST's were."""
 
     kind: Literal["pixels"]
     sample_rate: ClassVar[None] = None
 
 
-class MfccFeatures(_Section):
+class MfccFeatures(Section):
     """Mel-frequency cepstral coefficients of librosa's definition, pooled over the frames that are not silence."""
 
     kind: Literal["mfcc"]
@@ -79,7 +75,7 @@ class MfccFeatures(_Section):
         return self
 
 
-class VectorFeatures(_Section):
+class VectorFeatures(Section):
     """Numbers, passed on unchanged."""
 
     kind: Literal["vector"]
@@ -90,7 +86,7 @@ class VectorFeatures(_Section):
 AnyFeatures = Annotated[PixelFeatures | MfccFeatures | VectorFeatures, Field(discriminator="kind")]
 
 
-class Model(_Section):
+class Model(Section):
     """Shape of the multilayer perceptron; its output layer follows from the target."""
 
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (100,)
@@ -98,7 +94,7 @@ class Model(_Section):
     init: Literal["default", "xavier", "he", "uniform"] = "default"
 
 
-class Augment(_Section):
+class Augment(Section):
     """How far each image is distorted, differently in every epoch; drawn uniformly from -value … value. All 0 = off."""
 
     rotation: float = Field(0.0, ge=0, le=180)  # degrees
@@ -112,7 +108,7 @@ class Augment(_Section):
         return any((self.rotation, self.scale, self.shear, self.shift, self.elastic))
 
 
-class Variation(_Section):
+class Variation(Section):
     """Copies of each clip outside the test split, made at extraction, that sound a little different; copies = 0: off.
 
     Raise VERSION when the copies of the same clip change (extract/copies.py): caches of features are keyed by it.
@@ -130,7 +126,7 @@ class Variation(_Section):
     share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that is filtered, and likewise resampled, and noisy
 
 
-class Train(_Section):
+class Train(Section):
     """How the network is trained."""
 
     epochs: int = Field(30, ge=1)
@@ -161,7 +157,7 @@ class Train(_Section):
         return self
 
 
-class Validate(_Section):
+class Validate(Section):
     """The gate's thresholds on the test split, and what else is compared on it."""
 
     min_accuracy: float | None = Field(None, ge=0, le=1)
@@ -177,7 +173,7 @@ class Validate(_Section):
         return self.model_dump(exclude_none=True, exclude={"baselines"})
 
 
-class Range(_Section):
+class Range(Section):
     """An interval of a hyperparameter, on a linear or a logarithmic scale."""
 
     low: float
@@ -185,10 +181,10 @@ class Range(_Section):
     log: bool = False
 
 
-class Tune(_Section):
+class Tune(Section):
     """The search over hyperparameters: keys of the task, such as train.learning_rate, and the values of each."""
 
-    space: dict[str, list[Any] | Range] = {}
+    space: dict[str, list[Any] | Range] = Field({})
     sampler: Literal["grid", "random", "tpe"] = "grid"  # grid: every combination of the lists
     trials: int = Field(20, ge=1)  # of the other samplers
     folds: int = Field(5, ge=2)  # of the cross-validation
@@ -206,7 +202,7 @@ class Tune(_Section):
         return flat
 
 
-class Task(_Section):
+class Task(Section):
     """A task file, resolved: defaults filled in, overrides applied, checked.
 
     Example

@@ -8,12 +8,14 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.frontend import FrontEnd
 from pipeline.export.graph import Graph, answers
 from pipeline.extract import Features, load_media
 from pipeline.run import Run
 from pipeline.task import UserError
+from pipeline.train.data import RowReader, load_test, pieces
 
 MAX_OUTPUT_DIFFERENCE = 1e-5  # ONNX Runtime against torch, probabilities or values
 MAX_INEXACT_DIFFERENCE = 1e-4  # the same where the graph computes features by other operators than extraction (sound)
@@ -38,13 +40,12 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     UserError : a difference is above its limit; the message names the file
     """
     features = Features.of(run)
-    rows = features.rows("test")
-    files = features.file[rows].tolist()
+    files = features.file[features.rows("test")].tolist()
     media = load_media(run, files)
     front = graph.reference.frontend
     limit = MAX_OUTPUT_DIFFERENCE if front.exact_export else MAX_INEXACT_DIFFERENCE
     limits = dict(zip(graph.answers, (limit, MAX_FAMILIARITY_DIFFERENCE), strict=False))
-    differences = torch_differences(model, graph, features.x[rows], (media[file] for file in files))
+    differences = torch_differences(model, graph, load_test(features).x, (media[file] for file in files))
     compared = dict.fromkeys(differences, files)
     if front.oracle_constant is not None:
         compared["mfcc"] = files[:: max(1, len(files) // ORACLE_CLIPS)]
@@ -63,18 +64,20 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
 
 
 def torch_differences(
-    model: onnx.ModelProto, graph: Graph, x: NDArray[np.float32], media: Iterable[NDArray[Any]]
+    model: onnx.ModelProto, graph: Graph, x: Tensor | RowReader, media: Iterable[NDArray[Any]]
 ) -> dict[str, NDArray[np.float32]]:
     """Largest |ONNX Runtime - torch| of each answer, for each sample (N,).
 
     x : float32 (N, D), extracted features of the N samples `media`
     """
+    reference = graph.reference
     with torch.inference_mode():
-        expected = answers(graph.reference, graph.reference.standardize(torch.from_numpy(x)))
+        parts = [answers(reference, reference.standardize(part)) for part in pieces(x)]
+    expected = map(torch.cat, zip(*parts, strict=True))
     session = _session(model)
     outputs = zip(*(_run(session, sample, graph.answers) for sample in media), strict=True)
     return {
-        name: np.abs(np.concatenate(found) - wanted.numpy()).reshape(len(x), -1).max(axis=1)
+        name: np.abs(np.concatenate(found) - wanted.numpy()).reshape(len(wanted), -1).max(axis=1)
         for name, found, wanted in zip(graph.answers, outputs, expected, strict=True)
     }
 

@@ -1,7 +1,6 @@
 """features.npz: the features of every usable sample, one row each."""
 
 import json
-import mmap
 import os
 import struct
 from collections.abc import Sequence
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 
 from models.card import Kind
 from models.targets import TARGETS
+from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
 from pipeline.sources import Label, Split
 from pipeline.task import UserError, digest, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
-PIECE = 16 << 20  # bytes of features that are copied at a time
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
 
@@ -48,15 +47,17 @@ def located(f: BinaryIO, archive: ZipFile, name: str) -> tuple[tuple[int, ...], 
     return shape, dtype, f.tell()
 
 
-def mapped(f: BinaryIO, archive: ZipFile, name: str) -> NDArray[Any]:
-    """The array `name` of an open .npz file, read-only and mapped into memory instead of read; it need not be aligned.
+def stored(path: Path, f: BinaryIO, archive: ZipFile, name: str) -> FileRows:
+    """The matrix `name` of an .npz file, float32 (N, D), open as `f` and `archive`; its rows stay there.
 
-    Raises what `located` raises.
+    Raises
+    ------
+    ValueError, KeyError, OSError : no such matrix, or it is not there as plain bytes
     """
     shape, dtype, offset = located(f, archive, name)
-    if not np.prod(shape):
-        return np.empty(shape, dtype)
-    return np.asarray(np.memmap(f, dtype, "r", offset, shape))
+    if dtype != np.float32 or len(shape) != 2:
+        raise ValueError(f"{name} is not a matrix of float32")
+    return FileRows(path, offset, (shape[0], shape[1]))
 
 
 def _read(archive: ZipFile, name: str) -> NDArray[Any]:
@@ -65,21 +66,18 @@ def _read(archive: ZipFile, name: str) -> NDArray[Any]:
         return array
 
 
-def _copy_rows(source: NDArray[np.float32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-    """Copy those rows (n,) of a matrix that may be mapped, in pieces: a large data set must not be in memory twice."""
+def _copy_rows(source: Matrix, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    """Copy those rows (n,), in pieces: a large data set must not be in memory twice."""
     size = max(1, PIECE // max(1, 4 * source.shape[1]))
     for start in range(0, len(rows), size):
         out[start : start + size] = source[rows[start : start + size]]
-        if isinstance(source.base, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-            # Pages that were read would count as memory of the process; they stay in the page cache.
-            source.base._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """The result of extraction: one row for each usable sample.
 
-    x : float32 (N, D)
+    x : float32 (N, D); of a loaded file, `FileRows`, as copies are
     y : int64 (N,), index into labels; or float32 (N, K) for regression, of values that labels name
     split, file : str (N,)
     digest : str (N,), of the content
@@ -91,13 +89,13 @@ class Features:
     key, copies_key : see `Recipe`
     """
 
-    x: NDArray[np.float32]
+    x: Matrix
     y: NDArray[Any]
     labels: tuple[str, ...]
     split: NDArray[np.str_]
     file: NDArray[np.str_]
     digest: NDArray[np.str_]
-    copies: NDArray[np.float32]
+    copies: Matrix
     copy_of: NDArray[np.int64]
     skipped: tuple[Skipped, ...]
     task: dict[str, Any]
@@ -159,7 +157,7 @@ class Features:
 
     @staticmethod
     def load(path: Path) -> "Features":
-        """Read `features.npz`; the large arrays x and copies are mapped, and read as they are used.
+        """Read `features.npz`; the large arrays x and copies are read as they are used.
 
         Raises
         ------
@@ -179,13 +177,13 @@ class Features:
         try:
             with require(path, "extract").open("rb") as f, ZipFile(f) as archive:
                 return Features(
-                    x=mapped(f, archive, "x"),
+                    x=stored(path, f, archive, "x"),
                     y=_read(archive, "y"),
                     labels=tuple(_read(archive, "labels").tolist()),
                     split=_read(archive, "split"),
                     file=_read(archive, "files"),
                     digest=_read(archive, "digest"),
-                    copies=mapped(f, archive, "copies"),
+                    copies=stored(path, f, archive, "copies"),
                     copy_of=_read(archive, "copy_of"),
                     skipped=tuple(_skipped(*entry) for entry in json.loads(str(_read(archive, "skipped")))),
                     task=with_new_names(json.loads(str(_read(archive, "task")))),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
-from pipeline.sources.registry import REGISTRY, Data, Shares, Source
+from pipeline.sources.registry import REGISTRY, Data, Section, Shares, Source
 from pipeline.sources.sample import SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Decoded",
     "Label",
     "Sample",
+    "Section",
     "Shares",
     "Source",
     "Split",

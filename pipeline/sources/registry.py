@@ -4,20 +4,45 @@ A new source is one new module in this folder with a tuple `SOURCES`. It imports
 mirdata) inside its functions, since reading a task file imports all modules of the folder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline.sources.sample import Sample
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Section(BaseModel):
+    """A section of a task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, values: Any) -> Any:
+        """Python and pydantic take true for 1."""
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            value = values.get(name)
+            given = value if isinstance(value, list | tuple) else [value]
+            numbers = {"int", "float"} & {kind.__name__ for kind in _types(field.annotation)}
+            if numbers and any(isinstance(one, bool) for one in given):
+                kind = PydanticCustomError(numbers.pop(), "no number")
+                problem = InitErrorDetails(type=kind, loc=(name,), input=value)
+                raise ValidationError.from_exception_data(cls.__name__, [problem])
+        return values
 
 
-class Shares(_Section):
+def _types(annotation: Any) -> Iterator[type]:
+    """The types that an annotation consists of."""
+    if isinstance(annotation, type):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
+
+
+class Shares(Section):
     """Fractions of the samples in each split, where the data does not name the splits itself."""
 
     train: float = Field(0.7, gt=0, lt=1)
@@ -32,7 +57,7 @@ class Shares(_Section):
         return self
 
 
-class Data(_Section):
+class Data(Section):
     """The section [data] of a task: where the labelled samples come from.
 
     `seed` decides the splits where the data does not name them, which of TinySOL's folds is the test split, and which

@@ -1,7 +1,7 @@
 """The training and validation samples: in memory, or left in their file and read row by row.
 
 `features.npz` is not compressed, so its arrays have the same bytes in the file as in memory. The operating system
-caches as much of a mapped file as there is free memory, and can drop those pages without writing them anywhere.
+caches as much of the file as there is free memory, and can drop that without writing it anywhere.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier import Standardize
-from pipeline.extract import Features
-
-PIECE = 16 << 20  # bytes of features that are evaluated at a time
+from pipeline.extract import PIECE, Features, Matrix
 
 
 class RowReader(Protocol):
-    """Features float32 (N, D) that are not in memory: a `MappedMatrix`, or samples shared by several machines."""
+    """Features float32 (N, D) that are not in memory: a `StoredMatrix`, or samples shared by several machines."""
 
     shape: tuple[int, int]
 
@@ -31,19 +29,19 @@ class RowReader(Protocol):
         ...
 
 
-class MappedMatrix:
-    """A matrix float32 (N, D) whose rows are in arrays that may be mapped files; a row is read when it is needed.
+class StoredMatrix:
+    """A matrix float32 (N, D) whose rows are in files, mostly; a row is read when it is needed.
 
     Parameters
     ----------
-    arrays : float32 (…, D) each, C order, stacked vertically
+    arrays : float32 (…, D) each, stacked vertically
     rows : int64 (N,), the rows of the stacked arrays that the matrix consists of; None = all of them
     standardize : applied to rows as they are read
     device : device of the rows that `read` returns
 
     Example
     -------
-    >>> matrix = MappedMatrix([np.float32([[1, 2], [3, 4]]), np.float32([[5, 6]])])
+    >>> matrix = StoredMatrix([np.float32([[1, 2], [3, 4]]), np.float32([[5, 6]])])
     >>> matrix.read(torch.tensor([2, 0]))
     tensor([[5., 6.],
             [1., 2.]])
@@ -51,7 +49,7 @@ class MappedMatrix:
 
     def __init__(
         self,
-        arrays: Sequence[NDArray[np.float32]],
+        arrays: Sequence[Matrix],
         rows: NDArray[np.int64] | None = None,
         standardize: Standardize | None = None,
         device: torch.device | None = None,
@@ -60,29 +58,24 @@ class MappedMatrix:
         self.rows = np.arange(sum(map(len, self.arrays))) if rows is None else rows
         self.standardize, self.device = standardize, device or torch.device("cpu")
         self.shape = len(self.rows), arrays[0].shape[1]
-        # As bytes, so that NumPy copies rows as they are, aligned or not.
-        self._bytes = [array.view(np.uint8) for array in self.arrays]
         self._starts = np.cumsum([0, *map(len, self.arrays)])
 
     def element_size(self) -> int:
         return 4
 
-    def standardised(self, standardize: Standardize, device: torch.device) -> "MappedMatrix":
+    def standardised(self, standardize: Standardize, device: torch.device) -> "StoredMatrix":
         """The same rows, standardised as they are read, on a device."""
-        return MappedMatrix(self.arrays, self.rows, standardize, device)
+        return StoredMatrix(self.arrays, self.rows, standardize, device)
 
     def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Those rows, int64 (n,), as float32 (n, D) on the device, written to `out` if it is given."""
         chosen = self.rows[rows.cpu().numpy()]
         direct = out is not None and out.device.type == "cpu" and out.is_contiguous()
         x = out if direct and out is not None else torch.empty(len(chosen), self.shape[1])
-        target = x.numpy().view(np.uint8)
-        if len(self._bytes) == 1:
-            np.take(self._bytes[0], chosen, 0, target, mode="clip")  # mode="raise" would make another copy
-        else:
-            for source, start, stop in zip(self._bytes, self._starts, self._starts[1:], strict=False):
-                here = (start <= chosen) & (chosen < stop)
-                target[here] = source[chosen[here] - start]
+        target = x.numpy()
+        for source, start, stop in zip(self.arrays, self._starts, self._starts[1:], strict=False):
+            here = (start <= chosen) & (chosen < stop)
+            target[here] = source[chosen[here] - start]
         if self.standardize is not None:
             self.standardize.apply_(x)
         if out is not None:
@@ -117,15 +110,20 @@ def load_datasets(features: Features, with_validation: bool, in_memory: bool) ->
     validation = features.rows("validation") & ~training
     if not in_memory:
         copies, none = training[features.copy_of], np.zeros(len(features.copies), bool)
-        return Datasets(_mapped(features, training, copies), _mapped(features, validation, none))
+        return Datasets(_stored(features, training, copies), _stored(features, validation, none))
     arrays = features.with_copies(training), (features.x[validation], features.y[validation])
     return Datasets(*(Dataset(torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
 
 
-def _mapped(features: Features, samples: NDArray[np.bool_], copies: NDArray[np.bool_]) -> Dataset:
+def load_test(features: Features) -> Dataset:
+    """The samples of the test split, as extracted, left in the file."""
+    return _stored(features, features.rows("test"), np.zeros(len(features.copies), bool))
+
+
+def _stored(features: Features, samples: NDArray[np.bool_], copies: NDArray[np.bool_]) -> Dataset:
     """Those samples, followed by those copies, left in the file."""
     own, copied = np.flatnonzero(samples), np.flatnonzero(copies)
-    x = MappedMatrix([features.x, features.copies], np.concatenate([own, len(features.x) + copied]))
+    x = StoredMatrix([features.x, features.copies], np.concatenate([own, len(features.x) + copied]))
     return Dataset(x, torch.from_numpy(features.y[np.concatenate([own, features.copy_of[copied]])]))
 
 
@@ -133,7 +131,7 @@ def standardised(data: Dataset, standardize: Standardize, device: torch.device) 
     """The dataset standardised, on a device; features in memory are changed in place."""
     if isinstance(data.x, Tensor):
         return Dataset(standardize.apply_(data.x).to(device), data.y.to(device))
-    assert isinstance(data.x, MappedMatrix)
+    assert isinstance(data.x, StoredMatrix)
     return Dataset(data.x.standardised(standardize, device), data.y.to(device))
 
 

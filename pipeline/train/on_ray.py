@@ -29,12 +29,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models.classifier import Classifier
-from pipeline.extract import Features
+from pipeline.extract import PIECE, Features, FileRows
 from pipeline.run import Run, replacing
 from pipeline.task import Train, UserError
 from pipeline.threads import subnormals_flushed
 from pipeline.train import distortion, loop, shared, weights
-from pipeline.train.data import PIECE, Dataset, MappedMatrix, load_datasets, standardised
+from pipeline.train.data import Dataset, StoredMatrix, load_datasets, standardised
 from pipeline.train.memory import fits
 from pipeline.train.shared import DataParallel, Partition
 
@@ -60,7 +60,7 @@ class Coordinator:
         """The samples of some ranges (start, stop) of a dataset: features, not standardised, and targets."""
         chosen = torch.cat([torch.arange(*r) for r in ranges])
         dataset = self.data[name]
-        assert isinstance(dataset.x, MappedMatrix)
+        assert isinstance(dataset.x, StoredMatrix)
         return dataset.x.read(chosen).numpy(), dataset.y[chosen].numpy()
 
     def load_checkpoint(self) -> bytes:
@@ -240,20 +240,21 @@ def receive(
     """This worker's samples of a dataset, in memory or in a file of the folder."""
     n = sum(partition.counts)
     in_memory = not n or fits(n * width * 4, device, ray_train.get_context().get_local_world_size())
-    x: NDArray[np.float32] = (
-        np.empty((n, width), np.float32)
-        if in_memory
-        else np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (n, width))
-    )
+    x = np.empty((n if in_memory else 0, width), np.float32)
     targets: list[NDArray[Any]] = []
     filled = 0
-    for rows, y in _messages(coordinator, name, partition, width):
-        x[filled : filled + len(rows)] = rows
-        filled += len(rows)
-        targets.append(y)
+    with (folder / name).open("wb") as file:
+        for rows, y in _messages(coordinator, name, partition, width):
+            if in_memory:
+                x[filled : filled + len(rows)] = rows
+            else:
+                rows.tofile(file)
+            filled += len(rows)
+            targets.append(y)
     if not targets:  # an empty array of the right type and shape
         targets.append(ray.get(coordinator.samples.remote(name, [(0, 0)]))[1])
-    return Dataset(torch.from_numpy(x) if in_memory else MappedMatrix([x]), torch.from_numpy(np.concatenate(targets)))
+    samples = torch.from_numpy(x) if in_memory else StoredMatrix([FileRows(folder / name, 0, (n, width))])
+    return Dataset(samples, torch.from_numpy(np.concatenate(targets)))
 
 
 def _messages(

@@ -25,6 +25,7 @@ from pipeline.validate import metrics
 
 LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
 CHOICE = 3_000  # training samples, and as many validation samples, used to choose hyperparameters
+PREDICTED = 4 << 20  # bytes of features that a model is asked about at a time: an SVM copies them as float64
 HYPERPARAMETERS = ("C", "gamma", "n_estimators")
 
 
@@ -81,7 +82,7 @@ def baselines(
                     "accuracy_interval": metrics.interval(int(hits.sum()), len(hits)),
                     "log_loss": _log_loss(model, test),
                     "seconds": seconds,
-                    "bytes": len(pickle.dumps(model)),
+                    "bytes": _size(model),
                     "only_network": int((right & ~hits).sum()),
                     "only_baseline": int((hits & ~right).sum()),
                     "p_value": metrics.mcnemar(right, hits),
@@ -130,9 +131,26 @@ def _some(rows: Rows | Dataset, limit: int, seed: int) -> Rows:
     return Rows(x.numpy(), rows.y[chosen].numpy())
 
 
+class _Counter:
+    """A file that counts the bytes written to it, and keeps none."""
+
+    n_bytes = 0
+
+    def write(self, data: Any) -> None:
+        self.n_bytes += memoryview(data).nbytes
+
+
+def _size(model: Any) -> int:
+    """Bytes of the pickled model; hundreds of MB for a forest on many classes."""
+    counter = _Counter()
+    pickle.dump(model, counter)
+    return counter.n_bytes
+
+
 def _predict(pool: ThreadPoolExecutor, model: Any, x: NDArray[np.float32]) -> NDArray[np.int64]:
     """The class of each row, predicted on all cores: an SVM needs milliseconds for one MNIST digit."""
-    parts = np.array_split(x, max(1, min(os.cpu_count() or 1, len(x))))
+    n_parts = max(os.cpu_count() or 1, -(-x.nbytes // PREDICTED))
+    parts = np.array_split(x, max(1, min(n_parts, len(x))))
     return np.concatenate(list(pool.map(model.predict, parts)))
 
 

@@ -13,6 +13,7 @@ from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.report.schema import Calibration
+from pipeline.train.data import load_test, pieces
 from pipeline.train.weights import Facts
 from pipeline.validate import metrics
 
@@ -103,15 +104,19 @@ def predict(classifier: Classifier, facts: Facts, features: Features) -> tuple[P
     -------
     its predictions, and the metrics of its familiarity, `known` and `known_interval`; none where it has no familiarity
     """
-    rows = features.rows("test")
-    x = classifier.standardize(torch.from_numpy(features.x[rows]))
-    logits, hidden = classifier.last_layer(x)
+    test = load_test(features)
     target = TARGETS[facts.kind]
-    uncalibrated = target.answer(logits)
+    parts = []
+    for part in pieces(test.x):
+        x = classifier.standardize(part)
+        logits, hidden = classifier.last_layer(x)
+        uncalibrated = target.answer(logits)
+        found = [classifier.answers(logits), uncalibrated]
+        parts.append(found + ([classifier.familiarity(x, hidden, uncalibrated)] if classifier.familiarity else []))
+    outputs, raw, *familiarity = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     kind = ClassPredictions if target.has_classes else ValuePredictions
-    predictions = kind(classifier.answers(logits).numpy(), uncalibrated.numpy(), features.y[rows], facts.labels)
-    if classifier.familiarity is None:
+    predictions = kind(outputs, raw, test.y.numpy(), facts.labels)
+    if not familiarity:
         return predictions, {}
-    familiarity = classifier.familiarity(x, hidden, uncalibrated).numpy()
-    known = int((familiarity >= facts.known).sum())
-    return predictions, {"known": known / len(familiarity), "known_interval": metrics.interval(known, len(familiarity))}
+    known = int((familiarity[0] >= facts.known).sum())
+    return predictions, {"known": known / len(outputs), "known_interval": metrics.interval(known, len(outputs))}

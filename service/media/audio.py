@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
 from service.media import coded, ffmpeg
 from service.media.channels import Mix, loudest_if_cancelled
-from service.media.containers import recordings
+from service.media.containers import media, recordings
 from service.media.flac import without_last_frame
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
@@ -67,7 +67,7 @@ def peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _joined(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
     """The recordings in a file one after another, float32 (T,) at `sample_rate` Hz; and the coding of the last."""
-    parts = [data] if demuxer and demuxer != "caf" else recordings(data, limits.seconds)
+    parts = media(data, demuxer) if _needs_ffmpeg(demuxer) else recordings(data, limits.seconds)
     waveforms: list[NDArray[np.float32]] = []
     samples, coding = 0, ""
     for part in parts:
@@ -120,13 +120,18 @@ def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[
         return _resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate), coding
 
 
+def _needs_ffmpeg(demuxer: str) -> bool:
+    """Whether libsndfile reads none of the files that need this demuxer; it reads some in CAF."""
+    return demuxer not in ("", "caf")
+
+
 def _opened(data: bytes, demuxer: str) -> Any:
     """A soundfile.SoundFile; an ffmpeg.Recording, if a `demuxer` is named and libsndfile does not read the file."""
-    if demuxer and demuxer != "caf":
+    if _needs_ffmpeg(demuxer):
         return ffmpeg.recording(data, demuxer)
     try:
         file = (_Forward if data.startswith(b"fLaC") else soundfile.SoundFile)(_Bytes(data))
-    except soundfile.LibsndfileError:  # it reads some files in CAF
+    except soundfile.LibsndfileError:
         if not demuxer:
             raise
         return ffmpeg.recording(data, demuxer)

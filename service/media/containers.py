@@ -5,8 +5,10 @@ header; a file that was cut short has less than its header says; and files that 
 chained Ogg) hold several recordings, of which libsndfile reads the first.
 """
 
+import re
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from service.errors import Unusable
@@ -14,10 +16,12 @@ from service.media import flac, mpeg
 
 MAX_RECORDINGS = 1000  # in one file
 MAX_CHUNKS = 10_000  # of one recording
+NOT_ZERO = re.compile(rb"[^\0]")
 MAX_TAGS = 100  # ID3v2 tags in front of it
 MP3_IN_WAV = 0x55  # format tag
 UNKNOWN = 2**64 - 1  # a length that no file has
 STREAMINFO = b"fLaC\0\0\0\x22"  # how a FLAC file begins
+EBML = b"\x1aE\xdf\xa3"  # how a Matroska file begins
 BOS = b"OggS\0\2"  # a page of Ogg that begins a logical stream
 
 
@@ -42,6 +46,10 @@ LAYOUTS = {
 }
 
 
+MARKS = {  # in a file that `_reader` knows → their offset; by chance they do not occur
+    b"WAVE": 8, b"AIFF": 8, b"AIFC": 8, b"wave\xf3\xac\xd3\x11": 24, b"caff\0\1\0\0desc": 0, b".snd\0\0\0": 0,
+    STREAMINFO: 0, BOS: 0,
+}  # fmt: skip
 MAGICS = {*LAYOUTS, b".snd", b"fLaC", b"OggS"}  # how files begin
 
 
@@ -60,14 +68,41 @@ def recordings(data: bytes, seconds: float) -> list[bytes]:
     Raises Unusable if there are more than MAX_RECORDINGS, or one has more than MAX_CHUNKS.
     """
     found: list[bytes] = []
-    position = start = after_tags(data)
-    while (read := _reader(data, position)) and len(found) <= MAX_RECORDINGS:
-        parts, position = read(data, position, seconds)
+    if data.startswith(b"\0") and (sound := NOT_ZERO.search(data)):  # what a recorder reserved and did not fill
+        data = data[sound.start() :]
+    position = after_tags(data)
+    while position < len(data) and len(found) <= MAX_RECORDINGS:
+        parts, position = (_reader(data, position) or _mp3)(data, position, seconds)
+        if not parts:
+            break
         found += parts
-    found = found or mpeg.recordings(data, start, seconds) or [data]
+    found = found or [data]
     if len(found) > MAX_RECORDINGS:
         raise Unusable(f"the file joins more than {MAX_RECORDINGS} recordings")
     return found
+
+
+def media(data: bytes, demuxer: str) -> list[bytes]:
+    """The files of MPEG-4 or Matroska that are joined in `data`: FFmpeg's `demuxer` would read the first alone."""
+    starts = [0]
+    if demuxer == "mov":
+        seen, position = set[bytes](), 0
+        for _ in range(MAX_CHUNKS):
+            length, name = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
+            if length == 1:
+                length = int.from_bytes(data[position + 8 : position + 16])
+            if length < 8 or length > len(data) - position:  # the last one, or damaged
+                break
+            if name == b"ftyp" and b"moov" in seen:
+                starts, seen = [*starts, position], set()
+            seen.add(name)
+            position += length
+    elif demuxer == "matroska":
+        while (start := data.find(EBML, starts[-1] + 4)) >= 0 and b"\x42\x82" in data[start : start + 64]:
+            starts.append(start)
+    if len(starts) > MAX_RECORDINGS:
+        raise Unusable(f"the file joins more than {MAX_RECORDINGS} recordings")
+    return [data[a:b] for a, b in pairwise([*starts, len(data)])] if len(starts) > 1 else [data]
 
 
 # (data, start, seconds) → the recordings from there on, where they end
@@ -185,6 +220,17 @@ def _next(data: bytes, start: int, mark: bytes, offset: int) -> int:
     return position if position >= start and _reader(data, position) else len(data)
 
 
+def _next_file(data: bytes, start: int) -> int:
+    """Where the first file after data[:start] begins that has a mark, or else the end of `data`."""
+    end = len(data)
+    for mark, offset in MARKS.items():
+        position = start - 1
+        while position < end and (position := data.find(mark, position + 1 + offset) - offset) >= 0:
+            if position < end and _reader(data, position):
+                end = position
+    return end
+
+
 def _aiff(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
     """AIFF, whose lengths libsndfile mends itself."""
     end = chunks_of(data, start)[1]
@@ -218,18 +264,28 @@ def _au(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
     return [data[start:]], len(data)
 
 
+def _mp3(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
+    """MP3, up to where another file begins; nothing if there are no frames."""
+    end = _next_file(data, start)
+    return mpeg.recordings(data if end == len(data) else data[:end], start, seconds), end
+
+
 def _flac(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
-    """FLAC, up to where another begins."""
-    end = _next(data, start + 4, STREAMINFO, 0)
+    """FLAC, up to where another file begins. Its metadata may hold the header of a WAV file."""
+    end = _next_file(data, flac.after_metadata(data, start))
     return [flac.with_length(data[start:end])], end
 
 
 def _ogg(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
-    """One link of chained Ogg (RFC 3533): the first pages of its logical streams, and all up to the next first page."""
-    position = start
-    while data.startswith(BOS, position):
+    """One link of chained Ogg (RFC 3533): the first pages of its logical streams, and all up to the next first page or
+    another file."""
+    position, first = start, True
+    while data.startswith(b"OggS", position):
+        is_first = data.startswith(BOS, position)
+        if is_first and not first:
+            break
+        first = first and is_first
         segments = data[position + 27 : position + 27 + (data[position + 26 : position + 27] or b"\0")[0]]
         position += 27 + len(segments) + sum(segments)
-    end = data.find(BOS, position)
-    end = len(data) if end < 0 else end
+    end = _next_file(data, position)
     return [data[start:end]], end

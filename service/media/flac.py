@@ -33,16 +33,22 @@ def _with_total(data: bytes, samples: int) -> bytes:
     return data[:21] + bytes([data[21] & 0xF0 | samples >> 32 & 15]) + (samples & 0xFFFF_FFFF).to_bytes(4) + data[26:]
 
 
-def _first_and_last(data: bytes) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Number of the first sample, and of samples, of the first frame and of the last one in `data`."""
-    if len(data) < 42 or data[:4] != b"fLaC":
-        return None
-    position = 4
+def after_metadata(data: bytes, start: int) -> int:
+    """Where the metadata blocks of the FLAC file at `start` end."""
+    position = start + 4
     for _ in range(MAX_BLOCKS):
         block = data[position : position + 4]
         position += 4 + int.from_bytes(block[1:])
         if not block or block[0] & 0x80:
             break
+    return position
+
+
+def _first_and_last(data: bytes) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Number of the first sample, and of samples, of the first frame and of the last one in `data`."""
+    if len(data) < 42 or data[:4] != b"fLaC":
+        return None
+    position = after_metadata(data, 0)
     first = _frame(data, position)
     if first is None:
         return None

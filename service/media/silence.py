@@ -8,10 +8,12 @@ CODED_SILENCE = {  # amplitude up to which such a coding's own noise reaches in 
     "PCM_S8": 1e-2, "PCM_U8": 1e-2, "ALAW": 6e-4, "ULAW": 4e-4, "GSM610": 9e-4,
     "NMS_ADPCM_16": 6e-4, "NMS_ADPCM_24": 6e-4, "NMS_ADPCM_32": 6e-4,
 }  # fmt: skip
-INAUDIBLE, HEARD = 20.0, 40.0  # Hz: nothing up to the one counts, all from the other on
+INAUDIBLE = 20.0  # Hz: nothing up to it counts
 STRIDE = 8  # samples between those that are compared
-PIECE = 10  # seconds whose frequencies are looked at together
-EDGE = 0.25  # seconds at either end in which the filter's own step is seen
+PIECE = 2  # seconds whose frequencies are looked at together
+EDGE = 0.03  # seconds at either end in which resampling rings where a tone was cut
+EXTENSION = 1.5  # period of what is fitted to them, as a multiple of their length
+FITTED = 400  # samples a second that it is fitted to
 
 
 def is_silent(waveform: NDArray[np.float32], sample_rate: int, coding: str = "") -> bool:
@@ -32,14 +34,28 @@ def is_silent(waveform: NDArray[np.float32], sample_rate: int, coding: str = "")
     step = float(np.abs(np.diff(waveform[::STRIDE])).max(initial=0))
     if step >= 2 * max(least, 2 * np.pi * INAUDIBLE * STRIDE / sample_rate * amplitude):
         return False
-    pieces = np.array_split(waveform, 1 + len(waveform) // (PIECE * sample_rate))
-    return all(_hardly_heard(piece, sample_rate, least, 0.75 * amplitude) for piece in pieces)
+    edge = min(round(EDGE * sample_rate), len(waveform) // 3)
+    waveform = waveform[edge : len(waveform) - edge]
+    size = min(len(waveform), PIECE * sample_rate)
+    matrix, fit = _inaudible(size, sample_rate)
+    starts = [*range(0, len(waveform) - size, size), len(waveform) - size]
+    pieces = (waveform[start : start + size].astype(np.float64) for start in starts)
+    return all(np.abs(piece - matrix @ (fit @ piece[:: _stride(sample_rate)])).max() < least for piece in pieces)
 
 
-def _hardly_heard(piece: NDArray[np.float32], sample_rate: int, least: float, at_edges: float) -> bool:
-    heard = np.abs(_heard(piece, sample_rate))
-    edge = min(round(EDGE * sample_rate), len(heard) // 3)
-    return bool(heard[edge : len(heard) - edge].max() < least and heard.max() < max(least, at_edges))
+def _inaudible(size: int, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Matrices that find what comes closest to a piece (size,) among all that nobody hears: (size, F), oscillations
+    up to INAUDIBLE Hz, and (F, n), their least-squares amplitudes by some of the samples. They are harmonics of
+    a longer period, so that the piece may begin and end anywhere in a cycle (Huybrechs 2010, Fourier extensions)."""
+    seconds = np.arange(size)[:, None] / sample_rate
+    period = EXTENSION * size / sample_rate
+    phases = 2 * np.pi * seconds * (np.arange(4 + int(INAUDIBLE * period)) / period)
+    matrix = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
+    return matrix, np.linalg.pinv(matrix[:: _stride(sample_rate)], rcond=1e-8)
+
+
+def _stride(sample_rate: int) -> int:
+    return max(1, sample_rate // FITTED)
 
 
 def swing(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -50,12 +66,3 @@ def swing(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     half: NDArray[np.float32] = np.float32(0.5) * (waveform.max(axis=-1) - waveform.min(axis=-1))
     return half
-
-
-def _heard(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """The waveform (T,) without what nobody hears; mirrored at its end, so that it does not step."""
-    mirrored = np.concatenate([waveform, waveform[::-1]])
-    hertz = np.fft.rfftfreq(len(mirrored), 1 / sample_rate)
-    passed = ((hertz - INAUDIBLE) / (HEARD - INAUDIBLE)).clip(0, 1)
-    spectrum = np.fft.rfft(mirrored) * (0.5 - 0.5 * np.cos(np.pi * passed))
-    return np.fft.irfft(spectrum, len(mirrored))[: len(waveform)].astype(np.float32)

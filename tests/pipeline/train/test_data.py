@@ -18,7 +18,7 @@ from pipeline import train
 from pipeline.extract import features
 from pipeline.run import Run
 from pipeline.train import data, memory
-from pipeline.train.data import MappedMatrix
+from pipeline.train.data import StoredMatrix
 from tests.vectors import columns, tensors, write
 
 MB = 1 << 20
@@ -42,7 +42,7 @@ def test_statistics_are_those_of_float64_where_the_mean_is_large_and_the_varianc
     assert abs(joined - truth) < 1e-10 * truth < abs(naive - truth)
 
 
-def test_features_are_mapped_and_their_rows_read(tmp_path: Path) -> None:
+def test_features_stay_in_their_file_and_their_rows_are_read(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     x, copies = (generator.random((n, 5), np.float32) for n in (40, 7))
     np.savez(tmp_path / "odd.npz", a=np.zeros(3, np.uint8), x=x, copies=copies)
@@ -52,12 +52,12 @@ def test_features_are_mapped_and_their_rows_read(tmp_path: Path) -> None:
         ZipFile(f) as archive,
         pytest.raises(ValueError, match="x is compressed"),
     ):
-        features.mapped(f, archive, "x")
+        features.stored(tmp_path / "small.npz", f, archive, "x")
     with (tmp_path / "odd.npz").open("rb") as f, ZipFile(f) as archive:
-        arrays = [features.mapped(f, archive, name) for name in ("x", "copies")]
-    assert isinstance(arrays[0].base, np.memmap)
+        arrays = [features.stored(tmp_path / "odd.npz", f, archive, name) for name in ("x", "copies")]
+    (tmp_path / "odd.npz").unlink()  # an extraction may replace it meanwhile
     rows = generator.permutation(47)[:30]
-    matrix, expected = MappedMatrix(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])
+    matrix, expected = StoredMatrix(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])
     indices = torch.from_numpy(generator.integers(0, 30, 50))
     assert torch.equal(matrix.read(indices), expected[indices])
     out = torch.empty(50, 5)
@@ -81,7 +81,7 @@ resolved, run, budget, share = task.load(sys.argv[1]), Path(sys.argv[2]), int(sy
 torch.randn(500, 500) @ torch.randn(500, 500)  # allocates the stacks of its threads
 memory.SHARE, memory.MOST = share, 1 << 60
 used = [1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0]
-resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))  # all but mapped files
+resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))
 train.train(resolved, Run(run))
 """
 

@@ -257,3 +257,24 @@ def test_mutated_files():
     files += [file("OGG", seconds=0.2) * 2, without_xing(file("MP3", seconds=0.4)) * 2, file("AIFF", seconds=0.2) * 2]
     for _ in range(600):
         reason(hear, mutated(rng.choice(files), rng))
+
+
+class TestJoinedFilesOfDifferentKinds:
+    @pytest.mark.parametrize("first", ["FLAC", "OGG", "MP3"])
+    @pytest.mark.parametrize("second", ["WAV", "AIFF", "FLAC", "OGG", "AU"])
+    def test_both_are_heard(self, first, second):
+        parts = file(first), file(second, frequency=880)
+        joined = hear(b"".join(parts))
+        assert len(joined) == sum(len(hear(part)) for part in parts)
+
+    def test_header_of_a_wav_in_the_metadata_of_flac_is_none_of_a_file(self):
+        data, wav = file("FLAC"), file("WAV")[:44]
+        kept = b"\x02" + (4 + len(wav)).to_bytes(3) + b"riff" + wav  # as flac --keep-foreign-metadata writes it
+        assert np.array_equal(hear(data[:42] + kept + data[42:]), hear(data))
+
+    @pytest.mark.parametrize("format", ["MP3", "WAV", "FLAC"])
+    def test_zeros_in_front(self, format):
+        data = file(format)
+        assert np.array_equal(hear(bytes(1 << 17) + data), hear(data))
+        with pytest.raises(Unreadable):
+            hear(bytes(1 << 17))

@@ -48,6 +48,13 @@ class TestSound:
         assert correlation.max() > (0.9 if "amr" in codec else 0.999) * np.linalg.norm(heard) * np.linalg.norm(expected)
         assert rate <= len(heard) < 1.05 * rate
 
+    @pytest.mark.parametrize("form", ["m4a", "webm", "mkv"])
+    def test_joined_files(self, form):
+        format, codec, rate, options = FORMS[form]
+        data = recorded(sweep(rate), rate, format, codec, **options)
+        once, twice = (decode_audio(data * n, RATE, LIMITS) for n in (1, 2))
+        assert np.array_equal(twice, np.concatenate([once, once]))
+
     @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"])
     @pytest.mark.parametrize("channels", [1, 2])
     def test_any_depth(self, codec, channels):
