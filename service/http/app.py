@@ -61,6 +61,7 @@ class App:
         while True:
             await asyncio.sleep(seconds)
             self.state.metrics.in_flight(self.admission.in_flight)
+            await self.state.scheduler.tidy()
             try:
                 if self.state.repository.fixed is None:
                     await self.state.reload()

@@ -15,11 +15,12 @@ from PIL import Image
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
 from service.errors import Unusable
-from service.media import EXPECTED, Limits, check_bytes
+from service.media import EXPECTED, Limits, check_bytes, work
 from service.media.audio import decode_audio
 from service.media.image import decode_image
 from service.media.silence import is_silent
 from service.media.vector import decode_vector
+from service.media.work import Work
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
 
@@ -28,6 +29,14 @@ MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
+
+# What the graph takes, measured like the constants of service.media.work. A row of sound is filled up to a whole frame
+# of the Fourier transform, so 32,768 waveforms of one sample are work for seconds, and a gigabyte at once.
+RUN = 5e-5  # seconds for each call of the graph
+PARAMETER = 5e-11  # seconds for each parameter of the network and row
+SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
+SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
+CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
 
 class Predictor:
@@ -46,6 +55,7 @@ class Predictor:
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 3  # errors
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
+        options.enable_cpu_mem_arena = False  # it keeps what the largest batch took; malloc is as fast
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
         if card is None:
@@ -92,6 +102,38 @@ class Predictor:
     def answer(self, data: bytes, limits: Limits, window: float | None = None) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
         return self.predict(self.decode(data, limits), window)
+
+    def work(self, data: bytes, limits: Limits, window: float | None = None) -> Work:
+        """What `answer` takes, estimated before a file is decoded."""
+        match self.card.input.kind:
+            case "image":
+                return work.of_image(data, limits) + self.work_of((1, 28, 28))
+            case "vector":
+                return work.of_vector(data) + self.work_of((1, 0))
+        rate = self.card.input.sample_rate
+        assert rate is not None
+        decoding, seconds = work.of_audio(data, rate, limits)
+        windows = 0 if window is None else int(seconds / window) + 1
+        of_windows = self.work_of((windows, int((window or 0) * rate)))
+        return decoding + self.work_of((1, int(seconds * rate))) + of_windows + Work(WINDOW * windows)
+
+    def work_of(self, shape: tuple[int, ...]) -> Work:
+        """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
+        row, samples = self._row_seconds(shape), self._samples(shape)
+        at_once = min(shape[0], self.rows_at_once(shape)) * min(samples, PIECE * (self.card.input.sample_rate or 1))
+        return Work(RUN + row * shape[0], SAMPLE_BYTES * at_once if self.card.input.kind == "audio" else 0)
+
+    def rows_at_once(self, shape: tuple[int, ...]) -> int:
+        """How many rows of a batch of that shape go through the graph together."""
+        return max(1, int(CHUNK / self._row_seconds(shape)))
+
+    def _row_seconds(self, shape: tuple[int, ...]) -> float:
+        network = 1e-6 + PARAMETER * self.card.parameters
+        return network + SAMPLE * self._samples(shape) if self.card.input.kind == "audio" else network
+
+    def _samples(self, shape: tuple[int, ...]) -> int:
+        """Samples of a row of a batch of waveforms, as the graph fills them up."""
+        return int(shape[1] + self.card.features.get("n_fft", 0))
 
     def predict(self, sample: NDArray[Any], window: float | None = None) -> Answer:
         """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,

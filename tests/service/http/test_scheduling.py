@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 from service.http.scheduling import SLICE, Scheduler
+from service.media.work import Work
 
 
 def test_connections_are_read_between_answers() -> None:
@@ -26,7 +27,7 @@ def test_connections_are_read_between_answers() -> None:
             events.append(i)
 
         async def request(i: int) -> None:
-            await scheduler.run(lambda: answer(i), in_thread=False)
+            await scheduler.run(lambda: answer(i), Work(0))
 
         with ours, theirs:
             loop.add_reader(ours, read)
@@ -55,7 +56,7 @@ def test_a_flood_leaves_answers_half_of_the_time() -> None:
             if not answers.done():
                 loop.call_soon(flood)
 
-        requests = [scheduler.run(lambda: spend("answers", SLICE / 2), in_thread=False) for _ in range(200)]
+        requests = [scheduler.run(lambda: spend("answers", SLICE / 2), Work(0)) for _ in range(200)]
         answers = asyncio.gather(*requests)
         loop.call_soon(flood)
         await answers
@@ -79,7 +80,7 @@ def test_waiting_requests_are_not_overtaken() -> None:
         async def request(i: int) -> None:
             if i == 0:
                 await body
-            await scheduler.run(lambda: answer(i), in_thread=False)
+            await scheduler.run(lambda: answer(i), Work(0))
 
         async with asyncio.TaskGroup() as group:
             group.create_task(request(0))
