@@ -61,10 +61,10 @@ class App:
         while True:
             await asyncio.sleep(seconds)
             self.state.metrics.in_flight(self.admission.in_flight)
-            await self.state.scheduler.tidy()
             try:
                 if self.state.repository.fixed is None:
                     await self.state.reload()
+                await self.state.give_back()
             except Exception:  # the store may be readable again at the next poll
                 logger.exception("the model store cannot be read")
 

@@ -11,7 +11,7 @@ from typing import Any
 # Parameters of glibc's mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT = 64 * 2**20  # bytes at the end of the heap that a worker may keep free
-LARGE = 32 * 2**20  # bytes; larger blocks go back to the system when they are freed
+LARGE = 4 * 2**20  # bytes; larger blocks go back to the system when they are freed, and grow without a copy
 
 
 def _glibc(function: str) -> Any:

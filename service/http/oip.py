@@ -34,9 +34,8 @@ from service.serving.predictor import PIECE, Predictor
 from service.serving.repository import not_loaded
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
-# Of the JSON of a tensor, or the header of binary data: the parser keeps others from running for a millisecond per
-# 300,000 bytes, and takes up to 16 times as many bytes of memory.
-JSON_BYTES = 2**24
+# Of the JSON of a tensor: while the parser runs, for up to 12 ms per megabyte, no other thread does.
+JSON_BYTES = 2**22
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
 # binary data that are read; for each number and each label that are written.
 READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6

@@ -4,22 +4,32 @@ or in a thread."""
 import asyncio
 import heapq
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 
-from service.http.memory import give_back
 from service.media.work import Work
 
 SLICE = 0.002  # seconds of computing, at least, between two polls of the connections by the event loop
 INLINE = 0.002  # seconds: less work is done in the event loop; 2 s of a WAV at 22,050 Hz take 1.5 ms
 PATIENCE = 100  # seconds that a computation may be overtaken for each second that it takes
 SHORT = 0.1  # seconds: so short work in a thread never waits for longer one
+NICE = 5  # of 19: a third of the event loop's share of a core that both want
 MEMORY = 512 * 2**20  # bytes that the threads may take together, beside the bodies of requests
 
 T = TypeVar("T")
+
+
+def _behind(compute: Callable[[], T]) -> T:
+    """What `compute` returns, in a thread to which Linux prefers that of the event loop where cores are few."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    return compute()
 
 
 def takes_thread(work: Work) -> bool:
@@ -44,7 +54,7 @@ class Scheduler:
         self._lanes = anyio.CapacityLimiter(cores), anyio.CapacityLimiter(cores)
         self._threads = anyio.CapacityLimiter(2 * cores)
         self._memory, self._freed = 0, asyncio.Condition()
-        self._has_computed = False  # in a thread, since `tidy`
+        self._has_computed = False  # in a thread, since `is_done`
         self._slice_end: float | None = None  # of the slice that has begun in this iteration of the loop
         self._queue: list[tuple[float, int, Callable[[], Any], asyncio.Future[Any]]] = []
         self._n = 0  # computations that were queued so far
@@ -73,18 +83,18 @@ class Scheduler:
                 await self._freed.wait_for(fits)
                 self._memory += work.bytes
             try:
-                return await anyio.to_thread.run_sync(compute, limiter=self._threads)
+                return await anyio.to_thread.run_sync(partial(_behind, compute), limiter=self._threads)
             finally:
                 self._has_computed = True
                 self._memory -= work.bytes
                 async with self._freed:
                     self._freed.notify_all()
 
-    async def tidy(self) -> None:
-        """Give memory that the threads have freed back to the system, unless one is computing."""
-        if self._has_computed and not self._threads.borrowed_tokens:
-            self._has_computed = False
-            await anyio.to_thread.run_sync(give_back)
+    def is_done(self) -> bool:
+        """Whether threads have computed since the last call that found so, and none does now."""
+        done = self._has_computed and not self._threads.borrowed_tokens
+        self._has_computed = self._has_computed and not done
+        return done
 
     def _next_slice(self) -> None:
         """Called once the loop has polled its connections."""

@@ -16,6 +16,7 @@ MAX_RECORDINGS = 1000  # in one file
 MAX_CHUNKS = 10_000  # of one recording
 MAX_TAGS = 100  # ID3v2 tags in front of it
 MP3_IN_WAV = 0x55  # format tag
+STEP = 2**22  # bytes that are searched at once
 UNKNOWN = 2**64 - 1  # a length that no file has
 STREAMINFO = b"fLaC\0\0\0\x22"  # how a FLAC file begins
 BOS = b"OggS\0\2"  # a page of Ogg that begins a logical stream
@@ -181,8 +182,16 @@ def _riff(fmt: bytes, sounds: list[bytes], order: Literal["big", "little"]) -> b
 
 def _next(data: bytes, start: int, mark: bytes, offset: int) -> int:
     """Where another file begins, which has `mark` at `offset`, or else the end of `data`."""
-    position = data.find(mark, start) - offset
+    position = find(data, mark, start) - offset
     return position if position >= start and _reader(data, position) else len(data)
+
+
+def find(data: bytes, mark: bytes, start: int) -> int:
+    """`data.find(mark, start)`, in steps between which other threads run: 128 MiB take 0.1 s."""
+    for at in range(start, len(data), STEP):
+        if (found := data.find(mark, at, at + STEP + len(mark) - 1)) >= 0:
+            return found
+    return -1
 
 
 def _aiff(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
@@ -230,6 +239,6 @@ def _ogg(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
     while data.startswith(BOS, position):
         segments = data[position + 27 : position + 27 + (data[position + 26 : position + 27] or b"\0")[0]]
         position += 27 + len(segments) + sum(segments)
-    end = data.find(BOS, position)
+    end = find(data, BOS, position)
     end = len(data) if end < 0 else end
     return [data[start:end]], end

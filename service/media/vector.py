@@ -5,18 +5,22 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Unusable
+from service.errors import TooLarge, Unusable
 from service.media.signatures import undecodable
+
+MARGIN, DIGITS = 2**14, 256  # bytes of a file, and for each number, at most; with spaces, 30 are plenty
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     """A JSON array of numbers as float32 (D,), which must have `length` numbers unless that is None.
 
-    Raises MediaError.
+    Raises MediaError, TooLarge for more bytes than so many numbers need.
 
     >>> decode_vector(b"[0.5, -2]", 2)
     array([ 0.5, -2. ], dtype=float32)
     """
+    if length is not None and len(data) > (most := MARGIN + DIGITS * length):  # else parsing would hold up all others
+        raise TooLarge(f"the file has {len(data)} bytes; {length} numbers have at most {most}")
     try:
         numbers = json.loads(data)
     except (ValueError, RecursionError) as error:

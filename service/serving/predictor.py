@@ -36,6 +36,7 @@ RUN = 5e-5  # seconds for each call of the graph
 PARAMETER = 5e-11  # seconds for each parameter of the network and row
 SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
 SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
+GROWING = 2**18  # bytes of a batch whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
 
@@ -55,13 +56,13 @@ class Predictor:
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 3  # errors
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
-        options.enable_cpu_mem_arena = False  # it keeps what the largest batch took; malloc is as fast
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
         if card is None:
             raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
         self.card = ModelCard.model_validate_json(card)
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
+        self._has_grown = False  # ONNX Runtime's memory, since `give_back`
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
         self._watched = [FEATURES] if self.card.groups and self.card.input.kind != "image" else []
@@ -179,6 +180,7 @@ class Predictor:
         """Answers (N, K), and the familiarity (N,) if the model has that output and it is asked for."""
         inputs = {self.card.input.name: batch}
         names = self.outputs
+        self._has_grown |= batch.nbytes > GROWING
         if not familiarity and self._optional:
             names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
         outputs: list[NDArray[np.float32]] = self.session.run([*names, *self._watched] if watch else names, inputs)
@@ -228,7 +230,18 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Answers one small file, so that no request pays for lazy initialisation, and a broken model is found now."""
-        self.run(self.decode(_sample(self.card), Limits())[np.newaxis], watch=False)
+        self.run(self._small(), watch=False)
+
+    def give_back(self) -> None:
+        """Make ONNX Runtime free the memory that it keeps for batches as large as the largest so far."""
+        if self._has_grown:
+            self._has_grown = False
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self.session.run(self.outputs, {self.card.input.name: self._small()}, options)
+
+    def _small(self) -> NDArray[Any]:
+        return self.decode(_sample(self.card), Limits())[np.newaxis]
 
 
 def _overflow() -> Unusable:
