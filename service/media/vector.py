@@ -5,10 +5,10 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import TooLarge, Unusable
+from service.errors import TooLarge, Unusable, WrongMedia
 from service.media.signatures import undecodable
 
-MARGIN, DIGITS = 2**14, 256  # bytes of a file, and for each number, at most; with spaces, 30 are plenty
+MARGIN, DIGITS = 2**17, 256  # bytes of a file, and more for each number, at most; with spaces, 30 are plenty
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
@@ -20,6 +20,8 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     array([ 0.5, -2. ], dtype=float32)
     """
     if length is not None and len(data) > (most := MARGIN + DIGITS * length):  # else parsing would hold up all others
+        if isinstance(other := undecodable(data, "vector"), WrongMedia):
+            raise other
         raise TooLarge(f"the file has {len(data)} bytes; {length} numbers have at most {most}")
     try:
         numbers = json.loads(data)

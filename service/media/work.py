@@ -29,6 +29,7 @@ UNPACKED = 16  # bytes of memory for each byte of JSON
 FEW = 50  # chunks of a PNG, or segments of a JPEG, that are looked at
 TO_INFLATE = (b"iCCP", b"iTXt", b"zTXt")  # chunks of a PNG that are inflated too
 NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of its frame (0xC0 … 0xCF) that are none
+START_OF_SCAN = 0xDA
 SLOWEST_MP3 = 1000  # bytes a second of an MP3: 8 kbit/s
 CODED_RATE = 48_000  # Hz and channels that are assumed where the header is not read here
 PCM = (1, 3, 0xFFFE)  # format tags of WAV whose samples have a fixed size
@@ -67,24 +68,28 @@ def of_image(data: bytes, limits: Limits) -> Work:
 def _of_chunks(png: bytes) -> float:
     """Seconds to walk through the chunks of a PNG; as for the most and the worst there can be, where there are many."""
     at, seconds = 8, 0.0
-    for _ in range(FEW):
+    for n in range(FEW):
         name = png[at + 4 : at + 8]
         if len(name) < 4 or name == b"IEND":
             return seconds
+        if n and name == b"IHDR":  # Pillow takes the last one, with another size
+            break
         seconds += TEXT if name in TO_INFLATE else CHUNK
         at += 12 + int.from_bytes(png[at : at + 4])
-    return seconds + CHUNK * (len(png) // 12) + TEXT * sum(png.count(name) for name in TO_INFLATE)
+    return 1 + seconds + CHUNK * (len(png) // 12)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height by the header of a JPEG's first frame; zeros if there is none among its first segments."""
-    at = 2
+    """Width and height of a JPEG, by the headers of its frames; zeros if it has many segments before its first scan."""
+    at, size = 2, (0, 0)
     for _ in range(FEW):
         segment = data[at : at + 9]
         if len(segment) < 9 or segment[0] != 0xFF:
             break
+        if segment[1] == START_OF_SCAN:
+            return size
         if segment[1] & 0xF0 == 0xC0 and segment[1] not in NO_SIZE:
-            return int.from_bytes(segment[7:9]), int.from_bytes(segment[5:7])
+            size = max(size[0], int.from_bytes(segment[7:9])), max(size[1], int.from_bytes(segment[5:7]))
         at += 2 + int.from_bytes(segment[2:4])
     return 0, 0
 
