@@ -3,6 +3,7 @@ extensions (https://github.com/kserve/open-inference-protocol; the extensions ar
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -34,8 +35,8 @@ from service.serving.predictor import PIECE, Predictor
 from service.serving.repository import not_loaded
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
-# Of the JSON of a tensor: while the parser runs, for up to 12 ms per megabyte, no other thread does.
-JSON_BYTES = 2**22
+# Of the JSON of a tensor: while its parser runs, for up to 12 ms per megabyte, no other thread does.
+JSON_BYTES = 2**23
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
 # binary data that are read; for each number and each label that are written.
 READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6
@@ -47,6 +48,7 @@ class Protocol:
 
     def __init__(self, state: State) -> None:
         self.state, self.repository = state, state.repository
+        self._parser = anyio.CapacityLimiter(1)  # of long JSON: two parsers would leave the event loop no time
 
     async def server(self, request: Request) -> Response:
         """Metadata of the server."""
@@ -117,13 +119,8 @@ class Protocol:
             header_length = request.header(HEADER_LENGTH)
             parsing = _parsing(data, header_length)
             slots.count_as_large(takes_thread(parsing))
-            inference = await state.scheduler.run(
-                lambda: parse(data, header_length, predictor.card, state.limits), parsing
-            )
-            work = predictor.work_of(inference.batch.shape) + _writing(predictor, inference)
-            slots.count_as_large(takes_thread(work))
 
-            def compute() -> Response:
+            def respond(inference: Inference) -> Response:
                 answers = _answers(predictor, inference)
                 head, tail = write(predictor.card, inference, answers)
                 after = partial(state.metrics.answers, predictor, answers)
@@ -132,10 +129,20 @@ class Protocol:
                 length = ((HEADER_LENGTH, b"%d" % len(head)),)
                 return Response(head + tail, content_type=BINARY, headers=length, after=after)
 
+            def begin() -> tuple[Response | None, Inference, Work]:
+                inference = parse(data, header_length, predictor.card, state.limits)
+                work = predictor.work_of(inference.batch.shape) + _writing(predictor, inference)
+                return None if takes_thread(work) else respond(inference), inference, work
+
             try:
-                return await state.scheduler.run(compute, work)
+                async with self._parser if takes_thread(parsing) else nullcontext():
+                    response, inference, work = await state.scheduler.run(begin, parsing)
+                if response is None:
+                    slots.count_as_large()
+                    response = await state.scheduler.run(lambda: respond(inference), work)
             except Unusable as error:  # the protocol has no status for these
                 raise HTTPException(400, str(error)) from error
+            return response
 
     def _rows(self, name: str) -> Iterator[dict[str, str]]:
         served, broken = self.repository.served.get(name), self.repository.failed.get(name)

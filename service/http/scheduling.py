@@ -19,6 +19,7 @@ SLICE = 0.002  # seconds of computing, at least, between two polls of the connec
 INLINE = 0.002  # seconds: less work is done in the event loop; 2 s of a WAV at 22,050 Hz take 1.5 ms
 PATIENCE = 100  # seconds that a computation may be overtaken for each second that it takes
 SHORT = 0.1  # seconds: so short work in a thread never waits for longer one
+QUIET = 10.0  # seconds without work in threads, after which what it left in memory is not kept for more of it
 NICE = 5  # of 19: a third of the event loop's share of a core that both want
 MEMORY = 512 * 2**20  # bytes that the threads may take together, beside the bodies of requests
 
@@ -54,7 +55,7 @@ class Scheduler:
         self._lanes = anyio.CapacityLimiter(cores), anyio.CapacityLimiter(cores)
         self._threads = anyio.CapacityLimiter(2 * cores)
         self._memory, self._freed = 0, asyncio.Condition()
-        self._has_computed = False  # in a thread, since `is_done`
+        self._computed = 0.0  # when a thread last ended, unless `is_done` has said so
         self._slice_end: float | None = None  # of the slice that has begun in this iteration of the loop
         self._queue: list[tuple[float, int, Callable[[], Any], asyncio.Future[Any]]] = []
         self._n = 0  # computations that were queued so far
@@ -85,15 +86,16 @@ class Scheduler:
             try:
                 return await anyio.to_thread.run_sync(partial(_behind, compute), limiter=self._threads)
             finally:
-                self._has_computed = True
+                self._computed = time.monotonic()
                 self._memory -= work.bytes
                 async with self._freed:
                     self._freed.notify_all()
 
-    def is_done(self) -> bool:
-        """Whether threads have computed since the last call that found so, and none does now."""
-        done = self._has_computed and not self._threads.borrowed_tokens
-        self._has_computed = self._has_computed and not done
+    def is_done(self, quiet: float = QUIET) -> bool:
+        """Whether threads have computed since the last call that found so, and none has for `quiet` seconds."""
+        busy = self._threads.borrowed_tokens or time.monotonic() < self._computed + quiet
+        done = self._computed > 0 and not busy
+        self._computed = 0.0 if done else self._computed
         return done
 
     def _next_slice(self) -> None:
