@@ -29,7 +29,7 @@ UNPACKED = 16  # bytes of memory for each byte of JSON
 FEW = 50  # chunks of a PNG, or segments of a JPEG, that are looked at
 TO_INFLATE = (b"iCCP", b"iTXt", b"zTXt")  # chunks of a PNG that are inflated too
 NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of its frame (0xC0 … 0xCF) that are none
-START_OF_SCAN = 0xDA
+START_OF_SCAN, USUAL_SCANS = 0xDA, 10
 SLOWEST_MP3 = 1000  # bytes a second of an MP3: 8 kbit/s
 CODED_RATE = 48_000  # Hz and channels that are assumed where the header is not read here
 PCM = (1, 3, 0xFFFE)  # format tags of WAV whose samples have a fixed size
@@ -58,7 +58,8 @@ def of_image(data: bytes, limits: Limits) -> Work:
         size, seconds = (width, height), INFLATED * height * (1 + width * depth * samples // 8) + _of_chunks(data)
     elif data.startswith(b"\xff\xd8"):
         size = _jpeg_size(data)
-        seconds = CODED * size[0] * size[1] * max(1, data.count(b"\xff\xda"))
+        scans = max(1, data.count(b"\xff\xda")) if len(data) < 2**16 else USUAL_SCANS  # to count takes a while too
+        seconds = CODED * size[0] * size[1] * scans
     pixels = size[0] * size[1]
     if not pixels:
         return Work(FILE + (CODED + SEEN) * limits.pixels, PICTURE * limits.pixels + len(data))
