@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.errors import StoreBlocked
 from service.http import errors, log
 from service.http.admission import Admission
 from service.http.auth import APIKeys
@@ -62,11 +63,13 @@ class App:
             await asyncio.sleep(seconds)
             self.state.metrics.in_flight(self.admission.in_flight)
             try:
-                if self.state.repository.fixed is None:
-                    await self.state.reload()
                 await self.state.give_back()
-            except Exception:  # the store may be readable again at the next poll
-                logger.exception("the model store cannot be read")
+                await self.state.reload()
+            except StoreBlocked:  # the log says so already
+                pass
+            except Exception:
+                logger.exception("the model store cannot be followed")
+            self.state.metrics.store(self.state.repository.failed, self.state.repository.trouble() is None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answer HTTP, refuse WebSockets, leave the lifespan to BentoML."""
@@ -82,6 +85,7 @@ class App:
         given_id = request.header(b"x-request-id")
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else os.urandom(8).hex().encode()
         try:
+            request.check()
             self.keys.check(request)
             response = await handler(handlers, request.method)(request, **arguments)
         except ClientDisconnect:

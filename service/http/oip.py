@@ -3,11 +3,9 @@ extensions (https://github.com/kserve/open-inference-protocol; the extensions ar
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import anyio
 import numpy as np
 import orjson
 from starlette.exceptions import HTTPException
@@ -15,6 +13,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY
 from service.errors import Unusable
 from service.http.body import read
+from service.http.document import OBJECT, known, parse_object
 from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
 from service.http.state import State
@@ -24,9 +23,7 @@ from service.http.tensors import (
     HEADER_LENGTH,
     Array,
     Inference,
-    parameters,
     parse,
-    parse_object,
     sizes,
     write,
 )
@@ -35,8 +32,6 @@ from service.serving.predictor import PIECE, Predictor
 from service.serving.repository import not_loaded
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
-# Of the JSON of a tensor: while its parser runs, for up to 12 ms per megabyte, no other thread does.
-JSON_BYTES = 2**23
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
 # binary data that are read; for each number and each label that are written.
 READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6
@@ -48,7 +43,6 @@ class Protocol:
 
     def __init__(self, state: State) -> None:
         self.state, self.repository = state, state.repository
-        self._parser = anyio.CapacityLimiter(1)  # of long JSON: two parsers would leave the event loop no time
 
     async def server(self, request: Request) -> Response:
         """Metadata of the server."""
@@ -66,11 +60,11 @@ class Protocol:
     async def model(self, request: Request, model: str, version: str | None = None) -> Response:
         """Metadata of a model."""
         card = (await self.repository.find(model, version)).card
-        versions = await anyio.to_thread.run_sync(self.repository.versions, model)
+        versions = (await self.repository.versions(model)).get(model)
         return _json(
             {
                 "name": card.name,
-                "versions": [found.tag.version for found in versions] or [card.version],
+                "versions": versions or [card.version],
                 "platform": "onnxruntime_onnx",
                 "inputs": [_metadata(card.input.name, DATATYPES[card.input.dtype], card.input.shape)],
                 "outputs": [_metadata(card.output, "FP32", (None, len(card.labels)))]
@@ -88,12 +82,9 @@ class Protocol:
 
     async def index(self, request: Request) -> Response:
         """Every model and version in the store, and whether it is ready."""
-        body = parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()
-        only_ready = body.get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise HTTPException(400, "ready: expected true or false")
-        names = [*self.repository.served, *(set(self.repository.failed) - set(self.repository.served))]
-        rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
+        only_ready = known(parse_object(await read(request, BODY_BYTES) or b"{}"), ready=bool)["ready"]
+        versions = await self.repository.versions(*sorted({*self.repository.served, *self.repository.failed}))
+        rows = [row for name, found in versions.items() for row in self._rows(name, found)]
         return _json([row for row in rows if row["state"] == "READY" or not only_ready])
 
     async def load(self, request: Request, model: str) -> Response:
@@ -102,7 +93,7 @@ class Protocol:
             raise HTTPException(
                 403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
             )
-        if parameters(parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()):
+        if known(parse_object(await read(request, BODY_BYTES) or b"{}"), parameters=OBJECT)["parameters"]:
             raise HTTPException(400, "parameters: a model is served as the store holds it; none are read")
         await self.state.reload(model)
         self.repository.get(model)
@@ -135,8 +126,7 @@ class Protocol:
                 return None if takes_thread(work) else respond(inference), inference, work
 
             try:
-                async with self._parser if takes_thread(parsing) else nullcontext():
-                    response, inference, work = await state.scheduler.run(begin, parsing)
+                response, inference, work = await state.scheduler.run(begin, parsing)
                 if response is None:
                     slots.count_as_large()
                     response = await state.scheduler.run(lambda: respond(inference), work)
@@ -144,11 +134,10 @@ class Protocol:
                 raise HTTPException(400, str(error)) from error
             return response
 
-    def _rows(self, name: str) -> Iterator[dict[str, str]]:
+    def _rows(self, name: str, versions: list[str]) -> Iterator[dict[str, str]]:
         served, broken = self.repository.served.get(name), self.repository.failed.get(name)
         current = served.card.version if served else None
-        for model in self.repository.versions(name):
-            version = str(model.tag.version)
+        for version in versions:
             if version == current:
                 yield {"name": name, "version": version, "state": "READY", "reason": ""}
             elif version == broken:
@@ -171,13 +160,8 @@ def _answers(predictor: Predictor, inference: Inference) -> Array:
 
 
 def _parsing(data: bytes, header_length: bytes) -> Work:
-    """What it takes to parse a request. Raises HTTPException 413 if it has more JSON than JSON_BYTES."""
+    """What it takes to parse a request."""
     length = min(len(data), int(header_length)) if header_length.isdigit() and len(header_length) < 20 else len(data)
-    if length > JSON_BYTES:
-        raise HTTPException(
-            413,
-            f"the JSON has {length} bytes; at most {JSON_BYTES} are read; send the tensor as binary data",
-        )
     lists = data.count(b"[", 0, length) if length < 2**19 else length // 100  # to count takes a while too
     seconds = READ * length + LIST * lists + CONVERTED * (len(data) - length)
     return Work(seconds, UNPACKED * length + 2 * (len(data) - length))

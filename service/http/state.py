@@ -32,7 +32,7 @@ class State:
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""
-        await anyio.to_thread.run_sync(self.repository.follow, name)
+        await self.repository.follow(name)
 
     async def give_back(self) -> None:
         """Give the memory that large requests took back to the system, once no thread computes any more."""

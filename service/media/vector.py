@@ -5,24 +5,24 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import TooLarge, Unusable, WrongMedia
+from service.errors import MediaError, Unusable
 from service.media.signatures import undecodable
 
-MARGIN, DIGITS = 2**17, 256  # bytes of a file, and more for each number, at most; with spaces, 30 are plenty
+# Bytes of JSON for each number, with its comma and indentation, and for everything else. More are not parsed: as Python
+# objects they could take fifty times as much memory, and nothing else runs while they are made.
+EACH, REST = 64, 8192
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     """A JSON array of numbers as float32 (D,), which must have `length` numbers unless that is None.
 
-    Raises MediaError, TooLarge for more bytes than so many numbers need.
+    Raises MediaError.
 
     >>> decode_vector(b"[0.5, -2]", 2)
     array([ 0.5, -2. ], dtype=float32)
     """
-    if length is not None and len(data) > (most := MARGIN + DIGITS * length):  # else parsing would hold up all others
-        if isinstance(other := undecodable(data, "vector"), WrongMedia):
-            raise other
-        raise TooLarge(f"the file has {len(data)} bytes; {length} numbers have at most {most}")
+    if length is not None and len(data) > REST + EACH * length:
+        raise _too_long(data, length)
     try:
         numbers = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -39,3 +39,10 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     if not np.isfinite(vector).all():
         raise Unusable("a number is too large or not finite")
     return vector
+
+
+def _too_long(data: bytes, length: int) -> MediaError:
+    text = data.strip()
+    if not text.startswith(b"[") or not text.endswith(b"]"):
+        return undecodable(data, "vector")
+    return Unusable(f"expected {length} numbers, got a JSON array of {len(data)} bytes; {EACH} for each are enough")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.errors import TooLarge, Unreadable, Unusable, WrongMedia
+from service.errors import Unreadable, Unusable, WrongMedia
 from service.media.vector import decode_vector
 from tests.service.helpers import FLUTE
 from tests.service.media.decoding import reason
@@ -28,9 +28,3 @@ def test_numbers(length):
 )  # fmt: skip
 def test_reasons(data, expected):
     assert reason(decode_vector, data, 2) is expected
-
-
-def test_more_bytes_than_the_numbers_need():
-    assert reason(decode_vector, b"[1," + b" " * 200_000 + b"2]", 2) is TooLarge
-    assert reason(decode_vector, b"[1," + b" " * 100_000 + b"2]", 2) is None
-    assert reason(decode_vector, FLUTE * 4, 2) is WrongMedia
