@@ -7,7 +7,6 @@ HTTP are answered by `service.http.app`, which stands in front of it.
 import asyncio
 import atexit
 import contextlib
-import ctypes
 import gc
 import os
 import shutil
@@ -24,7 +23,7 @@ from opentelemetry.util.http import ExcludeList
 from starlette.types import ASGIApp
 
 from service import options
-from service.http import connections, log
+from service.http import connections, log, memory
 from service.http.app import App
 from service.media import positive
 from service.serving.store import chosen
@@ -44,11 +43,9 @@ if is_supervisor:
     BentoMLContainer.prometheus_multiproc_dir.set(metrics_folder)
     atexit.register(shutil.rmtree, metrics_folder, ignore_errors=True)
 
-# Parameters of glibc's mallopt(3). By default freed memory goes back to the system at once, and the next request faults
-# every page in again, which takes longer than parsing the JSON of 64 pictures.
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEPT = 64 * 2**20  # bytes at the end of the heap that a worker may keep free
-LARGE = 4 * 2**20  # bytes; larger blocks go back to the system when they are freed
+# Seconds after which a thread lets another one go on. With Python's default, ten times as long, the event loop would
+# wait 5 ms beside a thread in Python after each input and output, of which a picture needs ten.
+SWITCH = 0.0005
 
 
 class Service(bentoml.Service[Any]):  # type: ignore[misc]
@@ -93,7 +90,8 @@ class Percept:
         from service.metrics import Metrics
         from service.serving.repository import Repository
 
-        _keep_free_memory()
+        memory.keep_free()
+        sys.setswitchinterval(SWITCH)
         if app.logs:
             log.set_up()
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class
@@ -137,13 +135,6 @@ class Percept:
         predictor = self.repository.get(name)
         window = predictor.window(None if timeline is None else str(timeline))
         return predictor.answer(file.read_bytes(), app.limits, window).model_dump(exclude_unset=True)
-
-
-def _keep_free_memory() -> None:
-    """Let malloc keep up to KEPT bytes for the next requests, where the C library is glibc."""
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(TRIM_THRESHOLD, KEPT)
-        mallopt(MMAP_THRESHOLD, LARGE)
 
 
 Percept.__class__ = Service  # type: ignore[method-assign]

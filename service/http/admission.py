@@ -5,16 +5,16 @@ import math
 
 from starlette.exceptions import HTTPException
 
-SLOT = 32 * 2**20  # bytes of a body per slot, since a few long recordings fill the memory too
+SLOT = 16 * 2**20  # bytes of a body per slot, since a few long recordings fill the memory too
 RETRY = {"retry-after": "1"}  # seconds
 
 
 class Admission:
-    """`capacity` slots for requests in flight. Large bodies that are still arriving may hold half of them, so that
-    slow clients cannot lock out the others."""
+    """`capacity` slots for requests in flight. Large ones, whose bodies are still arriving or whose answers take a
+    thread, may hold half of them, so that neither slow clients nor long recordings lock out the others."""
 
     def __init__(self, capacity: int) -> None:
-        self.capacity, self.in_flight, self.arriving = capacity, 0, 0
+        self.capacity, self.in_flight, self.large = capacity, 0, 0
 
     def slots(self, length: int | None, max_bytes: int) -> "Slots":
         """The slots for a request whose body has `length` bytes (None: unknown), of which at most `max_bytes` are read.
@@ -31,11 +31,11 @@ class Admission:
         if self.in_flight + n > self.capacity:
             raise HTTPException(503, "too many requests are in flight; try again", RETRY)
 
-    def check_arriving(self, n: int) -> None:
-        """Raises HTTPException 503 if n more slots for bodies that are still arriving would make more than half of all;
-        the first such body is always admitted."""
-        if self.arriving and self.arriving + n > self.capacity // 2:
-            raise HTTPException(503, "too many large bodies are arriving; try again", RETRY)
+    def check_large(self, n: int) -> None:
+        """Raises HTTPException 503 if n more slots for large requests would make more than half of all; the first such
+        request is always admitted."""
+        if self.large and self.large + n > self.capacity // 2:
+            raise HTTPException(503, "too many large requests are in flight; try again", RETRY)
 
 
 class Slots:
@@ -43,7 +43,7 @@ class Slots:
     matter for memory, has arrived, so that a client holds slots only for what it has sent."""
 
     def __init__(self, admission: Admission, n: int) -> None:
-        self.admission, self.n, self.acquired, self.arriving = admission, n, False, False
+        self.admission, self.n, self.acquired, self.large = admission, n, False, False
 
     def acquire(self, complete: bool = True) -> None:
         """Acquire the slots unless they are held already; `complete` says whether the whole body has arrived. Raises
@@ -51,23 +51,22 @@ class Slots:
         if not self.acquired:
             self.admission.check(self.n)
             if not complete:
-                self.admission.check_arriving(self.n)
-                self.admission.arriving += self.n
-                self.arriving = True
+                self.count_as_large()
             self.admission.in_flight += self.n
             self.acquired = True
-        elif complete:
-            self._has_arrived()
 
-    def _has_arrived(self) -> None:
-        if self.arriving:
-            self.admission.arriving -= self.n
-            self.arriving = False
+    def count_as_large(self, large: bool = True) -> None:
+        """Whether the request is large: known as it arrives, and again once it is known what it takes. Raises
+        HTTPException 503 if it is and there is no room for one more."""
+        if large > self.large:
+            self.admission.check_large(self.n)
+        self.admission.large += self.n * (large - self.large)
+        self.large = large
 
     def __enter__(self) -> "Slots":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._has_arrived()
+        self.count_as_large(False)
         if self.acquired:
             self.admission.in_flight -= self.n

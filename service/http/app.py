@@ -63,6 +63,7 @@ class App:
             await asyncio.sleep(seconds)
             self.state.metrics.in_flight(self.admission.in_flight)
             try:
+                await self.state.give_back()
                 await self.state.reload()
             except StoreBlocked:  # the log says so already
                 pass

@@ -15,6 +15,7 @@ from service.errors import Unusable
 from service.http.body import read
 from service.http.document import OBJECT, known, parse_object
 from service.http.request import Request, Response
+from service.http.scheduling import takes_thread
 from service.http.state import State
 from service.http.tensors import (
     BINARY,
@@ -26,12 +27,14 @@ from service.http.tensors import (
     sizes,
     write,
 )
+from service.media.work import UNPACKED, Work
 from service.serving.predictor import PIECE, Predictor
 from service.serving.repository import not_loaded
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
-INLINE_BYTES = 2**18  # a smaller request is answered in the event loop: 300 digits take a millisecond
-CHUNK_BYTES = 2**20  # of inputs that go through a graph at once; more would not fit the cache
+# Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
+# binary data that are read; for each number and each label that are written.
+READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6
 BODY_BYTES = 2**16  # limit for a request without tensors
 
 
@@ -105,9 +108,10 @@ class Protocol:
         with state.admission.slots(request.content_length(), max_bytes) as slots:
             data = await read(request, max_bytes, slots)
             header_length = request.header(HEADER_LENGTH)
+            parsing = _parsing(data, header_length)
+            slots.count_as_large(takes_thread(parsing))
 
-            def compute() -> Response:
-                inference = parse(data, header_length, predictor.card, state.limits)
+            def respond(inference: Inference) -> Response:
                 answers = _answers(predictor, inference)
                 head, tail = write(predictor.card, inference, answers)
                 after = partial(state.metrics.answers, predictor, answers)
@@ -116,10 +120,19 @@ class Protocol:
                 length = ((HEADER_LENGTH, b"%d" % len(head)),)
                 return Response(head + tail, content_type=BINARY, headers=length, after=after)
 
+            def begin() -> tuple[Response | None, Inference, Work]:
+                inference = parse(data, header_length, predictor.card, state.limits)
+                work = predictor.work_of(inference.batch.shape) + _writing(predictor, inference)
+                return None if takes_thread(work) else respond(inference), inference, work
+
             try:
-                return await state.scheduler.run(compute, in_thread=len(data) > INLINE_BYTES)
+                response, inference, work = await state.scheduler.run(begin, parsing)
+                if response is None:
+                    slots.count_as_large()
+                    response = await state.scheduler.run(lambda: respond(inference), work)
             except Unusable as error:  # the protocol has no status for these
                 raise HTTPException(400, str(error)) from error
+            return response
 
     def _rows(self, name: str, versions: list[str]) -> Iterator[dict[str, str]]:
         served, broken = self.repository.served.get(name), self.repository.failed.get(name)
@@ -135,15 +148,28 @@ class Protocol:
 
 
 def _answers(predictor: Predictor, inference: Inference) -> Array:
-    """The graph's outputs for a batch, chunk by chunk to bound memory; for long recordings the mean over their
+    """The graph's outputs for a batch, in chunks that bound time and memory; for long recordings the mean over their
     pieces, as for files."""
     rate, batch = predictor.card.input.sample_rate, inference.batch
     if rate is not None and batch.shape[1] > PIECE * rate:
         return np.array([predictor.outputs_of(sample) for sample in batch], np.float32)
     familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
-    rows = max(1, CHUNK_BYTES // max(1, batch[:1].nbytes))
+    rows = predictor.rows_at_once(batch.shape)
     chunks = [predictor.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _parsing(data: bytes, header_length: bytes) -> Work:
+    """What it takes to parse a request."""
+    length = min(len(data), int(header_length)) if header_length.isdigit() and len(header_length) < 20 else len(data)
+    lists = data.count(b"[", 0, length) if length < 2**19 else length // 100  # to count takes a while too
+    seconds = READ * length + LIST * lists + CONVERTED * (len(data) - length)
+    return Work(seconds, UNPACKED * length + 2 * (len(data) - length))
+
+
+def _writing(predictor: Predictor, inference: Inference) -> Work:
+    names = sum(output.classes for output in inference.outputs)
+    return Work(len(inference.batch) * (WRITTEN * len(predictor.card.labels) + NAMED * names))
 
 
 def _metadata(name: str, datatype: str, shape: tuple[int | None, ...]) -> dict[str, Any]:

@@ -6,17 +6,16 @@ from typing import Any
 import orjson
 
 from service.errors import MediaError
+from service.http.admission import Slots
 from service.http.body import read_file
 from service.http.errors import consider_content_type
 from service.http.request import Request, Response
+from service.http.scheduling import takes_thread
 from service.http.state import State
 from service.serving import Answer
 from service.serving.predictor import Predictor
 
 LOGGED = ("model", "version", "label", "confidence", "known")  # fields of an answer in the log
-INLINE_BYTES = 2**13  # a smaller file is answered in the event loop, sooner than a thread would start on it
-# So is a short uncompressed recording; its size bounds its length: 1.5 s of mono at 44.1 kHz and 16 bits.
-INLINE_WAV_BYTES = 2**17
 
 
 async def predict(state: State, request: Request, model: str | None = None, version: str | None = None) -> Response:
@@ -30,20 +29,21 @@ async def predict(state: State, request: Request, model: str | None = None, vers
             predictor = state.repository.get(_text(fields.get("model")) or request.query("model") or "")
         timeline = request.query("timeline")
         window = predictor.window(_text(fields.get("timeline")) if timeline is None else timeline)
-        return await _answered(state, predictor, data, content_type, window)
+        return await _answered(state, slots, predictor, data, content_type, window)
 
 
 async def _answered(
-    state: State, predictor: Predictor, data: bytes, content_type: str, window: float | None
+    state: State, slots: Slots, predictor: Predictor, data: bytes, content_type: str, window: float | None
 ) -> Response:
-    kind = predictor.card.input.kind
+    kind, work = predictor.card.input.kind, predictor.work(data, state.limits, window)
+    slots.count_as_large(takes_thread(work))
 
     def compute() -> tuple[Answer, bytes]:
         answer = predictor.answer(data, state.limits, window)
         return answer, answer.to_json()  # a long timeline takes a while, so it is done here too
 
     try:
-        answer, body = await state.scheduler.run(compute, in_thread=len(data) > _inline_bytes(data, kind))
+        answer, body = await state.scheduler.run(compute, work)
     except MediaError as error:
         raise consider_content_type(error, kind, content_type) from error
     log = _log_fields(answer, len(data)) if state.logs else None
@@ -52,13 +52,6 @@ async def _answered(
 
 def _log_fields(answer: Answer, n_bytes: int) -> dict[str, Any]:
     return {name: value for name, value in answer.fields().items() if name in LOGGED} | {"bytes": n_bytes}
-
-
-def _inline_bytes(data: bytes, kind: str) -> int:
-    """How large a file may be to be answered in the event loop."""
-    if kind == "audio":
-        return INLINE_WAV_BYTES if data.startswith(b"RIFF") else 0
-    return 0 if data[4:8] == b"ftyp" else INLINE_BYTES  # a HEIC or AVIF of 8 kB may hold a picture that takes a second
 
 
 def _text(field: str | None) -> str | None:

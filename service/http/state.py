@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import anyio
 from starlette.types import ASGIApp
 
+from service.http import memory
 from service.http.admission import Admission
 from service.http.auth import APIKeys
 from service.http.scheduling import Scheduler
@@ -31,3 +33,13 @@ class State:
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""
         await self.repository.follow(name)
+
+    async def give_back(self) -> None:
+        """Give the memory that large requests took back to the system, once no thread computes any more."""
+        if self.scheduler.is_done():
+            await anyio.to_thread.run_sync(self._give_back)
+
+    def _give_back(self) -> None:
+        for predictor in list(self.repository.served.values()):
+            predictor.give_back()
+        memory.give_back()

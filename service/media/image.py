@@ -29,10 +29,16 @@ DEPTH = 5  # pixels of that border: the first rows of a stroke may be faint
 WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
 
 # The raster formats that Pillow decodes in this process. EPS is left out because it starts Ghostscript, ICO and ICNS
-# because their headers do not give the sizes of the images inside.
+# because their headers do not give the sizes of the images inside, JPEG 2000 because its decoder lets no other thread
+# run meanwhile, not even the event loop: for 1.6 s with 16 megapixels, which may be a file of 15 kB.
 IMAGE_FORMATS = (  # in the order in which they are tried: common ones first, TGA, which has no signature, last
-    "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "JPEG2000", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
+    "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "AVIF", "PCX", "PPM", "PSD", "QOI", "SGI", "TIFF", "TGA",
 )  # fmt: skip
+COPIED = {"WEBP": 4, "AVIF": 4}  # their pixels are copied at once while other threads wait: so many times fewer
+PYTHON_PIXELS = 2**18  # 512 × 512, of what Pillow decodes in Python, 1 µs for each: QOI, BMP in runs, PPM as text
+# Pieces in which Pillow may read a file: a few microseconds each, and twice as long for each twice as many where it
+# joins them. A header has 10 to 200; the rows of a PNG come in pieces of 8 kB or more, but for small ones.
+HEADER_PIECES, PIECES, PIECE = 2000, 20_000, 1024
 END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
 NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
@@ -51,6 +57,19 @@ Image.init()  # loads Pillow's plugins now rather than during a request
 warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns on the terminal of what is odd in a file
 
 
+class _Source(io.BytesIO):
+    """The bytes of a file, which may be read in so many pieces: files of a few megabytes can have millions of chunks,
+    comments, or strips, which Pillow handles in Python. Raises TooLarge."""
+
+    pieces = HEADER_PIECES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.pieces -= 1
+        if self.pieces < 0:
+            raise TooLarge("the image file has too many parts; save it anew")
+        return super().read(size)
+
+
 def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     """The image in `data` as MNIST would hold it: uint8 (28, 28), 0 = background, 255 = ink.
 
@@ -63,13 +82,14 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
-    source = io.BytesIO(data + END_OF_IMAGE * is_cut)
+    source = _Source(data + END_OF_IMAGE * is_cut)
     try:
         with quiet, np.errstate(all="ignore"), Image.open(source, formats=formats) as image:
             if isinstance(image, JpegImageFile):
                 _check_jpeg(image, data, limits)
                 image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
             _check_pixels(image, limits)
+            source.pieces = PIECES + len(data) // PIECE + _check_decoder(image, limits)
             gray = _gray(image, limits, is_cut)
     except MediaError:
         raise
@@ -165,6 +185,19 @@ def _check_pixels(image: Image.Image, limits: Limits) -> None:
         raise TooLarge(
             f"the image has {image.width} × {image.height} pixels; at most {limits.pixels} in all are allowed"
         )
+
+
+def _check_decoder(image: Image.Image, limits: Limits) -> int:
+    """How many more pieces of the file the decoder may read. Raises TooLarge if that would hold up all others."""
+    pixels = image.width * image.height
+    in_python = any(tile[0] in Image.DECODERS for tile in image.tile)  # type: ignore[attr-defined]
+    allowed = PYTHON_PIXELS if in_python else limits.pixels // COPIED.get(image.format or "", 1)
+    if pixels > allowed:
+        raise TooLarge(
+            f"the image has {image.width} × {image.height} pixels; at most {allowed} in all are allowed in "
+            "this format; save it as PNG or JPEG"
+        )
+    return 4 * pixels * in_python
 
 
 def _check_jpeg(image: JpegImageFile, data: bytes, limits: Limits) -> None:

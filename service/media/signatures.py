@@ -38,7 +38,7 @@ READ: tuple[Signature, ...] = (
     (0, b"\xff\xd8\xff\xf7", Kind("image", "JPEG-LS", TO_PNG)),  # and JPEG-LS as a JPEG
     (0, b"\x89PNG", IMAGE), (0, b"GIF8", IMAGE), (8, b"WEBP", IMAGE), (8, b"AIF", AUDIO),
     (0, b"fLaC", AUDIO), (0, b".snd", AUDIO), (0, b"riff\x2e\x91\xcf\x11", AUDIO), (0, b"8BPS\0\1", IMAGE),
-    (0, b"qoif", IMAGE), (0, b"\0\0\0\x0cjP  ", IMAGE), (0, b"\xff\x4f\xff\x51", IMAGE), (0, b"\xff\xd8\xff", IMAGE),
+    (0, b"qoif", IMAGE), (0, b"\xff\xd8\xff", IMAGE),
     (0, b"II*\0", IMAGE), (0, b"MM\0*", IMAGE), (0, b"BM", IMAGE),
     *((0, b"\xff" + bytes([second]), AUDIO) for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xFD, 0xFC, 0xF5, 0xF4)),
 )  # fmt: skip
@@ -79,6 +79,7 @@ NOT_READ: tuple[Signature, ...] = (
     *_not_read("audio", "timidity -Ow -o out.wav FILE", (0, b"MThd", "MIDI"), (8, b"RMID", "MIDI")),
     *_not_read(
         "image", TO_PNG,
+        (0, b"\0\0\0\x0cjP  ", "JPEG 2000"), (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
         (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (0, b"8BPS", "a Photoshop document (PSB)"),
         (0, b"icns", "an icon of macOS (ICNS)"),
         (0, b"gimp xcf", "a GIMP image (XCF)"), (0, b"%!PS", "a PostScript document"),

@@ -15,11 +15,12 @@ from PIL import Image
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
 from service.errors import Unusable
-from service.media import EXPECTED, Limits, check_bytes
+from service.media import EXPECTED, Limits, check_bytes, work
 from service.media.audio import decode_audio
 from service.media.image import decode_image
 from service.media.silence import is_silent
 from service.media.vector import decode_vector
+from service.media.work import Work
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
 
@@ -29,6 +30,15 @@ MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
+
+# What the graph takes, measured like the constants of service.media.work. A row of sound is filled up to a whole frame
+# of the Fourier transform, so 32,768 waveforms of one sample are work for seconds, and a gigabyte at once.
+RUN = 5e-5  # seconds for each call of the graph
+PARAMETER = 5e-11  # seconds for each parameter of the network and row
+SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
+SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
+GROWING = 2**18  # bytes of a batch whose arrays may need more memory than ONNX Runtime holds anyway
+CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
 
 class Predictor:
@@ -54,6 +64,7 @@ class Predictor:
             raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
         self.card = ModelCard.model_validate_json(card)
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
+        self._has_grown = False  # ONNX Runtime's memory, since `give_back`
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
         self.run_options: onnxruntime.RunOptions | None = None
@@ -95,6 +106,38 @@ class Predictor:
     def answer(self, data: bytes, limits: Limits, window: float | None = None) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
         return self.predict(self.decode(data, limits), window)
+
+    def work(self, data: bytes, limits: Limits, window: float | None = None) -> Work:
+        """What `answer` takes, estimated before a file is decoded."""
+        match self.card.input.kind:
+            case "image":
+                return work.of_image(data, limits) + self.work_of((1, 28, 28))
+            case "vector":
+                return work.of_vector(data) + self.work_of((1, 0))
+        rate = self.card.input.sample_rate
+        assert rate is not None
+        decoding, seconds = work.of_audio(data, rate, limits)
+        windows = 0 if window is None else int(seconds / window) + 1
+        of_windows = self.work_of((windows, int((window or 0) * rate)))
+        return decoding + self.work_of((1, int(seconds * rate))) + of_windows + Work(WINDOW * windows)
+
+    def work_of(self, shape: tuple[int, ...]) -> Work:
+        """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
+        row, samples = self._row_seconds(shape), self._samples(shape)
+        at_once = min(shape[0], self.rows_at_once(shape)) * min(samples, PIECE * (self.card.input.sample_rate or 1))
+        return Work(RUN + row * shape[0], SAMPLE_BYTES * at_once if self.card.input.kind == "audio" else 0)
+
+    def rows_at_once(self, shape: tuple[int, ...]) -> int:
+        """How many rows of a batch of that shape go through the graph together."""
+        return max(1, int(CHUNK / self._row_seconds(shape)))
+
+    def _row_seconds(self, shape: tuple[int, ...]) -> float:
+        network = 1e-6 + PARAMETER * self.card.parameters
+        return network + SAMPLE * self._samples(shape) if self.card.input.kind == "audio" else network
+
+    def _samples(self, shape: tuple[int, ...]) -> int:
+        """Samples of a row of a batch of waveforms, as the graph fills them up."""
+        return int(shape[1] + self.card.features.get("n_fft", 0))
 
     def predict(self, sample: NDArray[Any], window: float | None = None) -> Answer:
         """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
@@ -140,6 +183,7 @@ class Predictor:
         """Answers (N, K), and the familiarity (N,) if the model has that output and it is asked for."""
         inputs = {self.card.input.name: batch}
         names = self.outputs
+        self._has_grown |= batch.nbytes > GROWING
         if not familiarity and self._optional:
             names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
         wanted = [*names, *self._watched] if watch else names
@@ -194,6 +238,15 @@ class Predictor:
             fields = self._fields(row)
             fields.pop("probabilities", None)
             yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
+
+    def give_back(self) -> None:
+        """Make ONNX Runtime free the memory that it keeps for batches as large as the largest so far."""
+        if self._has_grown:
+            self._has_grown = False
+            options = onnxruntime.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            small = self.decode(sample_file(self.card), Limits())[np.newaxis]
+            self.session.run(self.outputs, {self.card.input.name: small}, options)
 
 
 def _overflow() -> Unusable:

@@ -430,7 +430,7 @@ class TestLimits:
             for connection in arriving:
                 with suppress(OSError):  # it may have been refused already
                     connection.sendall(head + bytes(2 * connections.AHEAD))
-            until(lambda: len(select.select(arriving, [], [], 0)[0]) == 12 - 32 // 4)
+            until(lambda: len(select.select(arriving, [], [], 0)[0]) == 12 - 32 // 8)
             for connection in select.select(arriving, [], [], 0)[0]:
                 assert connection.recv(100).startswith(b"HTTP/1.1 503 ")
             assert "percept_in_flight 32.0" in client.get("/metrics").text

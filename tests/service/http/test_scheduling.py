@@ -2,10 +2,16 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections import Counter
+from functools import partial
 
-from service.http.scheduling import SLICE, Scheduler
+import anyio
+import pytest
+
+from service.http.scheduling import INLINE, MEMORY, SHORT, SLICE, Scheduler
+from service.media.work import Work
 
 
 def test_connections_are_read_between_answers() -> None:
@@ -26,7 +32,7 @@ def test_connections_are_read_between_answers() -> None:
             events.append(i)
 
         async def request(i: int) -> None:
-            await scheduler.run(lambda: answer(i), in_thread=False)
+            await scheduler.run(lambda: answer(i), Work(0))
 
         with ours, theirs:
             loop.add_reader(ours, read)
@@ -55,7 +61,7 @@ def test_a_flood_leaves_answers_half_of_the_time() -> None:
             if not answers.done():
                 loop.call_soon(flood)
 
-        requests = [scheduler.run(lambda: spend("answers", SLICE / 2), in_thread=False) for _ in range(200)]
+        requests = [scheduler.run(lambda: spend("answers", SLICE / 2), Work(0)) for _ in range(200)]
         answers = asyncio.gather(*requests)
         loop.call_soon(flood)
         await answers
@@ -79,7 +85,7 @@ def test_waiting_requests_are_not_overtaken() -> None:
         async def request(i: int) -> None:
             if i == 0:
                 await body
-            await scheduler.run(lambda: answer(i), in_thread=False)
+            await scheduler.run(lambda: answer(i), Work(0))
 
         async with asyncio.TaskGroup() as group:
             group.create_task(request(0))
@@ -92,3 +98,62 @@ def test_waiting_requests_are_not_overtaken() -> None:
 
     asyncio.run(arriving())
     assert order.index(0) <= 1
+
+
+def test_little_work_overtakes_more() -> None:
+    """A picture does not wait for all of another client's recordings."""
+    order: list[str] = []
+
+    def answer(name: str) -> None:
+        time.sleep(1.1 * SLICE)
+        order.append(name)
+
+    async def arriving() -> None:
+        scheduler = Scheduler()
+        recordings = [scheduler.run(lambda: answer("recording"), Work(INLINE)) for _ in range(20)]
+        await asyncio.gather(*recordings, scheduler.run(lambda: answer("picture"), Work(INLINE / 20)))
+
+    asyncio.run(arriving())
+    assert order.index("picture") <= 2
+
+
+def test_short_work_in_threads_does_not_wait_for_long() -> None:
+    async def arriving() -> None:
+        scheduler, over = Scheduler(), threading.Event()
+        long = [asyncio.create_task(scheduler.run(over.wait, Work(10))) for _ in range(100)]
+        await asyncio.sleep(0)
+        assert await scheduler.run(threading.get_ident, Work(SHORT)) != threading.get_ident()
+        assert not any(task.done() for task in long)
+        assert not scheduler.is_done(0)
+        over.set()
+        await asyncio.gather(*long)
+        assert not scheduler.is_done()  # more may come
+        assert scheduler.is_done(0)
+        assert not scheduler.is_done(0)  # said once
+
+    asyncio.run(arriving())
+
+
+def test_memory_of_all_threads_is_bounded() -> None:
+    sizes, taken, most = [0.6, 0.5, 0.4, 2.0, 0.1], 0.0, 0.0
+
+    async def arriving() -> None:
+        def answer(size: float) -> None:
+            nonlocal taken, most
+            taken += size
+            most = max(most, taken if size <= 1 else 0)
+            time.sleep(0.01)
+            assert size <= 1 or taken == size  # alone
+            taken -= size
+
+        scheduler = Scheduler()
+        scheduler._lanes = anyio.CapacityLimiter(5), anyio.CapacityLimiter(5)
+        await asyncio.gather(
+            *(scheduler.run(partial(answer, size), Work(10, int(size * MEMORY))) for size in sizes * 2)
+        )
+        with pytest.raises(ZeroDivisionError):
+            await scheduler.run(lambda: 1 / 0, Work(10, MEMORY))
+        await scheduler.run(lambda: None, Work(10, MEMORY))  # what failed has given its own back
+
+    asyncio.run(arriving())
+    assert 0.6 <= most <= 1.01

@@ -10,7 +10,7 @@ import pytest
 from service.errors import TooLarge, Unreadable, Unusable
 from service.media import Limits, containers, flac
 from service.media.audio import decode_audio
-from service.media.containers import recordings
+from service.media.containers import STEP, find, recordings
 from tests.service.helpers import mutated, sound_bytes, tone
 from tests.service.media.decoding import LIMITS, RATE, reason
 
@@ -278,3 +278,9 @@ class TestJoinedFilesOfDifferentKinds:
         assert np.array_equal(hear(bytes(1 << 17) + data), hear(data))
         with pytest.raises(Unreadable):
             hear(bytes(1 << 17))
+
+
+def test_marks_are_found_across_the_steps_of_the_search():
+    data = bytes(STEP - 2) + b"OggS" + bytes(STEP)
+    assert find(data, b"OggS", 0) == find(data, b"OggS", STEP - 2) == STEP - 2
+    assert find(data, b"OggS", STEP - 1) == -1

@@ -250,6 +250,44 @@ class TestImageLimits:
             with Image.open(io.BytesIO(data)) as image:
                 _check_jpeg(image, bytes(data), LIMITS)
 
+    @pytest.mark.parametrize("format", ["PNG", "GIF", "JPEG", "TIFF"])
+    def test_very_many_parts(self, format):
+        """Pillow would take minutes to join the comments of a GIF of a few megabytes."""
+        data = to_bytes(seven((28, 28)), format)
+        n, after = 20_000, 13 + 3 * (2 << (data[10] & 7))  # the palette of a GIF
+        tags = struct.pack("<H", n) + b"".join(struct.pack("<HHII", 1000 + i, 7, 8, 0) for i in range(n))
+        many = {
+            "PNG": data[:33] + (b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd"))) * n + data[33:],
+            "GIF": data[:after] + b"\x21\xfe" + b"\1a" * n + b"\0" + data[after:],
+            "JPEG": data[:2] + b"\xff\xe1\0\x0aExif\0\0xx" * n + data[2:],
+            "TIFF": data[:4] + struct.pack("<I", len(data)) + data[8:] + tags,
+        }
+        assert reason(decode_image, many[format], LIMITS) is TooLarge
+
+    @pytest.mark.parametrize("size", [(512, 512), (513, 512)])
+    def test_what_pillow_decodes_in_python(self, size):
+        refused = TooLarge if size[0] > 512 else None
+        run = bytes([255, 0]) * (size[0] // 255) + bytes([size[0] % 255, 0]) + bytes(2)
+        lines = [bytes([9, 1, size[0] - 9 >> 1, 0, size[0] - 9 - (size[0] - 9 >> 1), 0, 0, 0])] + [run] * (size[1] - 1)
+        palette = bytes(1024)[:-4] + b"\xff\xff\xff\0"
+        header = struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, 0, 0, 0, 256, 0)
+        bmp = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + len(palette)) + header + palette + b"".join(lines)
+        text = b"P2 %d %d 255 " % size + b"0 " * (size[0] * size[1] - 9) + b"255 " * 9
+        assert reason(decode, seven(size, mode="RGB"), "QOI") is refused
+        for data in (bmp, text):
+            assert (reason(decode_image, data, LIMITS) is TooLarge) == bool(refused)
+
+    @pytest.mark.parametrize("format", ["WEBP", "AVIF"])
+    def test_what_pillow_copies_at_once(self, format):
+        assert reason(decode, seven((200, 200)), format) is None
+        assert reason(decode_image, to_bytes(seven((200, 200)), format), Limits(pixels=4 * 40_000 - 1)) is TooLarge
+
+    def test_jpeg_2000_is_refused_by_name(self):
+        found, message = outcome(decode, seven(), "JPEG2000")
+        assert found is WrongMedia
+        assert "JPEG 2000" in message
+        assert "convert it" in message
+
     def test_no_program_is_started_for_postscript(self, monkeypatch):
         monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
         assert reason(decode, seven(), "EPS") is WrongMedia

@@ -1,0 +1,143 @@
+"""What it will take to decode a file, estimated from its header before anything is decoded.
+
+A few kilobytes may hold ten minutes of sound or sixteen megapixels, so the size of a file says little. The constants
+below were measured on one core of the machine of docs/service.md, with the files that take longest for their size. An
+estimate decides where a file is decoded and what may run beside it, never the answer.
+"""
+
+import struct
+from typing import NamedTuple
+
+from service.media.limits import Limits
+
+# Seconds:
+FILE = 2.5e-4  # to open a picture, and to bring a small one into MNIST's form
+INFLATED = 6e-9  # for each byte of a PNG's rows: zlib, and the filter of the row
+CODED = 1.2e-8  # for each pixel of each scan of a JPEG
+SEEN = 1.2e-8  # for each pixel that is left once a large picture is averaged down: search for ink, scaling
+CHUNK, TEXT = 3e-6, 2e-3  # for each chunk of a PNG, which Pillow reads in Python; for one that is inflated to 1 MB
+RECORDING = 1.5e-4  # to open a recording
+SAMPLE = 4e-9  # for each uncompressed sample: conversion, the mean of the channels
+COMPRESSED = 1.6e-8  # for each sample of FLAC, MP3, Vorbis and Opus
+RESAMPLED = 8e-9  # for each sample that soxr returns
+NUMBER = 6e-8  # for each byte of a vector in JSON
+
+SHRUNK = 2**22  # pixels, at most, that are left of a picture
+PICTURE = 12  # bytes for each pixel while a picture is decoded and made grey
+WAVEFORM = 6  # bytes for each sample of a waveform, which grows while it is decoded
+UNPACKED = 8  # bytes of memory for each byte of JSON
+FEW = 50  # chunks of a PNG, or segments of a JPEG, that are looked at
+TO_INFLATE = (b"iCCP", b"iTXt", b"zTXt")  # chunks of a PNG that are inflated too
+NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of its frame (0xC0 … 0xCF) that are none
+START_OF_SCAN, USUAL_SCANS = 0xDA, 10
+SLOWEST_MP3 = 1000  # bytes a second of an MP3: 8 kbit/s
+CODED_RATE = 48_000  # Hz and channels that are assumed where the header is not read here
+PCM = (1, 3, 0xFFFE)  # format tags of WAV whose samples have a fixed size
+
+
+class Work(NamedTuple):
+    """An estimate of what a computation takes."""
+
+    seconds: float  # of one core
+    bytes: int = 0  # of memory at its peak
+
+    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
+        return Work(self.seconds + other.seconds, self.bytes + other.bytes)
+
+
+def of_image(data: bytes, limits: Limits) -> Work:
+    """To decode a picture: as for the largest that is allowed, unless it is a PNG or a JPEG.
+
+    >>> of_image(b"GIF89a", Limits()).seconds > 0.1
+    True
+    """
+    size, seconds = (0, 0), 0.0
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) > 26:
+        width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+        samples = 1 + (colour & 4) // 4 + (colour & 3 == 2) * 2
+        size, seconds = (width, height), INFLATED * height * (1 + width * depth * samples // 8) + _of_chunks(data)
+    elif data.startswith(b"\xff\xd8"):
+        size = _jpeg_size(data)
+        scans = max(1, data.count(b"\xff\xda")) if len(data) < 2**16 else USUAL_SCANS  # to count takes a while too
+        seconds = CODED * size[0] * size[1] * scans
+    pixels = size[0] * size[1]
+    if not pixels:
+        return Work(FILE + (CODED + SEEN) * limits.pixels, PICTURE * limits.pixels + len(data))
+    return Work(FILE + seconds + SEEN * min(pixels, SHRUNK), PICTURE * min(pixels, limits.pixels))
+
+
+def _of_chunks(png: bytes) -> float:
+    """Seconds to walk through the chunks of a PNG; as for the most and the worst there can be, where there are many."""
+    at, seconds = 8, 0.0
+    for n in range(FEW):
+        name = png[at + 4 : at + 8]
+        if len(name) < 4 or name == b"IEND":
+            return seconds
+        if n and name == b"IHDR":  # Pillow takes the last one, with another size
+            break
+        seconds += TEXT if name in TO_INFLATE else CHUNK
+        at += 12 + int.from_bytes(png[at : at + 4])
+    return 1 + seconds + CHUNK * (len(png) // 12)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG, by the headers of its frames; zeros if it has many segments before its first scan."""
+    at, size = 2, (0, 0)
+    for _ in range(FEW):
+        segment = data[at : at + 9]
+        if len(segment) < 9 or segment[0] != 0xFF:
+            break
+        if segment[1] == START_OF_SCAN:
+            return size
+        if segment[1] & 0xF0 == 0xC0 and segment[1] not in NO_SIZE:
+            size = max(size[0], int.from_bytes(segment[7:9])), max(size[1], int.from_bytes(segment[5:7]))
+        at += 2 + int.from_bytes(segment[2:4])
+    return 0, 0
+
+
+def of_audio(data: bytes, sample_rate: int, limits: Limits) -> tuple[Work, float]:
+    """To decode a recording to `sample_rate` Hz, and its seconds, at most: as for the longest that is allowed, unless
+    it is WAV, FLAC or MP3.
+
+    >>> of_audio(b"OggS", 22_050, Limits())[1]
+    600.0
+    """
+    rate, channels, seconds, cost = CODED_RATE, 1, float(limits.seconds), COMPRESSED
+    chunks = 0.0
+    if data.startswith(b"RIFF") and data[12:16] == b"fmt " and len(data) >= 44:
+        tag, channels, rate, bits = struct.unpack_from("<HHI6xH", data, 20)
+        frame = channels * bits // 8
+        if tag in PCM and frame and rate:
+            seconds, cost, chunks = len(data) / (frame * rate), SAMPLE, CHUNK * (_beside_sound(data) // 8)
+    elif data.startswith(b"fLaC") and len(data) > 26:
+        told = int.from_bytes(data[18:26])  # 20 bits, 3, 5 and 36: rate, channels, depth, samples; RFC 9639
+        rate, channels, samples = told >> 44, 1 + (told >> 41 & 7), told & 0xF_FFFF_FFFF
+        seconds = samples / rate if rate and samples else seconds
+    elif data.startswith((b"ID3", b"\xff\xf2", b"\xff\xf3", b"\xff\xfa", b"\xff\xfb")):
+        seconds = len(data) / SLOWEST_MP3
+    seconds = min(seconds, limits.seconds)
+    samples = int(seconds * sample_rate)
+    spent = RECORDING + chunks + cost * seconds * rate * channels + RESAMPLED * samples * (rate != sample_rate)
+    return Work(spent, WAVEFORM * samples + len(data)), seconds
+
+
+def _beside_sound(wav: bytes) -> int:
+    """Bytes of a WAV outside of its data chunk; all, if that does not come early."""
+    at = 12
+    for _ in range(FEW):
+        name, length = wav[at : at + 4], int.from_bytes(wav[at + 4 : at + 8], "little")
+        if name == b"data":
+            return len(wav) - min(length, len(wav) - at)
+        at += 8 + length + length % 2
+        if at >= len(wav):
+            break
+    return len(wav)
+
+
+def of_vector(data: bytes) -> Work:
+    """To decode a JSON array of numbers.
+
+    >>> round(of_vector(b"[0.5, -2]").seconds * 1e6, 2)
+    0.54
+    """
+    return Work(NUMBER * len(data), UNPACKED * len(data))
