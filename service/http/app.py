@@ -58,14 +58,19 @@ class App:
 
     async def follow(self, seconds: float) -> None:
         """Every `seconds`, poll the model store and report how busy this worker is."""
+        reported = ""  # what was logged, once for as long as it lasts
         while True:
             await asyncio.sleep(seconds)
-            self.state.metrics.in_flight(self.admission.in_flight)
+            self.state.report()
             try:
                 if self.state.repository.fixed is None:
                     await self.state.reload()
-            except Exception:  # the store may be readable again at the next poll
-                logger.exception("the model store cannot be read")
+                reported = ""
+            except Exception as error:  # the store may be readable again at the next poll
+                reason = error.strerror or str(error) if isinstance(error, OSError) else repr(error)
+                if reason != reported:
+                    logger.error("the model store cannot be read: %s", error, exc_info=not isinstance(error, OSError))
+                reported = reason
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answer HTTP, refuse WebSockets, leave the lifespan to BentoML."""

@@ -22,7 +22,7 @@ async def live(request: Request) -> Response:
 
 async def metrics(state: State, request: Request) -> Response:
     """Prometheus' text format."""
-    state.metrics.in_flight(state.admission.in_flight)
+    state.report()
     text = await anyio.to_thread.run_sync(state.metrics.render, list(state.repository.served.values()))
     return Response(text, content_type=CONTENT_TYPE)
 

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from service.http.admission import Admission
 from service.http.auth import APIKeys
+from service.http.connections import registry
 from service.http.scheduling import Scheduler
 from service.media import Limits
 
@@ -28,6 +29,11 @@ class State:
     bentoml: ASGIApp | None  # None where the service's methods are called from Python, without HTTP
     logs: bool  # whether requests are logged
     scheduler: Scheduler = field(default_factory=Scheduler)
+
+    def report(self) -> None:
+        """Say in the metrics how busy this worker is."""
+        self.metrics.in_flight(self.admission.in_flight)
+        self.metrics.connections(len(registry.open), registry.closed)
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""

@@ -29,10 +29,9 @@ SOUND = post("/instruments", FLUTE)
 # The service with short timeouts instead of 20, 30 and 65 seconds.
 IMPATIENT = """
 from service import service
-from service.http import body, connections
-body.SECONDS = connections.SECONDS = 2
-connections.KEEP_ALIVE = 6
-connections.close_waiting.__defaults__ = (2,)
+from service.http import body, waiting
+body.SECONDS = waiting.SECONDS = 2
+waiting.KEEP_ALIVE = 6
 Percept = service.Percept
 """
 
