@@ -99,7 +99,8 @@ class Connection(HttpToolsProtocol):
         """Give the parser what has arrived, until requests wait for the answer to an earlier one."""
         while self.at < len(self.data) and not self.pipeline and self.rest is None and self.refusal is None:
             size = self._size()
-            self.head += size
+            if not self.body_left:
+                self.head += size
             if self.in_head and (self.head > HEAD or len(self.headers or ()) > FIELDS):
                 return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             start, self.at = self.at, self.at + size

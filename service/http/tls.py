@@ -1,5 +1,5 @@
-"""uvloop's TLS, with connections that are known before their handshake: a client that never completes it would else hold
-a file descriptor that nobody counts."""
+"""uvloop's TLS, with connections that are known before their handshake: else a client that never completes it would
+hold a descriptor that nobody counts."""
 
 import ssl
 from collections.abc import Callable
