@@ -16,7 +16,8 @@ SLOWEST = 256 * 2**10  # bytes a second, at least, at which a body arrives and a
 # and must be the first to do so: a request sent while the server closes the connection is lost.
 KEEP_ALIVE = 65.0
 MOST = 4096  # connections of a worker
-RESERVE = 64  # file descriptors kept for files, and for connections that are being closed
+RESERVE = 96  # file descriptors for everything else: a worker has 28 open, and a connection that is closed has its own
+# until the next iteration of the loop
 UNSENT = 128 * 2**20  # bytes of answers that all clients together may leave unread
 UNFINISHED = 128 * 2**20  # bytes of bodies that are still arriving and hold no slot yet
 
@@ -43,6 +44,7 @@ class Connections:
     """
 
     def __init__(self) -> None:
+        self.most = _most()
         self.open: set[Connection] = set()
         self.waiting: dict[Connection, float] = {}
         self.unread: dict[Connection, tuple[float, int]] = {}
@@ -50,11 +52,9 @@ class Connections:
         self.unfinished = 0  # bytes of all incomplete bodies, as far as they hold no slot
 
     def add(self, connection: Connection) -> None:
-        """A connection that was accepted, which waits for its first header. Near the limit of connections or of file
-        descriptors, the one that has waited longest for its client is closed instead; if none waits, this one is."""
-        # The system gives the lowest free number: all numbers below are taken, whatever for.
-        too_many = len(self.open) >= MOST or connection.socket.get_extra_info("socket").fileno() >= _descriptors()
-        if too_many and not self._close_oldest("limit"):
+        """A connection that was accepted, and waits for its first header. Where there are as many as may be, the one
+        that has waited longest for its client, whatever for, is closed; if none waits, this one is."""
+        if len(self.open) >= self.most and not self._close_oldest():
             return self._abort(connection, "refused")
         self.open.add(connection)
         self.wait(connection, HEADER)
@@ -125,11 +125,11 @@ class Connections:
         if now - since > SECONDS:
             self._abort(connection, "unread")
 
-    def _close_oldest(self, reason: str) -> bool:
+    def _close_oldest(self) -> bool:
         since = self.waiting | {connection: since for connection, (since, _) in self.unread.items()}
         if not since:
             return False
-        self._abort(min(since, key=since.__getitem__), reason)
+        self._abort(min(since, key=since.__getitem__), "limit")
         return True
 
     def _close(self, connection: Connection) -> None:
@@ -144,11 +144,11 @@ class Connections:
         connection.socket.abort()
 
 
-def _descriptors() -> int:
-    """How many file descriptors are for connections, and for what is open anyway."""
+def _most() -> int:
+    """How many connections there may be: MOST, or as many as the limit of file descriptors leaves."""
     if sys.platform == "win32":
-        return sys.maxsize
+        return MOST
     import resource
 
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVE, soft // 2)
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if descriptors == resource.RLIM_INFINITY else min(MOST, max(descriptors - RESERVE, descriptors // 2))
