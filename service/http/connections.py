@@ -2,7 +2,7 @@
 read its answers, and queues any number of a connection's requests: here all of that has limits. And lingering ones:
 many clients send a whole body before they read the response, and would lose it if the connection were reset meanwhile.
 
-Everything that percept changes in uvicorn is here, with tls.py for what is under it. The versions for which the
+Everything that percept changes in uvicorn is here, with listening.py for uvloop. The versions for which the
 attributes used here were checked are in tests/service/http/test_connections.py.
 """
 
@@ -31,6 +31,7 @@ HEAD = 2**16  # bytes of a header; of a chunked body's trailers; of its chunks' 
 URL = 2**13  # bytes of a URL; nginx allows as many
 FIELDS = 100  # of a header; gunicorn and Apache allow as many
 CHUNK_OVERHEAD = 8  # bytes around a chunk, of a byte at least, that do not count as extensions
+TURNS = 8  # of those requests that are started in one iteration of the loop, so that others have their turn too
 SMALL = 2**10  # bytes that are parsed at once, whatever they hold: 56 requests at most
 CHUNKS = 2**14  # bytes of a chunked body that are parsed at once
 
@@ -48,6 +49,7 @@ class Connection(HttpToolsProtocol):
     client."""
 
     socket: Any = None
+    started: Any = None  # the request that is being answered, or was the last one
     waits_for = HEADER
     unfinished = 0
     rest: int | None = None  # once it lingers, how many bytes more are read
@@ -81,6 +83,13 @@ class Connection(HttpToolsProtocol):
         """The connection is closed, after a handshake if there is TLS."""
         self.lost()
         super().connection_lost(exc)
+        if self.started is not None:  # uvicorn tells only the last request, which may be waiting for this one
+            self.started.disconnected = True
+            self.started.message_event.set()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.started = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Parse the bytes; note what the connection waits for after them."""
@@ -167,13 +176,21 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing() or self.rest is not None:
             return
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            if not registry.queue:
+                self.loop.call_soon(start_queued, self.loop)
+            registry.queue.append(self)
         elif self.refusal is not None:
-            return self._send_refusal(self.refusal)
+            self._send_refusal(self.refusal)
         else:
             registry.wait(self, IDLE)
-        self._parse()
-        self.flow.resume_reading()
+            self.flow.resume_reading()
+
+    def start_next(self) -> None:
+        """Start to answer the next request, which has arrived already."""
+        if not self.transport.is_closing():
+            self._start_asgi_task(*self.pipeline.pop())
+            self._parse()
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         """The client reads its answers more slowly than they are made, or not at all."""
@@ -265,6 +282,14 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
+def start_queued(loop: asyncio.AbstractEventLoop) -> None:
+    """Start the requests of the first connections in the queue, and the others in the loop's next iterations."""
+    for _ in range(min(len(registry.queue), TURNS)):
+        registry.queue.popleft().start_next()
+    if registry.queue:
+        loop.call_soon(start_queued, loop)
+
+
 def has_arrived(receive: Receive) -> bool:
     """Whether the whole body of a request has arrived; False if that is not known."""
     cycle = getattr(receive, "__self__", None)  # uvicorn's RequestResponseCycle, of which `receive` is a method
@@ -292,14 +317,14 @@ def close_after(receive: Receive) -> Headers:
 
 
 def patch_uvicorn() -> None:
-    """Make uvicorn use `Connection` where it chooses the protocol by itself, and buffer AHEAD bytes; and a loop whose
-    TLS connections are ours too."""
+    """Make uvicorn use `Connection` where it chooses the protocol by itself, and buffer AHEAD bytes; and listen as
+    uvloop is told to by listening.py."""
     uvicorn.protocols.http.auto.AutoHTTPProtocol = Connection
     httptools_impl.HIGH_WATER_LIMIT = AHEAD  # type: ignore[attr-defined]
     if sys.platform != "win32":
-        from service.http import tls
+        from service.http import listening
 
-        uvicorn.config.LOOP_FACTORIES["auto"] = tls.FACTORY
+        uvicorn.config.LOOP_FACTORIES["auto"] = listening.FACTORY
 
 
 async def close_late(every: float = 1.0) -> None:

@@ -7,7 +7,7 @@ Whether a client sends or reads too slowly is judged by the same rule: it may ta
 
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Any, Protocol
 
 SECONDS = 20.0  # for a header to arrive, for a client to read what is sent, or to close a connection
@@ -40,6 +40,7 @@ class Connections:
     ----------
     waiting : since when a connection waits for its client, by time.monotonic(), moved on by what arrives
     unread : the same for those whose answers are not read, and how many bytes of them are left
+    queue : those with a request that arrived before an earlier one was answered, and whose turn comes next
     closed : how many connections were closed, or refused, by reason
     """
 
@@ -48,12 +49,14 @@ class Connections:
         self.open: set[Connection] = set()
         self.waiting: dict[Connection, float] = {}
         self.unread: dict[Connection, tuple[float, int]] = {}
+        self.queue: deque[Any] = deque()
         self.closed: Counter[str] = Counter()
         self.unfinished = 0  # bytes of all incomplete bodies, as far as they hold no slot
 
     def add(self, connection: Connection) -> None:
         """A connection that was accepted, and waits for its first header. Where there are as many as may be, the one
-        that has waited longest for its client, whatever for, is closed; if none waits, this one is."""
+        that has waited longest for its client, whatever for, is closed; if none waits, one that sent further requests
+        before it had an answer; or else this one."""
         if len(self.open) >= self.most and not self._close_oldest():
             return self._abort(connection, "refused")
         self.open.add(connection)
@@ -127,9 +130,11 @@ class Connections:
 
     def _close_oldest(self) -> bool:
         since = self.waiting | {connection: since for connection, (since, _) in self.unread.items()}
-        if not since:
+        sends_too_much = next((connection for connection in self.queue if connection in self.open), None)
+        oldest = min(since, key=since.__getitem__) if since else sends_too_much
+        if oldest is None:
             return False
-        self._abort(min(since, key=since.__getitem__), "limit")
+        self._abort(oldest, "limit")
         return True
 
     def _close(self, connection: Connection) -> None:
