@@ -31,6 +31,7 @@ HEAD = 2**16  # bytes of a header; of a chunked body's trailers; of its chunks' 
 URL = 2**13  # bytes of a URL; nginx allows as many
 FIELDS = 100  # of a header; gunicorn and Apache allow as many
 CHUNK_OVERHEAD = 8  # bytes around a chunk, of a byte at least, that do not count as extensions
+UNREAD = 2**16  # bytes of an answer to write before the next one waits; with TLS uvloop would take eight times as many
 TURNS = 8  # of those requests that are started in one iteration of the loop, so that others have their turn too
 SMALL = 2**10  # bytes that are parsed at once, whatever they hold: 56 requests at most
 CHUNKS = 2**14  # bytes of a chunked body that are parsed at once
@@ -71,6 +72,7 @@ class Connection(HttpToolsProtocol):
         """Requests may come."""
         super().connection_made(transport)
         self.flow = Flow(self)
+        transport.set_write_buffer_limits(UNREAD)
         if self.socket is None:
             self.accepted(transport)
 
@@ -100,7 +102,8 @@ class Connection(HttpToolsProtocol):
         if self.rest is not None:
             return
         if not self.in_head:
-            registry.part_arrived(self, len(data), AHEAD)
+            if not self.pipeline:  # else the client waits for us
+                registry.part_arrived(self, len(data), AHEAD)
         elif self.waits_for != HEADER and (self.cycle is None or self.cycle.response_complete):
             registry.wait(self, HEADER)
 

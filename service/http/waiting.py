@@ -29,6 +29,7 @@ class Connection(Protocol):
 
     socket: Any  # the transport of the socket itself, which TLS hides behind its own
     transport: Any
+    timeout_keep_alive: int  # uvicorn's option
     waits_for: str  # one of the four, while it is in `waiting`
     unfinished: int  # bytes of an incomplete body, as far as they hold no slot
 
@@ -110,7 +111,7 @@ class Connections:
         now = time.monotonic()
         for connection, since in list(self.waiting.items()):
             what = connection.waits_for
-            if what == IDLE and now - since > KEEP_ALIVE:
+            if what == IDLE and now - since > max(KEEP_ALIVE, connection.timeout_keep_alive):
                 self._close(connection)
             elif what in (HEADER, CLOSE) and now - since > SECONDS:
                 self._abort(connection, what)
