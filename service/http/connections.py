@@ -60,6 +60,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self.ws_protocol_class = None
         self.data, self.at = b"", 0  # what has arrived, and how far it has been parsed
+        self.headers = []
         self.in_head, self.head = True, 0  # whether a header is next; how long it is, or what counts as one, so far
         self.body_left = 0  # bytes of the body still to come, if the header says so
 
@@ -89,10 +90,6 @@ class Connection(HttpToolsProtocol):
             self.started.disconnected = True
             self.started.message_event.set()
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self.started = cycle
-        super()._start_asgi_task(cycle, app)
-
     def data_received(self, data: bytes) -> None:
         """Parse the bytes; note what the connection waits for after them."""
         if self.rest is not None:
@@ -110,10 +107,12 @@ class Connection(HttpToolsProtocol):
     def _parse(self) -> None:
         """Give the parser what has arrived, until requests wait for the answer to an earlier one."""
         while self.at < len(self.data) and not self.pipeline and self.rest is None and self.refusal is None:
-            size = self._size()
+            size = len(self.data) - self.at
+            if size > SMALL:
+                size = self._size(size)
             if not self.body_left:
                 self.head += size
-            if self.in_head and (self.head > HEAD or len(self.headers or ()) > FIELDS):
+            if self.in_head and (self.head > HEAD or len(self.headers) > FIELDS):
                 return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             start, self.at = self.at, self.at + size
             try:
@@ -129,11 +128,8 @@ class Connection(HttpToolsProtocol):
         if self.at == len(self.data):
             self.data, self.at = b"", 0
 
-    def _size(self) -> int:
-        """How many of the bytes are parsed next. They hold no more than one request, or are few."""
-        size = len(self.data) - self.at
-        if size <= SMALL:
-            return size
+    def _size(self, size: int) -> int:
+        """How many of `size` bytes, which are not few, are parsed next: no more than those of one request."""
         if self.body_left:
             return min(size, self.body_left)
         most = HEAD if self.in_head else CHUNKS
@@ -152,9 +148,13 @@ class Connection(HttpToolsProtocol):
             raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         super().on_headers_complete()
         self.in_head, self.head = False, 0
-        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
-        if self.body_left:
-            self.cycle.body = b""  # type: ignore[assignment]  # b"" + the first chunk is that chunk itself: no copy
+        if not self.pipeline:
+            self.started = self.cycle
+        for name, value in self.headers:
+            if name == b"content-length":
+                self.body_left = int(value)
+                self.cycle.body = b""  # type: ignore[assignment]  # b"" + the first chunk is that chunk: no copy
+                break
         self.headers = []  # for the trailers of a chunked body, which are no headers (RFC 9110, 6.5.1)
 
     def on_body(self, body: bytes) -> None:
@@ -167,7 +167,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A header is next."""
-        if self.parser.should_upgrade():
+        if self.in_head:  # with an Upgrade, which is parsed again without it
             return
         self.in_head, self.head = True, 0
         registry.stop(self)
@@ -191,7 +191,8 @@ class Connection(HttpToolsProtocol):
     def start_next(self) -> None:
         """Start to answer the next request, which has arrived already."""
         if not self.transport.is_closing():
-            self._start_asgi_task(*self.pipeline.pop())
+            self.started, app = self.pipeline.pop()
+            self._start_asgi_task(self.started, app)
             self._parse()
             self.flow.resume_reading()
 

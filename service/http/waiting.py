@@ -77,8 +77,9 @@ class Connections:
     def stop(self, connection: Connection) -> None:
         """What it waited for has arrived."""
         self.waiting.pop(connection, None)
-        self.unfinished -= connection.unfinished
-        connection.unfinished = 0
+        if connection.unfinished:
+            self.unfinished -= connection.unfinished
+            connection.unfinished = 0
 
     def arrived(self, connection: Connection, size: int) -> None:
         """So many bytes of what it waits for have arrived."""
