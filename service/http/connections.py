@@ -190,7 +190,7 @@ class Connection(HttpToolsProtocol):
 
     def start_next(self) -> None:
         """Start to answer the next request, which has arrived already."""
-        if not self.transport.is_closing():
+        if self.pipeline and not self.transport.is_closing():
             self.started, app = self.pipeline.pop()
             self._start_asgi_task(self.started, app)
             self._parse()
@@ -213,6 +213,7 @@ class Connection(HttpToolsProtocol):
         if method == b"CONNECT":
             return self._refuse(HTTPStatus.BAD_REQUEST)
         self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         head = b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *fields, b"", b""])
         self.data, self.at, self.head = head + self.data[self.at :], 0, 0
