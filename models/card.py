@@ -98,7 +98,7 @@ def seal(graph: bytes, card: ModelCard) -> tuple[bytes, bytes]:
 def check_seal(file: bytes, text: bytes) -> None:
     """Raise ValueError unless `seal` returned `file` and the card's JSON together."""
     tail = _metadata_property(text.strip())
-    digest = hashlib.sha256(file[: -len(tail)]).hexdigest()
+    digest = hashlib.sha256(memoryview(file)[: -len(tail)]).hexdigest()
     if not file.endswith(tail) or digest != ModelCard.model_validate_json(text).sha256:
         raise ValueError("the file does not match the SHA-256 in the card beside it; export it again")
 

@@ -253,7 +253,7 @@ def _is_exported(name: str, version: str) -> bool:
         return served == version
     from service.serving import store  # imports BentoML, so only now
 
-    versions = [model.tag.version for model in store.versions(name)]
+    versions = store.versions(name)
     return versions[:1] == [version] and served in versions
 
 

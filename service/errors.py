@@ -23,3 +23,7 @@ class Unusable(MediaError):
 
 class UnknownModel(LookupError):
     """No model has that name or version, or it could not be loaded."""
+
+
+class StoreBlocked(Exception):
+    """The model store does not answer in time: it may lie on a network share that hangs."""

@@ -26,6 +26,7 @@ from service.serving.predictor import Predictor
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TENTHS = tuple(i / 10 for i in range(1, 11))
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+OLDER = 100  # versions with series of their own among those that a client chose instead of the served one
 WORKERS = "PROMETHEUS_MULTIPROC_DIR"  # set by BentoML: the folder through which its workers share their metrics
 
 
@@ -52,6 +53,16 @@ class Metrics:
         self._info = Gauge(
             "percept_model_info", "1 for the version that is served.", ["model", "version"], multiprocess_mode="livemax"
         )
+        self._store = Gauge(
+            "percept_store_up", "0 while changes in the model store cannot be followed.", multiprocess_mode="livemin"
+        )
+        self._failed = Gauge(
+            "percept_model_failed",
+            "1 for a version that could not be loaded; the one before it is served.",
+            ["model", "version"],
+            multiprocess_mode="livemax",
+        )
+        self._failures: set[tuple[str, str]] = set()
         self._drift = Gauge(
             "percept_drift_psi",
             "Population stability index of the last samples against the training data.",
@@ -61,6 +72,8 @@ class Metrics:
         # Each series is looked up once: finding it by its labels takes longer than counting.
         self._request = lru_cache(None)(self._series_of_request)
         self._answer = lru_cache(1000)(self._series_of_answer)
+        self._named: set[tuple[str, str]] = set()  # models and versions that have series of their own
+        self._n_older = 0
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request. `route` is a template from the table of routes, not the path that was requested."""
@@ -112,7 +125,16 @@ class Metrics:
             for group in old.card.groups:
                 self._drift.labels(old.card.name, old.card.version, group.name).set(0)
         if new is not None:
+            self._named.add((new.card.name, new.card.version))
             self._info.labels(new.card.name, new.card.version).set(1)
+
+    def store(self, failed: dict[str, str], is_up: bool) -> None:
+        """Set which version of a model could not be loaded, and whether changes in the model store are followed."""
+        self._store.set(is_up)
+        failures = {*failed.copy().items()}
+        for failure in self._failures ^ failures:
+            self._failed.labels(*failure).set(failure in failures)
+        self._failures = failures
 
     def render(self, predictors: Iterable[Predictor]) -> bytes:
         """All series in Prometheus' text format, with the current drift and this process's resources."""
@@ -132,6 +154,12 @@ class Metrics:
     def _series_of_answer(
         self, model: str, version: str, label: str
     ) -> tuple[Callable[..., None], Callable[[float], None], Callable[..., None]]:
+        if (model, version) not in self._named:
+            if self._n_older == OLDER:  # else requests for old versions could fill the memory
+                version = "other"
+            else:
+                self._n_older += 1
+                self._named.add((model, version))
         return (
             self._predictions.labels(model, version, label).inc,
             self._confidence.labels(model, version).observe,

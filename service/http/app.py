@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.errors import StoreBlocked
 from service.http import errors, log
 from service.http.admission import Admission
 from service.http.auth import APIKeys
@@ -58,19 +59,15 @@ class App:
 
     async def follow(self, seconds: float) -> None:
         """Every `seconds`, poll the model store and report how busy this worker is."""
-        reported = ""  # what was logged, once for as long as it lasts
         while True:
             await asyncio.sleep(seconds)
-            self.state.report()
             try:
-                if self.state.repository.fixed is None:
-                    await self.state.reload()
-                reported = ""
-            except Exception as error:  # the store may be readable again at the next poll
-                reason = error.strerror or str(error) if isinstance(error, OSError) else repr(error)
-                if reason != reported:
-                    logger.error("the model store cannot be read: %s", error, exc_info=not isinstance(error, OSError))
-                reported = reason
+                await self.state.reload()
+            except StoreBlocked:  # the log says so already
+                pass
+            except Exception:
+                logger.exception("the model store cannot be followed")
+            self.state.report()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answer HTTP, refuse WebSockets, leave the lifespan to BentoML."""
@@ -86,6 +83,7 @@ class App:
         given_id = request.header(b"x-request-id")
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else os.urandom(8).hex().encode()
         try:
+            request.check()
             self.keys.check(request)
             response = await handler(handlers, request.method)(request, **arguments)
         except ClientDisconnect:

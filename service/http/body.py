@@ -4,17 +4,17 @@ import asyncio
 import io
 from collections.abc import Callable
 
-from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from service.errors import TooLarge
 from service.http.admission import Slots
 from service.http.connections import AHEAD, has_arrived
-from service.http.form import Form
+from service.http.form import Form, options
 from service.http.request import Request
 from service.http.waiting import SLOWEST
 
 SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
+UNCOMPRESSED = frozenset((b"", b"identity", b"chunked"))
 
 
 async def read_file(request: Request, max_bytes: int, slots: Slots | None = None) -> tuple[bytes, str, dict[str, str]]:
@@ -36,7 +36,7 @@ async def read_file(request: Request, max_bytes: int, slots: Slots | None = None
     declared = request.header(b"content-type")
     media_type = declared.partition(b";")[0].strip().lower()
     if media_type.startswith(b"multipart/"):
-        form = Form(parse_options_header(declared)[1].get(b"boundary", b""))
+        form = Form(options(declared).get(b"boundary", b""))
         await _read(request, max_bytes, slots, form.write)
         return form.content()
     return await read(request, max_bytes, slots), media_type.decode("latin-1"), {}
@@ -64,7 +64,8 @@ async def _read(request: Request, max_bytes: int, slots: Slots | None, write: Ca
     length = request.content_length()
     if (length or 0) > max_bytes:
         raise TooLarge(too_large)
-    if request.header(b"content-encoding").lower() not in (b"", b"identity"):
+    codings = request.listed(b"content-encoding") + request.listed(b"transfer-encoding")
+    if not UNCOMPRESSED.issuperset(codings):
         raise HTTPException(415, "a compressed body is not read; send it as it is")
     size, more, start = 0, True, asyncio.get_running_loop().time()
     try:

@@ -3,7 +3,8 @@
 import orjson
 from starlette.exceptions import HTTPException
 
-from service.errors import MediaError, TooLarge, UnknownModel, Unreadable, Unusable, WrongMedia
+from service.errors import MediaError, StoreBlocked, TooLarge, UnknownModel, Unreadable, Unusable, WrongMedia
+from service.http.admission import RETRY
 from service.http.request import Headers, Response
 from service.media import EXPECTED
 
@@ -13,13 +14,14 @@ STATUSES: dict[type[Exception], int] = {
     TooLarge: 413,
     WrongMedia: 415,
     Unusable: 422,
+    StoreBlocked: 503,
 }
 CODES = {
     400: "unreadable", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
     408: "timeout", 413: "too_large", 414: "url_too_long", 415: "unsupported_media_type", 422: "unusable",
     431: "header_too_large", 500: "failed", 503: "busy",
 }  # fmt: skip
-REFUSALS = (MediaError, UnknownModel, HTTPException)  # what a handler may raise; anything else is a bug
+REFUSALS = (MediaError, UnknownModel, StoreBlocked, HTTPException)  # what a handler may raise; anything else is a bug
 
 GENERIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")  # the last is curl's default
 CONTENT_TYPES = {"image": "image/", "audio": "audio/", "vector": "application/json"}  # prefix of each kind's
@@ -27,6 +29,8 @@ CONTENT_TYPES = {"image": "image/", "audio": "audio/", "vector": "application/js
 
 def refusal(error: Exception, route: str) -> Response:
     """The response for one of REFUSALS."""
+    if isinstance(error, StoreBlocked):
+        error = HTTPException(STATUSES[StoreBlocked], str(error), RETRY)
     if isinstance(error, HTTPException):
         headers = tuple((name.encode(), value.encode()) for name, value in (error.headers or {}).items())
         return response(error.status_code, error.detail, route, headers)

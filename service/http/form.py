@@ -5,11 +5,13 @@ Starlette's form parser uses the same MultipartParser, but spools each file to a
 
 import binascii
 import io
+import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser
 from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
@@ -20,6 +22,14 @@ FIELD = 256  # bytes that are kept of each
 MEDIA = (b"image/", b"audio/", b"application/octet-stream")  # a part of these types is a file, even without a name
 DECODERS: dict[bytes, Callable[[bytes], bytes]] = {b"base64": binascii.a2b_base64, b"quoted-printable": binascii.a2b_qp}
 ENCODINGS = (b"", b"binary", b"8bit", b"7bit", *DECODERS)
+PARTS = 1000  # of a form, which Django and Starlette allow too; each takes some microseconds, and may have 6 bytes
+HEADERS = 2**13  # bytes of a part's headers
+# name=value or name="value" after a semicolon, with quotes escaped in the latter. The parser's own function takes up to
+# thirty times as long where there are many semicolons.
+OPTION = re.compile(rb';[ \t]*([^\s;="]++)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*+)|([^;]*+))', re.DOTALL)
+
+# It warns of each bad form what its sender is told: a flood of them would fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Form:
@@ -39,6 +49,7 @@ class Form:
         self._delimiter = b"\r\n--" + boundary
         self._start = b"\r\n"  # the end of what came before the first part, to find the delimiter in
         self._begun = False
+        self._delimiters, self._tail = 0, b""  # how many, and the last bytes, which may be the beginning of another
         self._file = io.BytesIO()
         self._files = 0
         self._complete = False
@@ -47,6 +58,7 @@ class Form:
         # Of the current part:
         self._header = self._value = b""
         self._headers: dict[bytes, bytes] = {}
+        self._header_bytes = 0
         self._is_file = self._counted = False
         self._field = b""
         try:
@@ -63,6 +75,7 @@ class Form:
                 self._start = chunk[-len(self._delimiter) :]
                 return
             self._begun, chunk = True, chunk[at + len(b"\r\n") :]
+        self._count_delimiters(chunk)
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -85,7 +98,7 @@ class Form:
 
     def _callbacks(self) -> "MultipartCallbacks":
         return {
-            "on_part_begin": self._headers.clear,
+            "on_part_begin": self._part_begin,
             "on_header_field": self._header_field,
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
@@ -94,11 +107,30 @@ class Form:
             "on_part_end": self._part_end,
         }
 
+    def _count_delimiters(self, chunk: bytes) -> None:
+        """Also those that turn out to be data, since something else follows: they take the parser as long as a part."""
+        most = len(self._delimiter) - 1  # bytes of one that the chunk before has
+        self._delimiters += chunk.count(self._delimiter) + (self._tail + chunk[:most]).count(self._delimiter)
+        self._tail = (self._tail + chunk[-most:])[-most:]
+        if self._delimiters > PARTS:
+            raise HTTPException(400, f"the form has more than {PARTS} parts, or lines that begin with its boundary")
+
+    def _part_begin(self) -> None:
+        self._headers.clear()
+        self._header_bytes = 0
+
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
+        self._count_header(end - start)
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._count_header(end - start)
+
+    def _count_header(self, n_bytes: int) -> None:
+        self._header_bytes += n_bytes
+        if self._header_bytes > HEADERS:
+            raise HTTPException(400, f"a part of the form has more than {HEADERS} bytes of headers")
 
     def _header_end(self) -> None:
         self._headers[self._header.lower()] = self._value
@@ -108,9 +140,9 @@ class Form:
         disposition = self._headers.get(b"content-disposition", b"")
         # The parser drops filename*= (RFC 8187), with which some clients send a name that is not ASCII. Only whether
         # there is a name matters here, so filename*= may as well be filename=.
-        _, options = parse_options_header(disposition.replace(b"*", b""))
-        names = [value for option, value in options.items() if option.startswith(b"filename")]
-        self._field = options.get(b"name", b"")
+        parameters = options(disposition.replace(b"*", b""))
+        names = [value for name, value in parameters.items() if name.startswith(b"filename")]
+        self._field = parameters.get(b"name", b"")
         media = self._field not in FIELDS and _media_type(self._headers).startswith(MEDIA)
         self._is_file, self._counted = bool(names) or media, False
         if any(names):
@@ -147,3 +179,18 @@ class Form:
 
 def _media_type(headers: dict[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def options(header: bytes) -> dict[bytes, bytes]:
+    """The parameters of a Content-Type or Content-Disposition, their names in lower case.
+
+    >>> options(b'form-data; name="a;b"; FileName=7.png')
+    {b'name': b'a;b', b'filename': b'7.png'}
+    """
+    return {
+        name.lower(): _unescaped(quoted) if quoted else plain.rstrip() for name, quoted, plain in OPTION.findall(header)
+    }
+
+
+def _unescaped(quoted: bytes) -> bytes:
+    return re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted

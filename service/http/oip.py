@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import anyio
 import numpy as np
 import orjson
 from starlette.exceptions import HTTPException
@@ -14,6 +13,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY
 from service.errors import Unusable
 from service.http.body import read
+from service.http.document import OBJECT, known, parse_object
 from service.http.request import Request, Response
 from service.http.state import State
 from service.http.tensors import (
@@ -22,9 +22,7 @@ from service.http.tensors import (
     HEADER_LENGTH,
     Array,
     Inference,
-    parameters,
     parse,
-    parse_object,
     sizes,
     write,
 )
@@ -59,11 +57,11 @@ class Protocol:
     async def model(self, request: Request, model: str, version: str | None = None) -> Response:
         """Metadata of a model."""
         card = (await self.repository.find(model, version)).card
-        versions = await anyio.to_thread.run_sync(self.repository.versions, model)
+        versions = (await self.repository.versions(model)).get(model)
         return _json(
             {
                 "name": card.name,
-                "versions": [found.tag.version for found in versions] or [card.version],
+                "versions": versions or [card.version],
                 "platform": "onnxruntime_onnx",
                 "inputs": [_metadata(card.input.name, DATATYPES[card.input.dtype], card.input.shape)],
                 "outputs": [_metadata(card.output, "FP32", (None, len(card.labels)))]
@@ -81,12 +79,9 @@ class Protocol:
 
     async def index(self, request: Request) -> Response:
         """Every model and version in the store, and whether it is ready."""
-        body = parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()
-        only_ready = body.get("ready", False)
-        if not isinstance(only_ready, bool):
-            raise HTTPException(400, "ready: expected true or false")
-        names = [*self.repository.served, *(set(self.repository.failed) - set(self.repository.served))]
-        rows = await anyio.to_thread.run_sync(lambda: [row for name in sorted(names) for row in self._rows(name)])
+        only_ready = known(parse_object(await read(request, BODY_BYTES) or b"{}"), ready=bool)["ready"]
+        versions = await self.repository.versions(*sorted({*self.repository.served, *self.repository.failed}))
+        rows = [row for name, found in versions.items() for row in self._rows(name, found)]
         return _json([row for row in rows if row["state"] == "READY" or not only_ready])
 
     async def load(self, request: Request, model: str) -> Response:
@@ -95,7 +90,7 @@ class Protocol:
             raise HTTPException(
                 403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
             )
-        if parameters(parse_object(await read(request, BODY_BYTES) or b"{}").as_dict()):
+        if known(parse_object(await read(request, BODY_BYTES) or b"{}"), parameters=OBJECT)["parameters"]:
             raise HTTPException(400, "parameters: a model is served as the store holds it; none are read")
         await self.state.reload(model)
         self.repository.get(model)
@@ -126,11 +121,10 @@ class Protocol:
             except Unusable as error:  # the protocol has no status for these
                 raise HTTPException(400, str(error)) from error
 
-    def _rows(self, name: str) -> Iterator[dict[str, str]]:
+    def _rows(self, name: str, versions: list[str]) -> Iterator[dict[str, str]]:
         served, broken = self.repository.served.get(name), self.repository.failed.get(name)
         current = served.card.version if served else None
-        for model in self.repository.versions(name):
-            version = str(model.tag.version)
+        for version in versions:
             if version == current:
                 yield {"name": name, "version": version, "state": "READY", "reason": ""}
             elif version == broken:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_plus
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -15,6 +16,12 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON = b"application/json"
 REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")
+# uri-host [":" port] of RFC 3986; empty where the request names none.
+HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w.~!$&'()*+,;=%:-]+\])(?::\d*)?")
+# Headers that decide what is answered: with two values, a proxy in front may have gone by the other one.
+SINGLE = frozenset(
+    (b"content-length", b"content-type", b"authorization", b"x-api-key", b"inference-header-content-length")
+)
 
 
 class Request:
@@ -28,9 +35,32 @@ class Request:
         self.path: str = scope["path"]
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header, the first
 
+    def check(self) -> None:
+        """Raises HTTPException 400 unless there is one Host, which HTTP/1.0 may lack (RFC 9112, section 3.2), and each
+        header in SINGLE has one value."""
+        host = self._headers.get(b"host")
+        if host is None:
+            if self.scope["http_version"] != "1.0":
+                raise HTTPException(400, "there is no Host header")
+        elif not HOST.fullmatch(host):
+            raise HTTPException(400, "the Host header holds no host")
+        if len(self._headers) < len(headers := self.scope["headers"]):  # some are repeated
+            if sum(name == b"host" for name, _ in headers) > 1:
+                raise HTTPException(400, "there are several Host headers")
+            for name, value in headers:
+                if value != self._headers[name] and name in SINGLE:
+                    raise HTTPException(400, f"the header {name.decode()} is given twice, with different values")
+
     def header(self, name: bytes) -> bytes:
         """The value of a header, its name in lower case; empty if there is none."""
         return self._headers.get(name, b"")
+
+    def listed(self, name: bytes) -> list[bytes]:
+        """The values of a header that is a list, from all its lines, in lower case."""
+        if name not in self._headers:
+            return []
+        lines = (value for key, value in self.scope["headers"] if key == name)
+        return [value.strip().lower() for line in lines for value in line.split(b",")]
 
     def query(self, name: str) -> str | None:
         """The last value of a query parameter, or None."""

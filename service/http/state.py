@@ -50,7 +50,8 @@ class State:
         """Say in the metrics how busy this worker is."""
         self.metrics.in_flight(self.admission.in_flight)
         self.metrics.connections(len(registry.open), registry.closed)
+        self.metrics.store(self.repository.failed, self.repository.trouble() is None)
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""
-        await anyio.to_thread.run_sync(self.repository.follow, name)
+        await self.repository.follow(name)

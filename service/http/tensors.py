@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from models.card import FAMILIARITY, Input, ModelCard
+from service.http import document
+from service.http.document import LIST, OBJECT, known, parse_object
+from service.http.lists import LongList, split
 from service.media import Limits
 
 PIXELS = "pixels are whole numbers from 0, background, to 255, ink"
@@ -35,7 +38,7 @@ MAX_DIGITS = 18  # of a length: int() is slow for many digits, and refuses thous
 # instead of 0.84), and percept answers 3.5 times as many of them as MLServer instead of less than 3 times.
 LEAST, MOST = 2**15, 2**22  # bytes of JSON; below, parsing is faster, and above, the arrays no longer fit the cache
 KEY = b'"data"'
-LIST = re.compile(rb'[{,\s]"data":\s?\[')  # certainly a key: inside a string, its quotes would be escaped
+OPENING = re.compile(rb'[{,\s]"data":\s?\[')  # certainly a key: inside a string, its quotes would be escaped
 ZERO, COMMA, SPACE = b"0, "
 
 Array = NDArray[Any]
@@ -75,29 +78,25 @@ def parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) ->
             raise HTTPException(400, "Inference-Header-Content-Length is not the length of a header in this body")
         length = int(header_length)
     text, binary = data[:length] if header_length else data, memoryview(data)[length:]
-    document, tensor = _read(text)
+    body, tensor = _read(text, card)
     if tensor is None:
         raise HTTPException(400, f"expected inputs: a list of one tensor named {card.input.name!r}")
-    if (name := tensor.get("name")) != card.input.name:
-        raise HTTPException(400, f"unknown input {str(name)[:80]!r}; {card.name} takes {card.input.name!r}")
-    others = 2 + ("outputs" in document)  # lists beside the data's: inputs and shape
+    if (name := tensor["name"]) != card.input.name:
+        raise HTTPException(400, f"unknown input {_quoted(name)}; {card.name} takes {card.input.name!r}")
+    others = 2 + (body["outputs"] is not None)  # lists beside the data's: inputs and shape
     batch = _array(tensor, binary, text, others, card, limits)
-    body = _values(document, ("id", "parameters", "outputs"))
-    id_ = body.get("id")
-    if id_ is not None and not isinstance(id_, str):
-        raise HTTPException(400, "id: expected a string")
-    return Inference(batch, id_, _outputs(body, card))
+    return Inference(batch, body["id"], _outputs(body, card))
 
 
 def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, card: ModelCard, limits: Limits) -> Array:
-    shape, datatype = tensor.get("shape"), tensor.get("datatype")
+    datatype, shape = tensor["datatype"], list(itertools.islice(tensor["shape"] or (), MAX_RANK))
     wanted = card.input.shape
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise HTTPException(400, f"datatype {str(datatype)[:20]!r} is not read; expected {DATATYPES[card.input.dtype]}")
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+    if datatype not in DTYPES:
+        raise HTTPException(400, f"datatype {_quoted(datatype)} is not read; expected {DATATYPES[card.input.dtype]}")
+    if not all(type(size) is int and 0 <= size < 2**40 for size in shape):
         raise HTTPException(400, "shape: expected a list of sizes")
     if len(shape) != len(wanted) or any(w not in (None, s) for s, w in zip(shape, wanted, strict=True)):
-        raise HTTPException(400, f"shape {shape[:MAX_RANK]} does not fit {sizes(wanted)}")
+        raise HTTPException(400, f"shape {shape} does not fit {sizes(wanted)}")
     if 0 in shape:
         raise HTTPException(400, "the batch is empty")
     if shape[0] > limits.batch:
@@ -106,17 +105,17 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
     if rate is not None and shape[1] > limits.seconds * rate:
         raise HTTPException(413, f"the audio is longer than the {limits.seconds:g} seconds allowed")
     n = math.prod(shape)
-    size = parameters(tensor).get("binary_data_size")
+    size = options(tensor, binary_data_size=int)["binary_data_size"]
     if size is None:
         if binary:
             raise HTTPException(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor.get("data"), datatype, shape, text, others)
+        values = _from_json(tensor["data"], datatype, shape, text, others)
     else:
         dtype = np.dtype(np.uint16 if datatype == BFLOAT16 else DTYPES[datatype]).newbyteorder("<")
-        if "data" in tensor:
+        if tensor["data"] is not None:
             raise HTTPException(400, "the input has data and a binary_data_size; expected one of them")
         expected = n * dtype.itemsize
-        if type(size) is not int or size != expected or len(binary) != expected:
+        if size != expected or len(binary) != expected:
             expectation = f"expected {expected} for this shape, and {len(binary)} bytes follow the header"
             raise HTTPException(400, f"binary_data_size {str(size)[:20]}: {expectation}")
         values = np.frombuffer(binary, dtype)
@@ -152,7 +151,9 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
         if dtype.kind == "b":
             raise HTTPException(400, "data: expected true or false, for datatype BOOL")
         return _as(_of_size(n, data), dtype)
-    if not isinstance(data, simdjson.Array) or not len(data):
+    if isinstance(data, LongList):
+        return _of_size(n, data.values(shape, lambda piece: _converted(piece, 1, datatype)))
+    if data is None or not len(data):
         raise HTTPException(400, f"data: expected a list of {n} numbers, got none")
     levels = len(shape) if isinstance(data[0], simdjson.Array) else 1
     fits = levels == 1 or _is_nested(data, shape)
@@ -161,16 +162,24 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
         fits = not any(isinstance(value, simdjson.Array) for value in _inside(data, levels))
     if not fits:
         raise HTTPException(400, f"data: the lists are not nested as shape {shape} says")
+    return _of_size(n, _converted(data, levels, datatype))
+
+
+def _converted(data: Any, levels: int, datatype: str) -> Array:
+    """The numbers in so many levels of simdjson's arrays, as an array of one dimension. Raises HTTPException 400."""
+    dtype = np.dtype(DTYPES[datatype])
+    if dtype.kind == "b":
+        values = list(_inside(data, levels))
+        if set(map(type, values)) != {bool}:  # NumPy would pad all of them to the length of the longest string
+            raise HTTPException(400, "data: expected true or false, for datatype BOOL")
+        return np.array(values)
     kind = "i" if dtype.kind == "u" and dtype != np.uint64 else dtype.kind  # read a quarter faster than unsigned
     try:
-        values = np.array(data.as_list()).reshape(-1) if kind == "b" else _numbers(data, kind)
+        return _as(_numbers(data, kind), dtype)
     except TypeError:
         raise HTTPException(400, f"data: expected numbers of datatype {datatype}") from None
     except ValueError:
         raise _does_not_fit(dtype) from None
-    if dtype.kind == "b" and values.dtype != dtype:
-        raise HTTPException(400, "data: expected true or false, for datatype BOOL")
-    return _as(_of_size(n, values), dtype)
 
 
 def _of_size(n: int, values: Array) -> Array:
@@ -239,26 +248,32 @@ def _does_not_fit(dtype: Any) -> HTTPException:
 
 
 def _outputs(body: Parameters, card: ModelCard) -> list[Output]:
-    known = [card.output, *([] if card.known_threshold is None else [FAMILIARITY])]
-    binary = parameters(body).get("binary_data_output", False)
-    asked = body.get("outputs")
-    if asked is None or asked == []:
-        return [Output(name, bool(binary)) for name in known]
-    if not isinstance(asked, list):
-        raise HTTPException(400, "outputs: expected a list of outputs")
+    wanted = [card.output, *([] if card.known_threshold is None else [FAMILIARITY])]
+    binary = bool(options(body, binary_data_output=bool)["binary_data_output"])
+    if not body["outputs"]:
+        return [Output(name, binary) for name in wanted]
     outputs: list[Output] = []
-    for output in asked:
-        name = output.get("name") if isinstance(output, dict) else None
-        if name not in known:
-            raise HTTPException(400, f"unknown output {str(name)[:80]!r}; {card.name} gives {', '.join(known)}")
+    for item in body["outputs"]:
+        if type(item) is not OBJECT:
+            raise HTTPException(400, "outputs: expected a list of objects")
+        output = known(item, name=str, parameters=OBJECT)
+        name = output["name"]
+        if name not in wanted:
+            raise HTTPException(400, f"unknown output {_quoted(name)}; {card.name} gives {', '.join(wanted)}")
         if any(name == other.name for other in outputs):  # else a small request could have a response of any size
             raise HTTPException(400, f"output {name!r} is asked for twice")
-        options = parameters(output)
-        classes = options.get("classification", 0)
-        if type(classes) is not int or classes < 0 or (classes and name != "probabilities"):
+        asked = options(output, classification=int, binary_data=bool)
+        classes = asked["classification"] or 0
+        if classes < 0 or (classes and name != "probabilities"):
             raise HTTPException(400, "classification: expected a number of classes, of probabilities")
-        outputs.append(Output(name, bool(options.get("binary_data", binary)), min(classes, len(card.labels))))
+        as_binary = binary if asked["binary_data"] is None else asked["binary_data"]
+        outputs.append(Output(name, as_binary, min(classes, len(card.labels))))
     return outputs
+
+
+def _quoted(text: str | None) -> str:
+    """A client's text in a message: its first 80 characters."""
+    return repr(text and text[:80])
 
 
 def write(card: ModelCard, inference: Inference, answers: Array) -> tuple[bytes, bytes]:
@@ -300,58 +315,40 @@ def _length_prefixed(texts: list[str]) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
 
 
-def parameters(holder: Parameters) -> Parameters:
-    """What is under "parameters". Raises HTTPException 400 unless that is an object, null or absent."""
-    found = holder.get("parameters")
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise HTTPException(400, "parameters: expected an object")
-    return found
+def options(holder: Parameters, **types: type) -> Parameters:
+    """The values of these keys below "parameters"; all None if that is missing. Raises HTTPException 400."""
+    found = holder["parameters"]
+    return dict.fromkeys(types) if found is None else known(found, **types)
 
 
-def _read(text: bytes) -> tuple[Any, Parameters | None]:
-    """A request as simdjson's object, and its one tensor, whose `data` is an array if `_extract_integers` read it."""
-    if extracted := _extract_integers(text):
+def _read(text: bytes, card: ModelCard) -> tuple[Parameters, Parameters | None]:
+    """A request's keys and its one tensor, whose `data` is a list of simdjson's, a LongList, or an array if
+    `_extract_integers` read it. Raises HTTPException 400."""
+    if (extracted := _extract_integers(text)) and len(extracted[0]) <= document.MOST:
         rest, numbers = extracted
-        document = parse_object(rest)
-        tensor = _tensor_of(document.get("inputs"))
-        data = tensor and tensor.get("data")
-        if tensor and isinstance(data, simdjson.Array) and not len(data):  # otherwise the list belongs to another key
-            return document, tensor | {"data": numbers}
-    document = parse_object(text)
-    return document, _tensor_of(document.get("inputs"))
+        body, tensor = _parsed(rest)
+        if tensor and tensor["data"] is not None and not len(tensor["data"]):  # else the list belongs to another key
+            return body, tensor | {"data": numbers}
+    if len(text) <= document.MOST:
+        return _parsed(text)
+    if found := split(text):
+        body, tensor = _parsed(found[0])
+        if tensor and tensor["data"] is not None and list(tensor["data"]) == [None]:
+            return body, tensor | {"data": found[1]}
+    datatype = DATATYPES[card.input.dtype]
+    raise HTTPException(
+        400,
+        f"expected in data only numbers of datatype {datatype}, and at most {document.MOST} bytes of JSON beside it",
+    )
 
 
-def parse_object(text: bytes) -> Any:
-    """A JSON object as simdjson's, which makes Python objects only of what is looked up. Raises HTTPException 400."""
-    try:
-        document = simdjson.Parser().parse(text)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: too deep, or a whole number beyond 64 bits
-        raise HTTPException(400, f"the body is not JSON: {error}") from None
-    if not isinstance(document, simdjson.Object):
-        raise HTTPException(400, "expected a JSON object")
-    return document
-
-
-def _tensor_of(inputs: Any) -> Parameters | None:
-    """The one tensor in a list, its `data` as simdjson's object; None if the list is anything else."""
-    if not isinstance(inputs, simdjson.Array) or len(inputs) != 1 or not isinstance(inputs[0], simdjson.Object):
-        return None
-    tensor = _values(inputs[0], ("name", "shape", "datatype", "parameters"))
-    return tensor | {"data": inputs[0]["data"]} if "data" in inputs[0] else tensor
-
-
-def _values(holder: Any, keys: tuple[str, ...]) -> Parameters:
-    """The values of these keys of simdjson's object, as Python objects."""
-    present = set(holder.keys())  # for a missing key, simdjson raises an exception internally, which takes 2 µs
-    values = {key: holder[key] for key in keys if key in present}
-    for key, value in values.items():
-        if isinstance(value, simdjson.Object):
-            values[key] = value.as_dict()
-        elif isinstance(value, simdjson.Array):
-            values[key] = value.as_list()
-    return values
+def _parsed(text: bytes) -> tuple[Parameters, Parameters | None]:
+    """A request's keys, and its one tensor; None if `inputs` is anything but a list of one object."""
+    body = known(parse_object(text), id=str, inputs=LIST, outputs=LIST, parameters=OBJECT)
+    inputs = body["inputs"]
+    if inputs is None or len(inputs) != 1 or type(inputs[0]) is not OBJECT:
+        return body, None
+    return body, known(inputs[0], name=str, shape=LIST, datatype=str, parameters=OBJECT, data=LIST)
 
 
 def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
@@ -360,7 +357,7 @@ def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
     None unless these have one to three digits and are separated by commas, each followed by at most one space. The text
     is valid JSON if and only if the returned JSON is.
     """
-    if not LEAST <= len(text) <= MOST or not (found := LIST.match(text, text.find(KEY) - 1)):
+    if not LEAST <= len(text) <= MOST or not (found := OPENING.match(text, text.find(KEY) - 1)):
         return None
     start = found.end()
     stop = text.find(b"]", start)

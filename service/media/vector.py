@@ -5,8 +5,12 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Unusable
+from service.errors import MediaError, Unusable
 from service.media.signatures import undecodable
+
+# Bytes of JSON for each number, with its comma and indentation, and for everything else. More are not parsed: as Python
+# objects they could take fifty times as much memory, and nothing else runs while they are made.
+EACH, REST = 64, 8192
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
@@ -17,6 +21,8 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     >>> decode_vector(b"[0.5, -2]", 2)
     array([ 0.5, -2. ], dtype=float32)
     """
+    if length is not None and len(data) > REST + EACH * length:
+        raise _too_long(data, length)
     try:
         numbers = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -33,3 +39,10 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     if not np.isfinite(vector).all():
         raise Unusable("a number is too large or not finite")
     return vector
+
+
+def _too_long(data: bytes, length: int) -> MediaError:
+    text = data.strip()
+    if not text.startswith(b"[") or not text.endswith(b"]"):
+        return undecodable(data, "vector")
+    return Unusable(f"expected {length} numbers, got a JSON array of {len(data)} bytes; {EACH} for each are enough")

@@ -24,6 +24,7 @@ from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
 
 FALSE = np.array(False)
+NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
@@ -44,7 +45,8 @@ class Predictor:
             check_seal(model, Path(card_file).read_bytes())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # what it raises says the same
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
@@ -54,6 +56,7 @@ class Predictor:
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
+        self.run_options: onnxruntime.RunOptions | None = None
         self._watched = [FEATURES] if self.card.groups and self.card.input.kind != "image" else []
 
     def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
@@ -139,7 +142,15 @@ class Predictor:
         names = self.outputs
         if not familiarity and self._optional:
             names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
-        outputs: list[NDArray[np.float32]] = self.session.run([*names, *self._watched] if watch else names, inputs)
+        wanted = [*names, *self._watched] if watch else names
+        try:
+            outputs: list[NDArray[np.float32]] = self.session.run(wanted, inputs, self.run_options)
+        except Exception as error:  # ONNX Runtime's own, without a common base
+            raise Unusable("the model has no answer to this input: its graph fails") from error
+        rows = len(batch)
+        if outputs[0].shape != (rows, len(self.card.labels)) or outputs[len(names) - 1].shape[:1] != (rows,):
+            shapes = [output.shape for output in outputs]
+            raise Unusable(f"the model has no answer to this input: {shapes} for {len(self.card.labels)} labels")
         if watch and self.card.groups:
             self.drift.add(outputs[-1] if self._watched else batch.reshape(len(batch), -1))
         return outputs[: len(names)]
@@ -184,16 +195,12 @@ class Predictor:
             fields.pop("probabilities", None)
             yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
 
-    def warm_up(self) -> None:
-        """Answers one small file, so that no request pays for lazy initialisation, and a broken model is found now."""
-        self.run(self.decode(_sample(self.card), Limits())[np.newaxis], watch=False)
-
 
 def _overflow() -> Unusable:
     return Unusable("the model has no answer to this input: it overflows")
 
 
-def _sample(card: ModelCard) -> bytes:
+def sample_file(card: ModelCard) -> bytes:
     """A small file that the model can answer: a picture of one stroke, a second of noise, a vector of ones."""
     file = io.BytesIO()
     match card.input.kind:

@@ -1,25 +1,33 @@
 """The models that are open: the current version of each, older versions that were asked for, and failures to load."""
 
 import logging
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
-import anyio
 import bentoml
 
-from models.card import CARD_FILE
-from service.errors import UnknownModel
+from service.errors import StoreBlocked, UnknownModel
 from service.serving import store
-from service.serving.predictor import MODEL_FILE, Predictor
+from service.serving.opening import opened
+from service.serving.predictor import Predictor
+from service.serving.reading import HANGING, Reader
+from service.serving.store import Stored
 
 logger = logging.getLogger("bentoml.percept")
 
 PINNED = 8  # older versions that stay open; the least recently used is closed first
+SOON = 0.25  # seconds that a request waits for the store to say whether an open version is still there
+STORE = "its folder"  # what is read where it is not one model's
+
+T = TypeVar("T")
 
 
 class Repository:
-    """What is served, by name. `follow` and `pin` open files, so they belong in a thread, not in the event loop.
+    """What is served, by name. Everything here that reads the store does so in the threads of `reader`.
 
     A model is replaced by one assignment: each request sees either the old one or the new one.
 
@@ -36,37 +44,39 @@ class Repository:
     ) -> None:
         self.served: dict[str, Predictor] = {}
         self.failed: dict[str, str] = {}  # name → version that could not be loaded
-        self.fixed, self._changed = fixed, changed
-        self._stamps: dict[str, store.Stamp] = {}  # of the store, when it was last scanned
+        self.reader = Reader()
+        self.is_fixed, self._changed = fixed is not None, changed
+        self._fixed = [Stored(m.tag.name, str(m.tag.version), Path(m.path)) for m in fixed or ()]
+        self._trouble: str | None = None  # why the store, or a model in it, could not be looked at
+        self._unread: str | None = None  # the same of the look that is going on
+        self._stamps: dict[str, store.Stamp] = {}  # of each model, when it was last looked at
         self._pinned: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
-        self._lock = threading.Lock()
-        self.follow()
+        self._listed: dict[str, list[str]] = {}  # versions of each model, when they were last listed
+        hanging = -1
+        while hanging < len(self.reader.hanging) < HANGING:  # what follows a read that hangs is opened too
+            hanging = len(self.reader.hanging)
+            try:
+                self.reader.run_here(self._follow)
+            except StoreBlocked:
+                continue
+            break
 
-    def follow(self, name: str | None = None) -> None:
-        """Open what is new in the store, close what is gone; with a `name`, also retry that model if it failed."""
-        with self._lock:
-            stamps = store.stamps() if self.fixed is None else {}
-            if name is None and stamps and stamps == self._stamps:
-                return
-            # Also versions whose files changed: at the last scan, a copy into the store may have been incomplete.
-            changed = {model for model, stamp in stamps.items() if stamp != self._stamps.get(model)}
-            if name in self.failed:
-                changed.add(name)
-            models = store.newest_models() if self.fixed is None else self.fixed
-            self._stamps = stamps
-            for model in models:
-                if model.tag.name in changed or self._known().get(model.tag.name) != model.tag.version:
-                    self._open(model)
-            for gone in set(self._known()) - {model.tag.name for model in models}:
-                self.failed.pop(gone, None)
-                if old := self.served.pop(gone, None):
-                    logger.info("no longer serving %s:%s", gone, old.card.version)
-                    self._changed(None, old)
+    async def follow(self, name: str | None = None) -> None:
+        """Open what is new in the store, close what is gone; with a `name`, also retry that model if it failed.
+
+        Raises StoreBlocked if a read hangs; with a `name`, if one of that model does.
+        """
+        if not self.is_fixed or name is not None:
+            await self.reader.run(partial(self._follow, name), None)
+        if name is not None and name in self.reader.hanging:
+            raise StoreBlocked(self.reader.trouble())
 
     def get(self, name: str) -> Predictor:
-        """The current version. Raises UnknownModel."""
+        """The current version. Raises UnknownModel, or StoreBlocked if the store hangs where it would be."""
         predictor = self.served.get(name)
         if predictor is None:
+            if name in self.reader.hanging:
+                raise StoreBlocked(self.reader.trouble())
             raise UnknownModel(self.failure(name) or f"there is no model {name!r}; see /models")
         return predictor
 
@@ -79,27 +89,100 @@ class Repository:
         """Name → `failure` of every model that failed to load."""
         return {name: not_loaded(name, version) for name, version in self.failed.copy().items()}
 
-    async def find(self, name: str, version: str | None) -> Predictor:
-        """A version, or the current one for None. Raises UnknownModel if there is none or it cannot be opened."""
-        return self.get(name) if version is None else await anyio.to_thread.run_sync(self.pin, name, version)
+    def trouble(self) -> str | None:
+        """Why changes in the store are not followed, or not all of them; None if they are."""
+        return self.reader.trouble() or self._trouble
 
-    def pin(self, name: str, version: str) -> Predictor:
-        """A version, opened if it is not open yet. Raises UnknownModel if there is none or it cannot be opened."""
-        if self.get(name).card.version == version:
-            return self.get(name)
-        with self._lock:
+    async def find(self, name: str, version: str | None) -> Predictor:
+        """A version, opened if it is not open yet, or the current one for None.
+
+        Raises UnknownModel if there is none or it cannot be opened, StoreBlocked if the store does not answer.
+        """
+        current = self.get(name)
+        if version is None or version == current.card.version:
+            return current
+        pinned = self._pinned.get((name, version))
+        try:
+            pin = partial(self._pin, name, version)
+            return await (self.reader.run(pin) if pinned is None else self.reader.run(pin, SOON))
+        except StoreBlocked:
+            if pinned is None:
+                raise
+            return pinned
+
+    async def versions(self, *names: str) -> dict[str, list[str]]:
+        """Name → every version, newest first, of those of the models that are served or have failed; as they were last
+        seen, if the store does not answer."""
+        with suppress(StoreBlocked):
+            for name in names:  # one by one, so that other calls get their turn
+                await self.reader.run(partial(self._list, name))
+        known = self._known()
+        return {name: self._listed.get(name) or [known[name]] for name in names if name in known}
+
+    def state(self) -> dict[str, Any]:
+        """Name → version of what is served, name → reason of what is not, and what is wrong with the store, if so."""
+        state = {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
+        return state | ({"store": trouble} if (trouble := self.trouble()) else {})
+
+    def _follow(self, name: str | None = None) -> None:
+        try:
+            with self.reader.at(STORE):
+                models = {model.name: model for model in self._fixed} if self.is_fixed else dict.fromkeys(store.names())
+        except OSError as error:
+            return self._note(f"the model store cannot be read: {error.strerror}")
+        gone, self._unread = {*self._known()} - {*models}, None
+        for found, fixed in models.items():
+            if self._read(found, partial(self._look_at, found, fixed, found == name)) is False:
+                gone.add(found)
+        if gone & {*self._known()} and not self.is_fixed and store.is_empty():
+            return self._note("the model store is empty")
+        for closed in gone:
+            self._close(closed)
+        self._note(self._unread)
+
+    def _look_at(self, name: str, fixed: Stored | None, retry: bool) -> bool:
+        """Open the version to serve of a model, if it has changed; whether there is one."""
+        model = fixed or store.to_serve(name)
+        if model is None:
+            return False
+        # Also if its files changed: when it was last looked at, a copy into the store may have been incomplete.
+        stamp = store.stamp(model)
+        has_changed = stamp != self._stamps.get(name) or self._known().get(name) != model.version
+        self._stamps[name] = stamp
+        if has_changed or (retry and name in self.failed):
+            self._open(model)
+        return True
+
+    def _list(self, name: str) -> None:
+        fixed = [model.version for model in self._fixed if model.name == name]
+        found = fixed if self.is_fixed else self._read(name, partial(store.versions, name))
+        if found is not None:
+            self._listed[name] = found
+
+    def _read(self, name: str, work: Callable[[], T]) -> T | None:
+        """What `work` returns, which reads a model of the store; None if that cannot be read."""
+        try:
+            with self.reader.at(name):
+                return work()
+        except OSError as error:
+            self._unread = f"the model store cannot be read: {name}: {error.strerror}"
+        except StoreBlocked:
+            if name not in self.reader.hanging:  # this thread itself was left to another read
+                raise
+        return None
+
+    def _pin(self, name: str, version: str) -> Predictor:
+        with self.reader.at(f"{name}:{version[:80]}"):
+            model = self._stored(name, version)
+            if model is None:
+                self._pinned.pop((name, version), None)
+                raise UnknownModel(f"model {name!r} has no version {version[:80]!r}")
             predictor = self._pinned.get((name, version))
-            if predictor is not None and self.fixed is None and not store.holds(name, version):
-                del self._pinned[name, version]
-                predictor = None
             if predictor is None:
-                model = self._version(name, version)
-                if model is None:
-                    raise UnknownModel(f"model {name!r} has no version {version[:80]!r}")
                 try:
-                    predictor = _opened(model)
+                    predictor = opened(model)
                 except Exception as error:
-                    logger.error("%s cannot be served: %s", model.tag, _line(error))
+                    logger.error("%s cannot be served: %s", model, line(error))
                     raise UnknownModel(not_loaded(name, version)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
@@ -107,46 +190,42 @@ class Repository:
             self._pinned.move_to_end((name, version))
         return predictor
 
-    def versions(self, name: str) -> list[bentoml.Model]:
-        """Every version of a model that is served or has failed, newest first; none of any other model."""
-        if self.fixed is not None:
-            return [model for model in self.fixed if model.tag.name == name]
-        return store.versions(name) if name in self.served or name in self.failed else []
-
-    def state(self) -> dict[str, Mapping[str, str]]:
-        """Name → version of what is served, and name → reason of what is not."""
-        return {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
-
-    def _version(self, name: str, version: str) -> bentoml.Model | None:
-        if self.fixed is None:
-            return store.version(name, version)
-        return next((model for model in self.versions(name) if model.tag.version == version), None)
+    def _stored(self, name: str, version: str) -> Stored | None:
+        if not self.is_fixed:
+            return store.find(name, version)
+        return next((model for model in self._fixed if (model.name, model.version) == (name, version)), None)
 
     def _known(self) -> dict[str, str]:
         """Name → version that is served, or the newer one that failed."""
-        return {name: predictor.card.version for name, predictor in self.served.items()} | self.failed
+        return {name: predictor.card.version for name, predictor in self.served.copy().items()} | self.failed
 
-    def _open(self, model: bentoml.Model) -> None:
-        name, version = model.tag.name, str(model.tag.version)
+    def _open(self, model: Stored) -> None:
         try:
-            predictor = _opened(model)
+            predictor = opened(model)
         except Exception as error:  # one broken file must take down neither the others nor the version before it
-            logger.error("%s cannot be served: %s", model.tag, _line(error))
-            self.failed[name] = version
+            logger.error("%s cannot be served: %s", model, line(error))
+            self.failed[model.name] = model.version
             return
-        self.failed.pop(name, None)
-        old, self.served[name] = self.served.get(name), predictor
+        self.failed.pop(model.name, None)
+        old, self.served[model.name] = self.served.get(model.name), predictor
         self._changed(predictor, old)
-        logger.info("serving %s", model.tag)
+        logger.info("serving %s", model)
 
+    def _close(self, name: str) -> None:
+        for kept in (self.failed, self._stamps, self._listed):
+            kept.pop(name, None)
+        if old := self.served.pop(name, None):
+            logger.info("no longer serving %s:%s", name, old.card.version)
+            self._changed(None, old)
 
-def _opened(model: bentoml.Model) -> Predictor:
-    """A predictor that has been warmed up. Raises if the card beside the file is missing, or of another model."""
-    predictor = Predictor(model.path_of(MODEL_FILE), model.path_of(CARD_FILE))
-    if (predictor.card.name, predictor.card.version) != (model.tag.name, model.tag.version):
-        raise ValueError(f"its card is that of {predictor.card.name}:{predictor.card.version}")
-    predictor.warm_up()
-    return predictor
+    def _note(self, trouble: str | None) -> None:
+        """Note, and log once, why not everything in the store is followed; None if it is."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble is None:
+                logger.info("the model store can be read again")
+            else:
+                logger.error("%s; what is open goes on being served", trouble)
 
 
 def not_loaded(name: str, version: str) -> str:
@@ -154,5 +233,7 @@ def not_loaded(name: str, version: str) -> str:
     return f"{name}:{version} could not be loaded; the log of the service says why"
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def line(error: BaseException) -> str:
+    """An error and what caused it, in one line."""
+    cause = error.__cause__
+    return " ".join(str(error).split()) + ("" if cause is None else f": {line(cause)}")

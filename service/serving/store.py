@@ -7,13 +7,17 @@ import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import bentoml
+import yaml  # type: ignore[import-untyped]
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models.model import MODEL_YAML_FILENAME, ModelInfo
 
@@ -21,15 +25,38 @@ from models.card import STORE_LABEL
 
 logger = logging.getLogger("bentoml.percept")
 
-Stamp = tuple[str, frozenset[tuple[str, int, int]]]  # version; name, size and modification time of each of its files
+REMOVED = ".removed"  # a file in the store's folder: it is empty because `remove` deleted its last model
+TICK = 2.0  # seconds within which a file system may give two writes the same time
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is there
+
+# Version; name, size, times and inode of each of its files.
+Stamp = tuple[str, frozenset[tuple[str, int, int, int, int]]]
+
+
+class Stored(NamedTuple):
+    """A version in the store, or in a Bento."""
+
+    name: str
+    version: str
+    folder: Path  # of its files
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+class Record(NamedTuple):
+    """What a version's `model.yaml` says."""
+
+    created: datetime
+    is_ours: bool  # it carries our label
 
 
 def newest_models() -> list[bentoml.Model]:
     """The version to serve of every model in BentoML's store that carries our label, sorted by name: the newest, unless
     `roll_back` chose another."""
     # Not bentoml.models.list(): one unfinished folder, as a killed export leaves behind, makes it fail altogether.
-    current = [_current(folder) for folder in sorted(_folder().iterdir()) if folder.is_dir()]
-    return [model for model in current if model is not None and STORE_LABEL in model.info.labels]
+    current = [stored for name in names() if (stored := to_serve(name))]
+    return [model for stored in current if (model := _model(stored)) is not None]
 
 
 def chosen(names: Collection[str]) -> list[bentoml.Model]:
@@ -42,35 +69,48 @@ def chosen(names: Collection[str]) -> list[bentoml.Model]:
     return [model for model in models if not names or model.tag.name in names]
 
 
-def stamps() -> dict[str, Stamp]:
-    """Name → a stamp that changes with the version to serve or its files, for every model in the store, ours or not. It
-    is cheap enough for polling."""
-    found: dict[str, Stamp] = {}
-    for pointer in _folder().glob("*/latest"):
-        if version := _pointer(pointer.parent):
-            found[pointer.parent.name] = version, _files(pointer.parent / version)
-    return found
+def names() -> list[str]:
+    """The names of all models, ours or not, sorted. Raises OSError if the store cannot be read."""
+    with os.scandir(_folder()) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def versions(name: str) -> list[bentoml.Model]:
+def to_serve(name: str) -> Stored | None:
+    """The version to serve of a model in the store; None if it has none, or is not ours. Raises OSError."""
+    folder = _folder() / name
+    version = _pointer(folder)
+    is_name = Path(version).name == version and version != ".."
+    record = _record(f"{folder}/{version}") if is_name else None
+    if record is None:  # BentoML writes the pointer last, and it outlives a version that was removed by hand
+        version, record = next(iter(_records(folder)), ("", None))
+    return Stored(name, version, folder / version) if record is not None and record.is_ours else None
+
+
+def stamp(stored: Stored) -> Stamp:
+    """Changes with the files of a version. It is cheap enough for polling."""
+    return stored.version, _files(stored.folder)
+
+
+def is_empty() -> bool:
+    """Whether there is no model at all, ours or not, and `remove` did not delete the last one: as where a volume is not
+    mounted at this moment."""
+    folder = _folder()
+    return not (folder / REMOVED).exists() and not any(_names(folder / name) for name in _names(folder))
+
+
+def versions(name: str) -> list[str]:
     """Every version of a model of ours, newest first; none if there is no such model.
 
     `name` becomes part of a path, so it must be the name of a model in the store.
     """
-    return [model for model in _versions(_folder() / name) if STORE_LABEL in model.info.labels]
+    return [version for version, record in _records(_folder() / name) if record.is_ours]
 
 
-def holds(name: str, version: str) -> bool:
-    """Whether there is a folder for that version; `name` as in `versions`, `version` may be any text."""
-    return version in _names(_folder() / name)
-
-
-def version(name: str, version: str) -> bentoml.Model | None:
-    """One version of a model of ours, or None; parameters as in `holds`."""
-    if not holds(name, version):
-        return None
-    model = _read(name, version)
-    return model if model is not None and STORE_LABEL in model.info.labels else None
+def find(name: str, version: str) -> Stored | None:
+    """A version of a model of ours, or None; `name` as in `versions`, `version` may be any text."""
+    folder = _folder() / name
+    record = _record(f"{folder}/{version}") if version in _names(folder) else None
+    return Stored(name, version, folder / version) if record is not None and record.is_ours else None
 
 
 def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
@@ -91,7 +131,9 @@ def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
     """
     assert tag.version is not None
     # After every other version, whatever this machine's clock says: BentoML and `roll_back` go by these times.
-    created = max([datetime.now(UTC), *(_created(m) + timedelta(microseconds=1) for m in versions(tag.name))])
+    created = max(
+        [datetime.now(UTC), *(r.created + timedelta(microseconds=1) for _, r in _records(_folder() / tag.name))]
+    )
     context = bentoml.models.ModelContext(framework_name="", framework_versions={})
     info = ModelInfo(tag, "", {STORE_LABEL: kind}, {}, {}, context, {}, "v1", created)
     whole = _aside(tag.version)
@@ -104,11 +146,12 @@ def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
     finally:
         shutil.rmtree(whole, ignore_errors=True)
     _serve(tag.name, tag.version)
+    (_folder() / REMOVED).unlink(missing_ok=True)
 
 
 def known(name: str, version: str | None = None) -> list[str]:
     """Every version of a model of ours, newest first. Raises ValueError if there is none, or not `version`."""
-    every = [model.tag.version or "" for model in versions(name)] if name in _names(_folder()) else []
+    every = versions(name) if name in _names(_folder()) else []
     if not every:
         raise ValueError(f"the model store holds no model {name!r}")
     if version is not None and version not in every:
@@ -150,13 +193,15 @@ def remove(name: str, version: str | None) -> str | None:
         shutil.rmtree(whole)
     if not _names(folder):
         _unlink_empty(folder)
+    if is_empty():
+        _write(_folder() / REMOVED, b"percept remove deleted the last model here, so a service stops serving it.\n")
     return served(name) if kept else None
 
 
 def served(name: str) -> str:
     """The version of a model of ours that is served. `name` as in `versions`."""
-    model = _current(_folder() / name)
-    return model.tag.version or "" if model is not None else ""
+    stored = to_serve(name)
+    return "" if stored is None else stored.version
 
 
 def _serve(name: str, version: str) -> None:
@@ -213,31 +258,53 @@ def _folder() -> Path:
     return Path(BentoMLContainer.model_store.get()._path)
 
 
-def _current(folder: Path) -> bentoml.Model | None:
-    """The version that the pointer names, or the newest where that cannot be read: BentoML writes the pointer last, and
-    it outlives a version that was removed by hand."""
-    version = _pointer(folder)
-    model = _read(folder.name, version) if version in _names(folder) else None
-    return model or next(iter(_versions(folder)), None)
-
-
-def _versions(folder: Path) -> list[bentoml.Model]:
-    found = [model for version in _names(folder) if (model := _read(folder.name, version)) is not None]
-    return sorted(found, key=_created, reverse=True)
-
-
-def _created(model: bentoml.Model) -> datetime:
-    time = model.creation_time
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _read(name: str, version: str) -> bentoml.Model | None:
-    """None, and a line in the log, for what is not a model: a volume's lost+found, or a truncated file."""
+def _model(stored: Stored) -> bentoml.Model | None:
     try:
-        return BentoMLContainer.model_store.get().get(f"{name}:{version}")
+        return BentoMLContainer.model_store.get().get(str(stored))
     except Exception as error:  # BentoML passes on whatever YAML and the file system raise
-        logger.warning("model store: %s:%s is skipped: %s", name, version, " ".join(str(error).split()))
+        _skipped(stored.folder, error)
         return None
+
+
+def _records(folder: Path) -> list[tuple[str, Record]]:
+    """Every version in the folder of a model, newest first."""
+    found = [(version, record) for version in _names(folder) if (record := _record(f"{folder}/{version}")) is not None]
+    return sorted(found, key=lambda version: version[1].created, reverse=True)
+
+
+def _record(folder: str) -> Record | None:
+    """What the `model.yaml` of a version's folder says, read again only if it may have changed. None for what is not a
+    model: a volume's lost+found, or a truncated file."""
+    file = f"{folder}/{MODEL_YAML_FILENAME}"
+    try:
+        status = os.stat(file)  # noqa: PTH116  # of 20,000 versions in a listing, pathlib's take twice as long
+    except (OSError, ValueError):
+        return None
+    times = status.st_mtime_ns, status.st_ctime_ns
+    # The file may be written again with the same times for as long as a tick of the file system's clock lasts.
+    read = _read.__wrapped__ if time.time() - max(times) / 1e9 < TICK else _read
+    try:
+        return read(file, (*times, status.st_size, status.st_ino))
+    except OSError as error:
+        _skipped(folder, error)
+        return None
+
+
+@lru_cache(2**15)
+def _read(file: str, stamp: tuple[int, ...]) -> Record | None:
+    content = Path(file).read_bytes()
+    try:
+        content = yaml.load(content, YAML)
+        created = content["creation_time"]
+        created = created if isinstance(created, datetime) else datetime.fromisoformat(created)
+        return Record(created if created.tzinfo else created.replace(tzinfo=UTC), STORE_LABEL in content["labels"])
+    except Exception as error:  # YAML raises all kinds, and the content may be anything
+        _skipped(file, error)
+        return None
+
+
+def _skipped(path: str | Path, error: Exception) -> None:
+    logger.warning("model store: %s is skipped: %s", path, " ".join(str(error).split()))
 
 
 def _pointer(folder: Path) -> str:
@@ -249,17 +316,18 @@ def _pointer(folder: Path) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    """The names of the folders in a folder; none if it cannot be read."""
+    """The names of the folders in a folder; none if there is no such folder. Raises OSError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if entry.is_dir()]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
+def _files(folder: Path) -> frozenset[tuple[str, int, int, int, int]]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
-    except (OSError, ValueError):  # it is being written, was removed, or is not the name of a folder
+            found = ((entry.name, entry.stat()) for entry in entries)
+            return frozenset((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found)
+    except OSError:  # it is being written, or was removed
         return frozenset()

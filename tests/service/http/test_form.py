@@ -2,14 +2,16 @@
 
 import base64
 import quopri
+import random
+import time
 from collections.abc import Iterable
 
 import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.http.form import Form
-from tests.service.helpers import FLUTE, digit_file, refusal
+from service.http.form import HEADERS, PARTS, Form, options
+from tests.service.helpers import FLUTE, digit_file, mutated, refusal
 from tests.serving import NEWEST
 
 DATA = b"\x89PNG\r\n--\r\n-\r\n--odd\r\n\x00"  # nearly delimiters, and no text
@@ -131,6 +133,90 @@ def test_refusals(body: bytes, message: str) -> None:
     with pytest.raises(HTTPException, match=message) as raised:
         read(body)
     assert raised.value.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b'form-data; name="a;b=c"; filename=7.png', {b"name": b"a;b=c", b"filename": b"7.png"}),
+        (b'form-data;NAME = "a\\"b" ; FileName=a b.png ;x', {b"name": b'a"b', b"filename": b"a b.png"}),
+        (b'multipart/form-data; boundary="a b"; charset=utf-8', {b"boundary": b"a b", b"charset": b"utf-8"}),
+        (b'form-data; name="unfinished; filename=a', {b"name": b"unfinished; filename=a"}),
+        (b'form-data; name=""; filename=', {b"name": b"", b"filename": b""}),
+        (b"form-data", {}),
+        (b"", {}),
+    ],
+)
+def test_parameters_of_a_header(header: bytes, expected: dict[bytes, bytes]) -> None:
+    assert options(header) == expected
+
+
+def test_as_many_parts_as_are_allowed() -> None:
+    parts = part(named('name="a"'), b"x") * (PARTS - 1)
+    assert read(parts + FILE + END) == (DATA, "image/png", {})
+    with pytest.raises(HTTPException, match=f"more than {PARTS} parts") as raised:
+        read(parts * 2 + FILE + END)
+    assert raised.value.status_code == 400
+
+
+def test_as_long_headers_as_are_allowed() -> None:
+    line = "X: " + "y" * 2000 + "\r\n"
+    names = named(f'name="f"; filename="{"ä" * 255}.png"', TYPE)
+    assert read(part(names + 3 * line) + END)[0] == DATA
+    with pytest.raises(HTTPException, match=f"more than {HEADERS} bytes of headers|header") as raised:
+        read(part(names + 6 * line) + END)
+    assert raised.value.status_code == 400
+
+
+FLOODS = {
+    "parts": b"--x\r\n\r\n\r\n",
+    "parts with a header": b"--x\r\na:\r\n\r\n\r\n",
+    "named parts": b"--x\r\nContent-Disposition: a; name=f\r\n\r\n\r\n",
+    "semicolons": b"--x\r\nContent-Disposition: a" + b";" * 4000 + b"\r\n\r\n\r\n",
+    "quotes": b'--x\r\nContent-Disposition: a; name="' + b';a="' * 1000 + b"\r\n\r\n\r\n",
+    "spaces": b"--x\r\na:" + b" " * 4000 + b"\r\n\r\n\r\n",
+    "lines like a delimiter": b"--x\r\n\r\n" + b"\r\n--xy" * 1000 + b"\r\n",
+    "unfinished delimiters": b"--x\r\n\r\n" + b"\r\n--x\ry" * 1000 + b"\r\n",
+    "ends": b"--x\r\n\r\n" + b"\r\n--" * 1000,
+    "line ends": b"--x\r\n\r\n" + b"\r\n" * 4000,
+    "preamble": b"--xy\r\n",
+    "no delimiter": b"\r\n--",
+    "padding": b"--x\r\n\r\na\r\n--x" + b" " * 4000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 2**16])
+@pytest.mark.parametrize("flood", FLOODS)
+def test_floods(flood: str, chunk: int) -> None:
+    """Half a second of CPU for each megabyte is the limit; in chunks of a byte each has its own cost."""
+    body = FLOODS[flood] * ((2**12 if chunk == 1 else 2**18) // len(FLOODS[flood]) + 1)
+    start = time.process_time()
+    with pytest.raises(HTTPException) as raised:
+        read((body[i : i + chunk] for i in range(0, len(body), chunk)), "x")
+    assert raised.value.status_code == 400
+    assert time.process_time() - start < (0.1 if chunk == 1 else 0.5 * len(body) / 1e6)
+
+
+def test_delimiters_are_counted_in_chunks_of_any_size() -> None:
+    body = FLOODS["lines like a delimiter"] * 2 + b"\r\n--x--"
+    for chunk in (1, 3, 7, 10_000):
+        with pytest.raises(HTTPException, match="lines that begin with its boundary"):
+            read((body[i : i + chunk] for i in range(0, len(body), chunk)), "x")
+
+
+def test_whatever_form_is_sent_is_answered_or_refused(local: httpx.Client) -> None:
+    rng = random.Random(0)
+    whole = (
+        part(named('name="model"'), b"digits") + part(named('name="f"; filename="7.png"', TYPE), digit_file(3)) + END
+    )
+    statuses = set()
+    for _ in range(150):
+        at = rng.randrange(120)
+        body = whole if rng.random() < 0.1 else whole[:at] + mutated(whole[at : at + 300], rng) + whole[at + 300 :]
+        answer = local.post("/predict", content=body, headers={"content-type": "multipart/form-data; boundary=odd-one"})
+        statuses.add(answer.status_code)
+        assert answer.is_success or refusal(answer) in (400, 404, 415, 422)
+    assert {200, 400} <= statuses
 
 
 def test_without_a_boundary() -> None:

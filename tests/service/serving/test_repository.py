@@ -3,23 +3,29 @@
 import json
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import bentoml
 import httpx
+import numpy as np
 import onnx
 import pytest
 from bentoml._internal.models import ModelStore
+from bentoml._internal.models.model import ModelInfo
 
-from models.card import STORE_LABEL, ModelCard
+from models.card import STORE_LABEL, ModelCard, seal
 from service.serving import store
+from service.serving.repository import Repository
 from tests.command import model_store, percept
-from tests.load import closed_loop, post
+from tests.load import closed_loop, get, post
 from tests.service.helpers import digit_file
+from tests.service.in_process import application
 from tests.serving import (
     FIRST,
     NEWEST,
@@ -256,6 +262,46 @@ def test_models_come_and_go(home: Path) -> None:
         assert version(client, "unlabelled") is None
 
 
+def test_a_store_that_is_gone_for_a_moment_keeps_what_is_open(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Missing, empty, of empty folders, no folder. Not so what is removed where others are, or by `remove`."""
+    folder, aside = home / "models", home / "aside"
+    with application(home, PERCEPT_API_KEYS="key") as client:
+        client.headers.update(KEY)
+
+        def followed() -> Any:
+            client.post("/v2/repository/models/sums/load")
+            return client.get("/readyz").json()
+
+        whole = followed()
+        folder.rename(aside)
+        for reason in ("cannot be read: No such file", "is empty", "is empty", "cannot be read: Not a directory"):
+            found = followed()
+            assert found["models"] == whole["models"] == {"sums": "v2", "digits": FIRST}
+            assert reason in found["store"]
+            assert answer(client) == (200, "v2", 8.0)
+            assert "percept_store_up 0.0" in client.get("/metrics").text.splitlines()
+            match reason, (folder / "sums").exists():
+                case "is empty", False:
+                    (folder / "sums").mkdir()
+                case "is empty", True:
+                    shutil.rmtree(folder)
+                    folder.touch()
+                case _, _ if not folder.exists():
+                    folder.mkdir()
+        folder.unlink()
+        aside.rename(folder)
+        assert followed() == whole
+        assert len([line for line in caplog.messages if line.startswith("the model store ")]) == 3  # each reason once
+        ModelStore(folder).delete("digits:" + FIRST)
+        assert followed()["models"] == {"sums": "v2"}
+        shutil.move(folder / "sums", aside)
+        assert followed()["models"] == {"sums": "v2"}
+        shutil.move(aside, folder / "sums")
+        store.remove("sums", None)
+        assert followed() == {"ready": False, "models": {}, "failed": {}}
+        assert answer(client)[0] == 404
+
+
 def test_rollback_on_the_command_line(home: Path) -> None:
     def lines(*arguments: str) -> tuple[int, str, str]:
         done = percept("rollback", *arguments, home=home)
@@ -277,6 +323,80 @@ def test_rollback_on_the_command_line(home: Path) -> None:
             "sums": "v2",
         }
         assert STORE_LABEL in store.newest_models()[0].info.labels
+
+
+@pytest.mark.soak
+def test_two_hundred_models_in_a_hundred_versions(tmp_path: Path, record_property: Any) -> None:
+    """18,000 mixed requests, which ask for versions at random: the memory, the start, and how long others wait."""
+    random, names = np.random.default_rng(0), ["digits", *(f"sums{i:03}" for i in range(199))]
+    fill(tmp_path, names, 100)
+    digit, ready = post("/digits", digit_file(3)), post("/v2/repository/index", b"{}")
+
+    def some(n: int) -> list[bytes]:
+        found = [digit, ready, get("/v2/models/digits"), get("/metrics"), get("/models"), get("/readyz")]
+        for name in random.choice(names[1:], n):
+            version = f"v{random.integers(100):03}"
+            found += [post(f"/predict/{name}", SUM), post(f"/predict/{name}/versions/{version}", SUM), digit]
+            found += [get(f"/v2/models/{name}"), post(f"/predict/{name}/versions/x{version}", SUM)]
+        return found
+
+    with asking(tmp_path) as (server, client):
+        (worker,) = workers(server)
+        record_property("start", f"{server.seconds:.1f} s")
+        assert len(client.get("/readyz").json()["models"]) == len(names)
+
+        def load(n: int) -> float:
+            outcome = closed_loop(server.url, some(200), 8, n=n)
+            assert set(outcome.statuses) == {200, 404}
+            return resident_mb(worker)
+
+        before = load(6_000)
+        after = load(18_000)
+        listing = min(seconds(client, "/v2/models/digits") for _ in range(20))
+        record_property("listing", f"{listing * 1000:.1f} ms for 100 versions")
+        record_property("growth", f"{before:.1f} MB to {after:.1f} MB, {after / before - 1:.1%}")
+        assert "Traceback" not in server.log.read_text()
+    with model_store(tmp_path):
+        repository = Repository()
+        polls = []
+        for _ in range(5):
+            start = time.perf_counter()
+            repository.reader.run_here(repository._follow)
+            polls.append(time.perf_counter() - start)
+    record_property("poll", f"{min(polls) * 1000:.1f} ms")
+    assert server.seconds < 15  # 5 on a quiet machine
+    assert min(polls) < 0.05
+    assert listing < 0.02
+    assert after < before * 1.05
+
+
+def seconds(client: httpx.Client, path: str) -> float:
+    start = time.perf_counter()
+    client.get(path).raise_for_status()
+    return time.perf_counter() - start
+
+
+def fill(home: Path, names: list[str], n: int) -> None:
+    """A store of these models, each in n versions, which all were exported days ago."""
+    whole = {"digits": digits_model(FIRST)}
+    with model_store(home):
+        for name in names:
+            model = whole.get(name) or scaled(FIRST, 1, name)
+            card = ModelCard.model_validate_json(model.metadata_props[0].value)
+            del model.metadata_props[:]
+            graph = model.SerializeToString()
+            for i in range(n):
+                tag = bentoml.Tag(name, f"v{i:03}")
+                file, text = seal(graph, card.model_copy(update={"version": tag.version}))
+                context = bentoml.models.ModelContext(framework_name="", framework_versions={})
+                created = datetime(2020, 1, 1, 0, 0, i % 60, i, UTC)
+                info = ModelInfo(tag, "", {STORE_LABEL: card.kind}, {}, {}, context, {}, "v1", created)
+                folder = home / "models" / name / str(tag.version)
+                folder.mkdir(parents=True)
+                (folder / "model.onnx").write_bytes(file)
+                (folder / "card.json").write_bytes(text)
+                (folder / "model.yaml").write_text(str(info.dump()))
+            (home / "models" / name / "latest").write_text(f"v{n - 1:03}")
 
 
 @pytest.mark.parametrize("n", [20, pytest.param(200, marks=pytest.mark.soak)])

@@ -1,6 +1,8 @@
 """The model store: what is added is served, in one step, whatever the clock, the pointer or the disk say."""
 
+import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,3 +124,49 @@ def test_a_bento_takes_the_models_that_are_named(home: Path) -> None:
     assert [str(model.tag) for model in store.chosen([])] == ["tones:v2", "toy:v1"]
     with pytest.raises(ValueError, match="holds no model 'birds'; it holds tones, toy"):
         store.chosen(["tones", "birds"])
+
+
+def test_versions_are_read_again_only_if_they_changed(home: Path) -> None:
+    """Also where a file is written anew with the same size within one tick of the file system's clock."""
+    names = [f"w{n:02}" for n in range(20)]
+    add(*names)
+    newest_first = ["v1", "v2", *names][::-1]
+    files = {path.parent.name: path for path in (home / "models" / "tones").glob("*/model.yaml")}
+    assert store.versions("tones") == newest_first
+    last = files["w19"]
+    text = re.sub(r"creation_time: '\d{4}", "creation_time: '1999", last.read_text())
+    times = last.stat()
+    last.write_text(text)
+    os.utime(last, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert store.versions("tones") == [*newest_first[1:], "w19"]
+    time.sleep(store.TICK)
+    assert store.versions("tones") == store.versions("tones") == [*newest_first[1:], "w19"]
+    assert all(is_cached(file) for file in files.values())
+    before = store._read.cache_info().misses
+    add("x")
+    store.remove("tones", "w07")
+    expected = ["x", *(name for name in newest_first[1:] if name != "w07"), "w19"]
+    assert store.versions("tones") == expected
+    assert store._read.cache_info().misses == before  # only the new one was read, and not kept
+
+
+def is_cached(file: Path) -> bool:
+    """Whether `model.yaml` is answered for without reading it: by its stamp."""
+    hits, status = store._read.cache_info().hits, file.stat()
+    store._read(str(file), (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino))
+    return store._read.cache_info().hits > hits
+
+
+@pytest.mark.parametrize("name", ["tones", "other"])
+def test_only_remove_marks_an_empty_store(home: Path, name: str) -> None:
+    mark = home / "models" / store.REMOVED
+    if name == "other":  # another model, ours or not, says that the store is there
+        with bentoml.models.create("other:v1"):
+            pass
+    store.remove("tones", "v1")
+    assert not mark.exists()
+    store.remove("tones", None)
+    assert mark.exists() == (name == "tones")
+    assert not store.is_empty()
+    add("v3")
+    assert not mark.exists()

@@ -1,0 +1,213 @@
+"""Opens a version and tries it out: it is served only if requests get from its graph what its card says.
+
+The file is whole if its seal fits, but that says nothing of what is in it: a card may have been written by hand, and a
+graph may compute anything, for any time, in any amount of memory.
+"""
+
+import math
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.card import CARD_FILE, FAMILIARITY, FEATURES, ModelCard
+from service.media import Limits
+from service.serving.drift import Drift
+from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file
+from service.serving.store import Stored
+
+MAX_BYTES = 2**28  # of a file: 67 million weights
+MEMORY = 2**31  # bytes that the process may take beside what it has while a version is opened
+SECONDS = 3.0  # for all answers of the trial, which take milliseconds
+TOLERANCE = 1e-3  # of the sum of a row of probabilities
+RATES = (4_000, 192_000)  # Hz, as in a task
+FRONT_ENDS = {"pixels": "image", "mfcc": "audio", "vector": "vector"}  # kind of features → kind of input
+TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+
+
+def opened(model: Stored) -> Predictor:
+    """A predictor of the version, which has answered, so that no request pays for lazy initialisation.
+
+    Raises ValueError, in one line, if the files do not belong together or the graph does not fit the card; OSError if
+    they cannot be read; and what ONNX Runtime raises for a graph that it cannot load.
+    """
+    files = model.folder / MODEL_FILE, model.folder / CARD_FILE
+    for file in files:
+        if (size := file.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{file.name} has {size} bytes; at most {MAX_BYTES} are opened")
+    with _bounded_memory():
+        predictor = Predictor(*files)
+        card = predictor.card
+        if (card.name, card.version) != (model.name, model.version):
+            raise ValueError(f"its card is that of {card.name}:{card.version}")
+        _check_card(card)
+        _check_graph(predictor.session, card)
+        with _bounded_time(predictor):
+            _try_out(predictor)
+    return predictor
+
+
+def _check_card(card: ModelCard) -> None:
+    """Raise ValueError unless the card is possible in itself."""
+    kind, labels = card.input.kind, card.labels
+    _require(0 < len({*labels}) == len(labels), f"its {len(labels)} labels are not different")
+    _require(card.kind != "binary" or len(labels) == 2, f"it is binary, with {len(labels)} labels")
+    found = card.input.dtype, card.input.shape
+    _require(found == _input(card), f"{kind} input of {found}")
+    rate = card.input.sample_rate
+    fits = rate is None if kind != "audio" else rate is not None and RATES[0] <= rate <= RATES[1]
+    _require(fits and card.features.get("sample_rate", rate) == rate, f"{kind} input with sample_rate = {rate}")
+    front_end = card.features.get("kind")
+    _require(front_end is None or FRONT_ENDS.get(front_end) == kind, f"{kind} input with features of {front_end!r}")
+    output = "value" if card.kind == "regression" else "probabilities"
+    _require(card.output == output, f"output {card.output!r} of a {card.kind} model; expected {output!r}")
+    threshold = card.known_threshold
+    _require(threshold is None or 0 <= threshold <= 1, f"known_threshold = {threshold}")
+    _require(0 < card.temperature < math.inf, f"temperature = {card.temperature}")
+    _check_groups(card)
+
+
+def _input(card: ModelCard) -> tuple[str, tuple[int | None, ...]]:
+    """The dtype and shape that its kind of input has; the width of vectors is the card's."""
+    match card.input.kind:
+        case "image":
+            return "uint8", (None, 28, 28)
+        case "audio":
+            return "float32", (None, None)
+    width = next(iter(card.input.shape[1:]), None) or 0
+    return "float32", (None, max(width, 1))
+
+
+def _check_groups(card: ModelCard) -> None:
+    """Raise ValueError unless the groups follow each other, each with a share for each bin between its edges."""
+    for group, stop in zip(card.groups, [0, *(group.stop for group in card.groups)], strict=False):
+        edges, shares = group.edges, group.shares
+        fits = group.start == stop < group.stop and len(shares) == len(edges) + 1
+        fits = fits and all(map(math.isfinite, edges)) and all(a < b for a, b in pairwise(edges))
+        fits = fits and all(0 <= share <= 1 for share in shares) and abs(sum(shares) - 1) <= TOLERANCE
+        _require(fits, f"group {group.name!r} from {group.start} to {group.stop}, {len(edges)} edges, shares {shares}")
+    names = [group.name for group in card.groups]
+    _require(len({*names}) == len(names), "two groups of features have the same name")
+
+
+def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None:
+    """Raise ValueError unless the graph declares the card's input and outputs."""
+    inputs = [(one.name, one.type) for one in session.get_inputs()]
+    wanted = (card.input.name, TYPES[card.input.dtype])
+    _require(inputs == [wanted], f"the graph takes {inputs}, the card's input is {wanted}")
+    sizes = [size if isinstance(size, int) else None for size in session.get_inputs()[0].shape]
+    fits = len(sizes) == len(card.input.shape) and all(
+        size is None or size == expected for size, expected in zip(sizes, card.input.shape, strict=True)
+    )
+    _require(fits, f"the graph takes {sizes}, the card's input is {[*card.input.shape]}")
+    outputs = {one.name: one.type for one in session.get_outputs()}
+    for name, is_wanted in (
+        (card.output, True),
+        (FAMILIARITY, card.known_threshold is not None),
+        (FEATURES, bool(card.groups) and card.input.kind != "image"),
+    ):
+        if is_wanted:
+            _require(outputs.get(name) == TYPES["float32"], f"the graph has no output {name!r} of float32: {outputs}")
+    _require(card.known_threshold is not None or FAMILIARITY not in outputs, "familiarity without a known_threshold")
+
+
+def _try_out(predictor: Predictor) -> None:
+    """Raise ValueError unless the answers to a file and to batches, with all that requests may ask, fit the card."""
+    card = predictor.card
+    sample = predictor.decode(sample_file(card), Limits())
+    predictor.predict(sample, 2 * MIN_WINDOW if card.input.kind == "audio" else None).to_json()
+    for batch in _batches(sample, card):
+        for familiarity in (True, False):
+            _check_answers(predictor.run(batch, True, familiarity), card)
+        if card.groups:
+            features = batch.reshape(len(batch), -1)
+            if card.input.kind != "image":
+                [features] = predictor.session.run([FEATURES], {card.input.name: batch}, predictor.run_options)
+            expected = len(batch), card.groups[-1].stop
+            _require(features.shape == expected, f"features of shape {features.shape}; its groups are of {expected}")
+            _require(bool(np.isfinite(features).all()), "features that are not finite")
+
+
+def _batches(sample: NDArray[Any], card: ModelCard) -> list[NDArray[Any]]:
+    """A sample (…) as a batch of one, and several others as a batch. Zeros among them find weights that are not finite,
+    as 0 · ∞ is NaN."""
+    match card.input.kind:
+        case "audio":  # of another length, as the shortest window of a timeline
+            n = int(MIN_WINDOW / 2 * len(sample))
+            others = [sample[:n], sample[n : 2 * n], sample[2 * n : 3 * n] / 2]
+        case "image":
+            others = [sample, np.zeros_like(sample), np.full_like(sample, 255)]
+        case _:
+            others = [sample, np.zeros_like(sample), sample / 2]
+    return [sample[np.newaxis], np.stack(others)]
+
+
+def _check_answers(answers: NDArray[np.float32], card: ModelCard) -> None:
+    """Raise ValueError unless answers (N, K), or (N, K + 1) with familiarity, are possible."""
+    _require(bool(np.isfinite(answers).all()), "an answer that is not finite")
+    found, familiarity = answers[:, : len(card.labels)], answers[:, len(card.labels) :]
+    for name, values in ((card.output, found), (FAMILIARITY, familiarity)):
+        if name != "value" and values.size:
+            low, high = values.min(), values.max()
+            _require(low >= 0 and high <= 1 + TOLERANCE, f"{name} from {low} to {high}; expected 0 to 1")
+    if card.output != "value":
+        totals = found.sum(axis=1)
+        _require(bool((abs(totals - 1) <= TOLERANCE).all()), f"probabilities with the sums {totals[:3]}; expected 1")
+
+
+@contextmanager
+def _bounded_time(predictor: Predictor) -> Iterator[None]:
+    """End the predictor's runs after SECONDS. A single operator cannot be ended, so it may take longer."""
+    options = predictor.run_options = onnxruntime.RunOptions()
+    timer = threading.Timer(SECONDS, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if not options.terminate:
+            raise
+        raise ValueError(f"its answers to small files take more than {SECONDS:g} seconds") from error
+    finally:
+        timer.cancel()
+        predictor.run_options = None
+        predictor.drift = Drift(predictor.card.groups)
+
+
+class _Bound:
+    """The limit of the process's memory while versions are opened: two at once if a read hangs."""
+
+    lock, n, before = threading.Lock(), 0, (0, 0)
+
+
+@contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Let the process take at most MEMORY more, on Linux: an allocation beyond that fails, and the process lives."""
+    with _Bound.lock:
+        if not _Bound.n:
+            _Bound.before = resource.getrlimit(resource.RLIMIT_DATA)
+            with suppress(OSError):
+                data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+                soft, hard = _Bound.before
+                limits = [limit for limit in (soft, hard, data + MEMORY) if limit != resource.RLIM_INFINITY]
+                resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+        _Bound.n += 1
+    try:
+        yield
+    finally:
+        with _Bound.lock:
+            _Bound.n -= 1
+            if not _Bound.n:
+                resource.setrlimit(resource.RLIMIT_DATA, _Bound.before)
+
+
+def _require(fits: bool, otherwise: str) -> None:
+    if not fits:
+        raise ValueError(f"the graph and the card do not fit: {otherwise}")
