@@ -1,7 +1,7 @@
 """Metrics for Prometheus: requests, predictions, models and drift. No label value comes from a client."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,6 +40,11 @@ class Metrics:
         self._in_flight = Gauge(
             "percept_in_flight", "Slots taken by requests being answered.", multiprocess_mode="livesum"
         )
+        self._open = Gauge("percept_connections", "Open connections.", multiprocess_mode="livesum")
+        self._closed = Counter(
+            "percept_connections_closed_total", "Connections that the service closed or refused.", ["reason"]
+        )
+        self._closed_before: dict[str, int] = {}
         self._predictions = Counter("percept_predictions_total", "Samples answered.", ["model", "version", "label"])
         self._unknown = Counter("percept_unknown_total", "Samples unlike the training data.", ["model", "version"])
         self._confidence = Histogram(
@@ -105,6 +110,13 @@ class Metrics:
     def in_flight(self, slots: int) -> None:
         """Set how many slots requests in flight hold."""
         self._in_flight.set(slots)
+
+    def connections(self, n: int, closed: Mapping[str, int]) -> None:
+        """Set how many connections are open, and how many have been closed so far, by reason."""
+        self._open.set(n)
+        for reason, count in closed.items():
+            self._closed.labels(reason).inc(count - self._closed_before.get(reason, 0))
+            self._closed_before[reason] = count
 
     def changed(self, new: Predictor | None, old: Predictor | None) -> None:
         """Update the series of a model that was opened, replaced or closed; None stands for no model."""

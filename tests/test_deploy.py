@@ -24,6 +24,8 @@ METRICS = {
     "percept_requests_total": {"route", "code"},
     "percept_request_seconds": {"route"},
     "percept_in_flight": set(),
+    "percept_connections": set(),
+    "percept_connections_closed_total": {"reason"},
     "percept_predictions_total": {"model", "version", "label"},
     "percept_unknown_total": {"model", "version"},
     "percept_confidence": {"model", "version"},

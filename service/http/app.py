@@ -61,7 +61,6 @@ class App:
         """Every `seconds`, poll the model store and report how busy this worker is."""
         while True:
             await asyncio.sleep(seconds)
-            self.state.metrics.in_flight(self.admission.in_flight)
             try:
                 await self.state.give_back()
                 await self.state.reload()
@@ -69,7 +68,7 @@ class App:
                 pass
             except Exception:
                 logger.exception("the model store cannot be followed")
-            self.state.metrics.store(self.state.repository.failed, self.state.repository.trouble() is None)
+            self.state.report()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: answer HTTP, refuse WebSockets, leave the lifespan to BentoML."""

@@ -8,9 +8,10 @@ from starlette.exceptions import HTTPException
 
 from service.errors import TooLarge
 from service.http.admission import Slots
-from service.http.connections import AHEAD, SLOWEST, has_arrived
+from service.http.connections import AHEAD, has_arrived
 from service.http.form import Form, options
 from service.http.request import Request
+from service.http.waiting import SLOWEST
 
 SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
 UNCOMPRESSED = frozenset((b"", b"identity", b"chunked"))

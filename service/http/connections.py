@@ -1,88 +1,259 @@
-"""Timeouts for idle connections: uvicorn waits forever for a request's header, which lets a few clients hold many
-connections ("slow loris"). And lingering ones: many clients send a whole body before they read the response, which is
-lost to them if the connection is reset meanwhile.
+"""Connections that clients cannot abuse. uvicorn reads headers of any size, waits forever for them, and for a client to
+read its answers, and queues any number of a connection's requests: here all of that has limits. And lingering ones:
+many clients send a whole body before they read the response, and would lose it if the connection were reset meanwhile.
 
-Everything that percept changes in uvicorn is here. tests/service/http/test_connections.py names the versions for which
-the attributes used here were checked.
+Everything that percept changes in uvicorn is here, with listening.py for uvloop. The versions for which the
+attributes used here were checked are in tests/service/http/test_connections.py.
 """
 
 import asyncio
-import time
+import sys
 from functools import partial
+from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
+import httptools
+import uvicorn.config
 import uvicorn.protocols.http.auto
 from starlette.types import Receive
 from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.http import errors
 from service.http.request import Headers
+from service.http.waiting import CLOSE, HEADER, IDLE, Connections
 
 AHEAD = 2**19  # bytes of a body that uvicorn buffers; its own 64 KiB would pause the upload of every short recording
-SECONDS = 20.0  # for the header of a request to arrive
-# Seconds that a connection may be idle between two requests. Clients and load balancers close theirs after 60 at most,
-# and must be the first to do so: a request sent while the server closes the connection is lost.
-KEEP_ALIVE = 65
 REST = 2**30  # bytes that are read after the response to a body that was not read to its end
-SLOWEST = 256 * 2**10  # bytes a second at which a body arrives, at least; that rest too, after SECONDS
+HEAD = 2**16  # bytes of a header; of a chunked body's trailers; of its chunks' extensions
+URL = 2**13  # bytes of a URL; nginx allows as many
+FIELDS = 100  # of a header; gunicorn and Apache allow as many
+CHUNK_OVERHEAD = 8  # bytes around a chunk, of a byte at least, that do not count as extensions
+UNREAD = 2**16  # bytes of an answer to write before the next one waits; with TLS uvloop would take eight times as many
+TURNS = 8  # of those requests that are started in one iteration of the loop, so that others have their turn too
+SMALL = 2**10  # bytes that are parsed at once, whatever they hold: 56 requests at most
+CHUNKS = 2**14  # bytes of a chunked body that are parsed at once
+
+REFUSED = {
+    HTTPStatus.BAD_REQUEST: "these bytes are no HTTP/1.1 request",
+    HTTPStatus.REQUEST_URI_TOO_LONG: f"the URL is longer than the {URL} bytes allowed",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"the header has more than {HEAD} bytes or {FIELDS} fields",
+}
+
+registry = Connections()  # of this worker
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that knows since when it has been waiting for a header, or for the client to close it."""
+    """A connection that parses no more requests than it can answer, and tells `registry` when it waits for its
+    client."""
 
-    # Since when it has been waiting, by time.monotonic(); between two requests, until when it may be idle.
-    waiting: ClassVar[dict["Connection", float]] = {}
+    socket: Any = None
+    started: Any = None  # the request that is being answered, or was the last one
+    waits_for = HEADER
+    unfinished = 0
     rest: int | None = None  # once it lingers, how many bytes more are read
+    refusal: HTTPStatus | None = None  # what follows the answers to earlier requests, as the last one
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.timeout_keep_alive = max(self.timeout_keep_alive, KEEP_ALIVE)
+        self.ws_protocol_class = None
+        self.data, self.at = b"", 0  # what has arrived, and how far it has been parsed
+        self.headers = []
+        self.in_head, self.head = True, 0  # whether a header is next; how long it is, or what counts as one, so far
+        self.body_left = 0  # bytes of the body still to come, if the header says so
+
+    def accepted(self, socket: Any) -> None:
+        """The connection is open; with TLS, the handshake is still to come."""
+        self.socket = socket
+        registry.add(self)
 
     def connection_made(self, transport: Any) -> None:
-        """Start waiting for the first request."""
+        """Requests may come."""
         super().connection_made(transport)
-        self.waiting[self] = time.monotonic()
+        self.flow = Flow(self)
+        transport.set_write_buffer_limits(UNREAD)
+        if self.socket is None:
+            self.accepted(transport)
 
-    def data_received(self, data: bytes) -> None:
-        """After an idle time, these bytes begin a header: the wait for it starts now."""
-        if self.rest is not None:
-            return self._drop(data)
-        if self.waiting.get(self, 0.0) > (now := time.monotonic()):
-            self.waiting[self] = now
-        super().data_received(data)
-
-    def on_headers_complete(self) -> None:
-        """The header is complete: stop waiting."""
-        self.waiting.pop(self, None)
-        super().on_headers_complete()
-        if self.cycle and not self.cycle.body:
-            self.cycle.body = b""  # type: ignore[assignment]  # b"" + the first chunk is that chunk itself: no copy
-
-    def on_response_complete(self) -> None:
-        """Wait for the next request, unless it has arrived already."""
-        if self.cycle.response_complete and self.rest is None:
-            self.waiting[self] = time.monotonic() + self.timeout_keep_alive
-        super().on_response_complete()
+    def lost(self) -> None:
+        """The connection is closed."""
+        registry.remove(self)
+        self.parser = None  # type: ignore[assignment]  # which refers to this object
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self.waiting.pop(self, None)
+        """The connection is closed, after a handshake if there is TLS."""
+        self.lost()
         super().connection_lost(exc)
+        if self.started is not None:  # uvicorn tells only the last request, which may be waiting for this one
+            self.started.disconnected = True
+            self.started.message_event.set()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are no HTTP; more of them may be on their way."""
-        if self.cycle and not self.cycle.response_complete:
-            return super().send_400_response(msg)
-        transport, self.transport = self.transport, lingering(self.transport)
-        super().send_400_response(msg)
-        self.transport = transport
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes; note what the connection waits for after them."""
+        if self.rest is not None:
+            return self._drop(data)
+        self.data, self.at = self.data[self.at :] + data if self.data else data, 0
+        self._parse()
+        if self.rest is not None:
+            return
+        if not self.in_head:
+            if not self.pipeline:  # else the client waits for us
+                registry.part_arrived(self, len(data), AHEAD)
+        elif self.waits_for != HEADER and (self.cycle is None or self.cycle.response_complete):
+            registry.wait(self, HEADER)
+
+    def _parse(self) -> None:
+        """Give the parser what has arrived, until requests wait for the answer to an earlier one."""
+        while self.at < len(self.data) and not self.pipeline and self.rest is None and self.refusal is None:
+            size = len(self.data) - self.at
+            if size > SMALL:
+                size = self._size(size)
+            if not self.body_left:
+                self.head += size
+            if self.in_head and (self.head > HEAD or len(self.headers) > FIELDS):
+                return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            start, self.at = self.at, self.at + size
+            try:
+                self.parser.feed_data(self.data if size == len(self.data) else memoryview(self.data)[start : self.at])
+            except httptools.HttpParserUpgrade as upgrade:
+                self.at = start + upgrade.args[0]
+                self._ignore_upgrade()
+            except httptools.HttpParserError as error:
+                refused = error.__context__
+                return self._refuse(refused.status if isinstance(refused, _Refused) else HTTPStatus.BAD_REQUEST)
+            if self.head > HEAD:
+                return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if self.at == len(self.data):
+            self.data, self.at = b"", 0
+
+    def _size(self, size: int) -> int:
+        """How many of `size` bytes, which are not few, are parsed next: no more than those of one request."""
+        if self.body_left:
+            return min(size, self.body_left)
+        most = HEAD if self.in_head else CHUNKS
+        end = self.data.find(b"\r\n\r\n", self.at, self.at + most)  # of a header, or of a chunked body
+        if end < 0:
+            return min(size, SMALL if self.in_head else most)
+        return max(end + 4 - self.at, 64)
+
+    def on_headers_complete(self) -> None:
+        """Start the answer."""
+        if self.parser.should_upgrade():
+            return
+        if len(self.url) > URL:
+            raise _Refused(HTTPStatus.REQUEST_URI_TOO_LONG)
+        if len(self.headers) > FIELDS:
+            raise _Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        super().on_headers_complete()
+        self.in_head, self.head = False, 0
+        if not self.pipeline:
+            self.started = self.cycle
+        for name, value in self.headers:
+            if name == b"content-length":
+                self.body_left = int(value)
+                self.cycle.body = b""  # type: ignore[assignment]  # b"" + the first chunk is that chunk: no copy
+                break
+        self.headers = []  # for the trailers of a chunked body, which are no headers (RFC 9110, 6.5.1)
+
+    def on_body(self, body: bytes) -> None:
+        """Count what is still to come, or how much of a chunked body is no content."""
+        if self.body_left:
+            self.body_left -= len(body)
+        else:
+            self.head = max(self.head - len(body) * (1 + CHUNK_OVERHEAD), 0)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A header is next."""
+        if self.in_head:  # with an Upgrade, which is parsed again without it
+            return
+        self.in_head, self.head = True, 0
+        registry.stop(self)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or self.rest is not None:
+            return
+        if self.pipeline:
+            if not registry.queue:
+                self.loop.call_soon(start_queued, self.loop)
+            registry.queue.append(self)
+        elif self.refusal is not None:
+            self._send_refusal(self.refusal)
+        else:
+            registry.wait(self, IDLE)
+            self.flow.resume_reading()
+
+    def start_next(self) -> None:
+        """Start to answer the next request, which has arrived already."""
+        if self.pipeline and not self.transport.is_closing():
+            self.started, app = self.pipeline.pop()
+            self._start_asgi_task(self.started, app)
+            self._parse()
+            self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The client reads its answers more slowly than they are made, or not at all."""
+        super().pause_writing()
+        registry.not_sent(self, self.socket.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It has read them."""
+        super().resume_writing()
+        registry.unread.pop(self, None)
+
+    def _ignore_upgrade(self) -> None:
+        """Parse the header again without its Upgrade, as RFC 9110, 7.8, allows. httptools takes what follows such a
+        header for another protocol, even the body of a request that Java's client sends with `Upgrade: h2c`."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            return self._refuse(HTTPStatus.BAD_REQUEST)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        head = b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version), *fields, b"", b""])
+        self.data, self.at, self.head = head + self.data[self.at :], 0, 0
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Refuse what has arrived, and parse no more. Earlier requests get their answers first."""
+        registry.closed["invalid" if status == HTTPStatus.BAD_REQUEST else "too_large"] += 1
+        self.data, self.at = b"", 0
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return self._send_refusal(status)
+        if self.in_head:
+            self.refusal = status
+        elif self.pipeline:  # the request whose body this is has not been started
+            self.pipeline.popleft()
+            self.refusal = status
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._send_refusal(status)
+        if self.refusal is not None:
+            self.flow.pause_reading()
+
+    def _send_refusal(self, status: HTTPStatus) -> None:
+        response = errors.response(status, REFUSED[status], "")
+        fields = [*self.server_state.default_headers, (b"content-type", response.content_type)]
+        fields += [(b"content-length", b"%d" % len(response.body)), (b"connection", b"close")]
+        head = STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(head + b"\r\n" + response.body)
+        self.linger(self.transport)
 
     def linger(self, transport: Any) -> None:
         """Say that nothing more will be sent, and drop what still arrives until the client closes the connection: if
         it were closed now, unread bytes would make the kernel reset it, and the response be lost."""
         self.rest = REST
-        self.waiting[self] = time.monotonic()
+        registry.stop(self)
+        registry.wait(self, CLOSE)
+        self.flow.resume_reading()
         if transport.can_write_eof():  # not with TLS
             transport.write_eof()
 
@@ -90,9 +261,38 @@ class Connection(HttpToolsProtocol):
         assert self.rest is not None
         self.rest -= len(data)
         if self.rest < 0:
-            self.transport.abort()
-        elif self in self.waiting:
-            self.waiting[self] += len(data) / SLOWEST
+            self.socket.abort()
+        else:
+            registry.arrived(self, len(data))
+
+
+class _Refused(Exception):
+    """A header exceeds a limit."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        self.status = status
+
+
+class Flow(FlowControl):
+    """Reads on only when no request waits for the answer to an earlier one."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Read on, unless requests wait, or the connection's last answer does."""
+        connection = self._connection
+        if connection.rest is not None or not (connection.pipeline or connection.refusal):
+            super().resume_reading()
+
+
+def start_queued(loop: asyncio.AbstractEventLoop) -> None:
+    """Start the requests of the first connections in the queue, and the others in the loop's next iterations."""
+    for _ in range(min(len(registry.queue), TURNS)):
+        registry.queue.popleft().start_next()
+    if registry.queue:
+        loop.call_soon(start_queued, loop)
 
 
 def has_arrived(receive: Receive) -> bool:
@@ -122,21 +322,18 @@ def close_after(receive: Receive) -> Headers:
 
 
 def patch_uvicorn() -> None:
-    """Make uvicorn use `Connection` where it chooses the protocol by itself, and buffer AHEAD bytes."""
+    """Make uvicorn use `Connection` where it chooses the protocol by itself, and buffer AHEAD bytes; and listen as
+    uvloop is told to by listening.py."""
     uvicorn.protocols.http.auto.AutoHTTPProtocol = Connection
     httptools_impl.HIGH_WATER_LIMIT = AHEAD  # type: ignore[attr-defined]
+    if sys.platform != "win32":
+        from service.http import listening
 
-
-def close_waiting(seconds: float = SECONDS) -> None:
-    """Close the connections that have waited for a header for more than `seconds`."""
-    late = time.monotonic() - seconds
-    for connection in [c for c, since in Connection.waiting.items() if since < late]:
-        Connection.waiting.pop(connection, None)
-        connection.transport.abort()
+        uvicorn.config.LOOP_FACTORIES["auto"] = listening.FACTORY
 
 
 async def close_late(every: float = 1.0) -> None:
-    """Call `close_waiting` at an interval of `every` seconds."""
+    """Close the connections that wait too long, at an interval of `every` seconds."""
     while True:
         await asyncio.sleep(every)
-        close_waiting()
+        registry.close_late()

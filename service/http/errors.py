@@ -18,7 +18,8 @@ STATUSES: dict[type[Exception], int] = {
 }
 CODES = {
     400: "unreadable", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
-    408: "timeout", 413: "too_large", 415: "unsupported_media_type", 422: "unusable", 500: "failed", 503: "busy",
+    408: "timeout", 413: "too_large", 414: "url_too_long", 415: "unsupported_media_type", 422: "unusable",
+    431: "header_too_large", 500: "failed", 503: "busy",
 }  # fmt: skip
 REFUSALS = (MediaError, UnknownModel, StoreBlocked, HTTPException)  # what a handler may raise; anything else is a bug
 

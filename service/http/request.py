@@ -6,8 +6,8 @@ Starlette's search and decode headers one by one, which adds 10 to 20 µs to the
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_plus
 
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -64,8 +64,12 @@ class Request:
 
     def query(self, name: str) -> str | None:
         """The last value of a query parameter, or None."""
-        text = self.scope["query_string"]
-        return QueryParams(text).get(name) if text else None
+        wanted = name.encode()
+        for pair in reversed(self.scope["query_string"].split(b"&")):
+            key, _, value = pair.partition(b"=")
+            if key == wanted or ((b"%" in key or b"+" in key) and unquote_plus(key.decode("latin-1")) == name):
+                return unquote_plus(value.decode("latin-1"))
+        return None
 
     def content_length(self) -> int | None:
         """The value of Content-Length, or None."""

@@ -4,6 +4,7 @@ from functools import partial
 
 import orjson
 
+from models.card import ModelCard
 from service.http import operation, static
 from service.http.oip import Protocol
 from service.http.openapi import document
@@ -20,9 +21,15 @@ def table(state: State) -> list[Route]:
     models, metrics = partial(operation.models, state), partial(operation.metrics, state)
     by_bentoml, v2 = partial(operation.by_bentoml, state), Protocol(state)
 
+    described: list[ModelCard] = []  # the models of which `docs_json` tells
+    docs_json = b""
+
     async def docs(request: Request) -> Response:
+        nonlocal described, docs_json
         cards = [predictor.card for predictor in state.repository.served.values()]
-        return Response(orjson.dumps(document(routes, cards, state.limits, state.keys.required)))
+        if not docs_json or cards != described:
+            described, docs_json = cards, orjson.dumps(document(routes, cards, state.limits, state.keys.required))
+        return Response(docs_json)
 
     routes = [
         Route("/digits", "POST", digits, "digits"),
@@ -51,6 +58,7 @@ def table(state: State) -> list[Route]:
         Route("/v2/repository/index", "GET", v2.index, "index_of_all"),
         Route("/v2/repository/models/{model}/load", "POST", v2.load, "load"),
         Route("/v2/…", ANY, nothing),  # refused in the protocol's form
+        Route("/schema.json", "GET", partial(operation.schema, state)),
         Route("/schema.json", ANY, by_bentoml),
         Route("/schema.json/…", ANY, by_bentoml),
         Route("/static_content/…", ANY, by_bentoml),

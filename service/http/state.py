@@ -1,5 +1,6 @@
 """What the handlers of one worker share."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp
 from service.http import memory
 from service.http.admission import Admission
 from service.http.auth import APIKeys
+from service.http.connections import registry
 from service.http.scheduling import Scheduler
 from service.media import Limits
 
@@ -29,6 +31,27 @@ class State:
     bentoml: ASGIApp | None  # None where the service's methods are called from Python, without HTTP
     logs: bool  # whether requests are logged
     scheduler: Scheduler = field(default_factory=Scheduler)
+    schema: bytes | None = None  # BentoML's
+    _rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _rendered: asyncio.Task[bytes] | None = None  # what the next rendering will give
+
+    async def render(self) -> bytes:
+        """All metrics. One thread at a time renders them; all who ask meanwhile share the next rendering."""
+        if self._rendered is None:
+            self._rendered = asyncio.create_task(self._render())
+        return await asyncio.shield(self._rendered)
+
+    async def _render(self) -> bytes:
+        async with self._rendering:
+            self._rendered = None
+            self.report()
+            return await anyio.to_thread.run_sync(self.metrics.render, list(self.repository.served.values()))
+
+    def report(self) -> None:
+        """Say in the metrics how busy this worker is."""
+        self.metrics.in_flight(self.admission.in_flight)
+        self.metrics.connections(len(registry.open), registry.closed)
+        self.metrics.store(self.repository.failed, self.repository.trouble() is None)
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""

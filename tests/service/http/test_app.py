@@ -29,9 +29,16 @@ from starlette.exceptions import HTTPException
 
 from models.card import ModelCard
 from service.http import body, connections
+from service.http.admission import Admission
+from service.http.auth import APIKeys
 from service.http.request import Request
+from service.http.state import State
 from service.media import Limits
+from service.metrics import Metrics
 from service.serving.predictor import Predictor
+from service.serving.repository import Repository
+from tests.command import model_store
+from tests.service import in_process
 from tests.service.helpers import (
     FLUTE,
     IMAGE_FILES,
@@ -550,3 +557,32 @@ def test_a_compressed_body_is_refused(local: httpx.Client) -> None:
     for path in ("/digits", "/v2/models/digits/infer"):
         answer = local.post(path, content=gzip.compress(digit_file(3)), headers={"content-encoding": "gzip"})
         assert answer.status_code == 415
+
+
+def test_metrics_are_rendered_by_one_thread_for_all_who_ask(home, monkeypatch):
+    calls, at_once, most = 0, 0, 0
+    render = Metrics.render
+
+    def counted(self, predictors):
+        nonlocal calls, at_once, most
+        calls, at_once = calls + 1, at_once + 1
+        most = max(most, at_once)
+        try:
+            return render(self, predictors)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(Metrics, "render", counted)
+
+    async def ask(state):
+        first = asyncio.create_task(state.render())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it has begun, so the others want what is counted from now on
+        return await asyncio.gather(first, *(state.render() for _ in range(20)))
+
+    with model_store(home):
+        metrics = in_process._metrics()
+        state = State(Repository(changed=metrics.changed), metrics, Limits(), Admission(1), APIKeys([]), None, False)
+        texts = asyncio.run(ask(state))
+    assert (calls, most) == (2, 1)
+    assert all(b"percept_connections " in text for text in texts)

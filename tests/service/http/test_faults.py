@@ -4,11 +4,12 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,9 @@ SOUND = post("/instruments", FLUTE)
 # The service with short timeouts instead of 20, 30 and 65 seconds.
 IMPATIENT = """
 from service import service
-from service.http import body, connections
-body.SECONDS = connections.SECONDS = 2
-connections.KEEP_ALIVE = 6
-connections.close_waiting.__defaults__ = (2,)
+from service.http import body, waiting
+body.SECONDS = waiting.SECONDS = 2
+waiting.KEEP_ALIVE = 6
 Percept = service.Percept
 """
 
@@ -276,6 +276,74 @@ def test_incomplete_large_bodies_lock_no_others_out(server: Server) -> None:
         assert answers == {b"HTTP/1.1 503": len(slow) - SLOTS // 2, b"": SLOTS // 2}
         until(lambda: in_flight(client) == 0)
         assert client.post("/instruments", content=FLUTE + bytes(2 * AHEAD)).is_success
+
+
+# The service that lets nobody wait for more than 2 seconds.
+SHORT = IMPATIENT.replace("KEEP_ALIVE = 6", "KEEP_ALIVE = 2")
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "scale", "seconds"), [(110, 0.1, 0.2), pytest.param(256, 1, 5, marks=pytest.mark.soak)]
+)
+def test_clients_that_hold_connections_keep_no_others_out(
+    descriptors: int, scale: float, seconds: float, tmp_path: Path, record_property: Any
+) -> None:
+    """Idle ones, such that never read, such that send a byte a second, and many that come and go."""
+    home = tmp_path / "home"
+    fill_store(home)
+    (tmp_path / "short.py").write_text(SHORT)
+    start = f"ulimit -n {descriptors}; exec {sys.executable} -m bentoml serve short:Percept --port $BENTOML_PORT"
+    command = ["bash", "-c", start]
+    with (
+        serving(home, directory=tmp_path, command=command, PYTHONPATH=str(ROOT)) as server,
+        ExitStack() as stack,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+        (worker,) = workers(server)
+        logged = server.log.stat().st_size
+        waited: list[float] = []
+
+        def ask() -> None:
+            """Another client's requests, over connections of their own."""
+            for _ in range(int(seconds * 20)):
+                outcome = closed_loop(server.url, [DIGIT], 1, n=1)
+                assert outcome.statuses == {200: 1}
+                assert outcome.lost == 0
+                waited.extend(outcome.waited[200])
+                time.sleep(0.05)
+
+        def hold(n: float, text: bytes) -> list[socket.socket]:
+            held = [stack.enter_context(connected(server)) for _ in range(int(n * scale))]
+            for connection in held:
+                connection.setblocking(False)
+                with suppress(OSError):  # closed already, for one that came later
+                    connection.send(text)
+            ask()
+            return held
+
+        hold(1000, get("/livez"))
+        hold(300, get("/docs.json") * 2000)
+        slow = [*hold(150, b"POST /digits HTTP/1.1\r\nX: "), *hold(150, DIGIT[:-200])]
+        for _ in range(int(seconds * 3)):
+            for connection in slow:
+                with suppress(OSError):
+                    connection.send(b"x")
+            ask()
+        for i in range(int(10_000 * scale)):
+            with connected(server) as connection:
+                connection.sendall((b"", get("/livez"), b"GET / HT", b"no HTTP\r\n\r\n")[i % 4])
+            if i % 500 == 0:
+                ask()
+        until(lambda: "percept_connections 1.0" in client.get("/metrics").text, 30)
+        assert len(list(Path(f"/proc/{worker}/fd").iterdir())) < 40
+        closed = dict(
+            re.findall(r'^percept_connections_closed_total{reason="(.+)"} (\S+)$', client.get("/metrics").text, re.M)
+        )
+        assert float(closed["limit"]) >= 100 * scale
+        assert "refused" not in closed
+        assert server.log.stat().st_size - logged < 10_000
+        record_property("p99", f"{np.percentile(waited, 99) * 1e3:.0f} ms")
+        record_property("max", f"{max(waited) * 1e3:.0f} ms")
 
 
 def ended(connection: socket.socket) -> bytes:
