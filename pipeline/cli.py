@@ -247,6 +247,15 @@ def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, r
 
 
 @app.command(rich_help_panel=LESSONS)
+def backprop(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Draw the computation graph of one sample, with the value and the gradient of every node."""
+    resolved, directory = _extracted(task, data, set_, runs)
+    from pipeline.lessons import backprop
+
+    backprop.backprop(resolved, directory)
+
+
+@app.command(rich_help_panel=LESSONS)
 def curves(
     task: TaskName,
     data: DataOption = None,
@@ -264,6 +273,25 @@ def curves(
     from pipeline.lessons import curves
 
     curves.curves(resolved, directory, options or [resolved.train])
+
+
+@app.command(rich_help_panel=LESSONS)
+def minibatches(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Measure the mean and the spread of mini-batches' gradients."""
+    resolved, directory = _extracted(task, data, set_, runs)
+    from pipeline.lessons import descent
+
+    descent.minibatches(resolved, directory)
+
+
+@app.command("robbins-monro", rich_help_panel=LESSONS)
+def robbins_monro(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figure goes.")] = RUNS / "exercises",
+) -> None:
+    """Compare step sizes with the differential equation that gradient descent follows."""
+    from pipeline.lessons import descent
+
+    print(descent.robbins_monro(out))
 
 
 @app.command(rich_help_panel=LESSONS)

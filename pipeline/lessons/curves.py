@@ -7,11 +7,14 @@ Nothing is chosen by these curves, and no network is kept: `percept train` decid
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pipeline.extract import Features
+from pipeline.report.curves import LOGARITHMIC
 from pipeline.report.style import CURVES, INK, PERCENT, STYLE, write_svg
 from pipeline.run import Run, write_json
 from pipeline.task import Task, Train, UserError
@@ -105,14 +108,23 @@ def figure(found: dict[str, Curves]) -> Figure:
         right.plot(epochs, columns[f"test_{metric}"], color=colour, linewidth=1.8, marker=marker)
     left.set(xlabel="epoch", ylabel="loss of the training samples")
     right.set(xlabel="epoch", ylabel=metric)
-    for axes, logarithmic in ((left, True), (right, not has_accuracy)):
+    for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if logarithmic:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2)
-    if has_accuracy:
-        right.yaxis.set_major_formatter(PERCENT)
+        if axes is right and has_accuracy:
+            axes.yaxis.set_major_formatter(PERCENT)
+        else:
+            _scale(axes)
     drawn.tight_layout()
     return drawn
+
+
+def _scale(axes: Axes) -> None:
+    """A loss axis from 0, or logarithmic where the losses differ much."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    if drawn.min() > 0 and drawn.max() > LOGARITHMIC * drawn.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
