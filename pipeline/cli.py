@@ -59,7 +59,9 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
-_FORMS = {"name": "{0}", "copy": "{0}[:DIR]", "folder": "FOLDER", "csv": "FILE.csv"}  # of `Source.form`
+_FORMS = {  # of `Source.form`
+    "name": "{0}", "copy": "{0}[:DIR]", "own": "{0}:DIR", "folder": "FOLDER", "csv": "FILE.csv",
+}  # fmt: skip
 DataOption = Annotated[
     str | None,
     typer.Option(
@@ -67,7 +69,7 @@ DataOption = Annotated[
         metavar="SOURCE",
         help="Replaces the source. "
         + "; ".join(f"{_FORMS[s.form].format(s.name)}: {s.help}" for s in REGISTRY.values())
-        + ". DIR is a folder that holds a copy of the data set; without it, the data set is downloaded.",
+        + ". DIR is a folder that holds the data set; without [:DIR], it is downloaded.",
     ),
 ]
 SetOption = Annotated[
@@ -91,6 +93,7 @@ EngineOption = Annotated[
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")  # that BentoML makes in its home folder when it starts
+LESSONS = "Lessons of docs/unit.md"  # heading in the command's help
 WINDOW = 0.5  # seconds: default length of a timeline's windows
 
 
@@ -98,7 +101,7 @@ WINDOW = 0.5  # seconds: default length of a timeline's windows
 def list_tasks() -> None:
     """List the built-in tasks."""
     for name, description in tasks.builtin().items():
-        print(f"{name:<14} {description}")
+        print(f"{name:<16} {description}")
 
 
 @app.command()
@@ -234,17 +237,64 @@ def tune(
         exporting.export(best, directory)
 
 
-@app.command()
+@app.command(rich_help_panel=LESSONS)
 def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
-    """Compare closed-form gradients with central differences and with autograd, in float64, on extracted features."""
-    resolved = _load(task, data, set_, None)
+    """Compare closed-form gradients with central differences and with autograd, in float64, on the task's samples."""
+    resolved, directory = _extracted(task, data, set_, runs)
     from pipeline.lessons import gradcheck
 
-    _check_made_with(resolved, runs, data, set_, EXTRACTED)
-    gradcheck.gradcheck(resolved, Run(runs / resolved.name))
+    gradcheck.gradcheck(resolved, directory)
 
 
-@app.command()
+@app.command(rich_help_panel=LESSONS)
+def backprop(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Draw the computation graph of one sample, with the value and the gradient of every node."""
+    resolved, directory = _extracted(task, data, set_, runs)
+    from pipeline.lessons import backprop
+
+    backprop.backprop(resolved, directory)
+
+
+@app.command(rich_help_panel=LESSONS)
+def curves(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    learning_rates: Annotated[
+        list[float] | None,
+        typer.Option("--learning-rate", metavar="RATE", help="Instead of the task's. Repeatable: one figure."),
+    ] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Train, and evaluate the test samples after every epoch, as lectures do; only to be looked at."""
+    rates = [[*(set_ or []), f"train.learning_rate={rate}"] for rate in learning_rates or []]
+    options = [_load(task, data, overrides, None).train for overrides in rates]
+    resolved, directory = _extracted(task, data, set_, runs)
+    from pipeline.lessons import curves
+
+    curves.curves(resolved, directory, options or [resolved.train])
+
+
+@app.command(rich_help_panel=LESSONS)
+def minibatches(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Measure the mean and the spread of mini-batches' gradients."""
+    resolved, directory = _extracted(task, data, set_, runs)
+    from pipeline.lessons import descent
+
+    descent.minibatches(resolved, directory)
+
+
+@app.command("robbins-monro", rich_help_panel=LESSONS)
+def robbins_monro(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figure goes.")] = RUNS / "exercises",
+) -> None:
+    """Compare step sizes with the differential equation that gradient descent follows."""
+    from pipeline.lessons import descent
+
+    print(descent.robbins_monro(out))
+
+
+@app.command(rich_help_panel=LESSONS)
 def exercises(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go.")] = RUNS / "exercises",
 ) -> None:
@@ -434,6 +484,16 @@ def _free_address(host: str, port: int) -> str:
 def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:
     extra = [f"train.device={device!r}"] if device else []
     return tasks.load(task, data, [*(overrides or []), *extra])
+
+
+def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:
+    """A task, and its run, with what has been extracted into it, or is now."""
+    resolved = _load(task, data, overrides, None)
+    directory = Run(runs / resolved.name)
+    if not directory.features.exists():
+        Workflow(resolved, directory).extract()
+    _check_made_with(resolved, runs, data, overrides, EXTRACTED)
+    return resolved, directory
 
 
 def _check_made_with(

@@ -60,6 +60,8 @@ class Run:
         # export
         self.model = folder / "model.onnx"
         self.card = folder / "card.json"
+        # lessons
+        self.lessons = folder / "lessons"  # figures and tables of docs/unit.md
         # predict
         self.timelines = folder / "timelines"
         # run

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
-from pipeline.sources.registry import REGISTRY, Data, Section, Shares, Source
+from pipeline.sources.registry import OWN, REGISTRY, Data, Section, Shares, Source
 from pipeline.sources.sample import SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 _modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
 _sources: list[Source] = [source for module in _modules for source in getattr(module, "SOURCES", ())]
 # In messages and in the command's help those with a name come before a user's own files.
-REGISTRY.update((source.name, source) for source in sorted(_sources, key=lambda s: s.form in ("folder", "csv")))
+REGISTRY.update((source.name, source) for source in sorted(_sources, key=lambda s: s.form in OWN))
 
 
 class _Features(Protocol):
@@ -64,8 +64,15 @@ def load(data: Data, features: _Features) -> list[Sample]:
     """
     source = REGISTRY[data.source]
     if features.kind not in source.features:
-        raise UserError(f"data.source = {source.name!r} does not give what features.kind = {features.kind!r} takes")
-    return source.load(data, features.sample_rate)
+        given = " and ".join(map(repr, source.features))
+        raise UserError(
+            f"data.source = {source.name!r} does not give what features.kind = {features.kind!r} takes, but {given}"
+        )
+    samples = source.load(data, features.sample_rate)
+    size = getattr(features, "size", None)
+    if size is not None and samples and (width := len(samples[0].media.load())) != size:
+        raise UserError(f"{source.name}: {width} numbers a sample, and features.size is {size}; set it to {width}")
+    return samples
 
 
 def fingerprint(data: Data) -> Any:
@@ -87,15 +94,14 @@ def parse_data(text: str) -> dict[str, str]:
     {'source': 'mnist', 'path': 'copies/mnist'}
     """
     name, _, path = text.partition(":")
-    named = {s.name: s for s in REGISTRY.values() if s.form in ("name", "copy")}
-    copied = [s.name for s in named.values() if s.form == "copy"]
-    if text in named:
+    named = {s.name: s for s in REGISTRY.values() if s.form in ("name", "copy", "own")}
+    if text in named and named[text].form != "own":
         return {"source": text}
-    if name in copied and path:
+    if name in named and named[name].form != "name" and path:
         return {"source": name, "path": path}
     if Path(text).is_dir():
         return {"source": "folder", "path": text}
     if text.lower().endswith(".csv"):
         return {"source": "csv", "path": text}
-    names = ", ".join(f"{s.name}[:DIR]" if s.form == "copy" else s.name for s in named.values())
+    names = ", ".join(s.name + {"copy": "[:DIR]", "own": ":DIR"}.get(s.form, "") for s in named.values())
     raise UserError(f"--data {text}: no such folder, and not one of {names} or a .csv file")

@@ -79,7 +79,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "Data":
-        if REGISTRY[self.source].form in ("folder", "csv") and self.path is None:
+        if REGISTRY[self.source].form in OWN and self.path is None:
             raise ValueError(f"source = {self.source!r} needs a path")
         return self
 
@@ -89,7 +89,8 @@ class Source:
     """One source of labelled samples.
 
     name : the value of `data.source`
-    form : what `--data` takes: the name, the name or a copy of the data as NAME:DIR, a folder, or a .csv file
+    form : what `--data` takes: the name, the name or a copy of the data as NAME:DIR, and for a user's own data
+        NAME:DIR, a folder, or a .csv file
     features : the values of `features.kind` that it has media for
     help : one line for people
     load : [data] and the sampling rate in Hz, None for pictures → the samples in a fixed order, none of them decoded
@@ -99,7 +100,7 @@ class Source:
     """
 
     name: str
-    form: Literal["name", "copy", "folder", "csv"]
+    form: Literal["name", "copy", "own", "folder", "csv"]
     features: tuple[str, ...]
     help: str
     load: Callable[[Data, int | None], list[Sample]]
@@ -107,4 +108,5 @@ class Source:
     numbers: bool = False
 
 
+OWN = ("own", "folder", "csv")  # forms of a user's own data, which need a path
 REGISTRY: dict[str, Source] = {}  # by name; `__init__.py` fills it
