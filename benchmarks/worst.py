@@ -6,9 +6,9 @@ another client waits.
 One worker is started. Each kind of request in `benchmarks/costly/` (pictures, recordings, forms, JSON, the Open
 Inference Protocol, HTTP itself) is sent once; then, until the time is over, the parameters of those that cost most in
 one respect are varied, one or two at a time. Meanwhile another client, in a process of its own, posts a small picture
-every 5 ms. The worst are sent twice more, and of their three times the least counts, since other work on the machine can
-only add. In the end eight clients at once send each of the worst few for a while, and a minute later the memory is read
-again.
+every 5 ms. The worst are sent twice more, and of their three times the least counts, since other work on the machine
+can only add. In the end eight clients at once send each of the worst few for a while, and a minute later the memory is
+read again.
 
     loop s, s/MB    processor time of the event loop, without that of the other client's requests; per 10^6 bytes sent,
                     of which each request has at least 65,536, since any request costs something

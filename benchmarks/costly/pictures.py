@@ -18,7 +18,7 @@ Picture = NDArray[np.uint8]
 
 SIDES = (28, 80, 250, 1000, 1500, 2047, 3000, 4000, 4096)
 SHAPES = (1, 4, 64)  # width ÷ height
-MODES = ("L", "RGB", "RGBA", "P", "1", "LA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F")
+MODES = ("RGB", "L", "RGBA", "P", "1", "LA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F")
 TIFF = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "group3", "group4", "jpeg", "lzma", "zstd", "webp")
 CODINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "PNG": ("PNG", {}),

@@ -1,8 +1,9 @@
-"""Recordings: codings of libsndfile and of FFmpeg, in many lengths, rates and channels, with and without a timeline; and
-files that consist of small pieces."""
+"""Recordings: codings of libsndfile and of FFmpeg, in many lengths, rates and channels, with and without a timeline;
+and files that consist of small pieces."""
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,10 +18,10 @@ TIMELINES = ("", "0.1", "1", "60")
 LARGEST = 2**27  # numbers of a recording that is made here
 CODINGS = (  # container and coding
     "WAV PCM_16", "WAV PCM_U8", "WAV ULAW", "WAV IMA_ADPCM", "WAV MS_ADPCM", "WAV GSM610", "WAV G721_32",
-    "WAV NMS_ADPCM_16", "WAV DOUBLE", "W64 PCM_16", "RF64 PCM_16", "AIFF PCM_S8", "AU G723_24", "AU ULAW", "CAF ALAC_16",
-    "CAF PCM_S8", "FLAC PCM_16", "OGG VORBIS", "OGG OPUS", "MP3 MPEG_LAYER_III",
+    "WAV NMS_ADPCM_16", "WAV DOUBLE", "W64 PCM_16", "RF64 PCM_16", "AIFF PCM_S8", "AU G723_24", "AU ULAW",
+    "CAF ALAC_16", "CAF PCM_S8", "FLAC PCM_16", "OGG VORBIS", "OGG OPUS", "MP3 MPEG_LAYER_III",
 )  # fmt: skip
-PHONE = ("mp4 aac", "mp4 alac", "adts aac", "webm opus", "matroska flac", "matroska pcm_u8", "mp4 opus")
+PHONE = ("mp4 aac", "mp4 alac", "adts aac", "webm opus", "matroska pcm_u8", "mp4 opus")
 
 
 def _path(timeline: str) -> str:
@@ -123,16 +124,20 @@ def unknown(size: int, start: str) -> bytes:
     return closing(PATH, starts[start] + np.random.default_rng(0).bytes(size))
 
 
-_MANNER = {
-    "seconds": (60, *SECONDS),
-    "rate": RATES,
-    "channels": (1, 2, 8),
-    "content": ("tone", "noise", "wire swapped", "clicks"),
-    "timeline": TIMELINES,
-}
+def _manner(coding: str) -> dict[str, tuple[Any, ...]]:
+    return {
+        "coding": (coding,),
+        "seconds": (60, *SECONDS),
+        "rate": (48_000, 8000) if "opus" in coding.lower() else RATES,
+        "channels": (1, 2, 8),
+        "content": ("tone", "noise", "wire swapped", "clicks"),
+        "timeline": TIMELINES,
+    }
+
+
 SOUNDS = [
-    *(Kind(f"sound {coding}", recording, {"coding": (coding,)} | _MANNER) for coding in CODINGS),
-    *(Kind(f"sound of a phone, {coding}", by_phone, {"coding": (coding,)} | _MANNER) for coding in PHONE),
+    *(Kind(f"sound {coding}", recording, _manner(coding)) for coding in CODINGS),
+    *(Kind(f"sound of a phone, {coding}", by_phone, _manner(coding)) for coding in PHONE),
     Kind(
         "sound in small chunks",
         chunks,
