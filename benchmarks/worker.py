@@ -1,17 +1,11 @@
-"""What a request costs the worker of a running service: its processor time, its memory, and how long others wait."""
+"""What a request costs the worker of a running service: its processor time and its memory."""
 
-import multiprocessing
 import selectors
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
-EVERY = 0.005  # seconds between an answer to the other client and its next request
 PATIENCE = 120  # seconds for an answer
 
 
@@ -44,67 +38,6 @@ class Worker:
     def _mb(self, key: str) -> float:
         lines = (self._proc / "status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024 / 1e6
-
-
-class Other:
-    """Another client, in a process of its own, which posts one small picture after another and notes its waits."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-
-    def waited(self) -> list[float]:
-        """Milliseconds that each request since the last call has waited."""
-        self._pipe.send(None)
-        waited: list[float] = self._pipe.recv()
-        return waited
-
-
-@contextmanager
-def another_client(address: tuple[str, int], request: bytes) -> Iterator[Other]:
-    """A client that posts `request` to `address` until the block ends."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_post, args=(theirs, address, request), daemon=True)
-    process.start()
-    ours.recv()
-    try:
-        yield Other(ours)
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _post(pipe: Connection, address: tuple[str, int], request: bytes) -> None:
-    waited: list[float] = []
-    connection: socket.socket | None = None
-    pipe.send(None)
-    while True:
-        if pipe.poll(EVERY):
-            pipe.recv()
-            pipe.send(waited)
-            waited = []
-        start = time.perf_counter()
-        try:
-            connection = connection or socket.create_connection(address, PATIENCE)
-            connection.sendall(request)
-            answered = _answer(connection).startswith(b"HTTP/1.1 200")
-        except OSError:
-            answered = False
-        if not answered and connection:
-            connection.close()
-            connection = None
-        waited.append((time.perf_counter() - start) * 1000 if answered else np.inf)
-
-
-def _answer(connection: socket.socket) -> bytes:
-    """The next answer, whole; empty if the connection has been closed."""
-    answer = b""
-    while part := connection.recv(2**16):
-        answer += part
-        head, blank, body = answer.partition(b"\r\n\r\n")
-        if blank and len(body) >= int(head.partition(b"content-length: ")[2].partition(b"\r")[0]):
-            return answer
-    return b""
 
 
 def exchange(address: tuple[str, int], request: bytes) -> int:

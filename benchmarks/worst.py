@@ -31,7 +31,8 @@ from PIL import Image
 from benchmarks import servers
 from benchmarks.costly import KINDS, Kind, Values
 from benchmarks.costly.pictures import flat
-from benchmarks.worker import Other, Worker, another_client, exchange
+from benchmarks.other import Other, another_client
+from benchmarks.worker import Worker, exchange
 from tests.load import closed_loop, post
 from tests.serving import Server, serving, workers
 
@@ -39,16 +40,10 @@ ROOT = Path(__file__).parent.parent
 HOME = Path.home() / ".cache/percept/serving"
 TASKS = ("digits", "instruments", "regions")
 LEAST = 2**16  # bytes that a request counts as, at least
+STORM = 5  # seconds that several clients send one of the worst
 QUIET = 2  # seconds without other requests, to measure those of the other client
 CLIENTS = 8  # that send the worst at once
 CLOSING = b"Connection: close\r\n"
-CANNOT = (
-    OSError,
-    ValueError,
-    KeyError,
-    RuntimeError,
-    ImportError,
-)  # what libraries raise for files that they cannot write
 
 
 @dataclass
@@ -94,6 +89,12 @@ RESPECTS: dict[str, Callable[[Cost], float]] = {  # in which a request can be th
 }
 
 
+def address(server: Server) -> tuple[str, int]:
+    """Host and port."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
 def nothing() -> int:
     """Send nothing for a while; there is no status."""
     time.sleep(QUIET)
@@ -105,8 +106,7 @@ class Bench:
 
     def __init__(self, server: Server, other: Other) -> None:
         self.server, self.other = server, other
-        host, _, port = server.url.removeprefix("http://").partition(":")
-        self.address = host, int(port)
+        self.address = address(server)
         self.quiet = Cost(Kind("nothing", lambda: b"", {}), {}, 0, 0, 0, 0, 0, 0, 0, 0, 0)
         self.quiet, n = self._cost(self.quiet.kind, {}, b"", nothing)
         self.loop_each, self.all_each = self.quiet.loop / n, self.quiet.all / n
@@ -155,17 +155,21 @@ def main() -> None:
     for name in TASKS:
         if not (home / "models" / name).is_dir():
             servers.train(name, home)
-    with serving(home, directory=repository, PYTHONPATH=str(repository)) as server:
-        host, _, port = server.url.removeprefix("http://").partition(":")
-        with another_client((host, int(port)), post("/digits", _small_picture())) as other:
-            measure(Bench(server, other), kinds, arguments)
+    with (
+        serving(home, directory=repository, PYTHONPATH=str(repository)) as server,
+        another_client(address(server), post("/digits", _small_picture())) as other,
+    ):
+        measure(Bench(server, other), kinds, arguments)
 
 
 def measure(bench: Bench, kinds: list[Kind], arguments: argparse.Namespace) -> None:
     """Search, and print what was found."""
     bench.cost(kinds[0], {}, made(kinds[0], kinds[0].start()) or b"")  # the first file of a kind imports its decoder
     before = bench.worker().resident_mb()
-    print(f"the other client alone: p50 {bench.quiet.p50:.1f} ms, p99 {bench.quiet.p99:.1f}, max {bench.quiet.max:.1f}")
+    print(
+        f"the other client alone: p50 {bench.quiet.p50:.1f} ms, p99 {bench.quiet.p99:.1f}, max {bench.quiet.max:.1f}",
+        flush=True,
+    )
     found = search(bench, kinds, arguments.seconds, random.Random(arguments.seed))
     print(f"{len(found)} requests; statuses {sorted({cost.status for cost in found})}")
     tables = {name: worst(found, respect, arguments.top) for name, respect in RESPECTS.items()}
@@ -208,7 +212,7 @@ def made(kind: Kind, values: Values) -> bytes | None:
     """The request; None if no library writes such a file."""
     try:
         return kind.make(**values)
-    except CANNOT:
+    except Exception:  # writers raise nearly anything for what they cannot write
         return None
 
 
@@ -238,7 +242,7 @@ def repeated(bench: Bench, cost: Cost) -> Cost:
     return replace(cost, **{name: min(getattr(each, name) for each in costs) for name in TIMES})
 
 
-def storm(bench: Bench, cost: Cost, seconds: float = 5) -> None:
+def storm(bench: Bench, cost: Cost) -> None:
     """Print how long the other client waits while several send this request over and over, and how much memory that
     takes."""
     values = cost.values | ({"n": 1} if "n" in cost.values else {})
@@ -246,7 +250,7 @@ def storm(bench: Bench, cost: Cost, seconds: float = 5) -> None:
     worker = bench.worker()
     worker.forget_peak()
     bench.other.waited()
-    outcome = closed_loop(bench.server.url, [request], CLIENTS, seconds)
+    outcome = closed_loop(bench.server.url, [request], CLIENTS, STORM)
     p50, p99, most = np.percentile(bench.other.waited(), (50, 99, 100))
     print(
         f"{cost.kind.name}, {values}: {dict(outcome.statuses)} in {outcome.seconds:.1f} s; "

@@ -35,6 +35,7 @@ CODINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "JPEG 2000": ("JPEG2000", {}),
     "JPEG 2000, rates": ("JPEG2000", {"irreversible": True, "quality_layers": [500], "num_resolutions": 6}),
     "JPEG 2000, tiles": ("JPEG2000", {"tile_size": (64, 64), "num_resolutions": 1}),
+    "JPEG 2000, small tiles": ("JPEG2000", {"tile_size": (16, 16), "num_resolutions": 1}),
     "JPEG 2000, blocks": ("JPEG2000", {"codeblock_size": (4, 4)}),
     "PCX": ("PCX", {}),
     "PPM": ("PPM", {}),
@@ -249,6 +250,17 @@ PICTURES = [
         )
         for name in IMAGE_FORMATS
         if any(format_ == name for format_, _ in CODINGS.values())
+    ),
+    Kind(
+        "picture JPEG, large",
+        picture,
+        {
+            "coding": ("JPEG", "JPEG, 4:4:4", "JPEG, progressive"),
+            "side": (5000, 8000, 11_000),
+            "shape": SHAPES,
+            "mode": ("L", "RGB"),
+            "content": ("flat", "dots"),
+        },
     ),
     Kind(
         "picture JPEG scans",

@@ -1,0 +1,36 @@
+"""The search for the requests that cost most."""
+
+from argparse import Namespace
+
+import pytest
+
+from benchmarks import worst
+from benchmarks.costly import KINDS
+from benchmarks.other import another_client
+from tests.load import post
+from tests.service.helpers import digit_file
+from tests.serving import Server
+
+SEARCHED = ("binary, digits", "form of parts", "HTTP pipelined GET")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_kind_of_request_is_made_from_its_parameters(kind: worst.Kind) -> None:
+    smaller = {"seconds": 1, "side": 100}
+    request = worst.made(kind, kind.start() | {name: smaller[name] for name in kind.parameters if name in smaller})
+    if request is None:
+        pytest.skip("a library that writes such files is not installed")
+    assert request.startswith((b"POST /", b"GET /"))
+
+
+def test_the_search_finds_what_costs_most(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worst, "STORM", 0.1)
+    monkeypatch.setattr(worst, "QUIET", 0.2)
+    kinds = [kind for kind in KINDS if kind.name in SEARCHED]
+    with another_client(worst.address(server), post("/digits", digit_file(3))) as other:
+        worst.measure(worst.Bench(server, other), kinds, Namespace(seconds=0.5, seed=0, top=3, rest=0))
+    out = capsys.readouterr().out
+    assert out.count("| binary, digits |") == len(worst.RESPECTS)  # the largest of the three in every respect
+    assert "8 clients at once" in out
