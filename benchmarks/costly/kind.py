@@ -7,7 +7,7 @@ from typing import Any
 from tests.load import post
 
 Values = dict[str, Any]  # parameter → value
-MANY = (2**12, 2**16, 2**20, 2**22, 2**24)  # bytes of a body that is padded with something small, over and over
+MANY = (2**20, 2**12, 2**16, 2**22, 2**24)  # bytes of a body that is padded with something small, over and over
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def jpeg_scans(side: int, scans: int, content: str) -> bytes:
 def bmp_runs(side: int, run: int) -> bytes:
     """A BMP of 8 bits in run lengths."""
     row, stroke = bytes([run, 7]) * (side // run), bytes([run, 7]) * (side // run // 2) + bytes([run, 200])
-    pixels = (row + b"\0\0") * (side // 2) + (stroke + b"\0\0") * (side // 3) + b"\0\1"
+    pixels = (row + b"\0\0") * (side - side // 3) + (stroke + b"\0\0") * (side // 3) + b"\0\1"
     palette = bytes(range(256)) * 4
     head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(pixels), 0, 0, 256, 0)
     start = 14 + len(head) + len(palette)
