@@ -132,7 +132,7 @@ class Bench:
         p50, p99 = np.percentile(waited, (50, 99))
         cost = Cost(
             kind, values, len(request), status,
-            loop - len(waited) * self.loop_each, all_ - len(waited) * self.all_each,
+            max(0.0, loop - len(waited) * self.loop_each), max(0.0, all_ - len(waited) * self.all_each),
             float(p50), float(p99), float(waited.max()), worker.peak_mb() - resident, worker.resident_mb() - resident,
         )  # fmt: skip
         return cost, len(waited)
@@ -179,7 +179,7 @@ def measure(bench: Bench, kinds: list[Kind], arguments: argparse.Namespace) -> N
         for cost in sorted((again[id(cost)] for cost in table), key=RESPECTS[name], reverse=True):
             print(cost.row())
     print(f"\n{CLIENTS} clients at once\n")
-    for cost in {cost.kind.name: cost for table in tables.values() for cost in table[:2]}.values():
+    for cost in {cost.kind.name: cost for table in tables.values() for cost in table[:3]}.values():
         storm(bench, cost)
     time.sleep(arguments.rest)
     after = bench.worker().resident_mb()

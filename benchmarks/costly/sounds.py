@@ -127,7 +127,7 @@ def unknown(size: int, start: str) -> bytes:
 def _manner(coding: str) -> dict[str, tuple[Any, ...]]:
     return {
         "coding": (coding,),
-        "seconds": (60, *SECONDS),
+        "seconds": (10, *SECONDS),
         "rate": (48_000, 8000) if "opus" in coding.lower() else RATES,
         "channels": (1, 2, 8),
         "content": ("tone", "noise", "wire swapped", "clicks"),
