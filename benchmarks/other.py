@@ -2,6 +2,7 @@
 
 import json
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ class Other:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin
         assert process.stdout
+        self._process = process
         self._ask: IO[str] = process.stdin
         self._answers: IO[str] = process.stdout
 
@@ -29,6 +31,16 @@ class Other:
         self._ask.flush()
         waited: list[float] = json.loads(self._answers.readline())
         return waited
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let it send nothing during the block."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+            self.waited()
 
 
 @contextmanager

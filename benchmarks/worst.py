@@ -20,6 +20,7 @@ read again.
 import argparse
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -42,6 +43,8 @@ TASKS = ("digits", "instruments", "regions")
 LEAST = 2**16  # bytes that a request counts as, at least
 STORM = 5  # seconds that several clients send one of the worst
 QUIET = 2  # seconds without other requests, to measure those of the other client
+VARIED = 0.7  # share of the requests that are variations of the worst; the others may be anything
+LEADERS = 8  # kinds, the worst in one respect, of which the one with the least time so far is varied
 CLIENTS = 8  # that send the worst at once
 CLOSING = b"Connection: close\r\n"
 
@@ -95,47 +98,42 @@ def address(server: Server) -> tuple[str, int]:
     return host, int(port)
 
 
-def nothing() -> int:
-    """Send nothing for a while; there is no status."""
-    time.sleep(QUIET)
-    return 0
-
-
 class Bench:
     """A server, and another client that uses it meanwhile."""
 
     def __init__(self, server: Server, other: Other) -> None:
-        self.server, self.other = server, other
-        self.address = address(server)
-        self.quiet = Cost(Kind("nothing", lambda: b"", {}), {}, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-        self.quiet, n = self._cost(self.quiet.kind, {}, b"", nothing)
-        self.loop_each, self.all_each = self.quiet.loop / n, self.quiet.all / n
-
-    loop_each = all_each = 0.0  # seconds of a request of the other client
+        self.server, self.other, self.address = server, other, address(server)
+        self.loop_each = self.all_each = 0.0  # seconds of a request of the other client
+        worker = self.worker()
+        loop, all_ = worker.loop_seconds(), worker.seconds()
+        other.waited()
+        time.sleep(QUIET)
+        self.quiet = np.percentile(waited := other.waited(), (50, 99, 100))  # milliseconds
+        self.loop_each = (worker.loop_seconds() - loop) / len(waited)
+        self.all_each = (worker.seconds() - all_) / len(waited)
 
     def worker(self) -> Worker:
         """The server's worker; another one, if that has been restarted."""
         return Worker(workers(self.server)[0])
 
     def cost(self, kind: Kind, values: Values, request: bytes) -> Cost:
-        """What this request costs."""
-        return self._cost(kind, values, request, lambda: exchange(self.address, request))[0]
+        """What this request costs, and what the other client waits meanwhile."""
+        self.other.waited()
+        cost = self.alone(kind, values, request)
+        waited = self.other.waited()
+        p50, p99, most = np.percentile(waited, (50, 99, 100)).tolist()
+        loop, all_ = cost.loop - len(waited) * self.loop_each, cost.all - len(waited) * self.all_each
+        return replace(cost, loop=max(0.0, loop), all=max(0.0, all_), p50=p50, p99=p99, max=most)
 
-    def _cost(self, kind: Kind, values: Values, request: bytes, send: Callable[[], int]) -> tuple[Cost, int]:
+    def alone(self, kind: Kind, values: Values, request: bytes) -> Cost:
+        """What this request costs, if nobody else sends any."""
         worker = self.worker()
         worker.forget_peak()
         resident, loop, all_ = worker.resident_mb(), worker.loop_seconds(), worker.seconds()
-        self.other.waited()
-        status = send()
-        waited = np.array(self.other.waited())
+        status = exchange(self.address, request)
         loop, all_ = worker.loop_seconds() - loop, worker.seconds() - all_
-        p50, p99 = np.percentile(waited, (50, 99))
-        cost = Cost(
-            kind, values, len(request), status,
-            max(0.0, loop - len(waited) * self.loop_each), max(0.0, all_ - len(waited) * self.all_each),
-            float(p50), float(p99), float(waited.max()), worker.peak_mb() - resident, worker.resident_mb() - resident,
-        )  # fmt: skip
-        return cost, len(waited)
+        peak, kept = worker.peak_mb() - resident, worker.resident_mb() - resident
+        return Cost(kind, values, len(request), status, loop, all_, np.inf, np.inf, np.inf, peak, kept)
 
 
 def main() -> None:
@@ -165,9 +163,9 @@ def main() -> None:
 def measure(bench: Bench, kinds: list[Kind], arguments: argparse.Namespace) -> None:
     """Search, and print what was found."""
     bench.cost(kinds[0], {}, made(kinds[0], kinds[0].start()) or b"")  # the first file of a kind imports its decoder
-    before = bench.worker().resident_mb()
+    before, quiet = bench.worker().resident_mb(), bench.quiet
     print(
-        f"the other client alone: p50 {bench.quiet.p50:.1f} ms, p99 {bench.quiet.p99:.1f}, max {bench.quiet.max:.1f}",
+        f"the other client alone: p50 {quiet[0]:.1f} ms, p99 {quiet[1]:.1f}, max {quiet[2]:.1f}",
         flush=True,
     )
     found = search(bench, kinds, arguments.seconds, random.Random(arguments.seed))
@@ -191,20 +189,25 @@ def search(bench: Bench, kinds: list[Kind], seconds: float, rng: random.Random) 
     end = time.monotonic() + seconds
     found: list[Cost] = []
     tried: set[str] = set()
+    spent: Counter[str] = Counter()  # milliseconds on each kind; the slowest would else take all of them
 
     def attempt(kind: Kind, values: Values) -> None:
-        key = f"{kind.name} {values}"
+        key, begun = f"{kind.name} {values}", time.monotonic()
         if key not in tried and (request := made(kind, values)):
             found.append(bench.cost(kind, values, request))
         tried.add(key)
+        spent[kind.name] += int(1000 * (time.monotonic() - begun))
 
     for kind in kinds:
         attempt(kind, kind.start())
     while time.monotonic() < end:
-        respect = rng.choice(list(RESPECTS.values()))
-        leader = rng.choice(worst(found, respect, 5)) if rng.random() < 0.7 else None
-        kind = leader.kind if leader else rng.choice(kinds)
-        attempt(kind, varied(kind, leader.values if leader else anything(kind, rng), rng))
+        if rng.random() < VARIED:
+            respect = rng.choice(list(RESPECTS.values()))
+            leader = min(worst(found, respect, LEADERS), key=lambda cost: spent[cost.kind.name])
+            attempt(leader.kind, varied(leader.kind, leader.values, rng))
+        else:
+            kind = min(kinds, key=lambda kind: spent[kind.name])
+            attempt(kind, {name: rng.choice(choices) for name, choices in kind.parameters.items()})
     return found
 
 
@@ -214,11 +217,6 @@ def made(kind: Kind, values: Values) -> bytes | None:
         return kind.make(**values)
     except Exception:  # writers raise nearly anything for what they cannot write
         return None
-
-
-def anything(kind: Kind, rng: random.Random) -> Values:
-    """Any value for each parameter."""
-    return {name: rng.choice(choices) for name, choices in kind.parameters.items()}
 
 
 def varied(kind: Kind, values: Values, rng: random.Random) -> Values:
@@ -236,9 +234,11 @@ def worst(found: list[Cost], respect: Callable[[Cost], float], n: int) -> list[C
 
 
 def repeated(bench: Bench, cost: Cost) -> Cost:
-    """The least of each time in three measurements."""
+    """The least of each time in three measurements, the last of them without the other client."""
     request = cost.kind.make(**cost.values)
-    costs = [cost, *(bench.cost(cost.kind, cost.values, request) for _ in range(2))]
+    costs = [cost, bench.cost(cost.kind, cost.values, request)]
+    with bench.other.silent():
+        costs.append(bench.alone(cost.kind, cost.values, request))
     return replace(cost, **{name: min(getattr(each, name) for each in costs) for name in TIMES})
 
 
