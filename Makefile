@@ -42,6 +42,7 @@ bench: .venv/ready  ## measure training, sweeps, augmentation, growth, the front
 	$(BIN)/python -m benchmarks.first_answer
 	$(BIN)/python -m benchmarks.timeline
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.worst
 
 figures: .venv/ready  ## train the examples of docs/unit.md and redraw its pictures
 	docs/figures.sh
