@@ -92,11 +92,13 @@ class Density(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 (N, H) → float32 (N, 1), in nats, without the constant of the normal distribution."""
-        x = x - self.centre
-        squared = (x * x).sum(1, keepdim=True) - 2 * x @ self.mean.T + (self.mean * self.mean).sum(1)
-        inside = (x @ self.basis - self.offset).view(-1, *self.gain.shape)
-        distance = squared * self.precision - (inside * inside * self.gain).sum(2)
-        return (distance + self.log_volume).amin(1, keepdim=True) / -2
+        # In float64: with many features and few directions, the two terms of `distance` nearly cancel.
+        x = (x - self.centre).double()
+        mean, gain = self.mean.double(), self.gain.double()
+        squared = (x * x).sum(1, keepdim=True) - 2 * x @ mean.T + (mean * mean).sum(1)
+        inside = (x @ self.basis.double() - self.offset.double()).view(-1, *gain.shape)
+        distance = squared * self.precision - (inside * inside * gain).sum(2)
+        return (distance + self.log_volume).amin(1, keepdim=True).float() / -2
 
 
 class Familiarity(nn.Module):
