@@ -150,9 +150,9 @@ class TestAudio:
 
     @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000, 12_345])
     def test_a_constant_is_resampled_to_a_constant(self, rate):
-        samples = np.append(np.full(rate, 0.25), 0.5)[:, np.newaxis]
+        samples = np.append(np.full(rate, 0.25), np.full(rate // 10, 0.5))[:, np.newaxis]
         waveform = hear(samples, rate, subtype="FLOAT")
-        assert len(waveform) == pytest.approx(RATE, abs=3)
+        assert len(waveform) == pytest.approx(1.1 * RATE, abs=3)
         assert np.ptp(waveform[: RATE // 2]) == 0
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
