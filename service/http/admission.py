@@ -2,6 +2,7 @@
 flight do not wait long."""
 
 import math
+import time
 
 from starlette.exceptions import HTTPException
 
@@ -15,6 +16,7 @@ class Admission:
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.in_flight, self.large = capacity, 0, 0
+        self.emptied = 0.0  # when a large one ended
 
     def slots(self, length: int | None, max_bytes: int) -> "Slots":
         """The slots for a request whose body has `length` bytes (None: unknown), of which at most `max_bytes` are read.
@@ -61,6 +63,8 @@ class Slots:
         if large > self.large:
             self.admission.check_large(self.n)
         self.admission.large += self.n * (large - self.large)
+        if large < self.large:
+            self.admission.emptied = time.monotonic()
         self.large = large
 
     def __enter__(self) -> "Slots":

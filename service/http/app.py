@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import StoreBlocked
-from service.http import errors, log
+from service.http import errors, log, memory
 from service.http.admission import Admission
 from service.http.auth import APIKeys
 from service.http.connections import close_after
@@ -87,10 +87,12 @@ class App:
             request.check()
             self.keys.check(request)
             response = await handler(handlers, request.method)(request, **arguments)
-        except ClientDisconnect:
+        except ClientDisconnect as error:
+            memory.release(error)
             return self._record(request, request_id, route, Response(b"", 499), start)  # nginx's status for it
         except errors.REFUSALS as error:
             response = errors.refusal(error, route)
+            memory.release(error)
         except Exception:
             logger.exception("request %s to %s failed", request_id.decode(), route)
             response = errors.response(500, FAILED, route)

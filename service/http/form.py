@@ -22,6 +22,7 @@ FIELD = 256  # bytes that are kept of each
 MEDIA = (b"image/", b"audio/", b"application/octet-stream")  # a part of these types is a file, even without a name
 DECODERS: dict[bytes, Callable[[bytes], bytes]] = {b"base64": binascii.a2b_base64, b"quoted-printable": binascii.a2b_qp}
 ENCODINGS = (b"", b"binary", b"8bit", b"7bit", *DECODERS)
+ENCODED = 2**22  # bytes of a file to decode, which takes 15 ms in the event loop
 PARTS = 1000  # of a form, which Django and Starlette allow too; each takes some microseconds, and may have 6 bytes
 HEADERS = 2**13  # bytes of a part's headers
 # name=value or name="value" after a semicolon, with quotes escaped in the latter. The parser's own function takes up to
@@ -34,7 +35,7 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 class Form:
     r"""Takes a body, chunk by chunk, and keeps its one file and the fields in FIELDS. All its methods raise
-    HTTPException 400.
+    HTTPException 400, and `write` 413 for a long file that is encoded.
 
     >>> form = Form(b"x")
     >>> form.write(b'--x\r\nContent-Disposition: form-data; name="f"; filename="7.png"\r\n')
@@ -156,6 +157,10 @@ class Form:
         if self._is_file:
             self._count_file()
             self._file.write(data[start:end])
+            if self._encoding in DECODERS and self._file.tell() > ENCODED:
+                raise HTTPException(
+                    413, f"a file in {self._encoding.decode()} may have {ENCODED} bytes; send it as it is"
+                )
         elif self._field in FIELDS:
             self._fields[self._field] = (self._fields[self._field] + data[start:end])[:FIELD]
 

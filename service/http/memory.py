@@ -5,7 +5,9 @@ than parsing the JSON of 64 pictures; or, in threads, not at all.
 """
 
 import ctypes
+import gc
 import sys
+import traceback
 from typing import Any
 
 # Parameters of glibc's mallopt(3).
@@ -26,5 +28,15 @@ def keep_free() -> None:
 
 
 def give_back() -> None:
-    """Give all free pages back to the system, where the C library is glibc."""
+    """Free what only circles of references hold, and give all free pages back to the system, where the C library is
+    glibc."""
+    gc.collect()
     _glibc("malloc_trim")(ctypes.c_size_t(0))
+
+
+def release(error: BaseException | None) -> None:
+    """Let go of what the functions that raised an error, and those before it, held: the error of a task is in a circle
+    of references, with which the body of a request would wait for the garbage collector."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

@@ -55,7 +55,7 @@ class Scheduler:
         self._lanes = anyio.CapacityLimiter(cores), anyio.CapacityLimiter(cores)
         self._threads = anyio.CapacityLimiter(2 * cores)
         self._memory, self._freed = 0, asyncio.Condition()
-        self._computed = 0.0  # when a thread last ended, unless `is_done` has said so
+        self._computed = self._said = 0.0  # when a thread last ended; the same at the last `is_done` that found so
         self._slice_end: float | None = None  # of the slice that has begun in this iteration of the loop
         self._queue: list[tuple[float, int, Callable[[], Any], asyncio.Future[Any]]] = []
         self._n = 0  # computations that were queued so far
@@ -91,11 +91,13 @@ class Scheduler:
                 async with self._freed:
                     self._freed.notify_all()
 
-    def is_done(self, quiet: float = QUIET) -> bool:
-        """Whether threads have computed since the last call that found so, and none has for `quiet` seconds."""
-        busy = self._threads.borrowed_tokens or time.monotonic() < self._computed + quiet
-        done = self._computed > 0 and not busy
-        self._computed = 0.0 if done else self._computed
+    def is_done(self, others: float = 0.0, quiet: float = QUIET) -> bool:
+        """Whether threads have computed, or other work ended at the time `others`, since the last call that found so,
+        and nothing has for `quiet` seconds."""
+        last = max(self._computed, others)
+        busy = self._threads.borrowed_tokens or time.monotonic() < last + quiet
+        done = last > self._said and not busy
+        self._said = last if done else self._said
         return done
 
     def _next_slice(self) -> None:

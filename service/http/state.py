@@ -58,8 +58,8 @@ class State:
         await self.repository.follow(name)
 
     async def give_back(self) -> None:
-        """Give the memory that large requests took back to the system, once no thread computes any more."""
-        if self.scheduler.is_done():
+        """Give the memory that large requests took back to the system, once there are none any more."""
+        if self.scheduler.is_done(self.admission.emptied):
             await anyio.to_thread.run_sync(self._give_back)
 
     def _give_back(self) -> None:

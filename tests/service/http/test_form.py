@@ -109,6 +109,9 @@ def test_boundaries(boundary: str) -> None:
 def test_encoded_for_mail(encoding: str, encoded: bytes) -> None:
     headers = named('name="f"; filename="a"', f"Content-Transfer-Encoding: {encoding}\r\n")
     assert read(part(headers, encoded) + END)[0] == DATA
+    with pytest.raises(HTTPException, match="send it as it is") as raised:
+        read(part(headers, encoded.ljust(2**22 + 1)) + END)
+    assert raised.value.status_code == 413
 
 
 @pytest.mark.parametrize(

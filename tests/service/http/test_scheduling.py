@@ -124,12 +124,12 @@ def test_short_work_in_threads_does_not_wait_for_long() -> None:
         await asyncio.sleep(0)
         assert await scheduler.run(threading.get_ident, Work(SHORT)) != threading.get_ident()
         assert not any(task.done() for task in long)
-        assert not scheduler.is_done(0)
+        assert not scheduler.is_done(quiet=0)
         over.set()
         await asyncio.gather(*long)
         assert not scheduler.is_done()  # more may come
-        assert scheduler.is_done(0)
-        assert not scheduler.is_done(0)  # said once
+        assert scheduler.is_done(quiet=0)
+        assert not scheduler.is_done(quiet=0)  # said once
 
     asyncio.run(arriving())
 
