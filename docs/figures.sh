@@ -18,6 +18,9 @@ percept run digits
 early="--set train.epochs=150 --set train.early_stopping=40 --set train.schedule=constant --set train.mix=0"
 percept run instruments $early
 .venv/bin/percept exercises --out "$work/exercises"
+.venv/bin/percept exercises --unit relu --w-hidden '1, 1, 1' --b-hidden '0, -1, -2' --points '[[0, 0], [1, 2], [2, 1], [3, 3]]' --out "$work/relu"
+.venv/bin/percept exercises --unit step --w-hidden '[[1, 1], [1, 1]]' --b-hidden=-0.5,-1.5 --w-output '1, -1' --b-output=-0.5 --output step \
+  --x '[[0, 0], [0, 1], [1, 0], [1, 1]]' --out "$work/xor"
 
 percept extract sine --set name=schedules
 percept tune sine --set name=schedules --set train.optimizer=sgd --set train.learning_rate=0.3 \
@@ -34,6 +37,8 @@ png regions/plots/regions.png regions.png
 png regions/plots/units.png regions-hidden.png
 svg exercises/three-units.svg exercise-a.svg
 svg exercises/least-squares.svg exercise-b.svg
+svg relu/output.svg relu-output.svg
+png xor/output.png xor-output.png
 svg sine/plots/fit.svg sine.svg
 svg schedules/search/noise.svg schedules.svg
 svg rates/search/losses.svg learning-rates.svg

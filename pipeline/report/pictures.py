@@ -177,7 +177,9 @@ def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
 def units(inside: dict[str, Floats], activation: str) -> Figure:
     """Activation of each unit of the first hidden layer over the plane, with the line where its weighted sum is 0."""
     x, y, shown = inside["axis_1"], inside["axis_2"], inside["units"][:RESPONSES]
-    low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(activation, (0.0, float(shown.max()) or 1.0))
+    least, most = min(0.0, float(shown.min())), float(shown.max())
+    fixed = {"sigmoid": (0.0, 1.0), "step": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+    low, high = fixed.get(activation, (least, most if most > least else least + 1))
     votes = inside["votes"][0] if "votes" in inside and len(inside["votes"]) == 1 else None
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
