@@ -17,10 +17,23 @@ percept run sine
 percept run digits
 early="--set train.epochs=150 --set train.early_stopping=40 --set train.schedule=constant --set train.mix=0"
 percept run instruments $early
+percept extract regions --set name=overfitted
+percept train regions --set name=overfitted --set 'model.hidden=[100]' --set model.activation=tanh \
+  --set train.epochs=1000 --set train.early_stopping=200
+percept validate regions --set name=overfitted
 .venv/bin/percept exercises --out "$work/exercises"
 .venv/bin/percept exercises --unit relu --w-hidden '1, 1, 1' --b-hidden '0, -1, -2' --points '[[0, 0], [1, 2], [2, 1], [3, 3]]' --out "$work/relu"
 .venv/bin/percept exercises --unit step --w-hidden '[[1, 1], [1, 1]]' --b-hidden=-0.5,-1.5 --w-output '1, -1' --b-output=-0.5 --output step \
   --x '[[0, 0], [0, 1], [1, 0], [1, 1]]' --out "$work/xor"
+.venv/bin/percept robbins-monro --out "$work/exercises"
+percept backprop regions
+percept minibatches regions
+percept curves digits --data "mnist${PERCEPT_DATA:+:$PERCEPT_DATA}" --set name=mnist-lecture --set train.l2=0 \
+  --set 'data.splits={train=0.98, validation=0.01, test=0.01}'
+# The page's Python makes the arrays of the lab.
+sed -n '/^```python$/,/^```$/p' docs/unit.md | sed '/^```/d; s|"runs/|"'"$work"'/|; s|lab/|'"$work"'/lab/|; s|"lab"|"'"$work"'/lab"|' | .venv/bin/python
+percept curves instruments-lab --data "npy:$work/lab" --set train.epochs=30 \
+  --learning-rate 0.01 --learning-rate 0.001 --learning-rate 0.0001
 
 percept extract sine --set name=schedules
 percept tune sine --set name=schedules --set train.optimizer=sgd --set train.learning_rate=0.3 \
@@ -39,6 +52,12 @@ svg exercises/three-units.svg exercise-a.svg
 svg exercises/least-squares.svg exercise-b.svg
 svg relu/output.svg relu-output.svg
 png xor/output.png xor-output.png
+svg regions/lessons/backprop.svg backprop.svg
+svg regions/lessons/minibatches.svg minibatches.svg
+svg exercises/robbins-monro.svg robbins-monro.svg
+svg overfitted/plots/loss.svg overfitted-loss.svg
+svg mnist-lecture/lessons/curves.svg mnist-curves.svg
+svg instruments-lab/lessons/curves.svg lab-curves.svg
 svg sine/plots/fit.svg sine.svg
 svg schedules/search/noise.svg schedules.svg
 svg rates/search/losses.svg learning-rates.svg

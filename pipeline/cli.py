@@ -102,7 +102,7 @@ WINDOW = 0.5  # seconds: default length of a timeline's windows
 def list_tasks() -> None:
     """List the built-in tasks."""
     for name, description in tasks.builtin().items():
-        print(f"{name:<14} {description}")
+        print(f"{name:<16} {description}")
 
 
 @app.command()

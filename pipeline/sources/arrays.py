@@ -71,7 +71,7 @@ def _splits(folder: Path, prefix: str) -> list[Split]:
 def _read(file: Path) -> NDArray[Any]:
     """The array in a file, not read yet; an array of Python objects would have to be unpickled and is refused."""
     if not file.is_file():
-        raise UserError(f"{readable(file)}: no such file")
+        raise UserError(f"{readable(file)}: {'not a regular file' if file.exists() else 'no such file'}")
     try:
         return np.asarray(open_memmap(file, mode="r"))
     except (ValueError, OSError, EOFError) as error:
