@@ -106,7 +106,7 @@ def _card(
 
 
 def ranges(classifier: Classifier, features: Features) -> tuple[tuple[float, float], ...]:
-    """Least and greatest value of each number over the training samples, for a model of one or two numbers; else none."""
+    """Least and greatest value of each number over the training samples, for a model of one or two; else none."""
     if classifier.frontend.input.kind != "vector" or classifier.frontend.n_features > PLOTTED:
         return ()
     x = features.x[features.rows("train")]
