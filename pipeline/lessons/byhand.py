@@ -9,6 +9,7 @@ the responses instead: y = Σ_j a_j u_j / Σ_j u_j, a weighted mean of the a_j (
 """
 
 import json
+import reprlib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ Output = Literal["linear", "step", "sigmoid", "softmax"]
 NUMBERS = ("w_hidden", "b_hidden", "w_output", "b_output", "points", "x", "y", "range")
 KEYS = ("unit", "output", "mixture", *NUMBERS)
 KINDS: dict[str, Kind] = {"linear": "regression", "sigmoid": "binary", "softmax": "multiclass"}  # of the loss
-LARGEST = 1e100  # of any number given: far from overflow in products and squares
+LARGEST = 1e50  # of any number given: products of three, squared, are still far from overflow
 UNITS: dict[str, Callable[[Floats], Floats]] = {
     "step": lambda z: (z >= 0).astype(float),
     **{name: g for name, (g, _) in reference.ACTIVATIONS.items()},
@@ -90,7 +91,10 @@ class Network:
         z = self.logits(x)
         if self.output == "softmax":
             return np.exp(reference.log_softmax(z))
-        return {"linear": z, "sigmoid": sigmoid(z), "step": (z >= 0).astype(float)}[self.output]
+        if self.output == "linear":
+            return z
+        with np.errstate(invalid="ignore"):  # what is undefined stays undefined
+            return sigmoid(z) if self.output == "sigmoid" else np.where(np.isnan(z), np.nan, z >= 0)
 
 
 def _normalised(u: Floats) -> Floats:
@@ -160,7 +164,7 @@ def read(file: Path | None, options: Mapping[str, Any]) -> Problem:
 def _table(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{file}: not valid TOML: {error}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -169,10 +173,13 @@ def _table(file: Path) -> dict[str, Any]:
 def _parsed(key: str, text: str) -> Any:
     """The value of an option: a number, or a list in TOML's notation, whose outer brackets may be left out."""
     try:
-        return tomllib.loads(f"value = {text if text.lstrip().startswith('[[') else f'[{text}]'}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        table = tomllib.loads(f"value = {text if text.lstrip().startswith('[[') else f'[{text}]'}")
+        if len(table) > 1:
+            raise ValueError("more than a value")
+        return table["value"]
+    except (ValueError, RecursionError):
         raise UserError(f"--{key.replace('_', '-')}: expected numbers, as in '1, 1, 1' or '[[1, 0], [0, 1]]', "
-                        f"not {text!r}") from None  # fmt: skip
+                        f"not {reprlib.repr(text)}") from None  # fmt: skip
 
 
 def _array(table: Mapping[str, Any], key: str, where: str) -> Floats | None:

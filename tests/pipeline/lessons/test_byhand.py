@@ -106,6 +106,9 @@ def test_a_mixture_is_a_weighted_mean() -> None:
     hats = {"unit": "relu", "w_hidden": "1, -1", "b_hidden": "0, 1", "mixture": True}
     assert answers([0.25, 0.5, 7], w_output="0, 8", **hats) == [6, 4, 0]
     assert answers([-3, 0.3, 7], w_output="5, 5", **hats) == pytest.approx([5, 5, 5])
+    for output in ("linear", "step", "sigmoid"):
+        nowhere = {**hats, "w_hidden": "1, 1", "b_hidden": "0, -1", "w_output": "1, 1", "output": output}
+        assert np.isnan(answers([-1, 1], **nowhere)).tolist() == [True, False]
     fitted = problem(points="[[0, 3], [1, 1]]", **hats)
     np.testing.assert_allclose(fitted.network.w_output[:, 0], [1, 3], atol=1e-12)
     assert fitted.network.parameters == 2 + 2 + 2
@@ -172,6 +175,8 @@ MISTAKES: list[tuple[Mapping[str, str], str]] = [
     ({"w_hidden": "true", "w_output": "1"}, "w_hidden: expected numbers, not true"),
     ({"w_hidden": "one", "w_output": "1"}, "--w-hidden: expected numbers"),
     ({"w_hidden": "[[1]", "w_output": "1"}, "--w-hidden: expected numbers"),
+    ({"w_hidden": "1]\nx = [2", "w_output": "1"}, "--w-hidden: expected numbers"),
+    ({"w_hidden": "[" * 3000, "w_output": "1"}, "--w-hidden: expected numbers"),
     ({"w_hidden": "1", "w_output": "1", "unit": "sigmoyd"}, "unit: there is no 'sigmoyd'"),
     ({"w_hidden": "1", "w_output": "1", "output": "relu"}, "output: there is no 'relu'"),
     ({"w_hidden": "1", "w_output": "1", "output": "softmax"}, "softmax takes two outputs or more"),
@@ -195,6 +200,7 @@ def test_a_mistake_is_one_line(options: dict[str, str], message: str) -> None:
         read(None, options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 250
 
 
 @pytest.mark.parametrize(
