@@ -50,7 +50,8 @@ export function plane(canvas, legend, chosen) {
       const { data } = answer.outputs[0];
       grid = inputs.map((_, i) => data.slice(i * card.labels.length, (i + 1) * card.labels.length));
     } catch (error) {
-      if (card === chosenCard && !signal.aborted) legend.textContent = `No picture: ${error.message}`;
+      if (card === chosenCard && !signal.aborted)
+        legend.replaceChildren(Object.assign(document.createElement("li"), { textContent: `No picture: ${error.message}` }));
       return repaint();
     }
     if (size === 1) {
@@ -85,7 +86,9 @@ export function plane(canvas, legend, chosen) {
   }
 
   function frame() {
-    return { x: LEFT, y: MARGIN, width: canvas.clientWidth - LEFT - MARGIN, height: canvas.clientHeight - BELOW - MARGIN };
+    const letters = axes[1]?.map((end) => short(end, axes[1][1] - axes[1][0]).length) ?? [];
+    const left = Math.max(LEFT, ...letters.map((n) => 12 + 8 * n));
+    return { x: left, y: MARGIN, width: canvas.clientWidth - left - MARGIN, height: canvas.clientHeight - BELOW - MARGIN };
   }
 
   function repaint() {
