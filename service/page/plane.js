@@ -146,7 +146,7 @@ export function plane(canvas, legend, chosen) {
       write(["left", "center", "right"][2 * part], "top", x, box.x + part * box.width, bottom + 6);
       if (y) write("right", "middle", y, box.x - 6, bottom - part * (box.height - 12) - 6);
     }
-    write("center", "bottom", flat() ? "x" : "x1", box.x + box.width / 4, bottom + 22);
+    write("center", "bottom", flat() ? "x" : "x1", box.x + box.width / 2, bottom + BELOW - 2);
     const second = !flat() ? "x2" : card.labels.length === 1 ? card.labels[0] : card.kind === "regression" ? "" : "p";
     write("right", "middle", second.slice(0, 6), box.x - 6, box.y + box.height / 4);
   }
