@@ -4,7 +4,7 @@ BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 MODELS ?= digits instruments
 
-.PHONY: help run test soak serve bento bench figures clean
+.PHONY: help run test soak serve bento bench figures notebook clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,9 @@ bench: .venv/ready  ## measure training, sweeps, augmentation, growth, the front
 
 figures: .venv/ready  ## train the examples of docs/unit.md and redraw its pictures
 	docs/figures.sh
+
+notebook: .venv/ready  ## write docs/unit.md as build/unit.ipynb, for Jupyter and Colab
+	$(BIN)/python -m docs.notebook build/unit.ipynb
 
 clean:  ## remove runs and caches; the virtual environment and the model store stay
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,9 +7,7 @@ export BENTOML_HOME=$PWD/$work/store
 mkdir -p "$BENTOML_HOME" "$out"
 percept() { .venv/bin/percept "$@" --runs "$work"; }
 
-# In the report an SVG takes its background and text colour from the page; on its own it needs both.
-svg() { sed '0,/<svg /s//<svg style="background:#fff;color:#1c2128" /' "$work/$1" > "$out/$2"; }
-png() { cp "$work/$1" "$out/$2"; }
+copy() { cp "$work/$1" "$out/$2"; }
 
 percept run regions
 percept run regions --set name=linear --set 'model.hidden=[]' --force
@@ -22,6 +20,9 @@ percept train regions --set name=overfitted --set 'model.hidden=[100]' --set mod
   --set train.epochs=1000 --set train.early_stopping=200
 percept validate regions --set name=overfitted
 .venv/bin/percept exercises --out "$work/exercises"
+.venv/bin/percept exercises --unit relu --w-hidden '1, 1, 1' --b-hidden '0, -1, -2' --points '[[0, 0], [1, 2], [2, 1], [3, 3]]' --out "$work/relu"
+.venv/bin/percept exercises --unit step --w-hidden '[[1, 1], [1, 1]]' --b-hidden=-0.5,-1.5 --w-output '1, -1' --b-output=-0.5 --output step \
+  --x '[[0, 0], [0, 1], [1, 0], [1, 1]]' --out "$work/xor"
 .venv/bin/percept robbins-monro --out "$work/exercises"
 percept backprop regions
 percept minibatches regions
@@ -42,22 +43,24 @@ percept tune digits --set name=penalties --set train.learning_rate=0.005 --set t
 percept extract instruments --set name=rates --set augment.copies=0
 percept tune instruments --set name=rates $early --set train.noise=0
 
-png linear/plots/regions.png regions-linear.png
-png regions/plots/regions.png regions.png
-png regions/plots/units.png regions-hidden.png
-svg exercises/three-units.svg exercise-a.svg
-svg exercises/least-squares.svg exercise-b.svg
-svg regions/lessons/backprop.svg backprop.svg
-svg regions/lessons/minibatches.svg minibatches.svg
-svg exercises/robbins-monro.svg robbins-monro.svg
-svg overfitted/plots/loss.svg overfitted-loss.svg
-svg mnist-lecture/lessons/curves.svg mnist-curves.svg
-svg instruments-lab/lessons/curves.svg lab-curves.svg
-svg sine/plots/fit.svg sine.svg
-svg schedules/search/noise.svg schedules.svg
-svg rates/search/losses.svg learning-rates.svg
-svg penalties/search/regularisation-l2.svg regularisation.svg
-svg instruments/plots/loss.svg instruments-loss.svg
-png digits/plots/weights.png digits-weights.png
-png instruments/plots/clip-13.png instruments-mfcc.png
-svg digits/plots/confusion.svg digits-confusion.svg
+copy linear/plots/regions.png regions-linear.png
+copy regions/plots/regions.png regions.png
+copy regions/plots/units.png regions-hidden.png
+copy exercises/three-units.svg exercise-a.svg
+copy exercises/least-squares.svg exercise-b.svg
+copy relu/output.svg relu-output.svg
+copy xor/output.png xor-output.png
+copy regions/lessons/backprop.svg backprop.svg
+copy regions/lessons/minibatches.svg minibatches.svg
+copy exercises/robbins-monro.svg robbins-monro.svg
+copy overfitted/plots/loss.svg overfitted-loss.svg
+copy mnist-lecture/lessons/curves.svg mnist-curves.svg
+copy instruments-lab/lessons/curves.svg lab-curves.svg
+copy sine/plots/fit.svg sine.svg
+copy schedules/search/noise.svg schedules.svg
+copy rates/search/losses.svg learning-rates.svg
+copy penalties/search/regularisation-l2.svg regularisation.svg
+copy instruments/plots/loss.svg instruments-loss.svg
+copy digits/plots/weights.png digits-weights.png
+copy instruments/plots/clip-13.png instruments-mfcc.png
+copy digits/plots/confusion.svg digits-confusion.svg

@@ -69,6 +69,7 @@ class ModelCard(BaseModel):
     temperature: float = 1.0  # the graph divides the network's logits by it; 1 if none was fitted
     known_threshold: float | None = None  # lowest familiarity, the graph's second output (N,), that counts as known
     groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not detected
+    ranges: tuple[tuple[float, float], ...] = ()  # of the training samples' numbers, if they are one or two: for a plot
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
     samples: dict[str, int]  # number of samples of each split

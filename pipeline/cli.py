@@ -90,6 +90,7 @@ EngineOption = Annotated[
         help="Where the work is done: on this machine; by Ray, started here; or by the cluster at HOST:PORT or auto.",
     ),
 ]
+NumbersOption = Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each; 0 by default.")]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")  # that BentoML makes in its home folder when it starts
@@ -296,12 +297,59 @@ def robbins_monro(
 
 @app.command(rich_help_panel=LESSONS)
 def exercises(
+    network: Annotated[
+        Path | None,
+        typer.Option("--network", metavar="FILE.toml", help="A network set by hand, in the keys of the options below."),
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option("--unit", metavar="NAME", help="step, linear, sigmoid (the default), relu or tanh.")
+    ] = None,
+    w_hidden: Annotated[
+        str | None,
+        typer.Option("--w-hidden", metavar="NUMBERS", help="'1, 1, 1', or a row for each input: '[[1, 1], [1, 1]]'."),
+    ] = None,
+    b_hidden: NumbersOption = None,
+    w_output: Annotated[
+        str | None,
+        typer.Option(
+            "--w-output", metavar="NUMBERS", help="One for each unit, or a row for each; without: see --points."
+        ),
+    ] = None,
+    b_output: NumbersOption = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="NAME", help="linear (the default), step, sigmoid or softmax.")
+    ] = None,
+    mixture: Annotated[bool, typer.Option("--mixture", help="Divide by the sum of the responses.")] = False,
+    points: Annotated[
+        str | None,
+        typer.Option(
+            "--points",
+            metavar="ROWS",
+            help="'[[0, 1], [2, 3]]': inputs, then values. Without --w-output, W_O and b_O are fitted to them.",
+        ),
+    ] = None,
+    x: Annotated[
+        str | None, typer.Option("--x", metavar="NUMBERS", help="Inputs whose forward pass is printed.")
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", metavar="NUMBERS", help="Their targets: prints the gradients.")
+    ] = None,
+    range_: Annotated[str | None, typer.Option("--range", metavar="LOW,HIGH", help="Of the figures.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the figures go.")] = RUNS / "exercises",
 ) -> None:
-    """Work the two exercises with a network of sigmoid units set by hand, and draw their figures."""
-    from pipeline.lessons import exercises
+    """Work out a network with one hidden layer whose weights are set by hand, and draw what its units do.
 
-    for figure in exercises.draw(out):
+    Without options: the two exercises of docs/unit.md.
+    """
+    from pipeline.lessons import byhand, byhand_report, exercises
+
+    options = {
+        "unit": unit, "w_hidden": w_hidden, "b_hidden": b_hidden, "w_output": w_output, "b_output": b_output,
+        "output": output, "mixture": mixture or None, "points": points, "x": x, "y": y, "range": range_,
+    }  # fmt: skip
+    is_set = network is not None or any(value is not None for value in options.values())
+    figures = byhand_report.report(byhand.read(network, options), out) if is_set else exercises.draw(out)
+    for figure in figures:
         print(figure)
 
 

@@ -220,6 +220,17 @@ def sums_model(version: str) -> onnx.ModelProto:
     return build("sums", version, card_input, ["sum", "difference"], nodes, constants)
 
 
+def sides_model(version: str) -> onnx.ModelProto:
+    """A classifier of one number between -4 and 4: left or right of 0."""
+    nodes = [
+        helper.make_node("MatMul", ["vector", "w"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    card_input = Input(kind="vector", name="vector", dtype="float32", shape=(None, 1))
+    constants = {"w": np.float32([[-1, 1]])}
+    return build("sides", version, card_input, ["left", "right"], nodes, constants, ranges=((-4.0, 4.0),))
+
+
 def build(
     name: str,
     version: str,
@@ -227,6 +238,7 @@ def build(
     labels: Sequence[str],
     nodes: list[onnx.NodeProto],
     constants: dict[str, Any],
+    ranges: tuple[tuple[float, float], ...] = (),
 ) -> onnx.ModelProto:
     output = nodes[-1].output[0]
     card = ModelCard(
@@ -237,6 +249,7 @@ def build(
         input=card_input,
         output=output,
         features={},
+        ranges=ranges,
         parameters=0,
         metrics={"accuracy": 0.9},
         samples={"train": 1, "validation": 1, "test": 1},

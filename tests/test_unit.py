@@ -62,6 +62,8 @@ def test_both_are_served(home: Path) -> None:
         corner = client.post("/predict/regions", json=[0.02, 0.97]).raise_for_status().json()
         assert (centre["label"], corner["label"]) == ("inside", "outside")
         assert client.post("/predict/regions", json=[0.5]).status_code == 422
+    ranges = np.array(json.loads((home / "runs/regions/card.json").read_text())["ranges"])
+    np.testing.assert_allclose(ranges, [[0, 1], [0, 1]], atol=0.02)  # the unit square, for the page's plot
     file = home / "point.json"
     file.write_text("[0.5, 0.5]")
     [line] = percept("predict", "regions", file, "--json", home=home).stdout.splitlines()

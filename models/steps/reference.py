@@ -29,7 +29,7 @@ class Network(NamedTuple):
 
     weights: list[Array]
     biases: list[Array]
-    activation: Literal["sigmoid", "relu", "tanh"]
+    activation: Literal["sigmoid", "relu", "tanh", "linear"]
 
 
 class Penalties(NamedTuple):
@@ -61,6 +61,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
     "sigmoid": (sigmoid, lambda a: a * (1 - a)),  # σ' = σ (1 - σ)
     "relu": (lambda z: np.maximum(z, 0), lambda a: (a > 0).astype(a.dtype)),  # relu' is 1 for z > 0, else 0
     "tanh": (np.tanh, lambda a: 1 - a**2),  # tanh' = 1 - tanh²
+    "linear": (lambda z: z, np.ones_like),
 }
 
 

@@ -18,6 +18,7 @@ from pipeline.train.data import load_datasets, pieces
 from service.serving import store
 from service.serving.drift import Scores
 
+PLOTTED = 2  # numbers of a vector whose ranges are kept, at most: the page plots those
 BINS = 10  # of a feature group's scores, in the card
 
 
@@ -88,6 +89,7 @@ def _card(
         temperature=classifier.temperature.item(),
         known_threshold=facts.known,
         groups=feature_groups(classifier, features),
+        ranges=ranges(classifier, features),
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},
@@ -101,6 +103,14 @@ def _card(
         libraries=library_versions(),
         created=datetime.now(UTC),
     )
+
+
+def ranges(classifier: Classifier, features: Features) -> tuple[tuple[float, float], ...]:
+    """Least and greatest value of each number over the training samples, for a model of one or two; else none."""
+    if classifier.frontend.input.kind != "vector" or classifier.frontend.n_features > PLOTTED:
+        return ()
+    x = features.x[features.rows("train")]
+    return tuple((float(column.min()), float(column.max())) for column in x.T)
 
 
 def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureGroup, ...]:

@@ -26,7 +26,7 @@ from pipeline.train import weights
 
 BATCH = 100  # samples of the batch in the table of dimensions
 SHOWN = 4  # rows and columns of a value that are printed, at most
-SLOPES = {"sigmoid": "a (1 - a)", "relu": "[a > 0]", "tanh": "(1 - a²)"}  # g'(z), given a = g(z)
+SLOPES = {"sigmoid": "a (1 - a)", "relu": "[a > 0]", "tanh": "(1 - a²)", "linear": "1"}  # g'(z), given a = g(z)
 OUTPUTS = {"binary": "σ(z) - y", "multiclass": "softmax(z) - onehot(y)", "regression": "2 (z - y) / K"}  # ∂L/∂z_O
 LOSSES = {
     "binary": "-[y ln σ(z) + (1 - y) ln(1 - σ(z))]",

@@ -163,7 +163,8 @@ def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
     axes.imshow(mixed, origin="lower", aspect="auto", interpolation="bilinear", extent=(x[0], x[-1], y[0], y[-1]))
     for i, label in enumerate(labels):
         x1, x2 = inside["train_x"][inside["train_y"] == i].T
-        axes.scatter(x1, x2, s=9, color=colours[i], linewidths=0, label=shorten(label))
+        # With an edge: points lie on the colour of their own class.
+        axes.scatter(x1, x2, s=16, color=colours[i], edgecolors=LIGHT, linewidths=0.6, label=shorten(label))
         others = np.delete(p, i, axis=0).max(axis=0)
         if p[i].max() > 1 / k and (k > 2 or i == 0):
             axes.contour(x, y, p[i] - others, levels=[0], colors=LIGHT, linewidths=1.8)
@@ -177,7 +178,9 @@ def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
 def units(inside: dict[str, Floats], activation: str) -> Figure:
     """Activation of each unit of the first hidden layer over the plane, with the line where its weighted sum is 0."""
     x, y, shown = inside["axis_1"], inside["axis_2"], inside["units"][:RESPONSES]
-    low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(activation, (0.0, float(shown.max()) or 1.0))
+    least, most = min(0.0, float(shown.min())), float(shown.max())
+    fixed = {"sigmoid": (0.0, 1.0), "step": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+    low, high = fixed.get(activation, (least, most if most > least else least + 1))
     votes = inside["votes"][0] if "votes" in inside and len(inside["votes"]) == 1 else None
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)

@@ -1,7 +1,7 @@
 """How every figure looks: colours, matplotlib styles, and how figures become SVG and PNG files.
 
-Curves are SVG without a background, in the text colour of the page that holds them, light or dark. Pictures are PNG on
-their own dark background, since a bitmap cannot adapt to the page.
+Curves are SVG in the text colour of the page that they are embedded in, light or dark; a file of its own follows the
+reader's preference. Pictures are PNG on their own dark background, since a bitmap cannot adapt.
 """
 
 import io
@@ -25,6 +25,14 @@ TILE, LIGHT = "#15181d", "#d8dce2"  # background and text of a picture
 CLASS_COLOURS = ("#f0883e", "#58a6ff", "#3fb950", "#d2a8ff", "#e3b341", "#ff7b9c", "#39c5cf", "#a8b1bb")  # on a tile
 CURVES = (BLUE, ORANGE, "#3a8a4d", "#9a5fc0", "#a67a16", "#c2437a", "#16868f", "#7a828c")  # contrast ≥ 3 : 1
 SIGNED = LinearSegmentedColormap.from_list("signed", ("#a9d4ff", "#2f81d6", "#242931", "#d2691e", "#ffc894"))
+
+# `:root` is the <svg> only in a file of its own; within a page it is the page's own element.
+ALONE = (
+    "<style>svg:root{background:#fff;color:#1c2128}"
+    f"@media(prefers-color-scheme:dark){{svg:root{{background:{TILE};color:{LIGHT}}}}}</style>"
+)
+
+DECIMALS = re.compile(r"(\.\d\d)\d+")  # of a point, which no screen shows
 
 LABEL = 24  # characters of a class name on an axis, at most
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")
@@ -79,7 +87,7 @@ def shorten(label: str) -> str:
 
 
 def write_svg(figure: Figure, path: Path) -> Path:
-    """Write a figure of curves as an SVG file, to be embedded in a page; returns `path`."""
+    """Write a figure of curves as an SVG file, for a page or on its own; returns `path`."""
     return write(path, _svg(figure, path.stem))
 
 
@@ -90,6 +98,8 @@ def _svg(figure: Figure, name: str) -> bytes:
     figure.savefig(stream, format="svg", bbox_inches="tight", metadata=no_metadata)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(f": {INK}", ": currentColor")
+    svg = re.sub(r"^<svg[^>]*>", rf"\g<0>{ALONE}", svg)
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), svg)
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).encode()
 
 

@@ -3,6 +3,7 @@
 import { blank, percent, prepare, show } from "./answer.js";
 import { ask, newest } from "./ask.js";
 import { drawingPad } from "./pad.js";
+import { plane } from "./plane.js";
 import { resetSound, showClip, showTimeline, soundPanel } from "./sound.js";
 
 const $ = (id) => document.getElementById(id);
@@ -14,6 +15,8 @@ let models = []; // their cards
 let card = null; // of the chosen one
 let session = newSession(0); // a new one for each new input; answers to earlier inputs are dropped
 let pad;
+let drawing = new AbortController(); // of the request for its picture
+let plot; // of a model of one or two numbers
 let pictureFile = null; // shown on the pad instead of a drawing
 let clip = null; // [file, name] of the last one
 
@@ -102,8 +105,16 @@ function listen(make) {
 function layOutFields(size) {
   const single = size === null || size > FIELDS;
   const fields = single ? [numberField("textarea", `${size ?? "Any number of"} numbers, separated by commas or spaces`)] : [];
-  for (let i = 1; !single && i <= size; i++) fields.push(numberField("input", size === 1 ? "Number" : `Number ${i}`));
+  for (let i = 1; !single && i <= size; i++) fields.push(numberField("input", nameOf(i, size)));
   $("fields").replaceChildren(...fields);
+}
+
+/** The name of a number, as its plot has it. */
+const nameOf = (i, size) => (size === 1 ? "x" : size === 2 ? `x${i}` : `Number ${i}`);
+
+function fillFields(words) {
+  [...$("fields").querySelectorAll("[name=number]")].forEach((field, i) => (field.value = words[i]));
+  sendNumbers(false);
 }
 
 function numberField(tag, text) {
@@ -119,7 +130,9 @@ function sendNumbers(final) {
   const words = fields.flatMap((field) => field.value.split(/[\s,;[\]]+/)).filter(Boolean);
   const wrong = words.find((word) => !Number.isFinite(Number(word)));
   const missing = fields.find((field) => !field.value.trim());
-  if (wrong === undefined && !missing) return request(() => new Blob([`[${words.map(Number)}]`], { type: "application/json" }));
+  const valid = wrong === undefined && !missing;
+  plot.mark(valid ? words.map(Number) : null);
+  if (valid) return request(() => new Blob([`[${words.map(Number)}]`], { type: "application/json" }));
   restart();
   if (!final) return;
   showError(missing ? "A number is missing." : `“${wrong}” is not a number.`);
@@ -143,6 +156,9 @@ function choose() {
   restart();
   resetSound(card.labels);
   layOutFields(card.input.shape.at(-1));
+  drawing.abort();
+  drawing = new AbortController();
+  plot.open(card, drawing.signal);
   describe();
   // Show this model's answer to the same picture or clip.
   if (card.input.kind === "image" && pictureFile) request(() => pictureFile);
@@ -194,6 +210,7 @@ async function open() {
   pad = drawingPad($("pad"), drawingChanged);
   $("undo").addEventListener("click", () => pad.undo());
   $("clear").addEventListener("click", () => pad.clear());
+  plot = plane($("plane"), $("plane-legend"), fillFields);
   soundPanel({ begin: restart, live: listen, clip: openClip, error: showError });
   $("numbers").addEventListener("input", () => sendNumbers(false));
   $("numbers").addEventListener("submit", (event) => {

@@ -26,7 +26,8 @@ export async function ask(path, body, signal) {
     throw new Refusal(response.status, `The service answered with status ${response.status} but no JSON.`);
   }
   if (response.ok) return answer;
-  throw new Refusal(response.status, answer?.error?.message ?? `The service answered with status ${response.status}.`);
+  const message = answer?.error?.message ?? answer?.error; // under /v2 the latter
+  throw new Refusal(response.status, message ?? `The service answered with status ${response.status}.`);
 }
 
 /** `send`, limited to one call at a time: of the arguments that arrive meanwhile, only the newest is sent. */

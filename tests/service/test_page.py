@@ -14,7 +14,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from service.http.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
 from tests.service.helpers import seven, sound_bytes, to_bytes, tone
-from tests.serving import NEWEST, ROOT, careful_model, fill_store, put, put_broken, serving
+from tests.serving import NEWEST, ROOT, careful_model, fill_store, put, put_broken, serving, sides_model
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SEVEN = [(0.28, 0.22), (0.74, 0.22), (0.45, 0.82)]  # corners of a drawn 7, in parts of the pad
@@ -32,6 +32,7 @@ def service(tmp_path_factory):
     home = tmp_path_factory.mktemp("page")
     fill_store(home)
     put(home, careful_model())
+    put(home, sides_model(NEWEST))
     put_broken(home)
     with serving(home) as running:
         yield running
@@ -144,7 +145,7 @@ class TestFiles:
 
     def test_its_files_are_served_and_cached(self, service):
         files = list((ROOT / "service" / "page").iterdir())
-        assert sum(file.stat().st_size for file in files) < 50_000
+        assert sum(file.stat().st_size for file in files) < 62_000
         for file in files:
             answer = httpx.get(service.url + PATHS.get(file.name, f"/page/{file.name}"))
             assert answer.content == file.read_bytes()
@@ -303,18 +304,56 @@ class TestSounds:
 class TestNumbers:
     def test_a_vector(self, visit):
         page = visit("sums")
-        page.get_by_label("Number 1").fill("3")
-        page.get_by_label("Number 2").fill("0.5")
+        page.get_by_label("x1", exact=True).fill("3")
+        page.get_by_label("x2", exact=True).fill("0.5")
         bars = page.get_by_role("list", name="Values").get_by_role("listitem")
         expect(bars).to_have_text(["sum3.5", "difference2.5"])
         expect(page.get_by_role("status")).to_have_text("sum 3.5, difference 2.5")
-        page.get_by_label("Number 2").fill("-")
+        page.get_by_label("x2", exact=True).fill("-")
         expect(bars).to_have_text(["sum", "difference"])
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("“-” is not a number.")
-        page.get_by_label("Number 2").fill("-1e3")
+        page.get_by_label("x2", exact=True).fill("-1e3")
         expect(bars).to_have_text(["sum-997", "difference1003"])
         expect(page.get_by_role("alert")).to_be_empty()
+
+    def test_a_point_of_the_plane(self, visit):
+        page = visit("sums")
+        expect(page.get_by_role("list", name="Colours")).to_have_text("sum, 0 to 2")  # this card knows no ranges
+        assert painted(page, "#plane")
+        box = page.locator("#plane").bounding_box()
+        page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
+        chosen = [float(field.input_value()) for field in page.locator("#fields input").all()]
+        assert 0.2 < chosen[0] < 0.5 < chosen[1] < 0.9
+        bars = page.get_by_role("list", name="Values").get_by_role("listitem")
+        expect(bars.first).to_have_text(re.compile(f"sum{sum(chosen):.3g}"))
+        page.get_by_role("link", name="digits").click()
+        expect(page.locator("#plane")).to_be_hidden()
+
+    def test_the_point_moves_with_the_arrow_keys(self, visit):
+        page = visit("sums")
+        expect(page.get_by_role("list", name="Colours")).not_to_be_empty()
+        page.get_by_role("application", name="Plane of x1 and x2").focus()
+        for key in ["ArrowRight", "ArrowRight", "ArrowDown"]:
+            page.keyboard.press(key)
+        expect(page.locator("#fields input").first).to_have_value("0.55")
+        expect(page.locator("#fields input").last).to_have_value("0.475")
+        for _ in range(25):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator("#fields input").first).to_have_value("1")  # the end of the axis
+
+    def test_the_curve_of_one_number(self, visit):
+        page = visit("sides", **PHONE)
+        expect(page.get_by_role("list", name="Colours").get_by_role("listitem")).to_have_text(["left", "right"])
+        page.get_by_label("x", exact=True).fill("7")
+        expect(page.locator(LABEL)).to_have_text("right")
+        page.get_by_role("application", name="Curve over x").focus()
+        page.keyboard.press("ArrowUp")  # there is no second number
+        expect(page.locator("#fields input")).to_have_value("7")
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#fields input")).to_have_value("4")  # the end of its range
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#fields input")).to_have_value("3.8")
 
 
 class TestErrors:
@@ -367,14 +406,14 @@ class TestAccess:
             page.keyboard.press("Tab")
             stops.append(focused.get_attribute("id") or focused.inner_text())
             assert focused.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
-        assert [stop.split()[0] for stop in stops] == ["careful", "digits", "instruments", "sums", "pad"]
+        assert [stop.split()[0] for stop in stops] == ["careful", "digits", "instruments", "sides", "sums", "pad"]
         to_start, slope = ["ArrowLeft"] * 5 + ["ArrowUp"] * 7, ["ArrowLeft", "ArrowDown", "ArrowDown"] * 7
         for key in [*to_start, "Space", *["ArrowRight"] * 11, *slope, "Space"]:
             page.keyboard.press(key)
         expect(page.locator(LABEL)).to_have_text("7")
         page.keyboard.press("Backspace")
         expect(page.locator(LABEL)).to_be_empty()
-        for _ in range(3):
+        for _ in range(4):
             page.keyboard.press("Shift+Tab")
         page.keyboard.press("Enter")
         expect(page.get_by_role("region", name="Sound")).to_be_hidden()
@@ -399,12 +438,13 @@ class TestAccess:
         expect(page.locator("#timeline li")).to_have_count(3)
         check(page)
         page.get_by_role("link", name="sums").click()
-        page.get_by_label("Number 1").fill("x")
+        expect(page.get_by_role("list", name="Colours")).not_to_be_empty()
+        page.get_by_label("x1", exact=True).fill("x")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).not_to_be_empty()
         check(page)
 
-    @pytest.mark.parametrize("model", ["digits", "instruments", "sums"])
+    @pytest.mark.parametrize("model", ["digits", "instruments", "sides", "sums"])
     def test_320_pixels_are_wide_enough(self, visit, model):
         page = visit(model, viewport={"width": 320, "height": 568})
         if model == "instruments":
