@@ -47,8 +47,8 @@ def located(f: BinaryIO, archive: ZipFile, name: str) -> tuple[tuple[int, ...], 
     return shape, dtype, f.tell()
 
 
-def stored(path: Path, f: BinaryIO, archive: ZipFile, name: str) -> FileRows:
-    """The matrix `name` of an .npz file, float32 (N, D), open as `f` and `archive`; its rows stay there.
+def stored(f: BinaryIO, archive: ZipFile, name: str) -> FileRows:
+    """The matrix `name` of an open .npz file, float32 (N, D); its rows stay there.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def stored(path: Path, f: BinaryIO, archive: ZipFile, name: str) -> FileRows:
     shape, dtype, offset = located(f, archive, name)
     if dtype != np.float32 or len(shape) != 2:
         raise ValueError(f"{name} is not a matrix of float32")
-    return FileRows(path, offset, (shape[0], shape[1]))
+    return FileRows(f, offset, (shape[0], shape[1]))
 
 
 def _read(archive: ZipFile, name: str) -> NDArray[Any]:
@@ -177,13 +177,13 @@ class Features:
         try:
             with require(path, "extract").open("rb") as f, ZipFile(f) as archive:
                 return Features(
-                    x=stored(path, f, archive, "x"),
+                    x=stored(f, archive, "x"),
                     y=_read(archive, "y"),
                     labels=tuple(_read(archive, "labels").tolist()),
                     split=_read(archive, "split"),
                     file=_read(archive, "files"),
                     digest=_read(archive, "digest"),
-                    copies=stored(path, f, archive, "copies"),
+                    copies=stored(f, archive, "copies"),
                     copy_of=_read(archive, "copy_of"),
                     skipped=tuple(_skipped(*entry) for entry in json.loads(str(_read(archive, "skipped")))),
                     task=with_new_names(json.loads(str(_read(archive, "task")))),

@@ -5,8 +5,7 @@ import errno
 import os
 import weakref
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,12 @@ PIECE = 16 << 20  # bytes of features that are copied or evaluated at a time
 class FileRows:
     """A matrix float32 (N, D) in a file, in C order, whose rows are read when they are asked for.
 
-    The file stays open, so it may be replaced or deleted meanwhile. Several threads may read.
+    The file stays open, so it may be replaced or deleted meanwhile. Several threads may read. Pickled, it is an array:
+    another process may be on another machine.
 
     Parameters
     ----------
+    file : open, and may be closed afterwards
     offset : bytes before the first row
 
     Example
@@ -28,7 +29,7 @@ class FileRows:
     >>> from tempfile import NamedTemporaryFile
     >>> with NamedTemporaryFile() as file:
     ...     np.float32([[1, 2], [3, 4], [5, 6]]).tofile(file.name)
-    ...     matrix = FileRows(Path(file.name), 0, (3, 2))
+    ...     matrix = FileRows(file, 0, (3, 2))
     >>> matrix[np.array([2, 0])]
     array([[5., 6.],
            [1., 2.]], dtype=float32)
@@ -36,9 +37,9 @@ class FileRows:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, int]) -> None:
-        self.path, self.offset, self.shape = path, offset, shape
-        self._descriptor = os.open(path, os.O_RDONLY)
+    def __init__(self, file: IO[bytes], offset: int, shape: tuple[int, int]) -> None:
+        self.name, self.offset, self.shape = file.name, offset, shape
+        self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
 
     def __len__(self) -> int:
@@ -58,6 +59,9 @@ class FileRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or np.float32, copy=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.asarray, (self[:],)
+
     def read(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         """Read those rows (n,) into float32 (n, D), in C order; those that follow one another, at once.
 
@@ -74,7 +78,7 @@ class FileRows:
             while start < stop:  # one call reads 2 GB at most
                 n = os.preadv(self._descriptor, (memory[start:stop],), offset)
                 if not n:
-                    raise OSError(errno.EIO, "cut off", str(self.path))
+                    raise OSError(errno.EIO, "cut off", self.name)
                 start, offset = start + n, offset + n
 
 

@@ -243,7 +243,7 @@ def receive(
     x = np.empty((n if in_memory else 0, width), np.float32)
     targets: list[NDArray[Any]] = []
     filled = 0
-    with (folder / name).open("wb") as file:
+    with (folder / name).open("w+b") as file:
         for rows, y in _messages(coordinator, name, partition, width):
             if in_memory:
                 x[filled : filled + len(rows)] = rows
@@ -251,9 +251,10 @@ def receive(
                 rows.tofile(file)
             filled += len(rows)
             targets.append(y)
+        in_file = FileRows(file, 0, (n, width))
     if not targets:  # an empty array of the right type and shape
         targets.append(ray.get(coordinator.samples.remote(name, [(0, 0)]))[1])
-    samples = torch.from_numpy(x) if in_memory else StoredMatrix([FileRows(folder / name, 0, (n, width))])
+    samples = torch.from_numpy(x) if in_memory else StoredMatrix([in_file])
     return Dataset(samples, torch.from_numpy(np.concatenate(targets)))
 
 

@@ -52,9 +52,9 @@ def test_features_stay_in_their_file_and_their_rows_are_read(tmp_path: Path) -> 
         ZipFile(f) as archive,
         pytest.raises(ValueError, match="x is compressed"),
     ):
-        features.stored(tmp_path / "small.npz", f, archive, "x")
+        features.stored(f, archive, "x")
     with (tmp_path / "odd.npz").open("rb") as f, ZipFile(f) as archive:
-        arrays = [features.stored(tmp_path / "odd.npz", f, archive, name) for name in ("x", "copies")]
+        arrays = [features.stored(f, archive, name) for name in ("x", "copies")]
     (tmp_path / "odd.npz").unlink()  # an extraction may replace it meanwhile
     rows = generator.permutation(47)[:30]
     matrix, expected = StoredMatrix(arrays, rows), torch.from_numpy(np.concatenate([x, copies])[rows])

@@ -14,7 +14,7 @@ from tests.pipeline.tune.searches import RATES, prepared, search, without_second
 def test_the_test_split_is_never_read(features: Path, tmp_path: Path) -> None:
     whole = search(prepared(features, tmp_path / "whole"), RATES)
     known = Features.load(features / "regions" / "features.npz")
-    x = known.x.copy()
+    x = known.x[:]
     x[known.rows("test")] = np.nan
     (tmp_path / "spoiled").mkdir()
     replace(known, x=x).save(tmp_path / "spoiled" / "features.npz")
