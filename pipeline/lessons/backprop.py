@@ -18,11 +18,10 @@ from models.card import Kind
 from models.steps import reference
 from models.steps.reference import Array, Network, Penalties
 from pipeline.extract import Features
-from pipeline.lessons.gradcheck import as_reference
+from pipeline.lessons.gradcheck import as_reference, initial
 from pipeline.report.style import INK, ORANGE, STYLE, write_svg
 from pipeline.run import Run
 from pipeline.task import Task
-from pipeline.train import weights
 
 BATCH = 100  # samples of the batch in the table of dimensions
 SHOWN = 4  # rows and columns of a value that are printed, at most
@@ -82,10 +81,7 @@ def backprop(task: Task, run: Run) -> list[Node]:
     UserError : there are no features
     """
     features = Features.of(run)
-    facts = weights.begin(task, features, "cpu")
-    classifier = weights.network(facts)
-    rows = np.flatnonzero(features.rows("train"))
-    classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend)
+    facts, classifier, rows = initial(task, features)
     first = rows[:1]
     x = classifier.standardize(torch.from_numpy(features.x[first])).numpy().astype(np.float64)
     network = as_reference(classifier.mlp.double())

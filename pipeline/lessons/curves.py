@@ -7,14 +7,12 @@ Nothing is chosen by these curves, and no network is kept: `percept train` decid
 from collections.abc import Sequence
 
 import matplotlib
-import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.extract import Features
-from pipeline.report.curves import LOGARITHMIC
+from pipeline.report.curves import scale_losses
 from pipeline.report.style import CURVES, INK, PERCENT, STYLE, write_svg
 from pipeline.run import Run, write_json
 from pipeline.task import Task, Train, UserError
@@ -114,17 +112,6 @@ def figure(found: dict[str, Curves]) -> Figure:
         if axes is right and has_accuracy:
             axes.yaxis.set_major_formatter(PERCENT)
         else:
-            _scale(axes)
+            scale_losses(axes, axes.lines)
     drawn.tight_layout()
     return drawn
-
-
-def _scale(axes: Axes) -> None:
-    """A loss axis from 0, or logarithmic where the losses differ much."""
-    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
-    if drawn.min() > 0 and drawn.max() > LOGARITHMIC * drawn.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_ylim(bottom=0)

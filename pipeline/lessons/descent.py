@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from models.steps import reference
 from models.steps.reference import Array, Penalties
 from pipeline.extract import Features
-from pipeline.lessons.gradcheck import as_reference
+from pipeline.lessons.gradcheck import as_reference, initial
 from pipeline.report.style import BLUE, CURVES, INK, ORANGE, STYLE, write_svg
 from pipeline.run import Run
 from pipeline.task import Task
-from pipeline.train import SCHEDULES, weights
+from pipeline.train import SCHEDULES
 
 SAMPLES = 1000  # of the training split, at most
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # of mini-batches
@@ -61,10 +61,7 @@ def minibatches(task: Task, run: Run) -> list[Spread]:
     UserError : there are no features
     """
     features = Features.of(run)
-    facts = weights.begin(task, features, "cpu")
-    classifier = weights.network(facts)
-    rows = np.flatnonzero(features.rows("train"))
-    classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend)
+    facts, classifier, rows = initial(task, features)
     rows = rows[:SAMPLES]
     x = classifier.standardize(torch.from_numpy(features.x[rows])).numpy().astype(np.float64)
     y = features.y[rows]

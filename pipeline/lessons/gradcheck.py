@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from models.card import Kind
+from models.classifier import Classifier
 from models.mlp import MLP
 from models.steps import reference
 from models.steps.reference import Array, Network, Penalties
@@ -48,10 +49,7 @@ def gradcheck(task: Task, run: Run) -> None:
     UserError : there are no features, or two gradients differ by more than `TOLERANCE`
     """
     features = Features.of(run)
-    facts = weights.begin(task, features, "cpu")
-    classifier = weights.network(facts)
-    rows = np.flatnonzero(features.rows("train"))
-    classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend)
+    facts, classifier, rows = initial(task, features)
     chosen = np.random.default_rng(task.train.seed).permutation(rows)[:SAMPLES]
     x = classifier.standardize(torch.from_numpy(features.x[chosen]))
     with threadpool_limits(1, "blas"):  # the products are too small for a second thread to pay
@@ -66,6 +64,16 @@ def gradcheck(task: Task, run: Run) -> None:
                     "models/steps/reference.py and the loss of training disagree"
                 )
     print(f"  all are below {TOLERANCE:g}")
+
+
+def initial(task: Task, features: Features) -> tuple[weights.Facts, Classifier, NDArray[np.int64]]:
+    """The facts before training; the task's network at its initial weights, and its standardisation as fitted to the
+    training samples; their rows."""
+    facts = weights.begin(task, features, "cpu")
+    classifier = weights.network(facts)
+    rows = np.flatnonzero(features.rows("train"))
+    classifier.standardize.fit(torch.from_numpy(features.x[rows]), classifier.frontend)
+    return facts, classifier, rows
 
 
 def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Row]:

@@ -1,7 +1,7 @@
 """Every figure of a run, drawn from its saved results: nothing here trains, predicts or measures."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pipeline.report import pictures
@@ -146,17 +147,25 @@ def curve(history: dict[str, Any], metric: str, best_epoch: int | None) -> Figur
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=":", label=f"epoch {epoch}, kept")
     axes.set(xlabel="epoch", ylabel=metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # a single epoch would get ticks at halves
-    drawn = [value for line in axes.lines[:2] for value in np.asarray(line.get_ydata())]
     if metric == "accuracy":
         axes.yaxis.set_major_formatter(PERCENT)
-    elif min(drawn) > 0 and max(drawn) > LOGARITHMIC * min(drawn):
-        axes.set(yscale="log", ylabel="loss (logarithmic)")
+    elif scale_losses(axes, axes.lines[:2]):
+        axes.set(ylabel="loss (logarithmic)")
+    axes.legend(**ABOVE)
+    return figure
+
+
+def scale_losses(axes: Axes, lines: Sequence[Line2D]) -> bool:
+    """Let the axis of losses begin at 0, or make it logarithmic where those of the lines differ much; whether it is."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in lines])
+    is_logarithmic = bool(drawn.min() > 0 and drawn.max() > LOGARITHMIC * drawn.min())
+    if is_logarithmic:
+        axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
-    axes.legend(**ABOVE)
-    return figure
+    return is_logarithmic
 
 
 def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
