@@ -58,7 +58,7 @@ def main() -> None:
                 )
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "growth.json", rows)
-    with matplotlib.rc_context(STYLE | {"figure.facecolor": "white"}):
+    with matplotlib.rc_context(STYLE):
         print(write_svg(figure(rows), arguments.out / "growth.svg"))
 
 

@@ -26,3 +26,4 @@ def test_curves_follow_the_readers_mode(path: Path) -> None:
     assert svg.count(ALONE) == 1
     assert "currentColor" in svg
     assert "#010203" not in svg
+    assert "fill: #ffffff" not in svg  # a white face would lie under the light text of the dark mode
