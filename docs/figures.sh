@@ -43,13 +43,13 @@ percept tune digits --set name=penalties --set train.learning_rate=0.005 --set t
 percept extract instruments --set name=rates --set augment.copies=0
 percept tune instruments --set name=rates $early --set train.noise=0
 
-copy linear/plots/regions.png regions-linear.png
-copy regions/plots/regions.png regions.png
-copy regions/plots/units.png regions-hidden.png
+copy linear/plots/regions.svg regions-linear.svg
+copy regions/plots/regions.svg regions.svg
+copy regions/plots/units.svg regions-hidden.svg
 copy exercises/three-units.svg exercise-a.svg
 copy exercises/least-squares.svg exercise-b.svg
 copy relu/output.svg relu-output.svg
-copy xor/output.png xor-output.png
+copy xor/output.svg xor-output.svg
 copy regions/lessons/backprop.svg backprop.svg
 copy regions/lessons/minibatches.svg minibatches.svg
 copy exercises/robbins-monro.svg robbins-monro.svg
@@ -61,6 +61,6 @@ copy schedules/search/noise.svg schedules.svg
 copy rates/search/losses.svg learning-rates.svg
 copy penalties/search/regularisation-l2.svg regularisation.svg
 copy instruments/plots/loss.svg instruments-loss.svg
-copy digits/plots/weights.png digits-weights.png
-copy instruments/plots/clip-13.png instruments-mfcc.png
+copy digits/plots/weights.svg digits-weights.svg
+copy instruments/plots/clip-13.svg instruments-mfcc.svg
 copy digits/plots/confusion.svg digits-confusion.svg

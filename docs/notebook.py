@@ -17,9 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 DOCS = Path(__file__).parent
 CODE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
-FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+\.(?:svg|png))\)")
+FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)]+\.svg)\)")
 INSTALL = re.compile(r"pip install '\.\[(\w+)\]' -c constraints\.txt")
-TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 # A kernel need not have its environment's programs on its path. Percept keeps its models where BentoML does.
 SET_UP = 'import os, sys\nos.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]'
 
@@ -66,7 +65,7 @@ def _prose(text: str, folder: Path) -> list[NotebookNode]:
     def attach(figure: re.Match[str]) -> str:
         path = folder / figure[2]
         data = base64.b64encode(path.read_bytes()).decode()
-        attachments[path.name] = {TYPES[path.suffix]: data}
+        attachments[path.name] = {"image/svg+xml": data}
         return f"![{figure[1]}](attachment:{path.name})"
 
     text = FIGURE.sub(attach, text.strip())

@@ -73,7 +73,7 @@ def test_both_are_served(home: Path) -> None:
 def test_plots_are_drawn_again_from_saved_results(home: Path) -> None:
     run = home / "runs" / "regions"
     before = {path.name for path in (run / "plots").iterdir()}
-    assert {"regions.png", "units.png", "roc.svg", "precision_recall.svg", "loss.svg", "accuracy.svg"} <= before
+    assert {"regions.svg", "units.svg", "roc.svg", "precision_recall.svg", "loss.svg", "accuracy.svg"} <= before
     for path in (run / "plots").iterdir():
         path.unlink()
     (run / "features.npz").rename(home / "kept.npz")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from pipeline.lessons import backprop
 from pipeline.lessons.byhand import KINDS, Floats, Problem, as_reference, gradients
 from pipeline.report import pictures
-from pipeline.report.style import CURVES, INK, ORANGE, PICTURE_STYLE, STYLE, png, write, write_svg
+from pipeline.report.style import CURVES, INK, ORANGE, PICTURE_STYLE, STYLE, write_svg
 
 GRID = 481, 201  # points along the axis of one input, and along each axis of two
 PLANE = 2  # inputs of a network that is drawn over a plane
@@ -22,7 +22,7 @@ def report(problem: Problem, out: Path) -> list[Path]:
     """Print the layers, the fitted weights, the values at x and the gradients; draw the figures into `out`.
 
     One input: `units.svg`, the response of each hidden unit, and `output.svg`, the weighted responses and their sum.
-    Two inputs: `units.png` and `output.png`, with the line of each unit. One sample with its target: `backprop.svg`.
+    Two inputs: the same over the plane, with the line of each unit. One sample with its target: `backprop.svg`.
 
     Returns
     -------
@@ -46,8 +46,8 @@ def report(problem: Problem, out: Path) -> list[Path]:
         with matplotlib.rc_context(PICTURE_STYLE):
             inside = on_grid(problem)
             drawn += [
-                write(out / "units.png", png(pictures.units(inside, problem.network.unit))),
-                write(out / "output.png", png(plane(problem, inside))),
+                write_svg(pictures.units(inside, problem.network.unit), out / "units.svg"),
+                write_svg(plane(problem, inside), out / "output.svg"),
             ]
     return drawn
 
@@ -208,8 +208,8 @@ def _line(axes: Axes, problem: Problem, j: int) -> None:
 
 
 def _legend(problem: Problem) -> list[Line2D]:
-    handles = [Line2D([], [], linestyle="--", color="white", label="z = 0, number where z > 0")]
+    handles = [Line2D([], [], linestyle="--", color=INK, label="z = 0, number where z > 0")]
     for array, marker, name in ((problem.points, "o", "points"), (problem.x, "X", "x")):
         if array is not None:
-            handles.append(Line2D([], [], linestyle="none", marker=marker, color="white", label=name))
+            handles.append(Line2D([], [], linestyle="none", marker=marker, color=INK, label=name))
     return handles

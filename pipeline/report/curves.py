@@ -23,7 +23,6 @@ from pipeline.report.style import (
     PICTURE_STYLE,
     STYLE,
     Floats,
-    png,
     shorten,
     write,
     write_svg,
@@ -59,9 +58,8 @@ def draw(run: Run) -> list[Path]:
             files = [write_svg(figure, folder / f"{name}.svg") for name, figure in figures]
         with matplotlib.rc_context(PICTURE_STYLE):
             for name, figure in _network_pictures(inside, report):
-                files.append(write(folder / f"{name}.png", png(figure)))
-            for number, picture in enumerate(_mistakes(run, report), start=1):
-                files.append(write(folder / f"mistake-{number:02}.png", picture))
+                files.append(write_svg(figure, folder / f"{name}.svg"))
+            files += _mistakes(run, report)
     for stale in {*folder.glob("*.svg"), *folder.glob("*.png")} - set(files):
         stale.unlink()
     return files
@@ -108,14 +106,15 @@ def _network_pictures(inside: dict[str, Floats], report: Report) -> Iterator[tup
             yield f"clip-{i + 1:02}", pictures.clip(inside[f"mel_{i}"], inside[f"mfcc_{i}"], rate, features)
 
 
-def _mistakes(run: Run, report: Report) -> Iterator[bytes]:
-    """The media of the worst mistakes, as PNG: spectrograms of sounds, images enlarged."""
+def _mistakes(run: Run, report: Report) -> Iterator[Path]:
+    """Draw the media of the worst mistakes: spectrograms of sounds as SVG, images enlarged as PNG."""
     rate = report["sample_rate"]
-    for _, array in zip(report["mistakes"], _arrays(run.mistakes).values(), strict=False):
+    for number, (_, array) in enumerate(zip(report["mistakes"], _arrays(run.mistakes).values(), strict=False), start=1):
+        path = run.plots / f"mistake-{number:02}"
         if rate is None:
-            yield pictures.enlarged(array)
+            yield write(path.with_suffix(".png"), pictures.enlarged(array))
         else:
-            yield png(pictures.spectrogram(array, rate, report["task"]["features"]))
+            yield write_svg(pictures.spectrogram(array, rate, report["task"]["features"]), path.with_suffix(".svg"))
 
 
 def _has_classes(report: Report) -> bool:

@@ -19,6 +19,7 @@ from pipeline.run import Run, replacing
 FIGURES = (
     "loss", "accuracy", "confusion", "reliability", "roc", "precision_recall", "fit", "contributions",
 )  # fmt: skip
+IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
 LEARNED = ("regions", "units", "weights")  # pictures of what the network has learned
 METRICS = {  # key → name of a metric; any other metric is shown under its key
     "accuracy": "accuracy",
@@ -56,7 +57,7 @@ def write(run: Run) -> Path:
         test=report["test"],
         # Markup: not escaped again; matplotlib has escaped the text in its SVG
         figures={name: Markup(path.read_text("utf-8")) for name, path in figures.items() if path.exists()},
-        learned={name: uri for name in LEARNED if (uri := _data_uri(run.plots / f"{name}.png"))},
+        learned={name: uri for name in LEARNED if (uri := _data_uri(run.plots, name))},
         mistakes=_gallery(run, "mistake", len(report["mistakes"])),
         clips=_gallery(run, "clip", len(report.get("clips", []))),
         search=_search(run),
@@ -206,14 +207,16 @@ def _search(run: Run) -> dict[str, Any] | None:
 
 
 def _gallery(run: Run, name: str, n: int) -> list[str | None]:
-    """Data URIs of the pictures `name`-01.png to `name`-n.png; None where one is missing."""
-    return [_data_uri(run.plots / f"{name}-{i:02}.png") for i in range(1, n + 1)]
+    """Data URIs of the pictures `name`-01 to `name`-n; None where one is missing."""
+    return [_data_uri(run.plots, f"{name}-{i:02}") for i in range(1, n + 1)]
 
 
-def _data_uri(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _data_uri(folder: Path, name: str) -> str | None:
+    """The picture `name` of `folder`, an SVG or PNG file; None if there is none."""
+    for suffix, kind in IMAGES.items():
+        if (path := (folder / name).with_suffix(suffix)).exists():
+            return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return None
 
 
 def _template() -> jinja2.Template:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -164,14 +165,18 @@ def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
     for i, label in enumerate(labels):
         x1, x2 = inside["train_x"][inside["train_y"] == i].T
         # With an edge: points lie on the colour of their own class.
-        axes.scatter(x1, x2, s=16, color=colours[i], edgecolors=LIGHT, linewidths=0.6, label=shorten(label))
+        axes.scatter(
+            x1, x2, s=16, color=colours[i], edgecolors=LIGHT, linewidths=0.6, label=shorten(label), rasterized=True
+        )
         others = np.delete(p, i, axis=0).max(axis=0)
         if p[i].max() > 1 / k and (k > 2 or i == 0):
             axes.contour(x, y, p[i] - others, levels=[0], colors=LIGHT, linewidths=1.8)
     for sums in inside.get("sums", np.empty(0))[:RESPONSES]:
         _zero_line(axes, x, y, sums)
     axes.set(xlabel="x1", ylabel="x2", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.2)
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.2)
+    for dots in legend.findobj(PathCollection):
+        dots.set(edgecolor=INK, rasterized=False)
     return figure
 
 

@@ -1,7 +1,8 @@
 """How every figure looks: colours, matplotlib styles, and how figures become SVG and PNG files.
 
-Curves are SVG in the text colour of the page that they are embedded in, light or dark; a file of its own follows the
-reader's preference. Pictures are PNG on their own dark background, since a bitmap cannot adapt.
+Figures are SVG in the text colour of the page that they are embedded in, light or dark; a file of its own follows the
+reader's preference. Only the pixels of a picture have colours of their own. A timeline is a PNG on its own dark
+background, for slides and messages.
 """
 
 import io
@@ -60,15 +61,14 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "legend.frameon": False,
 }
-PICTURE_STYLE: dict[Any, Any] = STYLE | {
+PICTURE_STYLE: dict[Any, Any] = STYLE | {"axes.grid": False, "font.size": 8}  # pixels under small text
+DARK_STYLE: dict[Any, Any] = PICTURE_STYLE | {
     "text.color": LIGHT,
     "axes.edgecolor": LIGHT,
     "axes.labelcolor": LIGHT,
     "xtick.color": LIGHT,
     "ytick.color": LIGHT,
-    "axes.grid": False,
     "figure.facecolor": TILE,
-    "font.size": 8,
 }
 
 

@@ -53,9 +53,9 @@ def draw(path: Path, title: str, waveform: NDArray[np.float32], windows: Windows
     """
     import matplotlib
 
-    from pipeline.report.style import PICTURE_STYLE, png, write
+    from pipeline.report.style import DARK_STYLE, png, write
 
-    with warnings.catch_warnings(), matplotlib.rc_context(PICTURE_STYLE):
+    with warnings.catch_warnings(), matplotlib.rc_context(DARK_STYLE):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # DejaVu Sans may lack a label's script
         return write(path, png(_figure(title, waveform, windows)))
 

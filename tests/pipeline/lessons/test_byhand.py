@@ -248,7 +248,7 @@ def test_the_command_prints_and_draws(tmp_path: Path) -> None:
     ]
     options = ("--unit", "step", "--w-hidden", "[[1,0],[0,-1]]", "--b-hidden", "-1,1", "--w-output", "[[1,0],[0,1]]")
     done = percept("exercises", *options, "--output", "softmax", "--out", "plane", home=tmp_path)
-    assert done.stdout.splitlines()[-2:] == ["plane/units.png", "plane/output.png"]
+    assert done.stdout.splitlines()[-2:] == ["plane/units.svg", "plane/output.svg"]
 
 
 def test_three_inputs_are_computed_and_not_drawn(tmp_path: Path) -> None:
