@@ -57,19 +57,14 @@ def _code(language: str, text: str, source: str) -> NotebookNode:
 
 
 def _prose(text: str, folder: Path) -> list[NotebookNode]:
-    """No cell for nothing; figures become attachments."""
-    if not text.strip():
-        return []
-    attachments = {}
+    """No cell for nothing; figures become data URIs, since JupyterLab shows no attachment that is SVG."""
 
-    def attach(figure: re.Match[str]) -> str:
-        path = folder / figure[2]
-        data = base64.b64encode(path.read_bytes()).decode()
-        attachments[path.name] = {"image/svg+xml": data}
-        return f"![{figure[1]}](attachment:{path.name})"
+    def embed(figure: re.Match[str]) -> str:
+        data = base64.b64encode((folder / figure[2]).read_bytes()).decode()
+        return f"![{figure[1]}](data:image/svg+xml;base64,{data})"
 
-    text = FIGURE.sub(attach, text.strip())
-    return [new_markdown_cell(text, attachments=attachments) if attachments else new_markdown_cell(text)]
+    text = FIGURE.sub(embed, text.strip())
+    return [new_markdown_cell(text)] if text else []
 
 
 def origin() -> str:
