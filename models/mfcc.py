@@ -133,7 +133,7 @@ class Mfcc(nn.Module):
         >>> Mfcc(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20, n_mfcc=8)(torch.zeros(2, 8000)).shape
         torch.Size([2, 101])
         """
-        mel = self.factorised_mel_power(audio) if torch.compiler.is_exporting() else self.mel_power(audio)
+        mel = self.factorised_mel_power(audio) if torch.onnx.is_in_onnx_export() else self.mel_power(audio)
         return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
 
     def groups(self) -> list[Span]:
@@ -286,7 +286,7 @@ def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
         loudest,
         _quantiles(values, active, n),
         _structure(values, active),
-        values @ course.mT / third,
+        values @ course.transpose(1, 2) / third,
         *_moments(level, active),
         above.sum(-1, keepdim=True) / n,
     ]
@@ -296,9 +296,9 @@ def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
 def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(N, M, frames), (N, 1, frames) → mean and standard deviation, (N, M, 1)."""
     total = weights.sum(-1, keepdim=True)
-    mean = values @ weights.mT / total
+    mean = values @ weights.transpose(1, 2) / total
     centred = values - mean
-    return mean, torch.sqrt((centred * centred) @ weights.mT / total)
+    return mean, torch.sqrt((centred * centred) @ weights.transpose(1, 2) / total)
 
 
 def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
@@ -307,7 +307,7 @@ def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
     position = (n - 1) * torch.tensor(QUANTILES)
     lower, upper = (p.expand(-1, values.shape[1], -1) for p in (position.floor(), position.ceil()))
     low, high = (ordered.gather(2, p.to(torch.int64)) for p in (lower, upper))
-    return (low + (position - lower) * (high - low)).mT.flatten(1).unsqueeze(-1)
+    return (low + (position - lower) * (high - low)).transpose(1, 2).flatten(1).unsqueeze(-1)
 
 
 def _structure(values: Tensor, active: Tensor) -> Tensor:
@@ -316,7 +316,7 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
     padded = (nn.functional.pad(x, (0, LAGS[-1])).unsqueeze(1) for x in (values, active))
     later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in padded)
     change, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
-    return torch.sqrt((change * change) @ both.mT / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
+    return torch.sqrt((change * change) @ both.transpose(2, 3) / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
 
 
 def _decibels(power: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from service.serving.home import bentoml_home
 STAGES = ("extract", "train", "validate", "export")
 LIBRARIES = (  # results may change with their versions
     "percept", "torch", "numpy", "scipy", "librosa", "scikit-learn", "soxr", "soundfile", "pillow", "keras", "onnx",
-    "onnxruntime", "onnxscript", "bentoml", "av", "pi-heif",
+    "onnxruntime", "bentoml", "av", "pi-heif",
 )  # fmt: skip
 
 Stamp = tuple[int, int] | None  # bytes, time of the last change in ns; None: there is no such file

@@ -87,7 +87,9 @@ def oracle_differences(model: onnx.ModelProto, front: FrontEnd, clips: Iterable[
 
     The product is inside the exported graph, so a copy of the graph gets it as an output.
     """
-    [product] = [n for n in model.graph.node if any(i.endswith(f"frontend.{front.oracle_constant}") for i in n.input)]
+    constant = getattr(front, front.oracle_constant or "").numpy()
+    same = {t.name for t in model.graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), constant)}
+    [product] = [node for node in model.graph.node if same.intersection(node.input)]
     output = product.output[0]
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
