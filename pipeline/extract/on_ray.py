@@ -48,7 +48,8 @@ def digests(samples: Sequence[Sample]) -> list[str]:
     found = [""] * len(samples)
     with Progress("read", len(samples), "file") as progress:
         for row in _parts(samples, partial(_read, _versions())):
-            found[row["start"] : row["start"] + SHARD] = row["digests"]
+            start = SHARD * row["part"]
+            found[start : start + SHARD] = row["digests"]
             progress.update(len(row["digests"]))
     return found
 
@@ -78,7 +79,7 @@ def extract(works: Sequence[Work], recipe: Recipe, shards: Shards) -> None:
             except FileNotFoundError as error:
                 reason = "a node wrote it, and it is not here; share the folder of runs"
                 raise UserError(f"{error.filename}: {reason}") from None
-            progress.update(len(works[row["start"] : row["start"] + SHARD]))
+            progress.update(len(works[SHARD * row["part"] :][:SHARD]))
 
 
 def _parts(items: Sequence[Any], work: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -94,7 +95,9 @@ def _parts(items: Sequence[Any], work: Callable[[dict[str, Any]], dict[str, Any]
     context.enable_progress_bars = False
     context.op_resource_reservation_enabled = False  # or half of the cores would be reserved for later operators
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    parts = [{"start": i, "items": pickle.dumps(items[i : i + SHARD])} for i in range(0, len(items), SHARD)]
+    parts = [
+        {"part": n, "items": pickle.dumps(items[i : i + SHARD])} for n, i in enumerate(range(0, len(items), SHARD))
+    ]
     if not parts:
         return
     for row in from_items(parts, override_num_blocks=len(parts)).map(work, num_cpus=1).iter_rows():
@@ -107,17 +110,17 @@ def _read(versions: dict[str, str], row: dict[str, Any]) -> dict[str, Any]:
     """The digests of one part's samples, or the problem that prevented it."""
     problem = _other_versions(versions)
     found = [] if problem else [sample.digest() for sample in pickle.loads(row["items"])]
-    return {"start": row["start"], "digests": found, "problem": problem}
+    return {"part": row["part"], "digests": found, "problem": problem}
 
 
 def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
     """Do one part; returns the name of the shard, or the problem that prevented it."""
     common, extractor = _prepared(plan)
-    done = {"start": row["start"], "file": "", "problem": _other_versions(common.versions)}
+    done = {"part": row["part"], "file": "", "problem": _other_versions(common.versions)}
     if done["problem"]:
         return done
     works: Sequence[Work] = pickle.loads(row["items"])
-    path = common.folder / f"{row['start'] // SHARD:06d}-{common.attempt}.npz"
+    path = common.folder / f"{row['part']:06d}-{common.attempt}.npz"
     tries = path.with_suffix(".tries")
     try:
         with tries.open("ab") as f:

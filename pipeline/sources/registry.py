@@ -113,6 +113,7 @@ class Source:
     fingerprint : [data] → plain values that change when the samples do, found without reading media; None where the
         data has yet to be downloaded
     numbers : whether targets are numbers (regression) instead of classes
+    synthetic : what the data stand for, if they are made up; "" for real data
     """
 
     name: str
@@ -122,6 +123,7 @@ class Source:
     load: Callable[[Data, int | None], list[Sample]]
     fingerprint: Callable[[Data], Any]
     numbers: bool = False
+    synthetic: str = ""
 
 
 OWN = ("own", "folder", "csv")  # forms of a user's own data, which need a path
