@@ -12,7 +12,7 @@ from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
 from pipeline.extract import copies
 from pipeline.extract.splits import assign_split
-from pipeline.sources import Data, Sample, Split
+from pipeline.sources import REPEATED, Data, Sample, Split
 from pipeline.task import Task, Variation, digest
 from service import media
 from service.errors import MediaError
@@ -68,7 +68,7 @@ class Recipe:
 
     def split(self, sample: Sample, content: str) -> Split:
         """The split of a sample whose content has that digest."""
-        return assign_split(sample.split, self.named, content, self.data)
+        return assign_split(sample.split, self.named, content.partition(REPEATED)[0], self.data)
 
     def n_copies(self, sample: Sample, content: str) -> int:
         """How many copies the sample gets: none in the test split."""

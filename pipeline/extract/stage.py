@@ -19,6 +19,7 @@ from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Keep, Recipe
 from pipeline.extract.shards import Shards, Stored, of_features, reading
 from pipeline.extract.splits import check_classes, without_duplicates
+from pipeline.extract.tables import with_columns
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
 from pipeline.sources import UNREADABLE, Sample, Split
@@ -52,6 +53,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
+    task = with_columns(task, samples)
     recipe, media = Recipe.of(task, samples), MediaCache()
     shards = Shards(run, recipe)
     held = _held(run, recipe, shards)
