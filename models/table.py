@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.card import Input
+from models.card import Column, Input
 from models.mfcc import Span
 
 GROUPS = 32  # of features, for drift, at most
@@ -29,14 +29,15 @@ class Table(nn.Module):
 
     Parameters
     ----------
-    columns : one mapping for each column, of numbers: `median` and `missing`, whether training samples lacked it; of
+    columns : one mapping for each column, with its `name`; of numbers: `median` and `missing`, whether training samples lacked it; of
         categories: `categories`, all names, `frequent`, indices of those with a feature of their own, `rare`, whether
         training samples had others, and `missing`
 
     Example
     -------
-    >>> size = {"median": 2.0, "missing": False}
-    >>> colour = {"categories": ["blue", "red"], "frequent": [0, 1], "rare": False, "missing": False}
+    >>> size = {"name": "size", "median": 2.0, "missing": False}
+    >>> colour = {"name": "colour", "categories": ["blue", "red"], "missing": False}
+    >>> colour |= {"frequent": [0, 1], "rare": False}
     >>> Table([size, colour])(torch.tensor([[1.0, 1.0], [torch.nan, -1.0]]))
     tensor([[1., 0., 1., 0.],
             [2., 0., 0., 1.]])
@@ -54,7 +55,13 @@ class Table(nn.Module):
 
     def __init__(self, columns: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
-        self.input = Input(kind="vector", name="vector", dtype="float32", shape=(None, len(columns)))
+        described = tuple(
+            Column(name=column["name"], categories=column.get("categories", ()), missing=column["missing"])
+            for column in columns
+        )
+        self.input = Input(
+            kind="vector", name="vector", dtype="float32", shape=(None, len(columns)), columns=described
+        )
         numbers = [i for i, column in enumerate(columns) if not column.get("categories")]
         named = [i for i, column in enumerate(columns) if column.get("categories")]
         own = [(c, k) for c, i in enumerate(named) for k in columns[i]["frequent"]]
