@@ -171,6 +171,8 @@ def _features(
     usable = [i for i, one in results.items() if one.file is not None]
     n_copies = [recipe.n_copies(samples[i], digests[i]) for i in usable]
     y, labels = targets_and_labels([samples[i].label for i in usable])
+    if y.ndim == 2 and task.features.kind == "table":  # called like its column, or like the array of an .npz file
+        labels = (task.data.target or labels[0],)
     none = np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)
     return Features(
         x=none,

@@ -206,12 +206,13 @@ class Predictor:
 
     def _fields(self, row: list[float] | None) -> dict[str, Any]:
         """One row of `run`'s outputs as the fields of an Answer or a Window; None is the row of silence."""
+        threshold = self.card.known_threshold
+        known = None if threshold is None or row is None else row.pop() >= threshold
         if self.card.kind == "regression":
-            return {"value": None if row is None else dict(zip(self.card.labels, row, strict=True))}
+            value = None if row is None else dict(zip(self.card.labels, row, strict=True))
+            return {"value": value} if threshold is None else {"value": value, "known": known}
         if row is None:
             return {"label": None, "confidence": None, "known": None, "probabilities": None}
-        threshold = self.card.known_threshold
-        known = None if threshold is None else row.pop() >= threshold
         probabilities = dict(zip(self.card.labels, row, strict=True))
         label = max(probabilities, key=probabilities.__getitem__)
         return {"label": label, "confidence": probabilities[label], "known": known, "probabilities": probabilities}
