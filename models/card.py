@@ -20,6 +20,20 @@ FEATURES = "features"  # name of the graph's last output, the standardised featu
 Kind = Literal["multiclass", "binary", "regression"]
 
 
+class Column(BaseModel):
+    """One number of a vector that is a row of a table.
+
+    In the graph's input a category is its index in `categories`, or -1 if it is none of these, and NaN stands for a
+    missing value. Values of a kind that no training sample had make an input unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    categories: tuple[str, ...] = ()  # empty: a number
+    missing: bool = False  # whether training samples lacked the value
+
+
 class Input(BaseModel):
     """The graph's input. `shape` holds None where any size is allowed.
 
@@ -34,6 +48,7 @@ class Input(BaseModel):
     dtype: Literal["uint8", "float32"]
     shape: tuple[int | None, ...]
     sample_rate: int | None = None  # Hz; audio only
+    columns: tuple[Column, ...] = ()  # of a table's row, one for each number; empty for any other vector
 
 
 class FeatureGroup(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.mixture import Mixture
 from models.mlp import MLP
 
 RANK = 20  # directions in which each class has its own variance
@@ -116,15 +117,17 @@ class Familiarity(nn.Module):
     ----------
     n_features, n_hidden, n_labels : of the classifier: inputs, width of the last hidden layer, classes
     contrast : whether out-of-distribution inputs can be generated, `FrontEnd.has_outliers`
+    vectors : the inputs are vectors of the user's numbers
     """
 
     unit: Tensor  # (), the density is divided by it
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
-    def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
+    def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool, vectors: bool = False) -> None:
         super().__init__()
         self.contrast = MLP(n_features, CONTRAST, 1, "relu", init="he") if contrast else None
-        self.density = None if contrast else Density(n_hidden, n_labels)
+        self.mixture = Mixture(n_features) if vectors else None
+        self.density = None if contrast or vectors else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
@@ -137,6 +140,8 @@ class Familiarity(nn.Module):
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.contrast is not None:
             return self.contrast.forward(x), of_answers
+        if self.mixture is not None:
+            return self.mixture.forward(x), torch.zeros_like(of_answers)
         assert self.density is not None
         return self.density.forward(hidden), of_answers
 

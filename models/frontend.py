@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from models.card import Input
 from models.mfcc import Mfcc, Span
+from models.table import Table
 
 IMAGE_SIZE = 28  # pixels
 GROUPS = 32  # of a vector's features, for drift, at most
 
 
 class FrontEnd(Protocol):
-    """The interface of a front end, implemented by `Pixels`, `Mfcc` (models/mfcc.py) and `Vector`.
+    """The interface of a front end, implemented by `Pixels`, `Mfcc` (models/mfcc.py), `Vector` and `Table` (models/table.py).
 
     Each is an nn.Module from decoded media (N, …) to features float32 (N, n_features).
 
@@ -159,5 +160,7 @@ def build(features: Mapping[str, Any]) -> FrontEnd:
             return Pixels(**parameters)
         case "mfcc":
             return Mfcc(**parameters)
+        case "table":
+            return Table(**parameters)
         case _:
             return Vector(**parameters)

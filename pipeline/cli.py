@@ -60,7 +60,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
 _FORMS = {  # of `Source.form`
-    "name": "{0}", "copy": "{0}[:DIR]", "own": "{0}:DIR", "folder": "FOLDER", "csv": "FILE.csv",
+    "name": "{0}", "copy": "{0}[:DIR]", "own": "{0}:DIR", "folder": "FOLDER", "csv": "FILE.csv", "table": "TABLE",
 }  # fmt: skip
 DataOption = Annotated[
     str | None,

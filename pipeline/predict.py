@@ -75,9 +75,9 @@ def _line(values: dict[str, Any]) -> str:
 
 def _text(answer: Answer) -> str:
     """One prediction for people."""
-    if answer.value is not None:
-        return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items())
     unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
+    if answer.value is not None:
+        return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items()) + unknown
     return f"{answer.label}  {answer.confidence:.4f}{unknown}"
 
 

@@ -83,7 +83,26 @@ class VectorFeatures(Section):
     size: int = Field(ge=1, le=1_000_000)  # numbers in a sample
 
 
-AnyFeatures = Annotated[PixelFeatures | MfccFeatures | VectorFeatures, Field(discriminator="kind")]
+class TableColumn(Section):
+    """One column of a table, as extraction finds it in the training samples; see `models.table.Table`."""
+
+    name: str
+    median: float = 0.0  # of numbers
+    categories: tuple[str, ...] = ()  # none: numbers
+    frequent: tuple[int, ...] = ()  # indices of the categories that have a feature of their own
+    rare: bool = False  # whether training samples have other categories
+    missing: bool = False  # whether training samples lack the value
+
+
+class TableFeatures(Section):
+    """The columns of a table: numbers, and categories one-hot."""
+
+    kind: Literal["table"]
+    sample_rate: ClassVar[None] = None
+    columns: tuple[TableColumn, ...] = ()  # found in the data
+
+
+AnyFeatures = Annotated[PixelFeatures | MfccFeatures | VectorFeatures | TableFeatures, Field(discriminator="kind")]
 
 
 class Model(Section):
@@ -326,7 +345,7 @@ def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> T
         raise UserError(f"{where}: not valid TOML: {error}") from None
     if data is not None:
         kept = {key: value for key, value in table.get("data", {}).items() if key not in ("source", "path")}
-        table["data"] = kept | parse_data(data)
+        table["data"] = kept | parse_data(data, table.get("features", {}).get("kind", ""))
     for override in overrides:
         _override(table, override)
     return parse(table, where)
@@ -418,7 +437,7 @@ def _shown(value: Any) -> str:
 
 
 def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
-    kinds: dict[str, type[BaseModel]] = {"pixels": PixelFeatures, "vector": VectorFeatures}
+    kinds: dict[str, type[BaseModel]] = {"pixels": PixelFeatures, "vector": VectorFeatures, "table": TableFeatures}
     features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
     models: dict[str, type[BaseModel]] = {
         "": Task, "data": Data, "data.splits": Shares, "features": features, "augment": Variation,

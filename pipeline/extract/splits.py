@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from models.targets import TARGETS
 from pipeline.extract.features import Features
-from pipeline.sources import SPLITS, UNREADABLE, Data, Sample, Split
+from pipeline.sources import REPEATED, SPLITS, UNREADABLE, Data, Sample, Split
 from pipeline.task import UserError
 
 MIN_SAMPLES = 3  # of a class, in as many groups: one for each split
@@ -22,7 +22,10 @@ GUARANTEED = 0.5  # of its share of each split, that every class has
 
 def group_keys(samples: Sequence[Sample], digests: Sequence[str]) -> list[str]:
     """What must not be divided between splits: the name of each sample's group, or where it has none its content."""
-    return [content if one.group is None else one.group for one, content in zip(samples, digests, strict=True)]
+    return [
+        content.partition(REPEATED)[0] if one.group is None else one.group
+        for one, content in zip(samples, digests, strict=True)
+    ]
 
 
 def assign_splits(samples: Sequence[Sample], groups: Sequence[str], data: Data) -> list[Split | None]:

@@ -19,6 +19,7 @@ from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Keep, Recipe, Work
 from pipeline.extract.shards import Shards, Stored, of_features, reading
 from pipeline.extract.splits import assign_splits, check_classes, group_keys, groups_of, without_duplicates
+from pipeline.extract.tables import with_columns
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
 from pipeline.sources import Sample
@@ -52,6 +53,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
+    task = with_columns(task, samples)
     recipe, media = Recipe.of(task), MediaCache()
     shards = Shards(run, recipe)
     held = _held(run, recipe, shards)
@@ -170,6 +172,8 @@ def _features(
     usable = [works[i] for i, one in results.items() if one.file is not None]
     n_copies = [recipe.n_copies(one.split) for one in usable]
     y, labels = targets_and_labels([one.sample.label for one in usable])
+    if y.ndim == 2 and task.features.kind == "table":  # called like its column, or like the array of an .npz file
+        labels = (task.data.target or labels[0],)
     none = np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)
     return Features(
         x=none,

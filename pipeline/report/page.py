@@ -73,6 +73,7 @@ def write(run: Run) -> Path:
         small=_few(report["test"]),
         majority=_majority(report["test"]),
         rival=_rival(report),
+        best_regressor=_best_regressor(report),
         errors=_errors(report["test"]),
         task_file=formats.toml(report.get("task", {})),
     )
@@ -119,6 +120,11 @@ def headline(report: Report) -> str:
         of = f" (fitted to {formats.count(fitted)} of {formats.count(available)} samples)" if fitted < available else ""
         accuracies = (f"{b['name']} {formats.percent(b['accuracy'])}" for b in baselines)
         lines.append(f"baselines: {', '.join(accuracies)}{of}")
+        if (rival := _rival(report)) and rival["better"] == "baseline":
+            lines.append(f"the {rival['name']} is better than the network (p = {rival['p_value']:.2g})")
+    if regressors := report.get("regressors"):
+        errors = (f"{row['name']} {formats.number(row['rmse'])}" for row in regressors)
+        lines += [f"baselines: RMSE {', '.join(errors)}", _best_regressor(report)]
     lines += report.get("notes", [])
     lines.append(_verdict(report["gate"]))
     return "\n".join(line for line in lines if line)
@@ -183,6 +189,19 @@ def _rival(report: Report) -> Rival | None:
     significant = rival["p_value"] < (SIGNIFICANT if network_leads else SIGNIFICANT / len(baselines))
     better = "network" if network_leads else "baseline"
     return {**rival, "better": better if significant else ""}
+
+
+def _best_regressor(report: Report) -> str:
+    """Whether the network or the best of the other models of numbers is better, in words; "" where there are none."""
+    regressors = report.get("regressors") or []
+    if not regressors:
+        return ""
+    rival, rmse = min(regressors, key=lambda row: row["rmse"]), report["test"]["rmse"]
+    leads = rmse < rival["rmse"]
+    if rival["p_value"] >= (SIGNIFICANT if leads else SIGNIFICANT / len(regressors)):
+        return f"no significant difference between the network and the {rival['name']} (p = {rival['p_value']:.2g})"
+    better, other = ("network", rival["name"]) if leads else (rival["name"], "network")
+    return f"the {better} is better than the {other} (p = {rival['p_value']:.2g})"
 
 
 def _confusions(report: Report) -> list[dict[str, Any]]:

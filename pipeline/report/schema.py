@@ -66,6 +66,20 @@ class Baseline(TypedDict):
     p_value: float  # McNemar's exact test
 
 
+class Regressor(TypedDict):
+    """A simpler model of numbers, fitted to the same features."""
+
+    name: str
+    samples: int  # that it was fitted to
+    available: int  # that it could have been fitted to
+    rmse: float
+    r2: float
+    seconds: float  # of fitting
+    bytes: int  # of the pickled model
+    closer: float  # share of the test samples where the network's error is the smaller one
+    p_value: float  # Wilcoxon's signed-rank test of the absolute errors
+
+
 class Calibration(TypedDict):
     """How the probabilities were calibrated."""
 
@@ -107,6 +121,7 @@ class Report(TypedDict):
     training: dict[str, Any]  # epochs, best_epoch, seconds, device
     test: dict[str, Any]  # metrics by name; see pipeline/validate/metrics.py
     baselines: NotRequired[list[Baseline]]
+    regressors: NotRequired[list[Regressor]]
     calibration: NotRequired[Calibration | None]
     mistakes: list[Mistake]
     sample_rate: int | None  # Hz; sound only

@@ -12,10 +12,11 @@ from pipeline.errors import UserError
 from pipeline.sources.files import expanded
 from pipeline.sources.groups import grouped
 from pipeline.sources.registry import OWN, REGISTRY, Data, Section, Shares, Source
-from pipeline.sources.sample import SPLITS, UNREADABLE, Decoded, Label, Sample, Split
+from pipeline.sources.sample import REPEATED, SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
 __all__ = [
     "REGISTRY",
+    "REPEATED",
     "SPLITS",
     "UNREADABLE",
     "Data",
@@ -84,8 +85,8 @@ def fingerprint(data: Data) -> Any:
     return REGISTRY[data.source].fingerprint(data)
 
 
-def parse_data(text: str) -> dict[str, str]:
-    """`--data` → the keys `source` and `path` of [data].
+def parse_data(text: str, kind: str = "") -> dict[str, str]:
+    """`--data` → the keys `source` and `path` of [data], for features of that kind.
 
     Raises
     ------
@@ -96,6 +97,8 @@ def parse_data(text: str) -> dict[str, str]:
     >>> parse_data("mnist:copies/mnist")
     {'source': 'mnist', 'path': 'copies/mnist'}
     """
+    if kind == "table" and not Path(text).is_dir() and (Path(text).is_file() or Path(text).suffix):
+        return {"source": "table", "path": text}
     name, _, path = text.partition(":")
     named = {s.name: s for s in REGISTRY.values() if s.form in ("name", "copy", "own")}
     if text in named and named[text].form != "own":

@@ -71,6 +71,14 @@ class Data(Section):
     splits: Shares = Shares()
     seed: int = 0
     group: str | None = None
+    target: str | None = None  # of a table: the column that is predicted, or in a file without a header its number
+    regression: bool | None = None  # of a table: whether the target is a number; None: if it has many different values
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _a_name(cls, target: Any) -> Any:
+        """A name that looks like a number is one in TOML."""
+        return str(target) if isinstance(target, int | float) and not isinstance(target, bool) else target
 
     @field_validator("source")
     @classmethod
@@ -106,7 +114,7 @@ class Source:
 
     name : the value of `data.source`
     form : what `--data` takes: the name, the name or a copy of the data as NAME:DIR, and for a user's own data
-        NAME:DIR, a folder, or a .csv file
+        NAME:DIR, a folder, a .csv file, or a table
     features : the values of `features.kind` that it has media for
     help : one line for people
     load : [data] and the sampling rate in Hz, None for pictures → the samples in a fixed order, none of them decoded
@@ -117,7 +125,7 @@ class Source:
     """
 
     name: str
-    form: Literal["name", "copy", "own", "folder", "csv"]
+    form: Literal["name", "copy", "own", "folder", "csv", "table"]
     features: tuple[str, ...]
     help: str
     load: Callable[[Data, int | None], list[Sample]]
@@ -126,5 +134,5 @@ class Source:
     synthetic: str = ""
 
 
-OWN = ("own", "folder", "csv")  # forms of a user's own data, which need a path
+OWN = ("own", "folder", "csv", "table")  # forms of a user's own data, which need a path
 REGISTRY: dict[str, Source] = {}  # by name; `__init__.py` fills it

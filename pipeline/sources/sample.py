@@ -31,6 +31,7 @@ class Media(Protocol):
 
 UNREADABLE = "unreadable: "  # what the digest of a sample that cannot be read starts with
 
+REPEATED = "-"  # in the digest of a sample whose content is that of an earlier one and yet counts: it is in its split
 Label = str | tuple[float, ...]  # the label of a class, or the values of a regression
 
 

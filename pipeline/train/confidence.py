@@ -11,7 +11,9 @@ from torch import Tensor
 from models.calibration import fit_temperature
 from models.classifier import Classifier
 from models.familiarity import Familiarity
+from models.mixture import DRAWN
 from models.mlp import MLP
+from models.table import Table
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
@@ -32,21 +34,23 @@ def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, se
 
     Returns
     -------
-    The least familiarity that counts as known. None, and nothing is fitted, for a regression and for fewer validation
-    samples than `MIN_CALIBRATION`
+    The least familiarity that counts as known. None, and nothing is fitted, for a regression, unless it is of a table,
+    and for fewer validation samples than `MIN_CALIBRATION`
     """
     n = len(validation.y)
-    if not classifier.target.has_classes:
+    has_classes = classifier.target.has_classes
+    if not has_classes and not isinstance(classifier.frontend, Table):
         return None
     if n < MIN_CALIBRATION:
         print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
         return None
     with threads(1):  # the order of sums depends on the number of threads
-        logits = torch.cat([classifier.mlp(x) for x in pieces(validation.x)])
-        temperature = fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind)
-        classifier.temperature.fill_(temperature)
+        if has_classes:
+            logits = torch.cat([classifier.mlp(x) for x in pieces(validation.x)])
+            classifier.temperature.fill_(fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind))
         known = fit_familiarity(classifier, training, validation, seed)
-    print(f"  calibrated on {n} validation samples: temperature {temperature:.3f}, known if familiarity ≥ {known:.3f}")
+    fitted = f"temperature {classifier.temperature.item():.3f}, " if has_classes else ""
+    print(f"  calibrated on {n} validation samples: {fitted}known if familiarity ≥ {known:.3f}")
     return known
 
 
@@ -98,6 +102,12 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
         _train_contrast(familiarity.contrast, classifier, training.x, seed)
+    if familiarity.mixture is not None:
+        generator = torch.Generator().manual_seed(seed)
+        n = min(DRAWN, training.x.shape[0])
+        rows = torch.randperm(training.x.shape[0], generator=generator)[:n]
+        drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
+        familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)
     if familiarity.density is not None:
         hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
         familiarity.density.fit_parts(zip(hidden, pieces(training.y, piece_rows(training.x)), strict=True))

@@ -9,6 +9,7 @@ import torch
 from models.classifier import Classifier
 from models.mlp import MLP
 from models.moments import Moments, part_rows
+from models.table import Table
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
 from pipeline.run import Run, json_text, replacing
@@ -16,11 +17,12 @@ from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import subnormals_flushed, threads
 from pipeline.train import confidence, weights
 from pipeline.train.batches import Feed
-from pipeline.train.data import Datasets, load_datasets, pieces, standardised
+from pipeline.train.data import Dataset, Datasets, load_datasets, pieces, standardised
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import Checkpoints, State, fit
 from pipeline.train.memory import choose_device, device_name, fits
 from pipeline.train.trainers import TRAINERS
+from pipeline.train.units import TargetUnit
 from pipeline.train.weights import Facts
 
 
@@ -133,13 +135,19 @@ def _fit(
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
     fingerprint = digest([*context.made_of, options.model_dump(mode="json"), with_validation])
     if context.cluster:
+        if isinstance(classifier.frontend, Table):
+            raise UserError("tables are trained on one machine; leave out --engine ray")
         state = context.cluster.fit(classifier, facts, with_validation, options, fingerprint)
         return state, Datasets(*(standardised(d, classifier.standardize, context.device) for d in data))
     front, standardize = classifier.frontend, classifier.standardize
     parts = pieces(data.training.x, part_rows(front.n_features))
-    standardize.use(Moments.joined(Moments.of(part, front.one_unit) for part in parts), front)
+    moments = Moments.joined(Moments.of(part, front.one_unit) for part in parts)
+    standardize.use(moments, front)
     data = Datasets(*(standardised(d, standardize, context.device) for d in data))
     mlp = classifier.mlp.to(context.device)
+    unit = TargetUnit.of(data.training.y) if _has_unit(classifier) else None
+    if unit is not None:
+        data = Datasets(*(Dataset(d.x, unit.removed(d.y)) for d in data))
     if options.framework == "keras":
         from pipeline.train import on_keras  # an optional extra, and seconds to import
 
@@ -151,8 +159,17 @@ def _fit(
         checkpoints = Checkpoints.to_file(trainer, fingerprint, context.run.checkpoint)
         state = checkpoints.resume(context.run.checkpoint, context.device)
         state = fit(trainer, mlp, options, data.validation, facts.kind, state, checkpoints)
+    if unit is not None:
+        unit.restore(mlp, state.history)
+    if isinstance(front, Table):
+        mlp.linear()[0].weight.data[:, moments.squares == 0] = 0  # of what no sample had, nothing was learned
     classifier.to(context.device)
     return state, data
+
+
+def _has_unit(classifier: Classifier) -> bool:
+    """Whether the targets are numbers in a unit of the user's, and not around 1 as the tasks' own are."""
+    return isinstance(classifier.frontend, Table) and not classifier.target.has_classes
 
 
 def print_summary(mlp: MLP) -> None:

@@ -10,16 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import wilcoxon
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.report.schema import Baseline
+from pipeline.report.schema import Baseline, Regressor
 from pipeline.train.data import Dataset
 from pipeline.validate import metrics
 from pipeline.validate.intervals import Intervals
@@ -31,10 +37,10 @@ HYPERPARAMETERS = ("C", "gamma", "n_estimators")
 
 
 class Rows(NamedTuple):
-    """x float32 (N, D), standardised as the network sees it; y int64 (N,), index of the class."""
+    """x float32 (N, D), standardised as the network sees it; y int64 (N,), index of the class, or float32 (N, K), values."""
 
     x: NDArray[np.float32]
-    y: NDArray[np.int64]
+    y: NDArray[Any]
 
 
 def baselines(
@@ -45,6 +51,7 @@ def baselines(
     seed: int,
     intervals: Intervals | None = None,
     learned: Rows | Dataset | None = None,
+    boosted: bool = False,
 ) -> list[Baseline]:
     """Fit scikit-learn's logistic regression, SVM with an RBF kernel and random forest, and test each.
 
@@ -60,6 +67,7 @@ def baselines(
     right : bool (N,), whether the network's answer to each test row is right
     seed : of the forest and of the random rows
     intervals : of proportions of the test rows; by default each is its own group
+    boosted : gradient-boosted trees too, with scikit-learn's defaults, which are strong on tables
     learned : rows of the final fit, if not the training rows alone: those that the network was trained on
     """
     available, intervals = learned or training, intervals or Intervals.of(np.arange(len(right)))
@@ -70,7 +78,7 @@ def baselines(
     # order of the sums, hence the model, would depend on their number.
     with ThreadPoolExecutor(os.cpu_count()) as pool, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that stops early is only regularised a little more
-        for name, settings in tqdm(_settings(fitted.x, seed).items(), desc="baselines", unit="model", disable=None):
+        for name, settings in tqdm(_settings(fitted.x, seed, boosted).items(), desc="baselines", unit="model", disable=None):
             started = time.perf_counter()
             model = _best(pool, settings, *choice).fit(*fitted)
             seconds = time.perf_counter() - started
@@ -100,7 +108,47 @@ def _hyperparameters(model: Any) -> dict[str, Any]:
     return {key: parameters[key] for key in HYPERPARAMETERS if key in parameters}
 
 
-def _settings(x: NDArray[np.float32], seed: int) -> dict[str, list[Any]]:
+def regressors(
+    training: Rows | Dataset, test: Rows, predicted: NDArray[np.float32], seed: int
+) -> list[Regressor]:
+    """Fit scikit-learn's linear regression, random forest and gradient-boosted trees, with its defaults, and test each.
+
+    Parameters
+    ----------
+    training, test : y is float32 (N, K), the values; a model is fitted to the mean of several
+    predicted : float32 (N, K), the network's answers to the test rows
+    """
+    fitted = _some(training, LIMIT, seed)
+    truth, ours = test.y.mean(1), np.abs(predicted.mean(1) - test.y.mean(1))
+    models = {
+        "linear regression": LinearRegression(),
+        "random forest": RandomForestRegressor(random_state=seed, n_jobs=-1),
+        "gradient-boosted trees": HistGradientBoostingRegressor(random_state=seed),
+    }
+    results: list[Regressor] = []
+    with threadpool_limits(1):
+        for name, model in models.items():
+            started = time.perf_counter()
+            model.fit(fitted.x, fitted.y.mean(1))
+            seconds = time.perf_counter() - started
+            found = model.predict(test.x)
+            theirs = np.abs(found - truth)
+            results.append(
+                {
+                    "name": name,
+                    "samples": len(fitted.y),
+                    "available": len(training.y),
+                    **{key: value for key, value in metrics.regression(found, truth).items() if key in ("rmse", "r2")},
+                    "seconds": seconds,
+                    "bytes": _size(model),
+                    "closer": float((ours < theirs).mean()),
+                    "p_value": float(wilcoxon(ours, theirs).pvalue) if (ours != theirs).any() else 1.0,
+                }
+            )  # type: ignore[typeddict-item]
+    return results
+
+
+def _settings(x: NDArray[np.float32], seed: int, boosted: bool = False) -> dict[str, list[Any]]:
     """Name → unfitted models to choose from, scikit-learn's defaults first.
 
     γ is tried at scikit-learn's "scale", 1 / (D · variance), and at a tenth of that with C ten times as large: for
@@ -112,6 +160,7 @@ def _settings(x: NDArray[np.float32], seed: int) -> dict[str, list[Any]]:
         "logistic regression": [LogisticRegression(C=c, max_iter=1000) for c in (1.0, 0.1, 0.01, 10.0)],
         "SVM": [SVC(C=c, gamma=gamma) for c, gamma in costs],
         "random forest": [RandomForestClassifier(300, random_state=seed, n_jobs=-1)],
+        **({"gradient-boosted trees": [HistGradientBoostingClassifier(random_state=seed)]} if boosted else {}),
     }
 
 

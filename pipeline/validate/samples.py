@@ -1,6 +1,7 @@
 """Decoded media as files that the service accepts: one test sample of each class, to try the service with."""
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from models.card import Input
 from pipeline.run import replacing
+from service.media.table import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ def _write_wav(path: Path, waveform: NDArray[Any], form: Input) -> None:
 
 
 def _write_json(path: Path, vector: NDArray[Any], form: Input) -> None:
-    path.write_text(f"{vector.tolist()}\n", "utf-8")
+    values = named(vector, form.columns) if form.columns else vector.tolist()
+    path.write_text(f"{json.dumps(values, ensure_ascii=False)}\n", "utf-8")
 
 
 MEDIA_KINDS = {

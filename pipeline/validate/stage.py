@@ -1,7 +1,7 @@
 """Stage 3: weights → a report on the test split, and the gate that `export` checks."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features, load_media, skipped
 from pipeline.report import curves, page
-from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Report
+from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Regressor, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
 from pipeline.sources import SPLITS
 from pipeline.task import Task, UserError, Validate
@@ -21,6 +21,11 @@ from pipeline.validate import baselines, samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
+
+
+class _Baselines(TypedDict, total=False):
+    baselines: list[Baseline]
+    regressors: list[Regressor]
 
 
 @subnormals_flushed()
@@ -53,7 +58,7 @@ def validate(task: Task, run: Run) -> Report:
         "model": {"layers": classifier.mlp.summary(), "parameters": classifier.mlp.n_parameters()},
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
-        "baselines": _baselines(task, features, classifier, facts, predictions),
+        **_baselines(task, features, classifier, facts, predictions),
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
         "mistakes": _mistakes(predictions, files),
         "sample_rate": classifier.frontend.input.sample_rate,
@@ -109,17 +114,17 @@ def _check(task: Task, features: Features, facts: weights.Facts) -> None:
         raise UserError("the features have changed since the network was trained; run `percept train` again")
     if not features.rows("test").any():
         raise UserError(f"{task.name}: no test samples; add samples, or change data.splits")
-    if task.validate_.baselines and not TARGETS[facts.kind].has_classes:
+    if task.validate_.baselines and not TARGETS[facts.kind].has_classes and facts.features["kind"] != "table":
         raise UserError("validate.baselines are classifiers, and the targets are numbers; set it to false")
 
 
 def _baselines(
     task: Task, features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions
-) -> list[Baseline]:
-    """Section `baselines`: simpler models on the network's features and splits; empty where the task asks for none."""
+) -> _Baselines:
+    """Sections `baselines` or, for a regression, `regressors`: simpler models on the network's features and splits;
+    none where the task asks for none."""
     if not task.validate_.baselines:
-        return []
-    assert isinstance(predictions, ClassPredictions)  # `_check` has refused anything else
+        return {"baselines": []}
 
     def datasets(with_validation: bool) -> Datasets:
         read = load_datasets(features, with_validation, in_memory=False)
@@ -130,8 +135,15 @@ def _baselines(
     rows = features.rows("test")
     with torch.inference_mode():
         test = baselines.Rows(classifier.standardize(torch.from_numpy(features.x[rows])).numpy(), features.y[rows])
-    right, seed = predictions.correct(), facts.train["seed"]
-    return baselines.baselines(training, held_out, test, right, seed, predictions.intervals, learned)
+    seed = facts.train["seed"]
+    if not isinstance(predictions, ClassPredictions):
+        return {"regressors": baselines.regressors(learned or training, test, predictions.outputs, seed)}
+    boosted, right = facts.features["kind"] == "table", predictions.correct()
+    return {
+        "baselines": baselines.baselines(
+            training, held_out, test, right, seed, predictions.intervals, learned, boosted
+        )
+    }
 
 
 def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:

@@ -5,13 +5,15 @@ from starlette.types import Message, Send
 
 from service.http.request import Headers, Request, Response
 from service.http.state import State
+from service.media.limits import BYTES
 from service.metrics import CONTENT_TYPE
 
 
 async def models(state: State, request: Request) -> Response:
-    """The cards of the models that are served, and which models could not be loaded."""
+    """The cards of the models that are served, which models could not be loaded, and how large a file may be."""
     cards = [predictor.card.model_dump(mode="json") for predictor in state.repository.served.values()]
-    return Response(orjson.dumps({"models": cards, "failed": state.repository.failures()}))
+    limits = {kind: state.limits.bytes_of(kind) for kind in BYTES}
+    return Response(orjson.dumps({"models": cards, "failed": state.repository.failures(), "limits": limits}))
 
 
 async def live(request: Request) -> Response:

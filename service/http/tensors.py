@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
     if size is None:
         if binary:
             raise HTTPException(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor["data"], datatype, shape, text, others)
+        values = _from_json(tensor["data"], datatype, shape, text, others, gaps=bool(card.input.columns))
     else:
         dtype = np.dtype(np.uint16 if datatype == BFLOAT16 else DTYPES[datatype]).newbyteorder("<")
         if tensor["data"] is not None:
@@ -130,13 +131,15 @@ def _input(values: Array, model_input: Input) -> Array:
         values = values.view(np.uint8) != 0  # in binary, a byte may have any value
         if model_input.kind == "image":
             return values * np.uint8(255)
-    converted = _as(values, model_input.dtype)
+    converted = _as(values, model_input.dtype, gaps=bool(model_input.columns))
     if model_input.kind == "image" and converted.max() == 1:  # nearly black, so the answer would be nonsense
         raise HTTPException(400, f"data: {PIXELS}, and these end at 1; multiply them by 255, or send them as BOOL")
     return converted
 
 
-def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int) -> Array:
+def _from_json(
+    data: Any, datatype: str, shape: list[int], text: bytes, others: int, gaps: bool = False
+) -> Array:
     """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension.
 
     They are copied from the parser's memory, if they are not an array already; a Python object for each would take
@@ -145,6 +148,7 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
     Parameters
     ----------
     text, others : the JSON that holds `data`, and how many lists it has outside of `data`, at least
+    gaps : null stands for a missing number, NaN
     """
     n, dtype = math.prod(shape), np.dtype(DTYPES[datatype])
     if isinstance(data, np.ndarray):
@@ -162,10 +166,10 @@ def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: 
         fits = not any(isinstance(value, simdjson.Array) for value in _inside(data, levels))
     if not fits:
         raise HTTPException(400, f"data: the lists are not nested as shape {shape} says")
-    return _of_size(n, _converted(data, levels, datatype))
+    return _of_size(n, _converted(data, levels, datatype, gaps))
 
 
-def _converted(data: Any, levels: int, datatype: str) -> Array:
+def _converted(data: Any, levels: int, datatype: str, gaps: bool = False) -> Array:
     """The numbers in so many levels of simdjson's arrays, as an array of one dimension. Raises HTTPException 400."""
     dtype = np.dtype(DTYPES[datatype])
     if dtype.kind == "b":
@@ -177,6 +181,8 @@ def _converted(data: Any, levels: int, datatype: str) -> Array:
     try:
         return _as(_numbers(data, kind), dtype)
     except TypeError:
+        if gaps and dtype.kind == "f" and set(map(type, values := list(_inside(data, levels)))) <= {int, float, NoneType}:
+            return np.array([math.nan if value is None else value for value in values], np.float64)
         raise HTTPException(400, f"data: expected numbers of datatype {datatype}") from None
     except ValueError:
         raise _does_not_fit(dtype) from None
@@ -222,15 +228,16 @@ def _numbers(data: Any, kind: str) -> Array:
     return np.frombuffer(data.as_buffer(of_type="d"))
 
 
-def _as(values: Array, dtype: Any) -> Array:
-    """Numbers as another type. Raises HTTPException 400 if it cannot hold them, or they are not finite."""
+def _as(values: Array, dtype: Any, gaps: bool = False) -> Array:
+    """Numbers as another type. Raises HTTPException 400 if it cannot hold them, or they are not finite; with `gaps`,
+    they may be NaN."""
     dtype = np.dtype(dtype)
     if values.dtype == dtype and dtype.kind != "f":
         return values
     with np.errstate(all="ignore"):
         converted = values.astype(dtype, copy=False)
     if dtype.kind == "f":
-        fits = np.isfinite(converted).all()
+        fits = (np.isfinite(converted) | np.isnan(values) if gaps else np.isfinite(converted)).all()
     elif values.dtype.kind in "iu":
         range_ = np.iinfo(dtype)
         fits = range_.min <= values.min() and values.max() <= range_.max

@@ -1,6 +1,7 @@
 // The answer of a model, in words and bars.
 
 const $ = (id) => document.getElementById(id);
+const SORTED = 10; // labels, beyond which the likeliest come first
 const MOST = 16; // labels shown; if there are more, the likeliest
 const PAUSE = 500; // milliseconds without a newer answer before screen readers announce one
 
@@ -15,7 +16,7 @@ let announcement; // timer
 /** Creates the bars for a model from its card. */
 export function prepare(card) {
   const answer = $("answer");
-  const columns = card.labels.length <= 12 && card.labels.every((label) => label.length <= 2);
+  const columns = card.labels.length <= SORTED && card.labels.every((label) => label.length <= 2);
   answer.dataset.form = card.kind === "regression" ? "values" : columns ? "columns" : "rows";
   answer.classList.toggle("hued", card.input.kind === "audio");
   $("bars").ariaLabel = card.kind === "regression" ? "Values" : "Probabilities";
@@ -48,14 +49,14 @@ export function blank(invitation) {
 
 /** Shows an answer of the service. */
 export function show(answer) {
-  if (answer.value) return showValues(answer.value);
+  if (answer.value) return showValues(answer.value, answer.known);
   const { label, confidence, known, probabilities } = answer;
   $("answer").dataset.state = known === false ? "unknown" : "known";
   const judgement =
     known === false ? "Unlike anything it was trained on."
     : known ? "Like what it was trained on."
     : "It cannot tell whether this is like what it was trained on.";
-  headline(label, `${percent(confidence)} confident`, judgement);
+  headline(label, known === false ? `The nearest of its classes, ${percent(confidence)}` : `${percent(confidence)} confident`, judgement);
   for (const [name, { item, fill, value }] of rows) {
     const p = probabilities[name];
     const columns = $("answer").dataset.form === "columns";
@@ -63,16 +64,16 @@ export function show(answer) {
     value.textContent = !columns ? percent(p) : p < 0.005 ? "" : `${Math.round(100 * p)}%`;
     item.classList.toggle("top", name === label);
   }
-  if (rows.size > MOST) {
+  if (rows.size > SORTED) {
     const likeliest = [...rows.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, MOST);
     $("bars").replaceChildren(...likeliest.map((name) => rows.get(name).item));
   }
-  announce(`${label}, ${percent(confidence)} confident. ${known === false ? judgement : ""}`);
+  announce(known === false ? `Unknown. ${judgement} Nearest: ${label}.` : `${label}, ${percent(confidence)} confident.`);
 }
 
-function showValues(values) {
-  $("answer").dataset.state = "known";
-  headline("", "", "");
+function showValues(values, known) {
+  $("answer").dataset.state = known === false ? "unknown" : "known";
+  headline("", "", known === false ? "Unlike anything it was trained on." : "");
   for (const [name, { value }] of rows) value.textContent = Number(values[name].toPrecision(6)).toString();
   announce(Object.entries(values).map(([name, value]) => `${name} ${Number(value.toPrecision(6))}`).join(", "));
 }
@@ -82,6 +83,8 @@ function headline(label, confidence, known) {
   $("label").className = label.length <= 2 ? "short" : "";
   $("confidence").textContent = confidence;
   $("known").textContent = known;
+  if ($("answer").dataset.state === "unknown") $("answer").prepend($("known")); // before any confidence is read
+  else $("confidence").after($("known"));
 }
 
 /** Announces `text` to screen readers, unless another comes within PAUSE. */

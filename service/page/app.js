@@ -2,9 +2,11 @@
 
 import { blank, percent, prepare, show } from "./answer.js";
 import { ask, newest } from "./ask.js";
+import { describeRequest } from "./curl.js";
 import { drawingPad } from "./pad.js";
 import { plane } from "./plane.js";
 import { resetSound, showClip, showTimeline, soundPanel } from "./sound.js";
+import { columnFields, columnValues } from "./table.js";
 
 const $ = (id) => document.getElementById(id);
 const WINDOW = 0.5; // seconds, of a timeline; longer for clips of more than a minute
@@ -12,6 +14,7 @@ const FIELDS = 16; // a longer vector is typed into a single field
 const INVITATION = { image: "Draw something.", audio: "Play something.", vector: "Enter some numbers." };
 
 let models = []; // their cards
+let limits = {}; // bytes of a file, by kind
 let card = null; // of the chosen one
 let session = newSession(0); // a new one for each new input; answers to earlier inputs are dropped
 let pad;
@@ -21,22 +24,25 @@ let pictureFile = null; // shown on the pad instead of a drawing
 let clip = null; // [file, name] of the last one
 
 /** Sends the result of `make()` to the chosen model and shows the answer, if session `id` is still the current one.
- * `then` gets the answer; a Refusal for which `ignore` is true is not shown. */
-async function send(id, make, { query = "", then = () => {}, ignore = () => false } = {}) {
+ * `then` gets the answer; a Refusal for which `ignore` is true is not shown, and `refused` is called after any other. */
+async function send(id, make, { query = "", then = () => {}, ignore = () => false, refused = () => {} } = {}) {
   if (id !== session.id) return;
   try {
     const body = await make();
     const builtIn = ["digits", "instruments"].includes(card.name);
     $("answer").ariaBusy = "true";
-    const answer = await ask((builtIn ? "" : "predict/") + encodeURIComponent(card.name) + query, body, session.signal);
+    const path = (builtIn ? "" : "predict/") + encodeURIComponent(card.name) + query;
+    const answer = await ask(path, body, session.signal);
     if (id !== session.id) return;
     showError("");
     show(answer);
+    await describeRequest(path, body);
     then(answer);
   } catch (error) {
     if (id !== session.id || ignore(error)) return;
     blank(INVITATION[card.input.kind]);
     showError(error.message);
+    refused();
   } finally {
     if (id === session.id) $("answer").ariaBusy = "false";
   }
@@ -50,6 +56,7 @@ function restart() {
   session = newSession(session.id + 1);
   showError("");
   $("answer").ariaBusy = "false";
+  describeRequest("", null);
   blank(INVITATION[card.input.kind]);
 }
 
@@ -62,6 +69,16 @@ function showError(message) {
   $("error").textContent = message;
 }
 
+const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
+
+/** Whether a file is too large to be sent, which is said. */
+function isTooLarge(file) {
+  const most = limits[card.input.kind] ?? Infinity;
+  if (file.size <= most) return false;
+  showError(`${file.name ?? "The clip"} has ${megabytes(file.size)}; at most ${megabytes(most)} are read.`);
+  return true;
+}
+
 // Pictures
 
 function drawingChanged() {
@@ -72,21 +89,31 @@ function drawingChanged() {
 }
 
 async function openPicture(file) {
+  if (isTooLarge(file)) return;
   restart();
   pictureFile = file;
   $("pad-hint").textContent = file.name;
   $("pad-hint").hidden = false;
   pad.show(null);
-  request(() => file);
+  request(() => file, { refused: () => file === pictureFile && leavePad() });
   const bitmap = await createImageBitmap(file).catch(() => null); // the service reads more formats than browsers do
   if (file !== pictureFile) return bitmap?.close();
   $("pad-hint").hidden = bitmap !== null;
   pad.show(bitmap);
 }
 
+/** Takes a refused picture from the pad. */
+function leavePad() {
+  pictureFile = null;
+  pad.show(null);
+  $("pad-hint").textContent = "Draw here";
+  $("pad-hint").hidden = false;
+}
+
 // Sounds
 
 async function openClip(file, name = file.name) {
+  if (isTooLarge(file)) return;
   restart();
   clip = [file, name];
   const { id } = session;
@@ -102,7 +129,9 @@ function listen(make) {
 
 // Numbers
 
-function layOutFields(size) {
+function layOutFields({ shape, columns }) {
+  const size = shape.at(-1);
+  if (columns.length) return $("fields").replaceChildren(...columnFields(columns));
   const single = size === null || size > FIELDS;
   const fields = single ? [numberField("textarea", `${size ?? "Any number of"} numbers, separated by commas or spaces`)] : [];
   for (let i = 1; !single && i <= size; i++) fields.push(numberField("input", nameOf(i, size)));
@@ -126,6 +155,19 @@ function numberField(tag, text) {
 }
 
 function sendNumbers(final) {
+  return card.input.columns.length ? sendRow(final) : sendVector(final);
+}
+
+function sendRow(final) {
+  const { row, wrong, field } = columnValues($("fields"), card.input.columns);
+  if (!wrong) return request(() => new Blob([JSON.stringify(row)], { type: "application/json" }));
+  restart();
+  if (!final) return;
+  showError(wrong);
+  field.focus();
+}
+
+function sendVector(final) {
   const fields = [...$("fields").querySelectorAll("[name=number]")];
   const words = fields.flatMap((field) => field.value.split(/[\s,;[\]]+/)).filter(Boolean);
   const wrong = words.find((word) => !Number.isFinite(Number(word)));
@@ -155,7 +197,7 @@ function choose() {
   prepare(card);
   restart();
   resetSound(card.labels);
-  layOutFields(card.input.shape.at(-1));
+  layOutFields(card.input);
   drawing.abort();
   drawing = new AbortController();
   plot.open(card, drawing.signal);
@@ -186,7 +228,7 @@ function describe() {
 async function open() {
   let failed;
   try {
-    ({ models, failed } = await ask("models"));
+    ({ models, failed, limits } = await ask("models"));
   } catch (error) {
     return showError(error.message);
   }

@@ -25,7 +25,8 @@ export function plane(canvas, legend, chosen) {
 
   async function open(chosenCard, signal) {
     const size = chosenCard.input.shape.at(-1);
-    card = chosenCard.input.kind === "vector" && (size === 1 || size === 2) ? chosenCard : null;
+    const numbers = chosenCard.input.kind === "vector" && !chosenCard.input.columns.length;
+    card = numbers && (size === 1 || size === 2) ? chosenCard : null;
     canvas.parentElement.hidden = !card;
     [grid, point, axes] = [null, null, []];
     if (!card) return;

@@ -55,7 +55,7 @@ class Window(_Fields):
 
 
 class Answer(_Fields):
-    """A classifier sets label, confidence, known and probabilities, a regression sets value.
+    """A classifier sets label, confidence, known and probabilities; a regression sets value, and of a table known.
 
     `known` is the verdict on familiarity (see models/familiarity.py): false where the file is out-of-distribution, that
     is, unlike the training data; None where the model has no such output.

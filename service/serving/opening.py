@@ -28,7 +28,7 @@ MEMORY = 2**31  # bytes that the process may take beside what it has while a ver
 SECONDS = 3.0  # for all answers of the trial, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
-FRONT_ENDS = {"pixels": "image", "mfcc": "audio", "vector": "vector"}  # kind of features → kind of input
+FRONT_ENDS = {"pixels": "image", "mfcc": "audio", "vector": "vector", "table": "vector"}  # kind of features → kind of input
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -71,7 +71,18 @@ def _check_card(card: ModelCard) -> None:
     threshold = card.known_threshold
     _require(threshold is None or 0 <= threshold <= 1, f"known_threshold = {threshold}")
     _require(0 < card.temperature < math.inf, f"temperature = {card.temperature}")
+    _check_columns(card)
     _check_groups(card)
+
+
+def _check_columns(card: ModelCard) -> None:
+    """Raise ValueError unless each number of a table's row has a name of its own, and each category."""
+    columns, width = card.input.columns, card.input.shape[-1]
+    named = [column.name for column in columns]
+    _require(not columns or len({*named}) == len(named) == width, f"{len({*named})} names for {width} columns")
+    for column in columns:
+        different = len({*column.categories}) == len(column.categories)
+        _require(different, f"categories of {column.name!r} are not different")
 
 
 def _input(card: ModelCard) -> tuple[str, tuple[int | None, ...]]:

@@ -19,6 +19,7 @@ from service.media import EXPECTED, Limits, check_bytes, work
 from service.media.audio import decode_audio
 from service.media.image import decode_image
 from service.media.silence import is_silent
+from service.media.table import TableRow
 from service.media.vector import decode_vector
 from service.media.work import Work
 from service.serving.answer import Answer, Window
@@ -63,6 +64,8 @@ class Predictor:
         if card is None:
             raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
         self.card = ModelCard.model_validate_json(card)
+        columns, tells = self.card.input.columns, self.card.known_threshold is not None
+        self._table = TableRow(columns, tells) if columns else None
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
         self._has_grown = False  # ONNX Runtime's memory, since `give_back`
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
@@ -81,6 +84,8 @@ class Predictor:
                 return decode_audio(data, self.card.input.sample_rate, limits)
             case "vector":
                 check_bytes(len(data), "vector", limits)
+                if self._table is not None:
+                    return self._table.decode(data)
                 return decode_vector(data, self.card.input.shape[-1])
 
     def window(self, text: str | None) -> float | None:
@@ -201,12 +206,13 @@ class Predictor:
 
     def _fields(self, row: list[float] | None) -> dict[str, Any]:
         """One row of `run`'s outputs as the fields of an Answer or a Window; None is the row of silence."""
+        threshold = self.card.known_threshold
+        known = None if threshold is None or row is None else row.pop() >= threshold
         if self.card.kind == "regression":
-            return {"value": None if row is None else dict(zip(self.card.labels, row, strict=True))}
+            value = None if row is None else dict(zip(self.card.labels, row, strict=True))
+            return {"value": value} if threshold is None else {"value": value, "known": known}
         if row is None:
             return {"label": None, "confidence": None, "known": None, "probabilities": None}
-        threshold = self.card.known_threshold
-        known = None if threshold is None else row.pop() >= threshold
         probabilities = dict(zip(self.card.labels, row, strict=True))
         label = max(probabilities, key=probabilities.__getitem__)
         return {"label": label, "confidence": probabilities[label], "known": known, "probabilities": probabilities}
@@ -267,5 +273,7 @@ def sample_file(card: ModelCard) -> bytes:
                 recording.setparams((1, 2, 44_100, 0, "NONE", ""))
                 recording.writeframes(noise.tobytes())
         case "vector":
-            file.write(json.dumps([1] * (card.input.shape[-1] or 1)).encode())
+            columns = card.input.columns
+            ones: list[Any] = [next(iter(column.categories), 1) for column in columns] or [1] * (card.input.shape[-1] or 1)
+            file.write(json.dumps(ones).encode())
     return file.getvalue()

@@ -1,0 +1,128 @@
+"""Tables in files that hold arrays: NumPy's .npy and .npz, and Parquet where pyarrow is installed."""
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.sources.columns import ABSENT, CATEGORIES, LARGEST, Column
+
+INPUTS = ("x", "data", "features", "inputs")  # names of the array of inputs, in lower case, and of the targets
+TARGETS = ("y", "target", "targets", "labels", "label")
+NAMES = ("feature_names", "columns", "names")  # names of an array of columns' names
+PARQUET = (".parquet", ".pq")
+ENDINGS = (".npz", ".npy", *PARQUET)
+
+
+def is_columnar(path: Path) -> bool:
+    """Whether a file has the name of one that `read` reads."""
+    return path.suffix.lower() in ENDINGS
+
+
+def read(path: Path, target: str | None) -> tuple[list[Column], str]:
+    """The columns of a file, each finished, and the name of the target's.
+
+    An .npz file holds the inputs (N, D) as `x`, `data` or `features` and the targets (N,) as `y`, `target` or `labels`,
+    and may name the columns in `feature_names`. Beside an .npy file of inputs is one of targets of the same name, with
+    the ending `y` or `labels` instead of `X` or `data`. Nothing in these files is unpickled.
+
+    Raises
+    ------
+    UserError : the file cannot be read, or does not hold that
+    """
+    if path.suffix.lower() in PARQUET:
+        return _parquet(path), target or ""
+    x, y, names = _npz(path) if path.suffix.lower() == ".npz" else _npy(path)
+    x = x.reshape(len(x), 1) if x.ndim == 1 else x
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or not x.size:
+        raise UserError(f"{path}: inputs of shape {x.shape} and targets of shape {y.shape}; expected (N, D) and (N,)")
+    names = names if names and len(set(names)) == x.shape[1] == len(names) else [f"x{i}" for i in range(1, x.shape[1] + 1)]
+    name = target or "y"
+    if name in names:
+        raise UserError(f"{path}: data.target = {name!r} is a column of the inputs; the targets are the array y")
+    return [*(column(name, x[:, i], path) for i, name in enumerate(names)), column(name, y, path, targets=True)], name
+
+
+def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -> Column:
+    """An array (N,) of numbers, truth values or texts as a column."""
+    found = Column(name)
+    if values.dtype.kind in "US":
+        found.limit = len(values)
+        found.add([str(text) for text in np.char.decode(values) if text] if values.dtype.kind == "S" else values.tolist())
+        found.finish()
+        return found
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{path}: {name!r} holds {values.dtype} values; expected numbers or texts")
+    numbers = values.astype(np.float64)
+    numbers[~(np.abs(numbers) <= LARGEST)] = np.nan
+    found.n_numbers = int((~np.isnan(numbers)).sum())
+    found.code_pieces = [np.full(len(values), -1, np.int32)]
+    different = np.unique(values[~np.isnan(numbers)])
+    if targets or len(different) <= CATEGORIES:
+        found.texts = {str(value): i for i, value in enumerate(different.tolist())}
+        codes = np.searchsorted(different, values).astype(np.int32)
+        found.code_pieces = [np.where(np.isnan(numbers), np.int32(-1), codes)]
+    if values.dtype.kind == "b":
+        found.n_words, found.n_numbers = found.n_numbers, 0
+    found.pieces = [numbers]
+    return found
+
+
+def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            named = {name.lower(): name for name in archive.files}
+            x, y, names = (next((named[name] for name in known if name in named), None) for known in (INPUTS, TARGETS, NAMES))
+            if x is None or y is None:
+                raise UserError(f"{path}: holds {', '.join(archive.files)}; expected the inputs as x and the targets as y")
+            return archive[x], archive[y], [] if names is None else [str(name) for name in archive[names]]
+    except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: not NumPy's arrays: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _npy(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+    pairs = [
+        path.with_name(f"{path.stem[: -len(own)]}{like(other)}{path.suffix}")
+        for own in INPUTS
+        if path.stem.lower().endswith(own)
+        for other in TARGETS
+        for like in (str.lower, str.upper)
+    ]
+    beside = next((file for file in pairs if file.is_file()), None)
+    if beside is None:
+        raise UserError(f"{path}: there is no file of targets beside it; call the two X.npy and y.npy")
+    try:
+        return np.load(path, allow_pickle=False), np.load(beside, allow_pickle=False), []
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: not NumPy's arrays: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _parquet(path: Path) -> list[Column]:
+    try:
+        from pyarrow import ArrowException, parquet, types  # type: ignore[import-untyped]
+    except ModuleNotFoundError:
+        raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or save the table as CSV") from None
+    try:
+        table = parquet.read_table(path)
+    except (ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+    columns = []
+    for name in table.column_names:
+        values = table.column(name)
+        kind = values.type
+        if types.is_boolean(kind) or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+            texts = ["" if value is None else str(value) for value in values.to_pylist()]
+            found = Column(name, limit=max(CATEGORIES, len(texts)))
+            found.add(texts)
+            found.finish()
+        else:
+            numbers = values.cast("float64").to_numpy(zero_copy_only=False)
+            found = column(name, np.array(numbers), path, targets=True)
+            if types.is_integer(kind):  # as they are written, not as 1.0
+                found.texts = {text.removesuffix(".0"): code for text, code in found.texts.items()}
+        columns.append(found)
+    return columns

@@ -1,0 +1,173 @@
+"""What the columns of a table hold: numbers, categories, or nothing that a network can learn from."""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = frozenset((
+    "", "?", "nan", "null", "n/a", "#n/a", "<na>", "na", "none", "-", "#na", "nil", "missing", "unknown", ".", "--",
+))  # fmt: skip
+ABSENT = frozenset(("", "?", "nan", "null", "n/a", "#n/a", "<na>"))  # of those, what no category is called
+CATEGORIES = 1000  # different texts in a column, at most
+REPEATS = 2  # rows for each different text, at least, on average; fewer are names or free text
+NUMBERS = 0.95  # share of a column's values that must be numbers, for the others to count as missing
+LARGEST = float(np.finfo(np.float32).max)
+
+_PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[ ,.'\u00a0\u202f]\d{3})+")
+_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+_PADDED = re.compile(r"0\d+")
+_DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?: .*)?|\d{1,2}:\d{2}(?::\d{2}.*)?"
+)
+_ID = re.compile(r"|(?:row|line|record|sample)?[ _-]?(?:id|idx|index|nr|no|number|key)|unnamed: \d+|.+[ _-]id|uuid")
+
+
+def parse_number(text: str, comma: bool = False) -> float | None:
+    """The number that a cell writes; None if it writes none.
+
+    Parameters
+    ----------
+    comma : it is the decimal sign, and a point or a space between thousands
+
+    Example
+    -------
+    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "1_0", "inf")]
+    [-1500.0, 1234.0, 12.0, None, None]
+    >>> parse_number("1.234,5", comma=True)
+    1234.5
+    """
+    text = text.strip().removesuffix("%").rstrip().replace("\u2212", "-")
+    if comma:
+        whole, _, part = text.partition(",")
+        whole = re.sub(r"[ .'\u00a0\u202f]", "", whole) if _THOUSANDS.fullmatch(whole) else whole
+        text = f"{whole}.{part}" if part else whole
+    elif not _PLAIN.fullmatch(text):
+        whole, point, part = text.partition(".")
+        if _THOUSANDS.fullmatch(whole) and "." not in part:
+            text = re.sub(r"[ ,'\u00a0\u202f]", "", whole) + point + part
+    if not _PLAIN.fullmatch(text):
+        return None
+    number = float(text)
+    return number if abs(number) <= LARGEST else None
+
+
+def has_decimal_comma(cells: Sequence[str], delimiter: str) -> bool:
+    """Whether the commas in the numbers of a column are decimal signs, and not between thousands."""
+    numbers = [text for cell in cells if (text := cell.strip().removesuffix("%").strip()) and "," in text]
+    numbers = [text for text in numbers if _COMMA.fullmatch(text) or re.fullmatch(r"[+-]?[\d.]+,\d+", text)]
+    if not numbers:
+        return False
+    grouped = all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", text) for text in numbers)
+    return delimiter == ";" or not grouped
+
+
+@dataclass(slots=True)
+class Column:
+    """One column as it is read: the number and the text of each row.
+
+    numbers : float64 (N,), NaN where there is none, in pieces while it is read
+    codes : int32 (N,), index into texts, -1 where the cell is empty or there are too many texts
+    """
+
+    name: str
+    comma: bool = False
+    texts: dict[str, int] = field(default_factory=dict)
+    pieces: list[NDArray[np.float64]] = field(default_factory=list)
+    code_pieces: list[NDArray[np.int32]] = field(default_factory=list)
+    n_numbers: int = 0
+    n_words: int = 0  # cells that are neither a number nor missing
+    n_dates: int = 0
+    n_padded: int = 0  # whole numbers with zeros in front
+    first_word: str = ""
+    limit: int = CATEGORIES
+
+    def add(self, cells: Sequence[str]) -> None:
+        """Read the cells of more rows."""
+        numbers = self._parsed(cells)
+        self.pieces.append(numbers)
+        self.code_pieces.append(self._coded(cells))
+        self.n_numbers += int((~np.isnan(numbers)).sum())
+        self.n_padded += sum(1 for cell in cells if cell[:1] == "0" and _PADDED.fullmatch(cell.strip()))
+        for i in np.flatnonzero(np.isnan(numbers)).tolist():
+            text = cells[i].strip()
+            if text.lower() not in MISSING:
+                self.n_words += 1
+                self.first_word = self.first_word or text
+                self.n_dates += bool(_DATE.fullmatch(text))
+
+    def _parsed(self, cells: Sequence[str]) -> NDArray[np.float64]:
+        """The number in each cell, NaN where there is none."""
+        with suppress(ValueError):  # most columns hold plain numbers, which `float` reads ten times as fast
+            numbers = np.array([float(cell or "nan") for cell in cells])
+            if not (np.abs(numbers) > LARGEST).any() and "_" not in "".join(cells):
+                return numbers
+        found: dict[str, float] = {}
+        for cell in cells:
+            if cell not in found:
+                number = parse_number(cell, self.comma)
+                found[cell] = np.nan if number is None else number
+        return np.array([found[cell] for cell in cells])
+
+    def _coded(self, cells: Sequence[str]) -> NDArray[np.int32]:
+        codes, texts = np.full(len(cells), -1, np.int32), self.texts
+        if len(texts) > self.limit:
+            return codes
+        for i, cell in enumerate(cells):
+            text = cell.strip()
+            if text.lower() not in ABSENT:
+                codes[i] = texts.setdefault(text, len(texts))
+                if len(texts) > self.limit:
+                    break
+        return codes
+
+    def finish(self) -> None:
+        """Join what was read."""
+        self.pieces, self.code_pieces = [np.concatenate(self.pieces)], [np.concatenate(self.code_pieces)]
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        return self.pieces[0]
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        return self.code_pieces[0]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it holds numbers: (nearly) all values are, and none has zeros in front, as codes do."""
+        words_allowed = self.n_numbers * (1 - NUMBERS) / NUMBERS if len(self.texts) > 20 else 0
+        return self.n_numbers > 0 and self.n_words <= words_allowed and not self.n_padded
+
+    @property
+    def n_different(self) -> int:
+        """How many different values it has, up to `limit`."""
+        return len(self.texts)
+
+    def unusable(self) -> str:
+        """Why a network cannot learn from it; "" if it can."""
+        n_present = self.n_numbers + self.n_words
+        if not n_present:
+            return "empty"
+        if self.is_numeric:
+            numbers = self.numbers[~np.isnan(self.numbers)]
+            if numbers.min() == numbers.max() and n_present == len(self.numbers):
+                return "constant"
+            return "a number of the row" if self._counts_rows(numbers) else ""
+        if self.n_dates > n_present / 2:
+            return "dates"
+        if len(self.texts) == 1 and n_present == len(self.numbers):
+            return "constant"
+        if len(self.texts) > self.limit or len(self.texts) * REPEATS > n_present:
+            return "free text or names"
+        return ""
+
+    def _counts_rows(self, numbers: NDArray[np.float64]) -> bool:
+        """Whether it is called an id and no two rows share one."""
+        name = self.name.strip().lower()
+        whole = bool((numbers == np.trunc(numbers)).all())
+        return whole and _ID.fullmatch(name) is not None and len(np.unique(numbers)) == len(numbers)

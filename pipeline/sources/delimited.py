@@ -1,0 +1,104 @@
+"""Text tables (CSV, TSV and their relatives) as rows of cells, whatever program and country they come from."""
+
+import codecs
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+DELIMITERS = ";\t|,"  # where two divide the first rows equally well, the earlier one: a comma may be a decimal sign
+SNIFFED = 200  # rows by which the delimiter is found
+PIECE = 1 << 20  # bytes that are decoded at a time
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+Row = tuple[int, list[str]]  # number of its last line, from 1, and its cells
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a file's bytes mean cells."""
+
+    encoding: str
+    delimiter: str
+
+
+def find_format(path: Path) -> Format:
+    """The encoding, UTF-8 unless bytes contradict it, and the delimiter that divides most rows into as many cells.
+
+    Raises
+    ------
+    UserError : the file is empty, or cannot be read
+    """
+    encoding = _encoding(path)
+    with _text(path, encoding) as text:
+        lines = [line for line in islice(text, SNIFFED) if line.strip()]
+    if not lines:
+        raise UserError(f"{path}: empty")
+    if any("\0" in line for line in lines):
+        raise UserError(f"{path}: holds zero bytes, so it is not text")
+    return Format(encoding, max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter)))
+
+
+def rows(path: Path, form: Format) -> Iterator[Row]:
+    """The rows that are not blank, one after the other.
+
+    Raises
+    ------
+    UserError : a row cannot be read, mostly because a quote is never closed
+    """
+    with _text(path, form.encoding) as text:
+        reader = csv.reader(text, delimiter=form.delimiter)
+        try:
+            for cells in reader:
+                if any(cells) and not all(map(str.isspace, cells)):
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}; is a quote not closed?") from None
+
+
+def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
+    """Whether the delimiter divides the rows at all, and the share of them that have the most usual number of cells."""
+    try:
+        widths = Counter(len(cells) for cells in csv.reader(lines, delimiter=delimiter))
+    except csv.Error:
+        return False, 0.0
+    (width, n), total = widths.most_common(1)[0], widths.total()
+    return width > 1, n / total if width > 1 else 0.0
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 where a mark says so; Windows-1252, or else Latin-1, for bytes that are not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            for mark, encoding in MARKS.items():
+                if head.startswith(mark):
+                    return encoding
+            for encoding in ("utf-8", "cp1252"):
+                file.seek(0)
+                decoder = codecs.getincrementaldecoder(encoding)()
+                try:
+                    while piece := file.read(PIECE):
+                        decoder.decode(piece)
+                    decoder.decode(b"", final=True)
+                    return encoding
+                except UnicodeDecodeError:
+                    continue
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return "latin-1"
+
+
+@contextmanager
+def _text(path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            yield file
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
