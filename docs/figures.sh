@@ -12,7 +12,7 @@ copy() { cp "$work/$1" "$out/$2"; }
 percept run regions
 percept run regions --set name=linear --set 'model.hidden=[]' --force
 percept run sine
-percept run digits
+percept run digits --data scans
 early="--set train.epochs=150 --set train.early_stopping=40 --set train.schedule=constant --set train.mix=0"
 percept run instruments $early
 percept extract regions --set name=overfitted
@@ -37,8 +37,8 @@ percept extract sine --set name=schedules
 percept tune sine --set name=schedules --set train.optimizer=sgd --set train.learning_rate=0.3 \
   --set train.batch_size=10 --set train.epochs=300 --set tune.folds=3 \
   --set 'tune.space={"train.schedule"=["constant", "step", "cosine", "robbins-monro"]}'
-percept extract digits --set name=penalties
-percept tune digits --set name=penalties --set train.learning_rate=0.005 --set train.epochs=80 --set tune.folds=3 \
+percept extract digits --data scans --set name=penalties
+percept tune digits --data scans --set name=penalties --set train.learning_rate=0.005 --set train.epochs=80 --set tune.folds=3 \
   --set 'tune.space={"train.l2"=[0, 1e-5, 1e-4, 1e-3, 1e-2]}'
 percept extract instruments --set name=rates --set augment.copies=0
 percept tune instruments --set name=rates $early --set train.noise=0

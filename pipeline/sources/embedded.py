@@ -1,4 +1,4 @@
-"""Data that needs no network: scikit-learn's scanned digits and synthesised instrument notes."""
+"""Synthesised instrument notes, which need no network."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,21 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources import notes as synthesis
 from pipeline.sources.registry import Data, Source
-from pipeline.sources.sample import Decoded, Sample
-from service import media
-
-
-def digits() -> list[Sample]:
-    """The 1,797 digits of scikit-learn (Alpaydin & Kaynak 1998, 8 × 8, 0 … 16) in MNIST's form, 28 × 28 uint8."""
-    from sklearn.datasets import load_digits
-
-    from service.media.image import to_mnist_form
-
-    data = load_digits()
-    return [
-        Sample(f"digits/{i:04d}-{label}", str(label), None, Decoded(to_mnist_form(image)))
-        for i, (image, label) in enumerate(zip(data.images, data.target, strict=True))
-    ]
+from pipeline.sources.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +44,6 @@ def notes(seed: int, sample_rate: int) -> list[Sample]:
     ]
 
 
-def _load_digits(data: Data, sample_rate: int | None) -> list[Sample]:
-    return digits()
-
-
-def _fingerprint_digits(data: Data) -> Any:
-    return [media.VERSION]
-
-
 def _load_notes(data: Data, sample_rate: int | None) -> list[Sample]:
     assert sample_rate is not None
     return notes(data.seed, sample_rate)
@@ -76,7 +54,6 @@ def _fingerprint_notes(data: Data) -> Any:
 
 
 SOURCES = (
-    Source("digits", "name", ("pixels",), "1,797 scanned digits", _load_digits, _fingerprint_digits),
     Source(
         "notes", "name", ("mfcc",), "1,300 synthesised notes", _load_notes, _fingerprint_notes, synthetic="recordings"
     ),

@@ -1,6 +1,8 @@
 // A drawing pad: strokes by mouse, finger, pen or keyboard, or a picture.
 
-const WIDTH = 0.075; // of the pad; close to the stroke width of MNIST once the digit is scaled to its box
+const WIDTH = 0.115; // of the drawing's longer side: close to the stroke width of MNIST once it is scaled to its box
+const [THINNEST, WIDEST] = [0.02, 0.09]; // of the pad
+const FILLED = 0.75; // of the PNG's side, by the drawing, however small it is and wherever it lies
 const SIDE = 224; // pixels of the PNG that is sent: 8 × 28, the model's input
 const STEP = 0.04; // of the pad, per press of an arrow key
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -29,15 +31,28 @@ export function drawingPad(canvas, changed) {
       context.strokeStyle = context.fillStyle = style.caretColor;
       context.lineWidth = 2 * devicePixelRatio;
       context.beginPath();
-      context.arc(pen.x * side, pen.y * side, (WIDTH / 2) * side, 0, 2 * Math.PI);
+      context.arc(pen.x * side, pen.y * side, (width() / 2) * side, 0, 2 * Math.PI);
       if (pen.down) context.fill();
       else context.stroke();
     }
   }
 
+  /** The centre and the longer side of the box around the drawing; of an empty one, those of a point. */
+  function extent() {
+    const [x, y] = [0, 1].map((axis) => {
+      const values = strokes.flat().map((point) => point[axis]);
+      const [least, most] = [Math.min, Math.max].map((of) => values.reduce((a, b) => of(a, b), values[0] ?? 0));
+      return { middle: (least + most) / 2, size: most - least };
+    });
+    return { x: x.middle, y: y.middle, size: Math.max(x.size, y.size) };
+  }
+
+  /** Of the pen, in parts of the pad: the larger the drawing, the wider. */
+  const width = () => Math.min(WIDEST, Math.max(THINNEST, WIDTH * extent().size));
+
   function trace(context, side, ink) {
     context.strokeStyle = ink;
-    context.lineWidth = WIDTH * side;
+    context.lineWidth = width() * side;
     context.lineCap = context.lineJoin = "round";
     for (const points of strokes) {
       const at = (i) => [points[i][0] * side, points[i][1] * side];
@@ -142,12 +157,15 @@ export function drawingPad(canvas, changed) {
       picture = bitmap;
       repaint();
     },
-    /** The strokes as a PNG, white on black. */
+    /** The strokes as a PNG, white on black: in the middle, and as large as the PNG allows. */
     png() {
       const copy = Object.assign(document.createElement("canvas"), { width: SIDE, height: SIDE });
       const context = copy.getContext("2d");
       context.fillRect(0, 0, SIDE, SIDE);
-      trace(context, SIDE, "#fff");
+      const { x, y, size } = extent();
+      const scale = FILLED / Math.max(size, THINNEST / WIDTH); // a dot stays a dot
+      context.translate((0.5 - x * scale) * SIDE, (0.5 - y * scale) * SIDE);
+      trace(context, scale * SIDE, "#fff");
       return new Promise((resolve) => copy.toBlob(resolve, "image/png"));
     },
   };

@@ -47,7 +47,7 @@ def test_without_enough_validation_samples_nothing_is_fitted(capsys: pytest.Capt
 
 
 def test_the_test_split_is_better_calibrated(tmp_path: Path) -> None:
-    report = validated(tmp_path, "digits")
+    report = validated(tmp_path, "digits", "data.source=scans")
     before, after = report["calibration"]["uncalibrated"], report["test"]
     assert after["ece"] <= 0.03 < before["ece"]
     assert after["log_loss"] < before["log_loss"]

@@ -123,13 +123,13 @@ def test_subnormal_weights_are_exported_as_zeros() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    validated(folder, "digits", "train.epochs=2", "validate.baselines=false")
+    validated(folder, "digits", "data.source=scans", "train.epochs=2", "validate.baselines=false")
     return folder
 
 
 def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> bentoml.Model:
     """Validate, and export into a model store in `home`; what the store then has."""
-    resolved = task.load("digits", overrides=["validate.baselines=false", *overrides])
+    resolved = task.load("digits", "scans", ["validate.baselines=false", *overrides])
     validate.validate(resolved, Run(run))
     with model_store(home):
         export.export(resolved, Run(run), force)
@@ -218,7 +218,7 @@ def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) 
 def test_a_report_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None:
     for name in ("features.npz", "report.json"):
         (tmp_path / name).symlink_to(run / name)
-    resolved = task.load("digits", overrides=["train.epochs=1"])
+    resolved = task.load("digits", "scans", ["train.epochs=1"])
     train.train(resolved, Run(tmp_path))
     with pytest.raises(UserError, match="not the report of these weights; run `percept validate` first"):
         export.export(resolved, Run(tmp_path))
@@ -229,4 +229,4 @@ def test_a_difference_above_its_limit_stops_export(run: Path, monkeypatch: pytes
     with pytest.raises(
         UserError, match=r": probabilities of the graph differ from .* more than 0e\+00; leave that file"
     ):
-        export.export(task.load("digits"), Run(run), force=True)
+        export.export(task.load("digits", "scans"), Run(run), force=True)

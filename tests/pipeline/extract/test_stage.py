@@ -257,7 +257,7 @@ def test_labels_have_one_order_even_if_they_are_equal_as_numbers() -> None:
 def test_pictures_in_a_folder(tmp_path: Path) -> None:
     from PIL import Image
 
-    digits = task.load("digits")
+    digits = task.load("digits", "scans")
     for sample in sources.load(digits.data, digits.features)[:60]:
         folder = tmp_path / "pictures" / sample.label
         folder.mkdir(parents=True, exist_ok=True)

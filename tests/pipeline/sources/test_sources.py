@@ -16,8 +16,8 @@ from service.errors import MediaError
 from tests.pipeline.sources.folders import samples, touch
 
 
-def test_embedded_digits_have_the_form_of_mnist() -> None:
-    found = samples("digits", "digits")
+def test_scans_have_the_form_of_mnist() -> None:
+    found = samples("digits", "scans")
     assert len(found) == 1797
     images = np.stack([s.media.load() for s in found])
     assert images.shape == (1797, 28, 28)

@@ -11,9 +11,9 @@ from pipeline.train import confidence
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with the features of the embedded digits."""
+    """A run directory with the features of scikit-learn's scans."""
     run = tmp_path_factory.mktemp("digits")
-    extract.extract(task.load("digits"), Run(run))
+    extract.extract(task.load("digits", "scans"), Run(run))
     return run
 
 

@@ -1,4 +1,4 @@
-"""Training on the embedded digits, as several tests of this folder need it."""
+"""Training on the scanned digits, as several tests of this folder need it."""
 
 from pathlib import Path
 

@@ -135,7 +135,7 @@ def test_mc_nemar_by_hand() -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
     folder = tmp_path_factory.mktemp("digits")
-    validated(folder, "digits", "train.epochs=3", "validate.baselines=true")
+    validated(folder, "digits", "data.source=scans", "train.epochs=3", "validate.baselines=true")
     return folder
 
 

@@ -23,7 +23,7 @@ from tests.pipeline.runs import validated
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
     folder = tmp_path_factory.mktemp("digits")
-    validated(folder, "digits", "train.epochs=3", "validate.baselines=false")
+    validated(folder, "digits", "data.source=scans", "train.epochs=3", "validate.baselines=false")
     return folder
 
 
@@ -159,10 +159,10 @@ def test_samples_of_the_test_split_are_kept_as_files(run: Path) -> None:
 
 
 def test_features_that_changed_since_training_are_refused(tmp_path: Path) -> None:
-    resolved = task.load("digits", overrides=["train.epochs=1"])
+    resolved = task.load("digits", "scans", ["train.epochs=1"])
     extract.extract(resolved, Run(tmp_path))
     train.train(resolved, Run(tmp_path))
-    extract.extract(task.load("digits", overrides=["data.seed=1"]), Run(tmp_path))
+    extract.extract(task.load("digits", "scans", ["data.seed=1"]), Run(tmp_path))
     with pytest.raises(UserError, match="features have changed since the network was trained; run `percept train`"):
         validate.validate(resolved, Run(tmp_path))
 

@@ -23,7 +23,7 @@ class TestDrift:
     def exported(cls, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         """A service of `digits` as the pipeline exports it."""
         home = tmp_path_factory.mktemp("drift")
-        trained(home, "digits", "--set", "validate.baselines=false")
+        trained(home, "digits", "--data", "scans")
         with serving(home) as running:
             yield running
 

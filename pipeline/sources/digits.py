@@ -1,0 +1,125 @@
+"""Handwritten digits that need no download: scikit-learn's scans, alone or with digits by synthetic pens.
+
+The scans are the test digits of Alpaydin & Kaynak (1998), 8 × 8 pixels of 0 … 16: fourteen people filled in the same
+form, one after the other. On their own they say little about digits from elsewhere, since the writers are few and the
+pixels coarse. The source `digits` adds copies of the training scans, as other hands would have written them, and
+digits that synthetic pens draw. It names the splits: whole writers of the scans and whole shapes of the pens are held
+out.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sources import drawing, pens
+from pipeline.sources.drawing import Array
+from pipeline.sources.registry import Data, Source
+from pipeline.sources.sample import SPLITS, Decoded, Sample, Split
+from service import media
+
+VERSION = 1  # of the copies; raise it when they change
+GRID = 8  # pixels, width and height of a scan
+FIRST: dict[Split, int] = {"train": 0, "validation": 1287, "test": 1541}  # scan of a split; a writer's form begins there
+COPIES = 8  # of each training scan
+PENS: dict[Split, int] = {"train": 30_000, "validation": 1_500, "test": 1_500}  # digits by pens
+VARIED = 0.7  # of the variation of pens: the scans vary by themselves
+FAINT = 0.15  # of full ink: less is left out of the copies
+
+
+def scans() -> list[Sample]:
+    """The 1,797 scans in MNIST's form, 28 × 28 uint8; no split is named."""
+    from sklearn.datasets import load_digits
+
+    from service.media.image import to_mnist_form
+
+    data = load_digits()
+    return [
+        Sample(f"scans/{i:04d}-{label}", str(label), None, Decoded(to_mnist_form(image)))
+        for i, (image, label) in enumerate(zip(data.images, data.target, strict=True))
+    ]
+
+
+def digits(seed: int) -> list[Sample]:
+    """Scans, copies of the training scans, and digits by pens; the pens and copies depend on the seed.
+
+    Example
+    -------
+    >>> found = digits(seed=0)
+    >>> len(found), found[0].file, found[-1].file, found[-1].split
+    (45093, 'scans/0000-0', 'pens/test/1499-9', 'test')
+    """
+    with ThreadPoolExecutor(len(SPLITS) + 1) as pool:
+        drawn = [pool.submit(pens.digits, split, n, seed) for split, n in PENS.items()]
+        copied = pool.submit(_copies, seed)
+        samples = [Sample(s.file, s.label, _split(i), s.media) for i, s in enumerate(scans())]
+        samples += copied.result()
+        for split, of_split in zip(PENS, drawn, strict=True):
+            samples += [
+                Sample(f"pens/{split}/{i:04d}-{label}", label, split, Decoded(picture))
+                for i, (picture, label) in enumerate(zip(*of_split.result(), strict=True))
+            ]
+    return samples
+
+
+def _split(scan: int) -> Split:
+    return max((split for split in SPLITS if FIRST[split] <= scan), key=FIRST.__getitem__)
+
+
+def _copies(seed: int) -> list[Sample]:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    n = FIRST["validation"]
+    rng = np.random.default_rng([VERSION, seed])
+    pictures = rewritten(np.repeat(data.images[:n] / 16, COPIES, 0).astype(np.float32), rng)
+    labels = np.repeat(data.target[:n], COPIES)
+    return [
+        Sample(f"scans/{i // COPIES:04d}-{label}/{i % COPIES}", str(label), "train", Decoded(picture))
+        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True))
+    ]
+
+
+def rewritten(images: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Scans (n, 8, 8), 0 … 1, as other hands and pens would have written them: uint8 (n, 28, 28).
+
+    Each pixel is a mark with its ink's weight; an edge of strokes is where the ink between the pixels, interpolated,
+    falls below a level.
+    """
+    n = len(images)
+    pixels = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).astype(np.float32) / GRID
+    points = drawing.vary(np.broadcast_to(pixels.reshape(1, -1, 2), (n, GRID**2, 2)), VARIED, rng)
+    moved = points.reshape(n, GRID, GRID, 2)
+    along, down = np.gradient(moved, axis=2), np.gradient(moved, axis=1)
+    area = np.abs(along[..., 0] * down[..., 1] - along[..., 1] * down[..., 0]).reshape(n, -1)  # of each pixel
+    spot = (np.sqrt(area.mean(1)) * rng.uniform(0.45, 0.6, n)).astype(np.float32)
+    ink = np.where(images > FAINT, images, 0).reshape(n, -1) * rng.uniform(0.65, 1.05, (n, 1)).astype(np.float32)
+    weights = ink * area / (np.float32(np.sqrt(2 * np.pi)) * spot[:, None])
+    edge = (0.5 + rng.random(n)).astype(np.float32)
+    return drawing.draw(points, weights, np.float32(drawing.REACH) * spot, edge)
+
+
+def _load_scans(data: Data, sample_rate: int | None) -> list[Sample]:
+    return scans()
+
+
+def _fingerprint_scans(data: Data) -> Any:
+    return [media.VERSION]
+
+
+def _load_digits(data: Data, sample_rate: int | None) -> list[Sample]:
+    return digits(data.seed)
+
+
+def _fingerprint_digits(data: Data) -> Any:
+    return [media.VERSION, VERSION, pens.VERSION, data.seed]
+
+
+SOURCES = (
+    Source(
+        "digits", "name", ("pixels",), "1,797 scanned digits and 33,000 by synthetic pens", _load_digits,
+        _fingerprint_digits,
+    ),
+    Source("scans", "name", ("pixels",), "the 1,797 scanned digits alone", _load_scans, _fingerprint_scans),
+)  # fmt: skip

@@ -1,0 +1,113 @@
+"""Pictures in the form of MNIST's digits, from marks of ink: points along the strokes of a pen, or pixels of a scan.
+
+Each mark is a Gaussian spot, and there is ink where their sum reaches a level. Marks close together along a line make a
+stroke with round ends. A Gaussian is a product of one in x and one in y, so the sum is a product of two matrices, and a
+picture takes some ten microseconds. `vary` moves marks as another hand would have placed them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+MARKS = 64  # in a picture
+FINE = 2  # pictures are drawn this many times as large, then averaged
+LEVEL = 0.4  # of the sum of spots in the middle of a stroke: where its edge is,
+REACH = float(np.sqrt(-2 * np.log(LEVEL)))  # so many standard deviations of a spot from the middle,
+SLOPE = LEVEL * REACH  # and how steep the sum is there, for each standard deviation
+MARGIN = 1  # pixels around the box of the ink
+PIECE = 256  # pictures drawn at a time, for the processor's cache
+WAVES = 3  # that bend a digit
+SLANT, SLANTS = 0.12, (-0.5, 0.8)  # pixels to the right for one up: the mean, and the extremes
+TURN = 0.35  # radians, at most
+
+
+def draw(points: Array, weights: Array, radius: Array, edge: Array) -> NDArray[np.uint8]:
+    """Pictures as the service's decoder brings them to MNIST's form (`to_mnist_form`): uint8 (n, 28, 28).
+
+    Parameters
+    ----------
+    points : float32 (n, MARKS, 2), x to the right and y downwards, in any unit
+    weights : float32 (n, MARKS), of a mark along a stroke the length that it stands for, times the pressure; 0: no mark
+    radius : float32 (n,), half the width of strokes, in that unit
+    edge : float32 (n,), pixels between no ink and full ink
+
+    Example
+    -------
+    >>> line = np.linspace((0, 0), (0, 1), MARKS, dtype=np.float32)[None]
+    >>> pictures = draw(line, np.full((1, MARKS), 1 / MARKS, np.float32), np.float32([0.1]), np.float32([0.5]))
+    >>> rows, columns = pictures[0].nonzero()
+    >>> pictures.shape, int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    ((1, 28, 28), 20, 4)
+    """
+    arrays = (points, weights, radius, edge)
+    pieces = [tuple(a[i : i + PIECE] for a in arrays) for i in range(0, len(points), PIECE)]
+    return np.concatenate([_framed(_ink(*piece)) for piece in pieces])
+
+
+def _ink(points: Array, weights: Array, radius: Array, edge: Array) -> Array:
+    """Ink, 0 … 1, in a box of 20 × 20 pixels with a margin, float32."""
+    from service.media.image import BOX
+
+    side = BOX + 2 * MARGIN
+    marked = weights[..., None] > 0
+    low = np.where(marked, points, np.inf).min(1)
+    extent = np.where(marked, points, -np.inf).max(1) - low + 2 * radius[:, None]
+    scale = (BOX / extent.max(1))[:, None]
+    corner = np.rint((side - extent * scale) / 2)
+    at = ((points - low[:, None] + radius[:, None, None]) * scale[..., None] + corner[:, None]).astype(np.float32)
+    spot = (radius[:, None] / REACH * scale).astype(np.float32)  # standard deviation, pixels
+    grid = (np.arange(FINE * side, dtype=np.float32) + 0.5) / FINE
+    x, y = (np.exp(np.square(grid - at[..., i, None]) * (-0.5 / spot**2)[..., None]) for i in (0, 1))
+    y *= (weights * scale / (spot * np.float32(np.sqrt(2 * np.pi))))[..., None].astype(np.float32)
+    total = np.matmul(y.swapaxes(1, 2), x)
+    gain = np.maximum(spot[:, 0] / (np.float32(SLOPE) * edge), 0.5 / LEVEL)  # no ink where there is no spot
+    fine = np.clip((total - np.float32(LEVEL)) * gain[:, None, None].astype(np.float32) + np.float32(0.5), 0, 1)
+    rows = fine[:, ::FINE] + fine[:, 1::FINE]
+    return rows[..., ::FINE] + rows[..., 1::FINE]
+
+
+def _framed(ink: Array) -> NDArray[np.uint8]:
+    """The ink on 28 × 28 pixels, its centre of mass as close to MNIST's as whole pixels allow."""
+    from service.media.image import BOX, CENTRE, SIDE, WHITE
+
+    picture = np.zeros((len(ink), SIDE, SIDE), np.float32)
+    border = (SIDE - BOX) // 2
+    inner = slice(border - MARGIN, border + BOX + MARGIN)
+    picture[:, inner, inner] = ink * (WHITE / ink.max((1, 2), keepdims=True))
+    mass = picture.sum((1, 2))
+    for axis in (1, 2):
+        centre = picture.sum(3 - axis) @ np.arange(SIDE, dtype=np.float32) / mass
+        shift = np.rint(centre - CENTRE).clip(-border, border).astype(np.intp)
+        source = (np.arange(SIDE) + shift[:, None]) % SIDE
+        picture = np.take_along_axis(picture, np.expand_dims(source, 3 - axis), axis)
+    return np.rint(picture).astype(np.uint8)
+
+
+def vary(points: Array, amount: float, rng: np.random.Generator) -> Array:
+    """Points (n, MARKS, 2) of digits of unit height, as another hand would have placed them: bent by a few waves,
+    narrower or wider, above all at the top or at the bottom, one half grown, slanted and turned; by no more than
+    `amount`."""
+    n = len(points)
+
+    def normal(deviation: float, *shape: int) -> Array:
+        return np.float32(amount * deviation) * rng.standard_normal((n, 1, *shape), np.float32)
+
+    centred = points - (points.max(1, keepdims=True) + points.min(1, keepdims=True)) / 2
+    bent = centred.copy()
+    for _ in range(WAVES):
+        phase = rng.uniform(0, 2 * np.pi, (n, 1)).astype(np.float32)
+        wave = np.sin((centred * 3.3 * rng.standard_normal((n, 1, 2), np.float32)).sum(2) + phase)
+        bent += normal(BEND, 2) * wave[..., None]
+    x, y = bent[..., 0], bent[..., 1]
+    y = y + normal(GROWTH) * (y * y - np.float32(0.25))
+    x = x * np.exp(normal(ASPECT)) * (1 + normal(TAPER) * y)
+    x = x - (SLANT * amount + normal(SLANT_VARIES)).clip(*SLANTS) * y
+    angle = normal(TURN_VARIES).clip(-TURN, TURN)
+    return np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], -1)
+
+
+BEND, GROWTH, ASPECT, TAPER, SLANT_VARIES, TURN_VARIES = 0.045, 0.2, 0.22, 0.25, 0.22, 0.1
