@@ -1,7 +1,9 @@
 """The recipe for one sample, in this process or on a node of a cluster: decode, vary and extract features."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -10,14 +12,17 @@ from numpy.typing import NDArray
 
 from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
+from models.image import Picture
 from pipeline.extract import copies
 from pipeline.extract.splits import assign_split
-from pipeline.sources import Data, Sample, Split
+from pipeline.sources import UNREADABLE, Data, Sample, Split
 from pipeline.task import Task, Variation, digest
+from pipeline.threads import ordered_map, threads
 from service import media
 from service.errors import MediaError
 from service.media import Limits
 
+LEARNED = 2_000  # training samples that a front end learns from, at most
 Row = NDArray[np.float32]  # (D,)
 Keep = Callable[[Sample, NDArray[np.generic]], None]  # receives the decoded media of each test sample
 
@@ -42,12 +47,14 @@ class Recipe:
 
     parameters : of the front end
     named : the splits that the data names
+    state : what the front end has learned from training samples, by name; see `learn`
     """
 
     parameters: dict[str, Any]
     data: Data
     variation: Variation
     named: frozenset[Split | None]
+    state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @staticmethod
     def of(task: Task, samples: Iterable[Sample]) -> "Recipe":
@@ -59,12 +66,16 @@ class Recipe:
     def key(self) -> str:
         """Digest of everything besides the content that features depend on: parameters, limits, versions of the
         code."""
-        return digest([self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION])
+        made_of = [self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION]
+        learned = [[name, sha256(array.tobytes()).hexdigest()] for name, array in sorted(self.state.items())]
+        return digest(made_of + learned)
 
     @property
     def copies_key(self) -> str:
         """The same for the features of its copies."""
-        return digest([self.key, self.variation.model_dump(exclude={"copies"}), self.variation.VERSION])
+        changes = self.variation.of(self.parameters["kind"])
+        changes.pop("mirror", None)  # it decides which copies are trained on, not what they look like
+        return digest([self.key, changes, self.variation.VERSION])
 
     def split(self, sample: Sample, content: str) -> Split:
         """The split of a sample whose content has that digest."""
@@ -75,9 +86,38 @@ class Recipe:
         copies = self.variation.copies
         return copies if copies and self.split(sample, content) != "test" else 0
 
+    def front_end(self) -> FrontEnd:
+        """The front end, with what it has learned."""
+        module = frontend.build(self.parameters)
+        frontend.set_state(module, self.state)
+        return module
+
+    def learned(self, samples: Sequence[Sample]) -> "Recipe":
+        """The recipe with what its front end learns from the training samples: nothing, for most front ends.
+
+        It looks at `LEARNED` of them at most, those with the least digests, so that more data change little.
+        """
+        front = frontend.build(self.parameters)
+        if not isinstance(front, Picture):
+            return self
+        contents = zip(samples, ordered_map(Sample.digest, samples), strict=True)
+        training = {c: s for s, c in contents if not c.startswith(UNREADABLE) and self.split(s, c) == "train"}
+        decoded = []
+        for content in sorted(training):
+            with suppress(MediaError):
+                decoded.append(training[content].media.load())
+            if len(decoded) == LEARNED:
+                break
+        if not decoded:
+            return self
+        print(f"  learning a dictionary of {front.atoms} patches from {len(decoded):,} training pictures", flush=True)
+        with threads(1):  # the order of sums depends on the number of threads
+            state = front.learn(torch.from_numpy(np.stack(decoded)))
+        return replace(self, state={name: tensor.numpy() for name, tensor in state.items()})
+
     def extractor(self, keep: Keep | None = None) -> Callable[[Sample, str], Extracted]:
         """A function that extracts a sample, given the digest of its content; it may run in several threads."""
-        module = frontend.build(self.parameters)
+        module = self.front_end()
         row = row_of(module)
 
         def extract(sample: Sample, content: str) -> Extracted:
@@ -87,9 +127,7 @@ class Recipe:
             except MediaError as error:
                 return Extracted(None, varied[:0], str(error))
             for number in range(len(varied)):
-                clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
-                assert rate is not None
-                varied[number] = row(copies.vary(clip, rate, self.variation, content, number))
+                varied[number] = row(copies.copy(decoded, module.input, self.variation, content, number))
             if keep is not None and self.split(sample, content) == "test":
                 keep(sample, decoded)
             return Extracted(row(decoded), varied)

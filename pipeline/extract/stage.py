@@ -52,7 +52,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
-    recipe, media = Recipe.of(task, samples), MediaCache()
+    recipe, media = Recipe.of(task, samples).learned(samples), MediaCache()
     shards = Shards(run, recipe)
     held = _held(run, recipe, shards)
     if engine.is_ray:
@@ -183,6 +183,7 @@ def _features(
         task=task.origin(),
         key=recipe.key,
         copies_key=recipe.copies_key,
+        state=recipe.state,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
+from pipeline.sources.pictures import in_colour
 from pipeline.sources.registry import OWN, REGISTRY, Data, Section, Shares, Source
 from pipeline.sources.sample import SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
@@ -70,6 +71,9 @@ def load(data: Data, features: _Features) -> list[Sample]:
         )
     samples = source.load(data, features.sample_rate)
     size = getattr(features, "size", None)
+    if features.kind == "image":
+        assert size is not None
+        return [in_colour(sample, size) for sample in samples]
     if size is not None and samples and (width := len(samples[0].media.load())) != size:
         raise UserError(f"{source.name}: {width} numbers a sample, and features.size is {size}; set it to {width}")
     return samples

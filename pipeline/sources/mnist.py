@@ -96,4 +96,4 @@ def _fingerprint(data: Data) -> Any:
     return [stat(file) for name in _names() if (file := _file(folder, name))] or None
 
 
-SOURCES = (Source("mnist", "copy", ("pixels",), "MNIST, 70,000 scanned digits", load, _fingerprint),)
+SOURCES = (Source("mnist", "copy", ("pixels", "image"), "MNIST, 70,000 scanned digits", load, _fingerprint),)
