@@ -26,6 +26,7 @@ COLOURS = 4  # of a picture's width, in cells of mean colours and their deviatio
 QUADRANTS = 2  # of a picture's width, in which the dictionary's responses and the histogram of colours are pooled
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 CONTRAST = 10.0  # of 0 … 255: added to a patch's variance, so that the noise of flat patches is not amplified
+LEAST = 1e-6  # added under square roots; torch.onnx takes 1e-8 for 0 and leaves it out
 MIDDLE = 128.0  # of 0 … 255, subtracted from pixels before they are squared
 PATCHES = 60_000  # that a dictionary is learned from
 ROUNDS = 10  # of k-means
@@ -67,6 +68,7 @@ class Picture(nn.Module):
     bias: Tensor  # (d + atoms,): what the mean of all patches gives
     squares: Tensor  # (atoms,): the atoms' squared lengths
     directions: Tensor  # (DIRECTIONS, 2, 1, 1)
+    order: Tensor  # (1, 3, 1, 1): of the channels, where their gradients are equally strong
     luma: Tensor  # (1, 3, 1, 1)
 
     def __init__(self, size: int = 32, color: bool = True, atoms: int = 800, patch: int = 6) -> None:
@@ -81,6 +83,7 @@ class Picture(nn.Module):
         angles = torch.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS)
         directions = torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None]
         self.register_buffer("directions", directions, persistent=False)
+        self.register_buffer("order", torch.tensor([0.5, 0.25, 0.0])[None, :, None, None], persistent=False)
         self.register_buffer("luma", torch.tensor(LUMA)[None, :, None, None], persistent=False)
         with torch.inference_mode():
             self._widths = [(name, part.shape[1]) for name, part in self._parts(self.example())]
@@ -114,7 +117,7 @@ class Picture(nn.Module):
     def _parts(self, image: Tensor) -> list[tuple[str, Tensor]]:
         """Groups of features by name, float32 (N, …) each."""
         x = self._channels(image)
-        return [*self._gradients(x / 255), *self._colours(x / 255), ("patches", self._responses(x))]
+        return [*self._gradients(x), *self._colours(x / 255), ("patches", self._responses(x))]
 
     def _channels(self, image: Tensor) -> Tensor:
         """uint8 (N, S, S, 3) → float32 (N, C, S, S), 0 … 255."""
@@ -126,13 +129,13 @@ class Picture(nn.Module):
         across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
         strength = across * across + down * down
-        if self.color:  # of the channel that changes most
-            strongest = strength.argmax(1, keepdim=True)
+        if self.color:  # of the channel that changes most; these are whole numbers, so a fraction decides between equals
+            strongest = (strength + self.order).argmax(1, keepdim=True)
             across, down, strength = (part.gather(1, strongest) for part in (across, down, strength))
-        length = torch.sqrt(strength + 1e-8)
+        length = torch.sqrt(strength + 0.1)
         cosine = torch.relu(conv2d(torch.cat([across, down], 1), self.directions) / length)
         square = cosine * cosine
-        divided = square * square * square * length
+        divided = square * square * square * (length / 255)
         return [(f"gradients in {n} × {n} cells", self._histograms(divided, n)) for n in CELLS]
 
     def _histograms(self, divided: Tensor, cells: int) -> Tensor:
@@ -140,7 +143,7 @@ class Picture(nn.Module):
         width = self.size // cells
         histogram = avg_pool2d(pad(divided, (width // 2,) * 4), 2 * width, width)
         energy = avg_pool2d((histogram * histogram).sum(1, keepdim=True), 3, 1, 1, count_include_pad=False)
-        return torch.sqrt(histogram / torch.sqrt(energy + NOISE * NOISE)).flatten(1)
+        return torch.sqrt(histogram / torch.sqrt(energy + NOISE * NOISE) + 1e-3).flatten(1)
 
     def _colours(self, x: Tensor) -> list[tuple[str, Tensor]]:
         width = self.size // COLOURS
@@ -161,7 +164,7 @@ class Picture(nn.Module):
         whole = conv2d(x, self.kernel) / _contrast(x, self.patch) - self.bias[:, None, None]
         white, product = torch.split(whole, [self.d, self.atoms], 1)
         squared = (white * white).sum(1, keepdim=True) - 2 * product + self.squares[:, None, None]
-        distance = torch.sqrt(torch.relu(squared) + 1e-6)
+        distance = torch.sqrt(torch.relu(squared) + LEAST)
         responses = torch.relu(distance.mean(1, keepdim=True) - distance)
         n = responses.shape[-1]
         return avg_pool2d(responses, -(-n // QUADRANTS), n // QUADRANTS).flatten(1)

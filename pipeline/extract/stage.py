@@ -22,6 +22,8 @@ from pipeline.extract.splits import check_classes, without_duplicates
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
 from pipeline.sources import UNREADABLE, Sample, Split
+from pipeline.sources.appearance import Appearance
+from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
 from pipeline.threads import ordered_map
 from service.media import EXTRA
@@ -52,6 +54,8 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
+    if task.features.kind == "pixels":
+        _warn_of_pictures(samples)
     recipe, media = Recipe.of(task, samples).learned(samples), MediaCache()
     shards = Shards(run, recipe)
     held = _held(run, recipe, shards)
@@ -77,6 +81,18 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     for line in skipped.lines(features.skipped, Counter(map(skipped.label_of, samples))):
         print(line)
     return features
+
+
+def _warn_of_pictures(samples: Sequence[Sample]) -> None:
+    """Print one line if files that are to be read as symbols do not look like any."""
+    files = [sample.media.path for sample in samples if isinstance(sample.media, EncodedFile)]
+    look = Appearance.of(files) if files else None
+    if look is not None and not look.are_symbols:
+        print(
+            f"WARNING: these pictures do not look like symbols on plain ground ({look}), and this task sees only ink; "
+            "`percept run pictures` sees gradients, colours and textures",
+            flush=True,
+        )
 
 
 def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
