@@ -54,23 +54,19 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     return np.ascontiguousarray(varied, np.float32)
 
 
-def is_mirrored(number: int) -> bool:
-    """Whether that copy of a picture is a mirror image: every other one, the first of them."""
-    return number % 2 == 0
-
-
 def vary_picture(picture: Pixels, variation: Variation, content: str, number: int) -> Pixels:
     """Copy `number` of a picture (S, S, 3): a pure function of the picture's digest, the number and the parameters.
 
     A part of it, a little turned, fills the copy; brightness, contrast and the balance of colours change; and every
-    other copy is a mirror image.
+    other copy, the first of them, is a mirror image unless `variation.mirror` is "never".
     """
     rng = np.random.default_rng([int(content[:16], 16), number])
     drawn, side = rng.uniform(-1, 1, 8), len(picture)
+    mirrored = variation.mirror != "never" and number % 2 == 0
     kept = (1 - variation.crop * np.abs(drawn[:2])) * side / 2
     centre = side / 2 + (side / 2 - kept) * drawn[2:4]
     angle = np.radians(variation.turn) * drawn[4]
-    across = np.array([np.cos(angle), np.sin(angle)]) * kept[0] * (-1 if is_mirrored(number) else 1)
+    across = np.array([np.cos(angle), np.sin(angle)]) * kept[0] * (-1 if mirrored else 1)
     down = np.array([-np.sin(angle), np.cos(angle)]) * kept[1]
     corners = [centre - across - down, centre - across + down, centre + across + down, centre + across - down]
     # A turned part may reach beyond the picture, which goes on there as its reflection.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
 from models.image import Picture
-from pipeline.extract import copies
+from pipeline.extract import copies, mirror
 from pipeline.extract.splits import assign_split
 from pipeline.sources import UNREADABLE, Data, Sample, Split
 from pipeline.task import Task, Variation, digest
@@ -73,9 +73,7 @@ class Recipe:
     @property
     def copies_key(self) -> str:
         """The same for the features of its copies."""
-        changes = self.variation.of(self.parameters["kind"])
-        changes.pop("mirror", None)  # it decides which copies are trained on, not what they look like
-        return digest([self.key, changes, self.variation.VERSION])
+        return digest([self.key, self.variation.of(self.parameters["kind"]), self.variation.VERSION])
 
     def split(self, sample: Sample, content: str) -> Split:
         """The split of a sample whose content has that digest."""
@@ -95,25 +93,45 @@ class Recipe:
     def learned(self, samples: Sequence[Sample]) -> "Recipe":
         """The recipe with what its front end learns from the training samples: nothing, for most front ends.
 
-        It looks at `LEARNED` of them at most, those with the least digests, so that more data change little.
+        It looks at `LEARNED` of them at most, those with the least digests, so that more data change little. Then the
+        validation samples decide whether mirror images are among the copies, if that is left open.
         """
         front = frontend.build(self.parameters)
         if not isinstance(front, Picture):
             return self
-        contents = zip(samples, ordered_map(Sample.digest, samples), strict=True)
-        training = {c: s for s, c in contents if not c.startswith(UNREADABLE) and self.split(s, c) == "train"}
-        decoded = []
-        for content in sorted(training):
-            with suppress(MediaError):
-                decoded.append(training[content].media.load())
-            if len(decoded) == LEARNED:
-                break
-        if not decoded:
+        digests = list(ordered_map(Sample.digest, samples))
+        pictures, labels = self._decoded(samples, digests, "train", LEARNED)
+        if not len(pictures):
             return self
-        print(f"  learning a dictionary of {front.atoms} patches from {len(decoded):,} training pictures", flush=True)
+        print(f"  learning a dictionary of {front.atoms} patches from {len(pictures):,} training pictures", flush=True)
         with threads(1):  # the order of sums depends on the number of threads
-            state = front.learn(torch.from_numpy(np.stack(decoded)))
-        return replace(self, state={name: tensor.numpy() for name, tensor in state.items()})
+            state = front.learn(torch.from_numpy(pictures))
+            front.load_state_dict(state)
+            learned = replace(self, state={name: tensor.numpy() for name, tensor in state.items()})
+            if self.variation.mirror != "auto" or not self.variation.copies:
+                return learned
+            n_training, n_validation = mirror.LOOKED_AT
+            held_out, expected = self._decoded(samples, digests, "validation", n_validation)
+            helps = bool(expected) and mirror.helps(
+                front, pictures[:n_training], labels[:n_training], held_out, expected
+            )
+        print(f"  mirror images {'help' if helps else 'do not help'} on the validation samples", flush=True)
+        variation = self.variation.model_copy(update={"mirror": "always" if helps else "never"})
+        return replace(learned, variation=variation)
+
+    def _decoded(
+        self, samples: Sequence[Sample], digests: Sequence[str], split: Split, most: int
+    ) -> tuple[NDArray[np.uint8], list[str]]:
+        """Pictures (N, S, S, 3) and labels of a split, the first `most` in the order of their digests."""
+        own = {c: s for s, c in zip(samples, digests, strict=True) if not c.startswith(UNREADABLE) and self.split(s, c) == split}
+        pictures, labels = [], []
+        for content in sorted(own):
+            with suppress(MediaError):
+                pictures.append(np.asarray(own[content].media.load(), np.uint8))
+                labels.append(str(own[content].label))
+            if len(labels) == most:
+                break
+        return np.stack(pictures) if pictures else np.empty((0, 1, 1, 3), np.uint8), labels
 
     def extractor(self, keep: Keep | None = None) -> Callable[[Sample, str], Extracted]:
         """A function that extracts a sample, given the digest of its content; it may run in several threads."""
