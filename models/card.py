@@ -15,7 +15,7 @@ STORE_LABEL = "percept"  # key of the label that marks our models in BentoML's m
 CARD_FILE = "card.json"  # name of the card beside the ONNX file
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output
-FEATURES = "features"  # name of the graph's last output, the standardised features (N, D); none for images
+FEATURES = "features"  # name of the graph's last output, the standardised features (N, D); none for pixels
 
 Kind = Literal["multiclass", "binary", "regression"]
 
@@ -37,7 +37,7 @@ class Column(BaseModel):
 class Input(BaseModel):
     """The graph's input. `shape` holds None where any size is allowed.
 
-    image: uint8 (N, 28, 28), 0 = background, 255 = ink; audio: float32 (N, T), mono in [-1, 1] at `sample_rate` Hz;
+    image: uint8 (N, 28, 28), 0 = background, 255 = ink, or uint8 (N, S, S, 3), red, green and blue; audio: float32 (N, T), mono in [-1, 1] at `sample_rate` Hz;
     vector: float32 (N, D).
     """
 
@@ -55,7 +55,7 @@ class FeatureGroup(BaseModel):
     """Distribution of a group of neighbouring features over the training samples; the service detects drift by it.
 
     A sample's score is the root mean square of features `start` to `stop` - 1, or the value of a single feature.
-    Features are the graph's output `features`, or for images the pixels, 0 … 255. `edges` divide the training samples'
+    Features are the graph's output `features`, or for models of pixels these, 0 … 255. `edges` divide the training samples'
     scores into len(edges) + 1 bins: ten of equal size if there are enough distinct values. A score equal to an edge
     belongs to the bin above it. `shares` are the proportions of the training samples in the bins.
     """

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Input
+from models.image import Picture
 from models.mfcc import Mfcc, Span
 from models.table import Table
 
@@ -21,7 +22,8 @@ GROUPS = 32  # of a vector's features, for drift, at most
 
 
 class FrontEnd(Protocol):
-    """The interface of a front end, implemented by `Pixels`, `Mfcc` (models/mfcc.py), `Vector` and `Table` (models/table.py).
+    """The interface of a front end, implemented by `Pixels`, `Picture` (models/image.py), `Mfcc` (models/mfcc.py), `Vector`
+    and `Table` (models/table.py).
 
     Each is an nn.Module from decoded media (N, …) to features float32 (N, n_features).
 
@@ -158,9 +160,24 @@ def build(features: Mapping[str, Any]) -> FrontEnd:
     match features["kind"]:
         case "pixels":
             return Pixels(**parameters)
+        case "image":
+            return Picture(**parameters)
         case "mfcc":
             return Mfcc(**parameters)
         case "table":
             return Table(**parameters)
         case _:
             return Vector(**parameters)
+
+
+def set_state(front: FrontEnd, state: Mapping[str, NDArray[np.float32]]) -> None:
+    """Give a front end what it has learned from training samples, by name: the dictionary of a `Picture`."""
+    if state:
+        assert isinstance(front, nn.Module)
+        front.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+
+
+def state_of(front: FrontEnd) -> dict[str, NDArray[np.float32]]:
+    """What a front end has learned, as `set_state` takes it; empty for most."""
+    assert isinstance(front, nn.Module)
+    return {name: tensor.cpu().numpy() for name, tensor in front.state_dict().items()}

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
-from pipeline import caches
+from pipeline import caches, choice
 from pipeline import task as tasks
 from pipeline.engine import Engine
 from pipeline.interrupt import Stopped, stoppable
@@ -47,6 +47,8 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 `percept run digits --data mnist` — MNIST, downloaded once; `mnist:DIR` reads a copy
 
 `percept run instruments --data tinysol` — 2,913 notes of 14 instruments, downloaded once; `tinysol:DIR` reads a copy
+
+`percept run photos/ --set name=birds` — a folder with one sub-folder of files for each class; the task is chosen by them
 
 `percept run instruments --data clips/ --set name=birds` — a folder with one sub-folder of recordings for each class
 
@@ -107,8 +109,17 @@ def list_tasks() -> None:
 
 @app.command()
 def run(
-    task: TaskName,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|DATA",
+            help="Built-in task, or path of a TOML file; or a folder or file of data, for which a task is chosen.",
+        ),
+    ],
     data: DataOption = None,
+    chosen: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="The task for DATA, instead of the one chosen for it.")
+    ] = None,
     set_: SetOption = None,
     device: DeviceOption = None,
     runs: RunsOption = RUNS,
@@ -123,6 +134,13 @@ def run(
     engine: EngineOption = "local",
 ) -> None:
     """Extract, train, validate and export: every stage that is not up to date."""
+    if chosen is not None and data is None:
+        task, data = chosen, task
+    elif chosen is not None:
+        raise UserError(f"--task {chosen}: it is for DATA alone, as in `percept run {data} --task {chosen}`")
+    elif data is None and task not in tasks.builtin() and choice.is_data(task):
+        data, (task, reason) = task, choice.choose(Path(task))
+        print(f"{data}: {reason}; running the task {task} (--task names another)", flush=True)
     resolved = _load(task, data, set_, device)
     Workflow(resolved, Run(runs / resolved.name), strict, force, Engine.parse(engine)).run_all()
 

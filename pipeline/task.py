@@ -75,6 +75,17 @@ class MfccFeatures(Section):
         return self
 
 
+class PictureFeatures(Section):
+    """Pictures in colour or grey: oriented gradients, colours, and a dictionary of patches that is learned."""
+
+    kind: Literal["image"]
+    sample_rate: ClassVar[None] = None
+    size: int = Field(32, ge=16, le=128)  # pixels: width and height that pictures are resized to
+    color: bool = True  # false: only their luma counts
+    atoms: int = Field(800, ge=1, le=4096)  # of the dictionary
+    patch: int = Field(6, ge=3, le=16)  # pixels: width and height of an atom
+
+
 class VectorFeatures(Section):
     """Numbers, passed on unchanged."""
 
@@ -102,7 +113,9 @@ class TableFeatures(Section):
     columns: tuple[TableColumn, ...] = ()  # found in the data
 
 
-AnyFeatures = Annotated[PixelFeatures | MfccFeatures | VectorFeatures | TableFeatures, Field(discriminator="kind")]
+AnyFeatures = Annotated[
+    PixelFeatures | PictureFeatures | MfccFeatures | VectorFeatures | TableFeatures, Field(discriminator="kind")
+]
 
 
 class Model(Section):
@@ -128,14 +141,20 @@ class Augment(Section):
 
 
 class Variation(Section):
-    """Copies of each clip outside the test split, made at extraction, that sound a little different; copies = 0: off.
+    """Copies of each sample outside the test split, made at extraction, that sound or look a little different; copies
+    = 0: off.
 
-    Raise VERSION when the copies of the same clip change (extract/copies.py): caches of features are keyed by it.
+    Raise VERSION when the copies of the same sample change (extract/copies.py): caches of features are keyed by it.
     """
 
     VERSION: ClassVar[int] = 1
+    PICTURES: ClassVar[frozenset[str]] = frozenset(("crop", "turn", "light", "mirror"))  # keys for pictures only
 
     copies: int = Field(0, ge=0, le=100)
+    crop: float = Field(0.15, ge=0, lt=0.5)  # of a picture's width and height: how much is cut off at most
+    turn: float = Field(8.0, ge=0, le=180)  # degrees either way at most
+    light: float = Field(0.2, ge=0, le=1)  # brightness, contrast and colours change by this fraction at most
+    mirror: Literal["auto", "always", "never"] = "auto"  # half of the copies; auto: if the validation samples say so
     pitch: float = Field(1.5, ge=0, le=12)  # semitones up or down at most; the speed changes with it
     gain: float = Field(12.0, ge=0, le=60)  # decibels up or down at most
     shift: float = Field(0.1, ge=0)  # seconds cut off the beginning at most
@@ -143,6 +162,10 @@ class Variation(Section):
     noise: float = Field(0.0, ge=0, le=120)  # decibels: lowest signal-to-noise ratio of added white noise; 0 = no noise
     rate: float = Field(0.0, ge=0)  # Hz: lowest sampling rate that copies are reduced to and back; 0 = off
     share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that is filtered, and likewise resampled, and noisy
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """The keys that count for that `features.kind`, without the number of copies."""
+        return self.model_dump(exclude={"copies"} | {k for k in type(self).model_fields if (k in self.PICTURES) != (kind == "image")})
 
 
 class Train(Section):
@@ -256,8 +279,19 @@ class Task(Section):
     def _augments_images(self) -> "Task":
         if self.train.augment and self.features.kind != "pixels":
             raise ValueError(f"train.augment distorts images, and features.kind is {self.features.kind!r}")
-        if self.augment.copies and self.features.kind != "mfcc":
-            raise ValueError(f"augment.copies are of sound, and features.kind is {self.features.kind!r}")
+        if self.augment.copies and self.features.kind not in ("mfcc", "image"):
+            raise ValueError(
+                f"augment.copies are of sound or of pictures in colour, and features.kind is {self.features.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _varies_what_there_is(self) -> "Task":
+        counts, default = self.augment.of(self.features.kind), Variation()
+        for name in sorted(self.augment.model_fields_set - counts.keys() - {"copies"}):
+            if getattr(self.augment, name) != getattr(default, name):
+                of = "pictures in colour" if name in Variation.PICTURES else "sound"
+                raise ValueError(f"augment.{name} is of {of}, and features.kind is {self.features.kind!r}")
         return self
 
     @model_validator(mode="after")
@@ -437,7 +471,9 @@ def _shown(value: Any) -> str:
 
 
 def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
-    kinds: dict[str, type[BaseModel]] = {"pixels": PixelFeatures, "vector": VectorFeatures, "table": TableFeatures}
+    kinds: dict[str, type[BaseModel]] = {
+        "pixels": PixelFeatures, "image": PictureFeatures, "vector": VectorFeatures, "table": TableFeatures
+    }  # fmt: skip
     features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
     models: dict[str, type[BaseModel]] = {
         "": Task, "data": Data, "data.splits": Shares, "features": features, "augment": Variation,

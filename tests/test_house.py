@@ -24,7 +24,7 @@ ORDER = (
     ("report",),
     ("validate", "tune", "lessons"),
     ("export",),
-    ("workflow", "predict", "caches"),
+    ("workflow", "predict", "caches", "choice"),
     ("cli",),
 )
 FROM_SERVICE = ("service.media", "service.serving", "service.errors")  # what the pipeline may import of it

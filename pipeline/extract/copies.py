@@ -1,16 +1,29 @@
-"""Augmentation of sound at extraction: copies of a clip as another instrument, player or room might have given it."""
+"""Augmentation at extraction: copies of a clip as another instrument, player or room might have given it, and of a
+picture as another camera might have taken it."""
+
+from typing import Any
 
 import numpy as np
 import scipy.fft
 import soxr
 from numpy.typing import NDArray
+from PIL import Image
 
+from models.card import Input
 from pipeline.task import Variation
 
 LOWEST = 60.0  # Hz: centre of the first octave that is filtered
 NOISE_RANGE = 40.0  # decibels: between the most noise and the least
 
 Waveform = NDArray[np.float32]  # (T,), mono
+Pixels = NDArray[np.uint8]  # (S, S, 3)
+
+
+def copy(media: NDArray[np.generic], form: Input, variation: Variation, content: str, number: int) -> NDArray[Any]:
+    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it; see `vary` and `vary_picture`."""
+    if form.sample_rate is None:
+        return vary_picture(np.asarray(media, np.uint8), variation, content, number)
+    return vary(np.asarray(media, np.float32), form.sample_rate, variation, content, number)
 
 
 def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, number: int) -> Waveform:
@@ -39,6 +52,32 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
         deviation = np.sqrt(np.mean(varied**2)) * 10 ** (-decibels / 20)
         varied = varied + np.float32(deviation) * rng.standard_normal(len(varied), np.float32)
     return np.ascontiguousarray(varied, np.float32)
+
+
+def vary_picture(picture: Pixels, variation: Variation, content: str, number: int) -> Pixels:
+    """Copy `number` of a picture (S, S, 3): a pure function of the picture's digest, the number and the parameters.
+
+    A part of it, a little turned, fills the copy; brightness, contrast and the balance of colours change; and every
+    other copy, the first of them, is a mirror image unless `variation.mirror` is "never".
+    """
+    rng = np.random.default_rng([int(content[:16], 16), number])
+    drawn, side = rng.uniform(-1, 1, 8), len(picture)
+    mirrored = variation.mirror != "never" and number % 2 == 0
+    kept = (1 - variation.crop * np.abs(drawn[:2])) * side / 2
+    centre = side / 2 + (side / 2 - kept) * drawn[2:4]
+    angle = np.radians(variation.turn) * drawn[4]
+    across = np.array([np.cos(angle), np.sin(angle)]) * kept[0] * (-1 if mirrored else 1)
+    down = np.array([-np.sin(angle), np.cos(angle)]) * kept[1]
+    corners = [centre - across - down, centre - across + down, centre + across + down, centre + across - down]
+    # A turned part may reach beyond the picture, which goes on there as its reflection.
+    beyond = side // 4
+    larger = Image.fromarray(np.pad(picture, ((beyond, beyond), (beyond, beyond), (0, 0)), "reflect"))
+    quad = (np.concatenate(corners) + beyond).tolist()
+    cut = np.asarray(larger.transform((side, side), Image.Transform.QUAD, quad, Image.Resampling.BICUBIC), np.float32)
+    mean = cut.mean()
+    gain = 1 + variation.light * drawn[5:6] + variation.light / 2 * rng.uniform(-1, 1, 3)
+    lit = (mean + (cut - mean) * (1 + variation.light * drawn[6])) * gain + 255 / 4 * variation.light * drawn[7]
+    return np.rint(lit).clip(0, 255).astype(np.uint8)
 
 
 def _equalise(clip: Waveform, sample_rate: int, decibels: float, rng: np.random.Generator) -> Waveform:

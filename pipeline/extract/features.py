@@ -4,7 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.task import UserError, digest, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
+STATE = "state."  # prefix of the names of the front end's arrays in the file
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a member of a ZIP file: lengths of its name and of its extra field
 
 
@@ -88,6 +89,7 @@ class Features:
     task : the sections `data`, `features` and `augment` that made it
     key, copies_key : see `Recipe`
     group : str (N,), what no split divides: the name of the sample's group, or where it has none its digest
+    state : what the front end has learned from the training samples, by name; see `FrontEnd.learn`
     """
 
     x: Matrix
@@ -103,6 +105,7 @@ class Features:
     key: str
     copies_key: str
     group: NDArray[np.str_]
+    state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
@@ -154,6 +157,7 @@ class Features:
             "digest": self.digest, "copies": copies or self.copies, "copy_of": self.copy_of,
             "skipped": json.dumps(self.skipped), "task": json.dumps(self.task),
             "key": self.key, "copies_key": self.copies_key, "group": self.group,
+            **{f"{STATE}{name}": array for name, array in self.state.items()},
         }  # fmt: skip
         write_npz(path, arrays)
 
@@ -197,6 +201,11 @@ class Features:
                     task=with_new_names(json.loads(str(_read(archive, "task")))),
                     key=str(_read(archive, "key")),
                     copies_key=str(_read(archive, "copies_key")),
+                    state={
+                        name.removeprefix(STATE).removesuffix(".npy"): _read(archive, name.removesuffix(".npy"))
+                        for name in archive.namelist()
+                        if name.startswith(STATE)
+                    },
                 )
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise UserError(f"{path}: not a features file ({error}); run `percept extract` again") from None

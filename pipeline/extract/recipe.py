@@ -1,7 +1,9 @@
 """The recipe for one sample, in this process or on a node of a cluster: decode, vary and extract features."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,16 @@ from numpy.typing import NDArray
 
 from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
-from pipeline.extract import copies
+from models.image import Picture
+from pipeline.extract import copies, mirror
 from pipeline.sources import Sample, Split
 from pipeline.task import Task, Variation, digest
+from pipeline.threads import threads
 from service import media
 from service.errors import MediaError
 from service.media import Limits
 
+LEARNED = 2_000  # training samples that a front end learns from, at most
 Row = NDArray[np.float32]  # (D,)
 Keep = Callable[[Sample, NDArray[np.generic]], None]  # receives the decoded media of each test sample
 
@@ -55,10 +60,12 @@ class Recipe:
     """How samples are extracted; picklable, so that the nodes of a cluster do the same.
 
     parameters : of the front end
+    state : what the front end has learned from training samples, by name; see `learned`
     """
 
     parameters: dict[str, Any]
     variation: Variation
+    state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @staticmethod
     def of(task: Task) -> "Recipe":
@@ -69,20 +76,56 @@ class Recipe:
     def key(self) -> str:
         """Digest of everything besides the content that features depend on: parameters, limits, versions of the
         code."""
-        return digest([self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION])
+        made_of = [self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION]
+        learned = [[name, sha256(array.tobytes()).hexdigest()] for name, array in sorted(self.state.items())]
+        return digest(made_of + learned)
 
     @property
     def copies_key(self) -> str:
         """The same for the features of its copies."""
-        return digest([self.key, self.variation.model_dump(exclude={"copies"}), self.variation.VERSION])
+        return digest([self.key, self.variation.of(self.parameters["kind"]), self.variation.VERSION])
 
     def n_copies(self, split: Split | None) -> int:
         """How many copies a sample of that split gets: none in the test split."""
         return 0 if split == "test" else self.variation.copies
 
+    def front_end(self) -> FrontEnd:
+        """The front end, with what it has learned."""
+        module = frontend.build(self.parameters)
+        frontend.set_state(module, self.state)
+        return module
+
+    def learned(self, works: Sequence[Work]) -> "Recipe":
+        """The recipe with what its front end learns from the training samples: nothing, for most front ends.
+
+        It looks at `LEARNED` of them at most, those with the least digests, so that more data change little. Then the
+        validation samples decide whether mirror images are among the copies, if that is left open.
+        """
+        front = frontend.build(self.parameters)
+        if not isinstance(front, Picture):
+            return self
+        pictures, labels = _decoded(works, "train", LEARNED)
+        if not len(pictures):
+            return self
+        print(f"  learning a dictionary of {front.atoms} patches from {len(pictures):,} training pictures", flush=True)
+        with threads(1):  # the order of sums depends on the number of threads
+            state = front.learn(torch.from_numpy(pictures))
+            front.load_state_dict(state)
+            learned = replace(self, state={name: tensor.numpy() for name, tensor in state.items()})
+            if self.variation.mirror != "auto" or not self.variation.copies:
+                return learned
+            n_training, n_validation = mirror.LOOKED_AT
+            held_out, expected = _decoded(works, "validation", n_validation)
+            helps = bool(expected) and mirror.helps(
+                front, pictures[:n_training], labels[:n_training], held_out, expected
+            )
+        print(f"  mirror images {'help' if helps else 'do not help'} on the validation samples", flush=True)
+        variation = self.variation.model_copy(update={"mirror": "always" if helps else "never"})
+        return replace(learned, variation=variation)
+
     def extractor(self, keep: Keep | None = None) -> Callable[[Work], Extracted]:
         """A function that extracts a sample; it may run in several threads."""
-        module = frontend.build(self.parameters)
+        module = self.front_end()
         row = row_of(module)
 
         def extract(work: Work) -> Extracted:
@@ -92,14 +135,24 @@ class Recipe:
             except MediaError as error:
                 return Extracted(None, varied[:0], str(error))
             for number in range(len(varied)):
-                clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
-                assert rate is not None
-                varied[number] = row(copies.vary(clip, rate, self.variation, work.content, number))
+                varied[number] = row(copies.copy(decoded, module.input, self.variation, work.content, number))
             if keep is not None and work.split == "test":
                 keep(work.sample, decoded)
             return Extracted(row(decoded), varied)
 
         return extract
+
+
+def _decoded(works: Sequence[Work], split: Split, most: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Pictures (N, S, S, 3) and labels of a split, the first `most` in the order of their digests."""
+    pictures, labels = [], []
+    for one in sorted((one for one in works if one.split == split), key=lambda one: one.content):
+        with suppress(MediaError):
+            pictures.append(np.asarray(one.sample.media.load(), np.uint8))
+            labels.append(str(one.sample.label))
+        if len(labels) == most:
+            break
+    return np.stack(pictures) if pictures else np.empty((0, 1, 1, 3), np.uint8), labels
 
 
 def row_of(module: FrontEnd) -> Callable[[NDArray[np.generic]], Row]:

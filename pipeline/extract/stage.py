@@ -23,6 +23,8 @@ from pipeline.extract.tables import with_columns
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
 from pipeline.sources import Sample
+from pipeline.sources.appearance import Appearance
+from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
 from pipeline.threads import ordered_map
 from service.media import EXTRA
@@ -53,15 +55,19 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
-    task = with_columns(task, samples)
-    recipe, media = Recipe.of(task), MediaCache()
-    shards = Shards(run, recipe)
-    held = _held(run, recipe, shards)
+    if task.features.kind == "pixels":
+        _warn_of_pictures(samples)
+    media = MediaCache()
     with engine.running():
         digests = on_ray.digests(samples) if engine.is_ray else _digests(samples)
         unique, duplicates = without_duplicates(samples, digests)
         works = _works(task, samples, digests, unique)
-        missing = [one for one in map(works.__getitem__, unique) if not _is_held(one, held, recipe)]
+        once = [works[i] for i in unique]
+        task = with_columns(task, once)
+        recipe = Recipe.of(task).learned(once)
+        shards = Shards(run, recipe)
+        held = _held(run, recipe, shards)
+        missing = [one for one in once if not _is_held(one, held, recipe)]
         if engine.is_ray:
             on_ray.extract(missing, recipe, shards)
         else:
@@ -85,6 +91,18 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     for line in skipped.lines(features.skipped, Counter(map(skipped.label_of, samples))):
         print(line)
     return features
+
+
+def _warn_of_pictures(samples: Sequence[Sample]) -> None:
+    """Print one line if files that are to be read as symbols do not look like any."""
+    files = [sample.media.path for sample in samples if isinstance(sample.media, EncodedFile)]
+    look = Appearance.of(files) if files else None
+    if look is not None and not look.are_symbols:
+        print(
+            f"WARNING: these pictures do not look like symbols on plain ground ({look}), and this task sees only ink; "
+            "`percept run pictures` sees gradients, colours and textures",
+            flush=True,
+        )
 
 
 def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
@@ -189,6 +207,7 @@ def _features(
         task=task.origin(),
         key=recipe.key,
         copies_key=recipe.copies_key,
+        state=recipe.state,
     )
 
 

@@ -5,18 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.extract.recipe import Recipe
-from pipeline.sources import Sample
+from pipeline.extract.recipe import Work
 from pipeline.sources.table import ColumnType, RowMedia
 from pipeline.task import TableColumn, TableFeatures, Task, UserError
-from service.errors import MediaError
 
 FREQUENT = 64  # categories of a column with a feature of their own, at most
 LEAST = 3  # training samples of such a category, at least
 
 
-def with_columns(task: Task, samples: Sequence[Sample]) -> Task:
-    """The task with `features.columns` of these samples, if it is about a table; else the task as it is.
+def with_columns(task: Task, works: Sequence[Work]) -> Task:
+    """The task with `features.columns` of these rows, if it is about a table; else the task as it is.
 
     Medians, and which categories are frequent, are those of the training samples.
 
@@ -26,16 +24,13 @@ def with_columns(task: Task, samples: Sequence[Sample]) -> Task:
     """
     if not isinstance(task.features, TableFeatures):
         return task
-    recipe, rows, types = Recipe.of(task, samples), [], ()
-    for sample in samples:
-        assert isinstance(sample.media, RowMedia)
-        types = sample.media.columns
-        try:
-            content = sample.media.digest()
-        except MediaError:
-            continue
-        if recipe.split(sample, content) == "train":
-            rows.append(sample.media.values)
+    rows: list[NDArray[np.float32]] = []
+    types: tuple[ColumnType, ...] = ()
+    for one in works:
+        assert isinstance(one.sample.media, RowMedia)
+        types = one.sample.media.columns
+        if one.split == "train":
+            rows.append(one.sample.media.values)
     if not rows:
         raise UserError(f"{task.data.path}: no training samples")
     columns = tuple(_column(kind, values) for kind, values in zip(types, np.stack(rows).T, strict=True))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
 from pipeline.sources.groups import grouped
+from pipeline.sources.pictures import in_colour
 from pipeline.sources.registry import OWN, REGISTRY, Data, Section, Shares, Source
 from pipeline.sources.sample import REPEATED, SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
@@ -74,6 +75,9 @@ def load(data: Data, features: _Features) -> list[Sample]:
     if data.group is not None:
         samples = grouped(samples, data.group)
     size = getattr(features, "size", None)
+    if features.kind == "image":
+        assert size is not None
+        return [in_colour(sample, size) for sample in samples]
     if size is not None and samples and (width := len(samples[0].media.load())) != size:
         raise UserError(f"{source.name}: {width} numbers a sample, and features.size is {size}; set it to {width}")
     return samples

@@ -118,8 +118,8 @@ def _fingerprint_digits(data: Data) -> Any:
 
 SOURCES = (
     Source(
-        "digits", "name", ("pixels",), "1,797 scanned digits and 33,000 by synthetic pens", _load_digits,
+        "digits", "name", ("pixels", "image"), "1,797 scanned digits and 33,000 by synthetic pens", _load_digits,
         _fingerprint_digits,
     ),
-    Source("scans", "name", ("pixels",), "the 1,797 scanned digits alone", _load_scans, _fingerprint_scans),
+    Source("scans", "name", ("pixels", "image"), "the 1,797 scanned digits alone", _load_scans, _fingerprint_scans),
 )  # fmt: skip

@@ -31,6 +31,7 @@ class EncodedFile:
     path: Path
     sample_rate: int | None  # Hz; None for a picture
     limits: Limits
+    size: int | None = None  # pixels: width and height of a picture in colour; None for one in MNIST's form
 
     def digest(self) -> str:
         return sha256(self._read()).hexdigest()
@@ -38,8 +39,11 @@ class EncodedFile:
     def load(self) -> NDArray[np.generic]:
         from service.media.audio import decode_audio
         from service.media.image import decode_image
+        from service.media.picture import decode_picture
 
         data = self._read()
+        if self.size is not None:
+            return decode_picture(data, self.size, self.limits)
         if self.sample_rate is None:
             return decode_image(data, self.limits)
         return decode_audio(data, self.sample_rate, self.limits)
@@ -162,6 +166,6 @@ def _fingerprint_manifest(data: Data) -> Any:
 
 
 SOURCES = (
-    Source("folder", "folder", ("pixels", "mfcc"), "a folder of class folders", load, _fingerprint),
-    Source("csv", "csv", ("pixels", "mfcc"), "a .csv manifest", load_manifest, _fingerprint_manifest),
+    Source("folder", "folder", ("pixels", "image", "mfcc"), "a folder of class folders", load, _fingerprint),
+    Source("csv", "csv", ("pixels", "image", "mfcc"), "a .csv manifest", load_manifest, _fingerprint_manifest),
 )

@@ -23,7 +23,8 @@ class Media(Protocol):
         """
 
     def load(self) -> NDArray[np.generic]:
-        """The decoded media, as the input of the graph: uint8 (28, 28), float32 (T,) or float32 (D,).
+        """The decoded media, as the input of the graph: uint8 (28, 28) or (S, S, 3), float32 (T,) or
+        float32 (D,).
 
         Raises MediaError if it cannot be used.
         """

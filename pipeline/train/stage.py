@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from models import frontend
 from models.classifier import Classifier
 from models.mlp import MLP
 from models.moments import Moments, part_rows
@@ -81,7 +82,7 @@ def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = 
 def _train(task: Task, run: Run, features: Features, with_validation: bool, cluster: Cluster | None) -> Facts:
     device = torch.device("cpu") if cluster else choose_device(task.train.device)
     facts = weights.begin(task, features, cluster.device if cluster else device_name(device))
-    classifier = weights.network(facts)
+    classifier = weights.network(facts, features.state)
     print_summary(classifier.mlp)
     refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
     keras = task.train.framework == "keras"
@@ -119,7 +120,7 @@ def _refit(
     print(f"{task.name}: refitting on training and validation samples for {facts.best_epoch} epochs")
     options = task.train.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
-    classifier = weights.network(facts)
+    classifier = weights.network(facts, frontend.state_of(calibrated.frontend))
     state, data = _fit(classifier, facts, data, True, options, context)
     with threads(1):
         confidence.inherit(classifier, calibrated, data.training, options.seed)

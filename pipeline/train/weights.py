@@ -2,12 +2,14 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models import frontend
 from models.card import Kind
@@ -52,8 +54,11 @@ def begin(task: Task, features: Features, device: str) -> Facts:
     )  # fmt: skip
 
 
-def network(facts: Facts) -> Classifier:
-    """The classifier that the facts describe, with its initial weights, from the seed."""
+def network(facts: Facts, state: Mapping[str, NDArray[np.float32]] | None = None) -> Classifier:
+    """The classifier that the facts describe, with its initial weights, from the seed.
+
+    state : of the front end, as `Features` has it; None where it does not matter, or is loaded afterwards
+    """
     front = frontend.build(facts.features)
     mlp = MLP(
         front.n_features,
@@ -64,6 +69,7 @@ def network(facts: Facts) -> Classifier:
         facts.model["init"],
     )
     classifier = Classifier(front, Standardize(front.n_features), mlp, facts.kind)
+    frontend.set_state(front, state or {})
     if facts.known is not None:
         classifier.add_familiarity()
     return classifier

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,15 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
     Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
+    gray = opened(data, limits, "L", WORKING_SIZE, lambda image, is_cut: _gray(image, limits, is_cut))
+    return to_mnist_form(gray, MIN_CONTRAST)
+
+
+def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable[[Image.Image, bool], Gray]) -> Gray:
+    """What `convert` makes of the image in `data`, which may be a JPEG that was cut off, if it is within the limits.
+
+    A large JPEG is decoded in that mode at a fraction of its size, of at least `least` pixels. Raises MediaError.
+    """
     check_bytes(len(data), "image", limits)
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE)
@@ -87,17 +97,16 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         with quiet, np.errstate(all="ignore"), Image.open(source, formats=formats) as image:
             if isinstance(image, JpegImageFile):
                 _check_jpeg(image, data, limits)
-                image.draft("L", (WORKING_SIZE, WORKING_SIZE))  # decodes a large JPEG at a fraction of its size
+                image.draft(mode, (least, least))  # decodes a large JPEG at a fraction of its size
             _check_pixels(image, limits)
             source.pieces = PIECES + len(data) // PIECE + _check_decoder(image, limits)
-            gray = _gray(image, limits, is_cut)
+            return convert(image, is_cut)
     except MediaError:
         raise
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the image is larger than the {limits.pixels} pixels allowed") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise (damaged("image", announced(data)) if is_heic else undecodable(data, "image")) from error
-    return to_mnist_form(gray, MIN_CONTRAST)
 
 
 def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uint8]:
@@ -234,16 +243,9 @@ def _in_several_scans(data: bytes, components: int) -> bool:
 
 def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
     """The opened image as numbers (height, width), 0 = black, 255 = white; of a JPEG that was cut, what is left."""
-    image.load()
-    _check_pixels(image, limits)  # some formats know their true size only now
-    if is_cut:
-        image = _decoded_rows(image)
-    if image.info or image.format != "PNG":  # a PNG without metadata has no orientation
-        ImageOps.exif_transpose(image, in_place=True)
+    image = upright(image, limits, is_cut)
     if image.mode.startswith(("I", "F")):
-        wide = Image.fromarray(np.asarray(image, np.float32))
-        white = 65535 if image.mode.startswith("I;16") else None
-        return _eight_bit(np.asarray(_shrink(wide)), white)
+        return wide_gray(image)
     if image.mode == "L" and max(image.size) < 2 * WORKING_SIZE and not image.has_transparency_data:
         pixels = np.frombuffer(image.tobytes(), np.uint8)  # np.asarray takes twice as long
         return pixels.reshape(image.height, image.width)
@@ -251,6 +253,23 @@ def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
     return np.asarray(_shrink(luma), np.float32)
+
+
+def upright(image: Image.Image, limits: Limits, is_cut: bool) -> Image.Image:
+    """The opened image, loaded and turned as its EXIF says; of a JPEG that was cut, what is left."""
+    image.load()
+    _check_pixels(image, limits)  # some formats know their true size only now
+    if is_cut:
+        image = _decoded_rows(image)
+    if image.info or image.format != "PNG":  # a PNG without metadata has no orientation
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def wide_gray(image: Image.Image) -> Gray:
+    """An image of more than eight bits as numbers 0 … 255."""
+    white = 65535 if image.mode.startswith("I;16") else None
+    return _eight_bit(np.asarray(_shrink(Image.fromarray(np.asarray(image, np.float32)))), white)
 
 
 def _decoded_rows(image: Image.Image) -> Image.Image:

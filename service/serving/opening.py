@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.card import CARD_FILE, FAMILIARITY, FEATURES, ModelCard
 from service.media import Limits
 from service.serving.drift import Drift
-from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file
+from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file, watches_media
 from service.serving.store import Stored
 
 MAX_BYTES = 2**28  # of a file: 67 million weights
@@ -28,7 +28,11 @@ MEMORY = 2**31  # bytes that the process may take beside what it has while a ver
 SECONDS = 3.0  # for all answers of the trial, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
-FRONT_ENDS = {"pixels": "image", "mfcc": "audio", "vector": "vector", "table": "vector"}  # kind of features → kind of input
+MAX_ATOMS = 4096  # of a dictionary of patches, as in a task
+SIDES = (16, 128)  # pixels of a picture's width, as in a task
+FRONT_ENDS = {  # kind of features → kind of input
+    "pixels": "image", "image": "image", "mfcc": "audio", "vector": "vector", "table": "vector"
+}  # fmt: skip
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
@@ -66,6 +70,10 @@ def _check_card(card: ModelCard) -> None:
     _require(fits and card.features.get("sample_rate", rate) == rate, f"{kind} input with sample_rate = {rate}")
     front_end = card.features.get("kind")
     _require(front_end is None or FRONT_ENDS.get(front_end) == kind, f"{kind} input with features of {front_end!r}")
+    if front_end == "image":
+        sizes = [card.features.get(name) for name in ("size", "atoms", "patch")]
+        fits = all(type(size) is int and 0 <= size <= MAX_ATOMS for size in sizes) and sizes[0] == card.input.shape[1]
+        _require(fits, f"{kind} input of {found[1]} with features of {card.features}")
     output = "value" if card.kind == "regression" else "probabilities"
     _require(card.output == output, f"output {card.output!r} of a {card.kind} model; expected {output!r}")
     threshold = card.known_threshold
@@ -89,7 +97,11 @@ def _input(card: ModelCard) -> tuple[str, tuple[int | None, ...]]:
     """The dtype and shape that its kind of input has; the width of vectors is the card's."""
     match card.input.kind:
         case "image":
-            return "uint8", (None, 28, 28)
+            side = card.input.shape[1] if len(card.input.shape) == 4 else None
+            if side is None:
+                return "uint8", (None, 28, 28)
+            side = min(max(side, SIDES[0]), SIDES[1])
+            return "uint8", (None, side, side, 3)
         case "audio":
             return "float32", (None, None)
     width = next(iter(card.input.shape[1:]), None) or 0
@@ -122,7 +134,7 @@ def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None
     for name, is_wanted in (
         (card.output, True),
         (FAMILIARITY, card.known_threshold is not None),
-        (FEATURES, bool(card.groups) and card.input.kind != "image"),
+        (FEATURES, bool(card.groups) and not watches_media(card)),
     ):
         if is_wanted:
             _require(outputs.get(name) == TYPES["float32"], f"the graph has no output {name!r} of float32: {outputs}")
@@ -139,7 +151,7 @@ def _try_out(predictor: Predictor) -> None:
             _check_answers(predictor.run(batch, True, familiarity), card)
         if card.groups:
             features = batch.reshape(len(batch), -1)
-            if card.input.kind != "image":
+            if not watches_media(card):
                 [features] = predictor.session.run([FEATURES], {card.input.name: batch}, predictor.run_options)
             expected = len(batch), card.groups[-1].stop
             _require(features.shape == expected, f"features of shape {features.shape}; its groups are of {expected}")

@@ -18,6 +18,7 @@ from service.errors import Unusable
 from service.media import EXPECTED, Limits, check_bytes, work
 from service.media.audio import decode_audio
 from service.media.image import decode_image
+from service.media.picture import decode_picture
 from service.media.silence import is_silent
 from service.media.table import TableRow
 from service.media.vector import decode_vector
@@ -37,6 +38,7 @@ MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 RUN = 5e-5  # seconds for each call of the graph
 PARAMETER = 5e-11  # seconds for each parameter of the network and row
 SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
+RESPONSE, RESPONSE_BYTES = 2.5e-11, 16  # seconds for each product of a patch's value with an atom; bytes for each response
 SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
 GROWING = 2**18  # bytes of a batch whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
@@ -71,12 +73,15 @@ class Predictor:
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
         self.run_options: onnxruntime.RunOptions | None = None
-        self._watched = [FEATURES] if self.card.groups and self.card.input.kind != "image" else []
+        self._watched = [FEATURES] if self.card.groups and not watches_media(self.card) else []
 
     def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
-        """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28), float32 (T,) or
-        float32 (D,). Raises MediaError."""
+        """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28) or
+        (S, S, 3), float32 (T,) or float32 (D,). Raises MediaError."""
         match self.card.input.kind:
+            case "image" if len(self.card.input.shape) == 4:
+                assert self.card.input.shape[1] is not None
+                return decode_picture(data, self.card.input.shape[1], limits)
             case "image":
                 return decode_image(data, limits)
             case "audio":
@@ -130,15 +135,27 @@ class Predictor:
         """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
         row, samples = self._row_seconds(shape), self._samples(shape)
         at_once = min(shape[0], self.rows_at_once(shape)) * min(samples, PIECE * (self.card.input.sample_rate or 1))
-        return Work(RUN + row * shape[0], SAMPLE_BYTES * at_once if self.card.input.kind == "audio" else 0)
+        held = {"audio": SAMPLE_BYTES * at_once, "image": RESPONSE_BYTES * min(shape[0], self.rows_at_once(shape)) * self._responses()}
+        return Work(RUN + row * shape[0], held.get(self.card.input.kind, 0))
 
     def rows_at_once(self, shape: tuple[int, ...]) -> int:
         """How many rows of a batch of that shape go through the graph together."""
         return max(1, int(CHUNK / self._row_seconds(shape)))
 
     def _row_seconds(self, shape: tuple[int, ...]) -> float:
-        network = 1e-6 + PARAMETER * self.card.parameters
+        network = 1e-6 + PARAMETER * self.card.parameters + RESPONSE * self._responses() * self._patch_values()
         return network + SAMPLE * self._samples(shape) if self.card.input.kind == "audio" else network
+
+    def _responses(self) -> int:
+        """Responses to the dictionary of patches that the graph computes for a picture; 0 without one."""
+        features = self.card.features
+        if features.get("kind") != "image":
+            return 0
+        positions = int(features["size"] - features["patch"] + 1) ** 2
+        return positions * int(features["atoms"] + self._patch_values())
+
+    def _patch_values(self) -> int:
+        return int((3 if self.card.features.get("color") else 1) * self.card.features.get("patch", 0) ** 2)
 
     def _samples(self, shape: tuple[int, ...]) -> int:
         """Samples of a row of a batch of waveforms, as the graph fills them up."""
@@ -253,6 +270,11 @@ class Predictor:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             small = self.decode(sample_file(self.card), Limits())[np.newaxis]
             self.session.run(self.outputs, {self.card.input.name: small}, options)
+
+
+def watches_media(card: ModelCard) -> bool:
+    """Whether drift is detected on the media, and not on features that the graph returns: for models of pixels."""
+    return card.input.kind == "image" and len(card.input.shape) == 3
 
 
 def _overflow() -> Unusable:

@@ -1,0 +1,60 @@
+"""Which built-in task fits a user's files: sound, symbols, other pictures, or numbers."""
+
+import csv
+from pathlib import Path
+
+from pipeline.sources.appearance import Appearance
+from pipeline.sources.files import walk
+from pipeline.task import UserError
+
+NUMBERS = frozenset((".npy", ".npz", ".parquet"))
+SOUND = frozenset((
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".wma",
+))  # fmt: skip
+PICTURES = frozenset((
+    ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif", ".pgm", ".ppm", ".qoi",
+))  # fmt: skip
+
+
+def is_data(text: str) -> bool:
+    """Whether what stands where a task is expected is a user's data: a folder, a manifest or table, or arrays."""
+    path = Path(text)
+    return path.is_dir() or (path.is_file() and path.suffix.lower() in {".csv", *NUMBERS})
+
+
+def choose(data: Path) -> tuple[str, str]:
+    """The built-in task for that folder or file, and why, in words.
+
+    Raises
+    ------
+    UserError : there is nothing that a task takes
+    """
+    if data.suffix.lower() in NUMBERS and data.is_file():
+        return "table", f"{data.name} holds numbers"
+    files = walk(data) if data.is_dir() else _listed(data)
+    if files is None:
+        return "table", f"{data.name} is a table of numbers, without the columns path and label"
+    kinds = {"sound": SOUND, "pictures": PICTURES, "numbers": NUMBERS}
+    counts = {kind: sum(file.suffix.lower() in endings for file in files) for kind, endings in kinds.items()}
+    most = max(counts, key=lambda kind: counts[kind])
+    n = f"{counts[most]:,} of {len(files):,} files are {most}"
+    if not counts[most]:
+        raise UserError(f"{data}: no pictures, sound or numbers in it; name the task, as in `percept run TASK --data {data}`")
+    if most != "pictures":
+        return {"sound": "instruments", "numbers": "table"}[most], n
+    look = Appearance.of([file for file in files if file.suffix.lower() in PICTURES])
+    if look is None:
+        return "pictures", n
+    what = "symbols on plain ground" if look.are_symbols else "no symbols on plain ground"
+    return "digits" if look.are_symbols else "pictures", f"{n}, {what}: {look}"
+
+
+def _listed(manifest: Path) -> list[Path] | None:
+    """The files that a manifest lists; None if it is another table."""
+    try:
+        reader = csv.DictReader(manifest.read_text("utf-8-sig").splitlines())
+        if not {"path", "label"} <= set(reader.fieldnames or ()):
+            return None
+        return [manifest.parent / row["path"] for row in reader if row["path"] and "\0" not in row["path"]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
