@@ -189,6 +189,21 @@ def export(
 
 
 @app.command()
+def audit(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Look for wrong labels, duplicates, outliers and damaged media (audit.json, audit.html).
+
+    Open audit.html in a browser: each suspect is heard and seen beside what it resembles, and is kept, relabelled or
+    dropped by keyboard or finger. The page saves a manifest for `--data`. Needs no training; extracts if nothing has
+    been extracted yet.
+    """
+    _, directory = _extracted(task, data, set_, runs)
+    check_writable(directory.folder)
+    from pipeline.audit import audit
+
+    audit(directory)
+
+
+@app.command()
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)

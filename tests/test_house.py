@@ -23,7 +23,7 @@ ORDER = (
     ("train",),
     ("report",),
     ("validate", "tune", "lessons"),
-    ("export",),
+    ("export", "audit"),
     ("workflow", "predict", "caches"),
     ("cli",),
 )
