@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 COMPONENTS = 48  # principal components in which neighbours are looked for
+GROUP = 32  # neighbours of which only the nearest is compared with other groups
 ROWS = 1024  # samples whose distances to all others are in memory at a time
 
 
@@ -44,20 +45,36 @@ def nearest(
     asked = torch.arange(len(points)) if queries is None else torch.from_numpy(queries)
     others = torch.arange(len(points)) if among is None else torch.from_numpy(among)
     known = points[others]
-    half = known.square().sum(1) / 2
     place = torch.full((len(points),), -1)  # of each point in `known`
     place[others] = torch.arange(len(others))
-    taken = min(k, len(others))
     index = torch.zeros(len(asked), k, dtype=torch.int64)
     distance = torch.full((len(asked), k), math.inf)
+    taken = min(k, len(others))
+    padding = -len(known) % GROUP
+    half = torch.nn.functional.pad(known.square().sum(1) / 2, (0, padding), value=math.inf)
+    columns = torch.nn.functional.pad(known, (0, 0, 0, padding)).T.contiguous()
     for start in range(0, len(asked), ROWS):
         rows = asked[start : start + ROWS]
-        score = torch.addmm(half, points[rows], known.T, alpha=-1)  # half the squared distance, less a constant
+        score = torch.addmm(half, points[rows], columns, alpha=-1)  # half the squared distance, less a constant
         itself = place[rows]
         score[torch.arange(len(rows))[itself >= 0], itself[itself >= 0]] = math.inf
-        found = score.topk(taken, 1, largest=False).indices
-        index[start : start + ROWS, :taken] = others[found]
+        found = _lowest(score, taken)
         exact = (points[rows].unsqueeze(1) - known[found]).square().sum(2).sqrt()
         exact[others[found] == rows.unsqueeze(1)] = math.inf  # only itself was left
-        distance[start : start + ROWS, :taken] = exact
+        distance[start : start + ROWS, :taken], order = exact.sort(1)
+        index[start : start + ROWS, :taken] = others[found].gather(1, order)
     return index.numpy(), distance.numpy()
+
+
+def _lowest(score: torch.Tensor, k: int) -> torch.Tensor:
+    """Columns of the k lowest values of each row, int64 (n, k); of a matrix whose width is a multiple of GROUP.
+
+    They are in the k groups of columns with the lowest minima. Minima are found many times as fast as `topk`.
+    """
+    groups = score.view(len(score), -1, GROUP)
+    if groups.shape[1] <= k:
+        return score.topk(k, 1, largest=False).indices
+    best = groups.amin(2).topk(k, 1, largest=False).indices
+    inside = groups.gather(1, best.unsqueeze(2).expand(-1, -1, GROUP)).flatten(1)
+    column = inside.topk(k, 1, largest=False).indices
+    return best.gather(1, column // GROUP) * GROUP + column % GROUP

@@ -191,4 +191,11 @@ def _nearest_of(
 
 
 def _percent(log_p: float) -> str:
-    return f"{100 * math.exp(log_p):.2g} %"
+    """
+    >>> _percent(math.log(0.9996)), _percent(math.log(0.0123)), _percent(-30)
+    ('99.96 %', '1.2 %', 'below 0.01 %')
+    """
+    percent = 100 * math.exp(log_p)
+    if percent < 0.01:
+        return "below 0.01 %"
+    return f"{min(percent, 99.99):.4g} %" if percent > 99 else f"{percent:.2g} %"
