@@ -91,7 +91,7 @@ def random_features(n: int) -> Features:
         x=rng.standard_normal((n, FEATURES), dtype=np.float32),
         y=np.arange(n) % CLASSES,
         labels=tuple(map(str, range(CLASSES))),
-        split=split, file=names, digest=names, skipped=(), task=chosen.origin(), key="",
+        split=split, file=names, digest=names, group=names, skipped=(), task=chosen.origin(), key="",
         copies=np.empty((0, FEATURES), np.float32), copy_of=np.empty(0, np.int64), copies_key="",
     )  # fmt: skip
 

@@ -16,7 +16,6 @@ import warnings
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
@@ -44,7 +43,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = task.load("instruments", overrides=[*PLAIN, f"train.epochs={epochs}"])
         features = extract.extract(base, Run(Path(folder)))
-    kept = np.flatnonzero(~features.rows("test"))
     folds = tune.make_folds(base, features, torch.device("cpu"))
     tasks = [_with(base, {"learning_rate": rate, "l2": l2}) for rate, l2 in product(RATES, PENALTIES)]
 
@@ -53,7 +51,7 @@ def main() -> None:
     ours = time.perf_counter() - started
     best = max(result["score"] for result in results if isinstance(result, dict))
 
-    fold = [tune.assign_fold(features.digest[row], base.tune.folds, base.data.seed) for row in kept]
+    kept, fold = tune.assign_folds(base, features)
     network = MLPClassifier(
         base.model.hidden, activation="logistic", batch_size=base.train.batch_size, random_state=0,
         max_iter=epochs, tol=0, n_iter_no_change=epochs,  # exactly as many epochs

@@ -72,6 +72,7 @@ class ModelCard(BaseModel):
     ranges: tuple[tuple[float, float], ...] = ()  # of the training samples' numbers, if they are one or two: for a plot
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
+    scope: tuple[str, ...] = ()  # what the metrics are of, and what was never tested, for people
     samples: dict[str, int]  # number of samples of each split
     checks: dict[str, float]  # largest differences found at export: ONNX against torch, MFCC against librosa
     gate_passed: bool

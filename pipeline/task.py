@@ -161,6 +161,7 @@ class Validate(Section):
     """The gate's thresholds on the test split, and what else is compared on it."""
 
     min_accuracy: float | None = Field(None, ge=0, le=1)
+    min_macro_recall: float | None = Field(None, ge=0, le=1)  # mean recall of the classes, whatever their sizes
     max_log_loss: float | None = Field(None, ge=0)
     max_ece: float | None = Field(None, ge=0, le=1)
     min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets

@@ -39,6 +39,6 @@ def write(run: Path, x: np.ndarray, y: np.ndarray, split: list[str], n_labels: i
         x=x, y=y, labels=tuple(map(str, range(n_labels))), split=np.array(split),
         file=np.array([f"{i}" for i in range(n)]), digest=np.array([f"{i:x}" for i in range(n)]),
         copies=np.empty((0, x.shape[1]), np.float32), copy_of=np.empty(0, np.int64), skipped=(),
-        task=resolved.origin(), key="", copies_key="",
+        task=resolved.origin(), key="", copies_key="", group=np.array([f"{i:x}" for i in range(n)]),
     ).save(run / "features.npz")  # fmt: skip
     return resolved

@@ -92,6 +92,7 @@ def _card(
         ranges=ranges(classifier, features),
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
+        scope=tuple(report.get("scope", ())),
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},
         checks=checks,
         gate_passed=passed,

@@ -3,9 +3,9 @@
 from pipeline.extract import skipped
 from pipeline.extract.features import Features
 from pipeline.extract.media import load_media
-from pipeline.extract.recipe import Recipe, row_of
+from pipeline.extract.recipe import Recipe, Work, row_of
 from pipeline.extract.rows import PIECE, FileRows, Matrix
-from pipeline.extract.splits import assign_split
+from pipeline.extract.splits import assign_split, assign_splits
 from pipeline.extract.stage import extract
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "FileRows",
     "Matrix",
     "Recipe",
+    "Work",
     "assign_split",
+    "assign_splits",
     "extract",
     "load_media",
     "row_of",

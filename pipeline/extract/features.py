@@ -87,6 +87,7 @@ class Features:
         for a regression and in files of earlier versions
     task : the sections `data`, `features` and `augment` that made it
     key, copies_key : see `Recipe`
+    group : str (N,), what no split divides: the name of the sample's group, or where it has none its digest
     """
 
     x: Matrix
@@ -101,6 +102,7 @@ class Features:
     task: dict[str, Any]
     key: str
     copies_key: str
+    group: NDArray[np.str_]
 
     @property
     def n_bytes(self) -> int:
@@ -122,6 +124,11 @@ class Features:
         return x, self.y[np.concatenate([own, self.copy_of[copied]])]
 
     @property
+    def has_groups(self) -> bool:
+        """Whether any sample is in a group with a name."""
+        return bool((self.group != self.digest).any())
+
+    @property
     def kind(self) -> Kind:
         """Kind of the target, which follows from y and the labels."""
         if self.y.ndim == 2:
@@ -136,7 +143,7 @@ class Features:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that later stages depend on; extracting the same samples again does not change it."""
-        arrays = (self.y, self.split, self.file, self.digest, self.copy_of)
+        arrays = (self.y, self.split, self.group, self.file, self.digest, self.copy_of)
         parts = [sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
         return digest([parts, self.labels, self.skipped, self.key, self.copies_key])
 
@@ -146,7 +153,7 @@ class Features:
             "x": x or self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
             "digest": self.digest, "copies": copies or self.copies, "copy_of": self.copy_of,
             "skipped": json.dumps(self.skipped), "task": json.dumps(self.task),
-            "key": self.key, "copies_key": self.copies_key,
+            "key": self.key, "copies_key": self.copies_key, "group": self.group,
         }  # fmt: skip
         write_npz(path, arrays)
 
@@ -181,6 +188,7 @@ class Features:
                     y=_read(archive, "y"),
                     labels=tuple(_read(archive, "labels").tolist()),
                     split=_read(archive, "split"),
+                    group=_read(archive, "group" if "group.npy" in archive.namelist() else "digest"),
                     file=_read(archive, "files"),
                     digest=_read(archive, "digest"),
                     copies=stored(f, archive, "copies"),

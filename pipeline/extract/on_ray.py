@@ -1,4 +1,4 @@
-"""Extraction on the nodes of a Ray cluster: the list of samples in parts, each of which becomes one shard.
+"""Extraction on the nodes of a Ray cluster: the samples in parts, each of which becomes one shard.
 
 A part is done again if a worker or its node died, and only what no shard holds if the whole command did.
 """
@@ -6,9 +6,8 @@ A part is done again if a worker or its node died, and only what no shard holds 
 import logging
 import pickle
 import platform
-import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from models import FEATURES_VERSION
-from pipeline.extract.recipe import Recipe
-from pipeline.extract.shards import Shards, Stored, read, write
+from pipeline.extract.recipe import Recipe, Work
+from pipeline.extract.shards import Shards, read, write
 from pipeline.progress import Progress
 from pipeline.sources import Sample
 from pipeline.task import UserError, Variation
@@ -26,7 +25,6 @@ from service import media
 
 SHARD = 64  # samples: seconds of work, and a file of some hundred kilobytes
 TRIES = 8  # of a shard whose process or node died; one of its files may be the cause
-ALL = sys.maxsize  # number of copies of unusable content: none is missing
 
 
 @dataclass(frozen=True)
@@ -34,107 +32,124 @@ class _Plan:
     """What every worker needs to know."""
 
     recipe: Recipe
-    cached: dict[str, int]  # digest → number of copies, of the content that earlier runs have extracted
     folder: Path
     attempt: str  # name of this run of the command
     tries: int
     versions: dict[str, str]
 
 
-def extract(samples: Sequence[Sample], recipe: Recipe, held: Mapping[str, Stored], shards: Shards) -> list[str]:
-    """Extract what is not held yet on Ray, which must be running, into shards.
+def digests(samples: Sequence[Sample]) -> list[str]:
+    """The digests of the samples' content, read on Ray, which must be running.
 
-    Parameters
-    ----------
-    held : by digest, what earlier runs have extracted
+    Raises
+    ------
+    UserError : the nodes do not have this version of percept or its libraries
+    """
+    found = [""] * len(samples)
+    with Progress("read", len(samples), "file") as progress:
+        for row in _parts(samples, partial(_read, _versions())):
+            start = SHARD * row["part"]
+            found[start : start + SHARD] = row["digests"]
+            progress.update(len(row["digests"]))
+    return found
+
+
+def extract(works: Sequence[Work], recipe: Recipe, shards: Shards) -> None:
+    """Extract these samples on Ray, which must be running, into shards.
 
     Raises
     ------
     UserError : the nodes do not have this version of percept or its libraries, do not share the run directory, or
         the process that did a shard died each time
-
-    Returns
-    -------
-    Digests of all samples.
     """
+    if not works:
+        return
     import ray
 
     shards.folder.mkdir(parents=True, exist_ok=True)
-    n_copies = {content: ALL if one.file is None else one.n_copies for content, one in held.items()}
-    plan = ray.put(_Plan(recipe, n_copies, shards.folder, uuid.uuid4().hex[:8], TRIES, _versions()))
+    plan = ray.put(_Plan(recipe, shards.folder, uuid.uuid4().hex[:8], TRIES, _versions()))
     cpus = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     begun: Any = ray.remote(num_cpus=1, max_retries=0)(_begin)
     for _ in range(cpus):  # workers import and prepare while Ray Data plans
         begun.remote([plan])
-    digests = [""] * len(samples)
-    with Progress("extract", len(samples), "sample") as progress:
-        for row in _shards(samples, plan):
-            if row["problem"]:
-                raise UserError(row["problem"])
-            if row["file"]:
-                try:
-                    shards.found |= read(shards.folder / row["file"])
-                except FileNotFoundError as error:
-                    reason = "a node wrote it, and it is not here; share the folder of runs"
-                    raise UserError(f"{error.filename}: {reason}") from None
-            start = row["shard"] * SHARD
-            digests[start : start + len(row["digests"])] = row["digests"]
-            progress.update(len(row["digests"]))
-    return digests
+    with Progress("extract", len(works), "sample") as progress:
+        for row in _parts(works, partial(_work, plan)):
+            try:
+                shards.found |= read(shards.folder / row["file"])
+            except FileNotFoundError as error:
+                reason = "a node wrote it, and it is not here; share the folder of runs"
+                raise UserError(f"{error.filename}: {reason}") from None
+            progress.update(len(works[SHARD * row["part"] :][:SHARD]))
 
 
-def _shards(samples: Sequence[Sample], plan: Any) -> Iterator[dict[str, Any]]:
-    """The result of `_work` for each part, in the order in which parts finish."""
+def _parts(items: Sequence[Any], work: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The result of `work` for each part of the items, in the order in which parts finish.
+
+    Raises
+    ------
+    UserError : one of them has a problem
+    """
     from ray.data import DataContext, from_items
 
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.op_resource_reservation_enabled = False  # or half of the cores would be reserved for later operators
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    parts = [samples[i : i + SHARD] for i in range(0, len(samples), SHARD)]
-    manifest = [{"shard": k, "samples": pickle.dumps(part)} for k, part in enumerate(parts)]
-    done = from_items(manifest, override_num_blocks=len(manifest)).map(partial(_work, plan), num_cpus=1)
-    yield from done.iter_rows()
+    parts = [
+        {"part": n, "items": pickle.dumps(items[i : i + SHARD])} for n, i in enumerate(range(0, len(items), SHARD))
+    ]
+    if not parts:
+        return
+    for row in from_items(parts, override_num_blocks=len(parts)).map(work, num_cpus=1).iter_rows():
+        if row["problem"]:
+            raise UserError(row["problem"])
+        yield row
+
+
+def _read(versions: dict[str, str], row: dict[str, Any]) -> dict[str, Any]:
+    """The digests of one part's samples, or the problem that prevented it."""
+    problem = _other_versions(versions)
+    found = [] if problem else [sample.digest() for sample in pickle.loads(row["items"])]
+    return {"part": row["part"], "digests": found, "problem": problem}
 
 
 def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """Do one part; returns the digests of its samples and the name of the shard, "" if nothing was to be done, or the
-    problem that prevented it."""
+    """Do one part; returns the name of the shard, or the problem that prevented it."""
     common, extractor = _prepared(plan)
-    number, samples = row["shard"], pickle.loads(row["samples"])
-    done = {"shard": number, "digests": [], "file": "", "problem": ""}
-    if _versions() != common.versions:
-        there, here = (", ".join(f"{k} {v}" for k, v in o.items()) for o in (_versions(), common.versions))
-        return done | {"problem": f"node {platform.node()} has {there}; the command has {here}"}
-    path = common.folder / f"{number:06d}-{common.attempt}.npz"
+    done = {"part": row["part"], "file": "", "problem": _other_versions(common.versions)}
+    if done["problem"]:
+        return done
+    works: Sequence[Work] = pickle.loads(row["items"])
+    path = common.folder / f"{row['part']:06d}-{common.attempt}.npz"
     tries = path.with_suffix(".tries")
     try:
         with tries.open("ab") as f:
             f.write(b".")
             if f.tell() > common.tries:
-                names = f"{samples[0].file} … {samples[-1].file}"
+                names = f"{works[0].sample.file} … {works[-1].sample.file}"
                 return done | {"problem": f"{names}: the process that decoded these files died {common.tries} times"}
-        done["digests"] = _extract_shard(path, samples, common, extractor)
-        done["file"] = path.name if path.exists() else ""
+        _extract_shard(path, works, extractor)
+        done["file"] = path.name
         tries.unlink()
     except OSError as error:
         return done | {"problem": f"node {platform.node()}: {error.filename or path}: {error.strerror or error}"}
     return done
 
 
-def _extract_shard(path: Path, samples: Sequence[Sample], plan: _Plan, extractor: Any) -> list[str]:
-    """Write what is missing of these samples, if anything is, as one shard; returns the digests of all."""
-    digests = [sample.digest() for sample in samples]
-    missing = {
-        content: sample
-        for content, sample in zip(digests, samples, strict=True)
-        if plan.cached.get(content, -1) < plan.recipe.n_copies(sample, content)
-    }
-    written = path.exists() and read(path).keys() == missing.keys()  # by a node that died afterwards
-    if missing and not written:
-        with threads(1):  # as with the local engine: the order of sums must not depend on the number of threads
-            write(path, [(content, extractor(sample, content)) for content, sample in missing.items()])
-    return digests
+def _extract_shard(path: Path, works: Sequence[Work], extractor: Any) -> None:
+    """Write the results of a part as one shard."""
+    if path.exists() and read(path).keys() == {work.content for work in works}:  # by a node that died afterwards
+        return
+    with threads(1):  # as with the local engine: the order of sums must not depend on the number of threads
+        write(path, [(work.content, extractor(work)) for work in works])
+
+
+def _other_versions(versions: dict[str, str]) -> str:
+    """One line if this node has other versions than the command, else ""."""
+    if _versions() == versions:
+        return ""
+    there, here = (", ".join(f"{name} {v}" for name, v in found.items()) for found in (_versions(), versions))
+    return f"node {platform.node()} has {there}; the command has {here}"
 
 
 def _begin(plan: list[Any]) -> None:

@@ -1,6 +1,6 @@
 """The recipe for one sample, in this process or on a node of a cluster: decode, vary and extract features."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
 from pipeline.extract import copies
-from pipeline.extract.splits import assign_split
-from pipeline.sources import Data, Sample, Split
+from pipeline.sources import Sample, Split
 from pipeline.task import Task, Variation, digest
 from service import media
 from service.errors import MediaError
@@ -36,24 +35,35 @@ class Extracted:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A sample to extract.
+
+    content : digest of its content
+    group : what must not be divided: the name of its group, or where it has none the digest
+    split : None if the content would decide, which cannot be read
+    """
+
+    sample: Sample
+    content: str
+    group: str
+    split: Split | None
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How samples are extracted; picklable, so that the nodes of a cluster do the same.
 
     parameters : of the front end
-    named : the splits that the data names
     """
 
     parameters: dict[str, Any]
-    data: Data
     variation: Variation
-    named: frozenset[Split | None]
 
     @staticmethod
-    def of(task: Task, samples: Iterable[Sample]) -> "Recipe":
-        """The recipe of a task for the samples of its source."""
-        parameters = task.features.model_dump(mode="json")
-        return Recipe(parameters, task.data, task.augment, frozenset(s.split for s in samples))
+    def of(task: Task) -> "Recipe":
+        """The recipe of a task."""
+        return Recipe(task.features.model_dump(mode="json"), task.augment)
 
     @property
     def key(self) -> str:
@@ -66,32 +76,27 @@ class Recipe:
         """The same for the features of its copies."""
         return digest([self.key, self.variation.model_dump(exclude={"copies"}), self.variation.VERSION])
 
-    def split(self, sample: Sample, content: str) -> Split:
-        """The split of a sample whose content has that digest."""
-        return assign_split(sample.split, self.named, content, self.data)
+    def n_copies(self, split: Split | None) -> int:
+        """How many copies a sample of that split gets: none in the test split."""
+        return 0 if split == "test" else self.variation.copies
 
-    def n_copies(self, sample: Sample, content: str) -> int:
-        """How many copies the sample gets: none in the test split."""
-        copies = self.variation.copies
-        return copies if copies and self.split(sample, content) != "test" else 0
-
-    def extractor(self, keep: Keep | None = None) -> Callable[[Sample, str], Extracted]:
-        """A function that extracts a sample, given the digest of its content; it may run in several threads."""
+    def extractor(self, keep: Keep | None = None) -> Callable[[Work], Extracted]:
+        """A function that extracts a sample; it may run in several threads."""
         module = frontend.build(self.parameters)
         row = row_of(module)
 
-        def extract(sample: Sample, content: str) -> Extracted:
-            varied = np.empty((self.n_copies(sample, content), module.n_features), np.float32)
+        def extract(work: Work) -> Extracted:
+            varied = np.empty((self.n_copies(work.split), module.n_features), np.float32)
             try:
-                decoded = sample.media.load()
+                decoded = work.sample.media.load()
             except MediaError as error:
                 return Extracted(None, varied[:0], str(error))
             for number in range(len(varied)):
                 clip, rate = np.asarray(decoded, np.float32), module.input.sample_rate
                 assert rate is not None
-                varied[number] = row(copies.vary(clip, rate, self.variation, content, number))
-            if keep is not None and self.split(sample, content) == "test":
-                keep(sample, decoded)
+                varied[number] = row(copies.vary(clip, rate, self.variation, work.content, number))
+            if keep is not None and work.split == "test":
+                keep(work.sample, decoded)
             return Extracted(row(decoded), varied)
 
         return extract

@@ -16,12 +16,12 @@ from pipeline.engine import LOCAL, Engine
 from pipeline.extract import on_ray, skipped
 from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
-from pipeline.extract.recipe import Keep, Recipe
+from pipeline.extract.recipe import Keep, Recipe, Work
 from pipeline.extract.shards import Shards, Stored, of_features, reading
-from pipeline.extract.splits import check_classes, without_duplicates
+from pipeline.extract.splits import assign_splits, check_classes, group_keys, groups_of, without_duplicates
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
-from pipeline.sources import UNREADABLE, Sample, Split
+from pipeline.sources import Sample
 from pipeline.task import Task, UserError
 from pipeline.threads import ordered_map
 from service.media import EXTRA
@@ -52,19 +52,23 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     ((401, 1), (401, 1), 'regression')
     """
     samples = sources.load(task.data, task.features)
-    recipe, media = Recipe.of(task, samples), MediaCache()
+    recipe, media = Recipe.of(task), MediaCache()
     shards = Shards(run, recipe)
     held = _held(run, recipe, shards)
-    if engine.is_ray:
-        with engine.running():
-            digests = on_ray.extract(samples, recipe, held, shards)
-    else:
-        digests = _extract(samples, recipe, held, shards, media.keep)
-    unique, duplicates = without_duplicates(samples, digests)
+    with engine.running():
+        digests = on_ray.digests(samples) if engine.is_ray else _digests(samples)
+        unique, duplicates = without_duplicates(samples, digests)
+        works = _works(task, samples, digests, unique)
+        missing = [one for one in map(works.__getitem__, unique) if not _is_held(one, held, recipe)]
+        if engine.is_ray:
+            on_ray.extract(missing, recipe, shards)
+        else:
+            _extract(missing, recipe, shards, media.keep)
     results = {i: shards.found.get(digests[i]) or held[digests[i]] for i in unique}
     unusable = duplicates | {i: one.reason for i, one in results.items() if one.file is None}
-    _check_usable(task, recipe, samples, digests, unusable, strict)
-    features = _features(task, recipe, samples, digests, results, _skipped(samples, digests, duplicates, unusable))
+    _check_usable(task, works, unusable, strict)
+    skipped_files = _skipped(samples, digests, duplicates, unusable)
+    features = _features(task, recipe, works, results, skipped_files)
     check_classes(features)
     _save(features, run, results)
     shards.discard()
@@ -74,6 +78,8 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     n_new = sum(digest in shards.found for digest in features.digest.tolist())
     counts = f"{len(features.x)} samples{also}, {n_new} newly extracted, {len(unusable)} skipped"
     print(f"{task.name}: {counts} → {run.features}")
+    if features.has_groups:
+        print(f"  {groups_of(features, task.data)}")
     for line in skipped.lines(features.skipped, Counter(map(skipped.label_of, samples))):
         print(line)
     return features
@@ -91,61 +97,57 @@ def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
     return {content: one for content, one in held.items() if EXTRA not in one.reason}  # it may be installed by now
 
 
-def _extract(
-    samples: Sequence[Sample], recipe: Recipe, held: Mapping[str, Stored], shards: Shards, keep: Keep
-) -> list[str]:
-    """Extract what is not held yet, one of several identical samples, in threads of this process, into shards.
-
-    Returns
-    -------
-    Digests of all samples.
-    """
-    extract = recipe.extractor(keep)
+def _digests(samples: Sequence[Sample]) -> list[str]:
+    """Digests of the samples' content, read in threads of this process."""
     digests = []
     with closing(ordered_map(Sample.digest, samples)) as found, Progress("read", len(samples), "file") as progress:
         for content in found:
             digests.append(content)
             progress.update()
-    unique, _ = without_duplicates(samples, digests)
+    return digests
 
-    def is_missing(i: int) -> bool:
-        before = held.get(digests[i])
-        return before is None or not before.covers(recipe.n_copies(samples[i], digests[i]))
 
-    def work(i: int) -> None:
-        shards.add(digests[i], extract(samples[i], digests[i]))
+def _works(task: Task, samples: Sequence[Sample], digests: Sequence[str], unique: Sequence[int]) -> list[Work]:
+    """All samples with their splits, which the unique ones are drawn into; a duplicate has that of its twin, unless the
+    data names another."""
+    groups = group_keys(samples, digests)
+    splits = assign_splits([samples[i] for i in unique], [groups[i] for i in unique], task.data)
+    drawn = dict(zip(unique, splits, strict=True))
+    of_content = {digests[i]: split for i, split in drawn.items()}
+    named = (one.split or of_content[content] for one, content in zip(samples, digests, strict=True))
+    splits = [drawn.get(i, split) for i, split in enumerate(named)]
+    return [Work(*fields) for fields in zip(samples, digests, groups, splits, strict=True)]
 
-    missing = [i for i in unique if is_missing(i)]
+
+def _is_held(work: Work, held: Mapping[str, Stored], recipe: Recipe) -> bool:
+    before = held.get(work.content)
+    return before is not None and before.covers(recipe.n_copies(work.split))
+
+
+def _extract(works: Sequence[Work], recipe: Recipe, shards: Shards, keep: Keep) -> None:
+    """Extract these samples, in threads of this process, into shards."""
+    extract = recipe.extractor(keep)
+
+    def work(one: Work) -> None:
+        shards.add(one.content, extract(one))
+
     try:
-        with closing(ordered_map(work, missing)) as done, Progress("extract", len(missing), "sample") as progress:
+        with closing(ordered_map(work, works)) as done, Progress("extract", len(works), "sample") as progress:
             for _ in done:
                 progress.update()
     finally:
         shards.flush()
-    return digests
 
 
-def _check_usable(
-    task: Task,
-    recipe: Recipe,
-    samples: Sequence[Sample],
-    digests: Sequence[str],
-    unusable: Mapping[int, str],
-    strict: bool,
-) -> None:
+def _check_usable(task: Task, works: Sequence[Work], unusable: Mapping[int, str], strict: bool) -> None:
     """UserError if `strict` and a file cannot be used, if none can, or none of a class."""
-    problems = [f"{samples[i].file}: {reason}" for i, reason in unusable.items()]
+    problems = [f"{works[i].sample.file}: {reason}" for i, reason in unusable.items()]
     if strict and problems:
         raise UserError("\n".join(problems))
-    if len(problems) == len(samples):
+    if len(problems) == len(works):
         first = f"; the first: {problems[0]}" if problems else ""
-        raise UserError(f"{task.data.source}: none of {len(samples)} samples can be used{first}")
-    skipped.check_lost(samples, [_split(recipe, *pair) for pair in zip(samples, digests, strict=True)], unusable)
-
-
-def _split(recipe: Recipe, sample: Sample, content: str) -> Split | None:
-    """The split of a sample; None if its content would decide, which cannot be read."""
-    return None if sample.split is None and content.startswith(UNREADABLE) else recipe.split(sample, content)
+        raise UserError(f"{task.data.source}: none of {len(works)} samples can be used{first}")
+    skipped.check_lost([one.sample for one in works], [one.split for one in works], unusable)
 
 
 def _skipped(
@@ -160,23 +162,23 @@ def _skipped(
 def _features(
     task: Task,
     recipe: Recipe,
-    samples: Sequence[Sample],
-    digests: Sequence[str],
+    works: Sequence[Work],
     results: Mapping[int, Stored],
     skipped: tuple[Skipped, ...],
 ) -> Features:
     """All about the usable samples but the features themselves, which stay on disk."""
-    usable = [i for i, one in results.items() if one.file is not None]
-    n_copies = [recipe.n_copies(samples[i], digests[i]) for i in usable]
-    y, labels = targets_and_labels([samples[i].label for i in usable])
+    usable = [works[i] for i, one in results.items() if one.file is not None]
+    n_copies = [recipe.n_copies(one.split) for one in usable]
+    y, labels = targets_and_labels([one.sample.label for one in usable])
     none = np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)
     return Features(
         x=none,
         y=y,
         labels=labels,
-        split=np.array([recipe.split(samples[i], digests[i]) for i in usable]),
-        file=np.array([samples[i].file for i in usable]),
-        digest=np.array([digests[i] for i in usable]),
+        split=np.array([one.split for one in usable], np.str_),
+        group=np.array([one.group for one in usable]),
+        file=np.array([one.sample.file for one in usable]),
+        digest=np.array([one.content for one in usable]),
         copies=none,
         copy_of=np.repeat(np.arange(len(usable)), n_copies),
         skipped=skipped,

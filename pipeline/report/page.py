@@ -22,6 +22,7 @@ FIGURES = (
 LEARNED = ("regions", "units", "weights")  # pictures of what the network has learned
 METRICS = {  # key → name of a metric; any other metric is shown under its key
     "accuracy": "accuracy",
+    "macro_recall": "macro recall",
     "log_loss": "log loss",
     "ece": "ECE",
     "r2": "R²",
@@ -32,6 +33,9 @@ METRICS = {  # key → name of a metric; any other metric is shown under its key
     "mae": "MAE",
 }
 SIGNIFICANT = 0.05  # p-value below which one classifier counts as better than another
+SHARES = ("accuracy", "macro_recall")  # metrics that the headline has as percentages
+SUPPORT = 5  # test samples of a class, from which its recall is worth naming
+CLASSES = 10  # names in a message
 CONFUSIONS = 5  # pairs of classes that the page names, at most
 
 
@@ -65,6 +69,7 @@ def write(run: Run) -> Path:
         confusions=_confusions(report),
         overconfidence=_overconfidence(report["test"].get("reliability") or []),
         weakest=_weakest(report["test"]),
+        small=_few(report["test"]),
         majority=_majority(report["test"]),
         rival=_rival(report),
         errors=_errors(report["test"]),
@@ -85,21 +90,29 @@ def headline(report: Report) -> str:
     sine: RMSE 0.03338 on 201 test samples
     gate passed: the task sets no threshold
     """
-    test = report["test"]
+    test, groups = report["test"], report["samples"].get("groups")
     samples = f"{formats.count(report['samples']['test'])} test samples"
-    others = ", ".join(f"{name} {value:.4g}" for key, (name, value) in _metrics(test).items() if key != "accuracy")
+    if groups:
+        samples += f" in {formats.count(groups['test'])} groups"
+    others = ", ".join(f"{name} {value:.4g}" for key, (name, value) in _metrics(test).items() if key not in SHARES)
     if "accuracy" in test:
         interval = test.get("accuracy_interval")
         between = f" (95 % interval {formats.interval(interval)})" if interval else ""
-        lines = [f"{report['name']}: accuracy {formats.percent(test['accuracy'])}{between} on {samples}", others]
+        macro = f"; macro recall {formats.percent(test['macro_recall'])}" if "macro_recall" in test else ""
+        lines = [f"{report['name']}: accuracy {formats.percent(test['accuracy'])}{between} on {samples}{macro}"]
     else:
         lines = [f"{report['name']}: {others} on {samples}"]
+    lines += report.get("scope", [])
+    if "accuracy" in test:
+        lines.append(others)
     if weakest := _weakest(test):
-        noun = "sample" if weakest["support"] == 1 else "samples"
         lines.append(
             f"weakest class: {weakest['label']}, recall {formats.percent(weakest['recall'])}"
-            f" ({formats.interval(weakest['recall_interval'])}; {formats.count(weakest['support'])} {noun})"
+            f" ({formats.interval(weakest['recall_interval'])}; {formats.count(weakest['support'])} samples)"
         )
+    if few := _few(test):
+        more = f" and {len(few) - CLASSES} more classes" if len(few) > CLASSES else ""
+        lines.append(f"fewer than {SUPPORT} test samples, too few to say how good: {', '.join(few[:CLASSES])}{more}")
     if baselines := report.get("baselines"):
         fitted, available = baselines[0]["samples"], baselines[0]["available"]
         of = f" (fitted to {formats.count(fitted)} of {formats.count(available)} samples)" if fitted < available else ""
@@ -136,9 +149,14 @@ def _kept_epoch(history: dict[str, Any], report: Report) -> dict[str, float]:
 
 
 def _weakest(test: dict[str, Any]) -> ClassMetrics | None:
-    """The class with the lowest recall, among those that have test samples."""
-    tested: list[ClassMetrics] = [c for c in test.get("per_class") or [] if c["recall"] is not None]
+    """The class with the lowest recall, among those that have `SUPPORT` test samples."""
+    tested: list[ClassMetrics] = [c for c in test.get("per_class") or [] if c["support"] >= SUPPORT]
     return min(tested, key=lambda c: c["recall"] or 0.0, default=None)
+
+
+def _few(test: dict[str, Any]) -> list[str]:
+    """The classes with fewer test samples than that."""
+    return [c["label"] for c in test.get("per_class") or [] if c["support"] < SUPPORT]
 
 
 def _majority(test: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """The content of `report.json`: written by `validate`, read by the page, the figures and `export`.
 
-Intervals are the low and high end of the 95 % confidence interval of a proportion, None if nothing was counted. Reports
-of earlier versions lack what is `NotRequired`.
+Intervals are the low and high end of the 95 % confidence interval of a proportion, over groups where samples have some;
+None if nothing was counted. Reports of earlier versions lack what is `NotRequired`.
 """
 
 from typing import Any, NotRequired, TypedDict
@@ -57,6 +57,7 @@ class Baseline(TypedDict):
     available: int  # that it could have been fitted to
     accuracy: float
     accuracy_interval: Interval
+    macro_recall: NotRequired[float]
     log_loss: float | None  # None: no probabilities, or a true class was given 0
     seconds: float  # of fitting, with the choice of hyperparameters
     bytes: int  # of the pickled model
@@ -94,11 +95,13 @@ class Report(TypedDict):
 
     name: str
     kind: Kind
+    scope: NotRequired[list[str]]  # lines: what the numbers are of, and what was never tested
     created: str  # ISO 8601, UTC
     labels: list[str]
     task: dict[str, Any]  # resolved
     # train, validation, test: counts; skipped: file and reason; classes: counts of each label; skipped_by_class: label,
-    # count; skipped_by_reason: reason, files (a count), first (one of them). Earlier versions lack the last two
+    # count; skipped_by_reason: reason, files (a count), first (one of them); groups: counts of groups in the same form,
+    # None where there are none. Earlier versions lack the last three
     samples: dict[str, Any]
     model: dict[str, Any]  # layers, parameters
     training: dict[str, Any]  # epochs, best_epoch, seconds, device

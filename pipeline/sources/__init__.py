@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
+from pipeline.sources.groups import grouped
 from pipeline.sources.registry import OWN, REGISTRY, Data, Section, Shares, Source
 from pipeline.sources.sample import SPLITS, UNREADABLE, Decoded, Label, Sample, Split
 
@@ -69,6 +70,8 @@ def load(data: Data, features: _Features) -> list[Sample]:
             f"data.source = {source.name!r} does not give what features.kind = {features.kind!r} takes, but {given}"
         )
     samples = source.load(data, features.sample_rate)
+    if data.group is not None:
+        samples = grouped(samples, data.group)
     size = getattr(features, "size", None)
     if size is not None and samples and (width := len(samples[0].media.load())) != size:
         raise UserError(f"{source.name}: {width} numbers a sample, and features.size is {size}; set it to {width}")

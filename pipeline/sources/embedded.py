@@ -77,5 +77,7 @@ def _fingerprint_notes(data: Data) -> Any:
 
 SOURCES = (
     Source("digits", "name", ("pixels",), "1,797 scanned digits", _load_digits, _fingerprint_digits),
-    Source("notes", "name", ("mfcc",), "1,300 synthesised notes", _load_notes, _fingerprint_notes),
+    Source(
+        "notes", "name", ("mfcc",), "1,300 synthesised notes", _load_notes, _fingerprint_notes, synthetic="recordings"
+    ),
 )

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.sources.files import Identity, expanded, identity, loose, readable, stat, stats, walk
-from pipeline.sources.layout import ClassFolder, class_folders, is_media
+from pipeline.sources.layout import ClassFolder, are_groups, class_folders, is_media
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import SPLITS, Sample, Split
 from pipeline.sources.split_names import is_fold, split_of_each
 from service.errors import Unreadable
 from service.media import Limits, check_bytes
 
+COLUMNS = ("path", "label", "split", "group")  # of a manifest; the last two may be absent
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end needs 2 MB a second in each thread
 
 
@@ -54,7 +55,7 @@ class EncodedFile:
             raise Unreadable(f"cannot be read: {error.strerror}") from None
 
 
-Entry = tuple[str, str, Split | None, Path]  # file, label, split, path
+Entry = tuple[str, str, Split | None, str | None, Path]  # file, label, split, group, path
 
 
 def load(data: Data, sample_rate: int | None) -> list[Sample]:
@@ -72,18 +73,21 @@ def load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
     return _samples(_manifest, data, sample_rate)
 
 
-def _samples(entries: Callable[[Path], Iterator[Entry]], data: Data, sample_rate: int | None) -> list[Sample]:
+def _samples(entries: Callable[[Data], Iterator[Entry]], data: Data, sample_rate: int | None) -> list[Sample]:
     limits = Limits.from_environment(SECONDS)
-    found = entries(_root(data))
-    return [Sample(file, label, split, EncodedFile(path, sample_rate, limits)) for file, label, split, path in found]
+    return [
+        Sample(file, label, split, EncodedFile(path, sample_rate, limits), group)
+        for file, label, split, group, path in entries(data)
+    ]
 
 
 def _root(data: Data) -> Path:
     return expanded(data.path or "")
 
 
-def _folder(root: Path) -> Iterator[Entry]:
-    found = class_folders(root)
+def _folder(data: Data) -> Iterator[Entry]:
+    root = _root(data)
+    found = class_folders(root, data.group is not None)
     inside = {folder: walk(folder, _identities(found)) for _, folder in found}
     if not any(inside.values()):
         raise UserError(f"{root}: no files; expected one sub-folder for each class, with its files inside")
@@ -91,9 +95,13 @@ def _folder(root: Path) -> Iterator[Entry]:
     if empty := [folder for folder in inside if folder.name not in filled]:
         raise UserError(f"{empty[0]}: no files of this class; add some, or remove the folder")
     _mention_loose_files(root, inside)
+    with_groups = are_groups([[path.relative_to(folder) for path in paths] for folder, paths in inside.items()])
     for split, folder in found:
         for path in inside[folder]:
-            yield readable(path.relative_to(root)), readable(Path(folder.name)), split, path
+            name, group = path.relative_to(folder), None
+            if with_groups and len(name.parts) > 1:  # of one name in several classes: one group, but not across splits
+                group = readable(Path(folder.parent.name if split else "", name.parts[0]))
+            yield readable(path.relative_to(root)), readable(Path(folder.name)), split, group, path
 
 
 def _mention_loose_files(root: Path, classes: Iterable[Path]) -> None:
@@ -108,7 +116,8 @@ def _identities(found: Iterable[ClassFolder]) -> set[Identity | None]:
     return {identity(folder) for _, folder in found}
 
 
-def _manifest(manifest: Path) -> Iterator[Entry]:
+def _manifest(data: Data) -> Iterator[Entry]:
+    manifest = _root(data)
     try:
         text = manifest.read_text("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
@@ -118,13 +127,14 @@ def _manifest(manifest: Path) -> Iterator[Entry]:
     missing = [column for column in ("path", "label") if column not in columns]
     if missing:
         raise UserError(
-            f"{manifest}: column {missing[0]!r} is missing; expected path,label[,split], found {','.join(columns)}"
+            f"{manifest}: column {missing[0]!r} is missing; expected path,label[,split][,group], "
+            f"found {','.join(columns)}"
         )
-    rows = [(reader.line_num, _cell(row, "path"), _cell(row, "label"), _cell(row, "split")) for row in reader]
+    rows = [(reader.line_num, [_cell(row, column) for column in COLUMNS]) for row in reader]
     if not rows:
         raise UserError(f"{manifest}: no rows")
-    splits = split_of_each([split for *_, split in rows], manifest)
-    for line, path, label, split in rows:
+    splits = split_of_each([split for _, (_, _, split, _) in rows], manifest)
+    for line, (path, label, split, group) in rows:
         if not path or not label:
             raise UserError(f"{manifest}, line {line}: {'label' if path else 'path'} is empty")
         if "\0" in path:
@@ -134,7 +144,7 @@ def _manifest(manifest: Path) -> Iterator[Entry]:
             raise UserError(
                 f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
             )
-        yield path, label, splits.get(split), manifest.parent / path
+        yield path, label, splits.get(split), group or None, manifest.parent / path
 
 
 def _cell(row: dict[str, str | None], column: str) -> str:
@@ -142,13 +152,13 @@ def _cell(row: dict[str, str | None], column: str) -> str:
 
 
 def _fingerprint(data: Data) -> Any:
-    found = class_folders(_root(data))
+    found = class_folders(_root(data), data.group is not None)
     return [stats(folder, _identities(found)) for _, folder in found]
 
 
 def _fingerprint_manifest(data: Data) -> Any:
     """The rows of the manifest, and path, size and time of the files that it names."""
-    return [(file, label, split, stat(path)) for file, label, split, path in _manifest(_root(data))]
+    return [(*entry, stat(path)) for *entry, path in _manifest(data)]
 
 
 SOURCES = (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.sources import files
+from pipeline.sources.groups import is_group
 from pipeline.sources.sample import SPLITS, Split
 from pipeline.sources.split_names import is_fold, split_of_each
 
@@ -15,13 +16,18 @@ MEDIA = frozenset((  # suffixes of pictures and recordings; mimetypes lacks some
 LISTED = 5  # names in a message
 IN_TRAIN = "put all class folders into one folder train/"  # which leaves the shares of the splits as they are
 MANIFEST = "list the files in a .csv manifest with path,label,split"
+GROUPS = "--set data.group='([^/]+)/[^/]*$' makes the inner folders groups, which no split divides"
 FOLDS = f"{MANIFEST}: one fold as test, another as validation, the rest as train"
 
 ClassFolder = tuple[Split | None, Path]
 
 
-def class_folders(root: Path) -> list[ClassFolder]:
+def class_folders(root: Path, grouped: bool = False) -> list[ClassFolder]:
     """The class folders below `root` by name, each with its split, in the order of the splits, if folders name these.
+
+    Parameters
+    ----------
+    grouped : the user says what the groups are, so the folders inside a class are no classes
 
     Raises
     ------
@@ -33,7 +39,7 @@ def class_folders(root: Path) -> list[ClassFolder]:
         if len(top) == 1 and len(inside := _inner(top[0])) > 1:
             held = _listed([path.name for path in inside])
             raise UserError(f"{root}: only one folder, which holds {held}; did you mean --data {top[0]}?")
-        _check_classes(root, top)
+        _check_classes(root, top, grouped)
         return [(None, path) for path in top]
     if others := [path.name for path in top if path.name not in splits]:
         raise UserError(
@@ -52,9 +58,29 @@ def class_folders(root: Path) -> list[ClassFolder]:
                 f"{split_folder}: files, but no class folders, in a folder whose name is that of a split; sort them "
                 f"into class folders, or {MANIFEST}. If it is a class, {IN_TRAIN}"
             )
-        _check_classes(split_folder, classes)
+        _check_classes(split_folder, classes, grouped)
         found += [(splits[split_folder.name], path) for path in classes]
     return found
+
+
+def are_groups(classes: Sequence[Sequence[Path]]) -> bool:
+    """Whether the folders inside class folders are groups: a class is divided by them.
+
+    One folder that holds all of its class, as in CLASS/images, tells nothing.
+
+    Parameters
+    ----------
+    classes : the files of each class, relative to its folder
+
+    Example
+    -------
+    >>> are_groups([[Path("session-1/a.wav"), Path("session-2/b.wav")], [Path("c.wav")]])
+    True
+    >>> are_groups([[Path("images/a.png"), Path("images/b.png")], [Path("images/c.png")]])
+    False
+    """
+    inside = [{path.parts[0] if len(path.parts) > 1 else "" for path in files} for files in classes]
+    return any(len(names) > 1 for names in inside)
 
 
 def is_media(path: Path) -> bool:
@@ -72,7 +98,7 @@ def _folders(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
-def _check_classes(parent: Path, classes: Sequence[Path]) -> None:
+def _check_classes(parent: Path, classes: Sequence[Path], grouped: bool) -> None:
     """UserError if these folders look like anything but one for each class."""
     names = [path.name for path in classes]
     if sum(map(is_fold, names)) > 1:
@@ -85,11 +111,11 @@ def _check_classes(parent: Path, classes: Sequence[Path]) -> None:
             )
             raise UserError(f"{path}: {_listed(held)} look like splits inside a class; {how}")
     common = sorted(set.intersection(*map(set, inner.values()))) if inner else []
-    if len(common) < 2:  # a single one, as in CLASS/images, cannot be the classes
+    if len(common) < 2 or grouped or all(map(is_group, common)):  # a single one, as in CLASS/images, is no class
         return
     raise UserError(
         f"{parent}: are {_listed(names)} the classes, or {_listed(common)}, which each of them holds? If the former, "
-        f"{MANIFEST}; if the latter, name the outer folders train, validation and test, or merge them"
+        f"{GROUPS}; if the latter, name the outer folders train, validation and test, or merge them"
     )
 
 

@@ -4,6 +4,7 @@ A new source is one new module in this folder with a tuple `SOURCES`. It imports
 mirdata) inside its functions, since reading a task file imports all modules of the folder.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -61,13 +62,15 @@ class Data(Section):
     """The section [data] of a task: where the labelled samples come from.
 
     `seed` decides the splits where the data does not name them, which of TinySOL's folds is the test split, and which
-    notes are synthesised by `notes`.
+    notes are synthesised by `notes`. `group` is a regular expression with one capture, searched in each file's path:
+    files with the same capture are one group, which is never divided.
     """
 
     source: str
     path: str | None = None
     splits: Shares = Shares()
     seed: int = 0
+    group: str | None = None
 
     @field_validator("source")
     @classmethod
@@ -76,6 +79,19 @@ class Data(Section):
             *names, last = (repr(name) for name in REGISTRY)
             raise ValueError(f"must be {', '.join(names)} or {last}")
         return source
+
+    @field_validator("group")
+    @classmethod
+    def _one_capture(cls, group: str | None) -> str | None:
+        if group is None:
+            return None
+        try:
+            captures = re.compile(group).groups
+        except (re.error, OverflowError) as error:
+            raise ValueError(f"is no regular expression ({error})") from None
+        if captures != 1:
+            raise ValueError(f"must have one capture, as in '([^/]+)/[^/]*$', and has {captures}")
+        return group
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "Data":
@@ -97,6 +113,7 @@ class Source:
     fingerprint : [data] → plain values that change when the samples do, found without reading media; None where the
         data has yet to be downloaded
     numbers : whether targets are numbers (regression) instead of classes
+    synthetic : what the data stand for, if they are made up; "" for real data
     """
 
     name: str
@@ -106,6 +123,7 @@ class Source:
     load: Callable[[Data, int | None], list[Sample]]
     fingerprint: Callable[[Data], Any]
     numbers: bool = False
+    synthetic: str = ""
 
 
 OWN = ("own", "folder", "csv")  # forms of a user's own data, which need a path

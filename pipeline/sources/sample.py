@@ -49,6 +49,7 @@ class Sample:
     label: Label
     split: Split | None  # None where the data does not name one
     media: Media
+    group: str | None = None  # what no split may divide: a session, a player; None where it is a group of its own
 
     def digest(self) -> str:
         """SHA-256 of the content, in hexadecimal; for an unreadable sample a text that no other sample has, so that it

@@ -65,6 +65,8 @@ def _fingerprint(data: Data) -> list[int]:
 
 
 SOURCES = (
-    Source("regions", "name", ("vector",), "points of two regions", _load_regions, _fingerprint),
-    Source("sine", "name", ("vector",), "a noisy sine", _load_sine, _fingerprint, numbers=True),
+    Source(
+        "regions", "name", ("vector",), "points of two regions", _load_regions, _fingerprint, synthetic="measurements"
+    ),
+    Source("sine", "name", ("vector",), "a noisy sine", _load_sine, _fingerprint, True, "measurements"),
 )

@@ -1,5 +1,6 @@
-"""Folds of the cross-validation: a sample's fold, like its split, is a pure function of its content and the seed."""
+"""Folds of the cross-validation: drawn by a hash of each group and the seed, and as full as each other."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.classifier import Standardize
 from models.frontend import build
+from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.task import Task, UserError
 from pipeline.train import Dataset, standardised
@@ -45,21 +47,30 @@ def assign_folds(task: Task, features: Features) -> tuple[NDArray[np.int64], NDA
     """
     n = task.tune.folds
     rows = np.flatnonzero(~features.rows("test"))
-    fold = np.array([assign_fold(features.digest[row], n, task.data.seed) for row in rows], np.int64)
+    groups = features.group[rows].tolist()
+    labels = features.y[rows].tolist() if TARGETS[features.kind].has_classes else [0] * len(rows)
+    first = dict(sorted(zip(groups, labels, strict=True), reverse=True))  # class of each group: its first one
+    fold_of = spread(first, n, task.data.seed)
+    fold = np.array([fold_of[group] for group in groups], np.int64)
     if not np.bincount(fold, minlength=n).all():
-        raise UserError(f"tune.folds = {n}: {len(rows)} samples do not fill them; use fewer folds")
+        raise UserError(f"tune.folds = {n}: {len(fold_of)} groups of samples do not fill them; use fewer folds")
     return rows, fold
 
 
-def assign_fold(digest: str, folds: int, seed: int) -> int:
-    """Fold of a sample, counted from 0, from the digest of its content; independent of its split.
+def spread(labels: Mapping[str, int], folds: int, seed: int) -> dict[str, int]:
+    """Group → its fold, counted from 0: the groups of each class, in an order drawn by the seed, dealt out in turn.
+
+    Parameters
+    ----------
+    labels : by group, the class of one of its samples
 
     Example
     -------
-    >>> [assign_fold("e3b0c442", 5, seed) for seed in (0, 1, 2)]
-    [0, 0, 0]
+    >>> spread({"a": 0, "b": 0, "c": 1, "d": 1}, 2, seed=0)
+    {'a': 0, 'b': 1, 'd': 0, 'c': 1}
     """
-    return int.from_bytes(sha256(f"fold:{seed}:{digest}".encode()).digest()[:8], "big") % folds
+    order = sorted(labels, key=lambda group: (labels[group], sha256(f"fold:{seed}:{group}".encode()).digest()))
+    return {group: n % folds for n, group in enumerate(order)}
 
 
 def _dataset(x: NDArray[np.float32], y: NDArray[Any]) -> Dataset:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from pipeline.report.schema import Baseline
 from pipeline.train.data import Dataset
 from pipeline.validate import metrics
+from pipeline.validate.intervals import Intervals
 
 LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
 CHOICE = 3_000  # training samples, and as many validation samples, used to choose hyperparameters
@@ -42,6 +43,7 @@ def baselines(
     test: Rows,
     right: NDArray[np.bool_],
     seed: int,
+    intervals: Intervals | None = None,
     learned: Rows | Dataset | None = None,
 ) -> list[Baseline]:
     """Fit scikit-learn's logistic regression, SVM with an RBF kernel and random forest, and test each.
@@ -57,9 +59,10 @@ def baselines(
         than memory, only the rows that are used are read
     right : bool (N,), whether the network's answer to each test row is right
     seed : of the forest and of the random rows
+    intervals : of proportions of the test rows; by default each is its own group
     learned : rows of the final fit, if not the training rows alone: those that the network was trained on
     """
-    available = learned or training
+    available, intervals = learned or training, intervals or Intervals.of(np.arange(len(right)))
     fitted = _some(available, LIMIT, seed)
     choice = _some(training, CHOICE, seed), _some(validation, CHOICE, seed)
     results: list[Baseline] = []
@@ -79,13 +82,14 @@ def baselines(
                     "samples": len(fitted.y),
                     "available": len(available.y),
                     "accuracy": float(hits.mean()),
-                    "accuracy_interval": metrics.interval(int(hits.sum()), len(hits)),
+                    "accuracy_interval": intervals.among(hits),
+                    "macro_recall": float(np.mean([hits[test.y == k].mean() for k in np.unique(test.y)])),
                     "log_loss": _log_loss(model, test),
                     "seconds": seconds,
                     "bytes": _size(model),
                     "only_network": int((right & ~hits).sum()),
                     "only_baseline": int((hits & ~right).sum()),
-                    "p_value": metrics.mcnemar(right, hits),
+                    "p_value": metrics.mcnemar(right, hits, intervals),
                 }
             )
     return results

@@ -18,11 +18,14 @@ from sklearn.metrics import (
 )
 
 from pipeline.report.schema import Bin, Interval
+from pipeline.validate.intervals import Intervals, wilson
 
 ECE_BINS = 15  # of equal width; Guo et al. 2017
 
 
-def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[str, ...]) -> dict[str, Any]:
+def classification(
+    p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[str, ...], intervals: Intervals | None = None
+) -> dict[str, Any]:
     """Metrics of a classifier: section `test` of the report.
 
     Parameters
@@ -30,12 +33,14 @@ def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[s
     p : float32 (N, K), probabilities
     y : int64 (N,), index of the true class
     labels : names of the K classes
+    intervals : of proportions of these samples; by default each is its own group
 
     Returns
     -------
-    `accuracy`, `log_loss`, `ece`, `per_class` (precision, recall and F1), `confusion_matrix` (true class in rows) and
-    `reliability` (see `_reliability`). Proportions come with their 95 % interval. Two classes have ROC and
-    precision-recall curves and the areas under them too; the second class is the positive one.
+    `accuracy`, `macro_recall` (the mean recall of the classes, whatever their sizes), `log_loss`, `ece`, `per_class`
+    (precision, recall and F1), `confusion_matrix` (true class in rows) and `reliability` (see `_reliability`).
+    Proportions come with their 95 % interval. Two classes have ROC and precision-recall curves and the areas under
+    them too; the second class is the positive one.
 
     Example
     -------
@@ -49,26 +54,27 @@ def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[s
     chosen, k = p.argmax(1), len(labels)
     classes = list(range(k))
     precision, recall, f1, support = precision_recall_fscore_support(y, chosen, labels=classes, zero_division=0)
-    hits = np.bincount(y[y == chosen], minlength=k)
+    right, interval = chosen == y, (intervals or Intervals.of(np.arange(len(y)))).among
     guesses = np.bincount(chosen, minlength=k)
     return {
-        "accuracy": float((chosen == y).mean()),
-        "accuracy_interval": interval(int((chosen == y).sum()), len(y)),
+        "accuracy": float(right.mean()),
+        "accuracy_interval": interval(right),
+        "macro_recall": float(recall[support > 0].mean()),
         **calibration(p, y),
         "per_class": [
             {
                 "label": labels[i],
                 "support": int(support[i]),
                 "precision": float(precision[i]) if guesses[i] else None,
-                "precision_interval": interval(int(hits[i]), int(guesses[i])),
+                "precision_interval": interval(right, chosen == i),
                 "recall": float(recall[i]) if support[i] else None,
-                "recall_interval": interval(int(hits[i]), int(support[i])),
+                "recall_interval": interval(right, y == i),
                 "f1": float(f1[i]),
             }
             for i in classes
         ],
         "confusion_matrix": confusion_matrix(y, chosen, labels=classes).tolist(),
-        "reliability": _reliability(p.max(1), chosen == y),
+        "reliability": _reliability(p.max(1), right, intervals),
         **(_binary(p[:, 1], y) if k == 2 and support.all() else {}),
     }
 
@@ -117,40 +123,43 @@ def interval(successes: int, trials: int) -> Interval:
     >>> print(f"{low:.3f} to {high:.3f}")
     0.596 to 0.982
     """
-    if not trials:
-        return None
-    bounds = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return [float(bounds.low), float(bounds.high)]
+    return wilson(successes / trials, trials) if trials else None
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], intervals: Intervals | None = None) -> float:
     """Two-sided p-value of McNemar's exact test (1947): are two classifiers right equally often?
 
     Only samples count that exactly one of the two has right: if both are equally good, each of these goes to either
-    with probability one half.
+    with probability one half. Samples in groups are not independent, so each group goes to the one that has more of
+    its samples right.
 
     Parameters
     ----------
     first, second : bool (N,), whether each is right on the same N samples
+    intervals : tells the groups; by default each sample is its own
 
     Example
     -------
     >>> mcnemar(np.array([True, True, True, True]), np.array([True, False, False, False]))  # 3 to 0
     0.25
     """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    wins = (intervals or Intervals.of(np.arange(len(first)))).wins(first, second)
+    only_first, only_second = int((wins > 0).sum()), int((wins < 0).sum())
     different = only_first + only_second
     return float(binomtest(only_first, different).pvalue) if different else 1.0
 
 
-def _reliability(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> list[Bin]:
+def _reliability(
+    confidence: NDArray[np.float32], correct: NDArray[np.bool_], intervals: Intervals | None = None
+) -> list[Bin]:
     """Mean `confidence`, `accuracy` with its 95 % `interval`, and `count` of each bin of confidence with samples."""
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    among = (intervals or Intervals.of(np.arange(len(bins)))).among
     return [
         {
             "confidence": float(confidence[bins == b].mean()),
             "accuracy": float(correct[bins == b].mean()),
-            "interval": interval(int(correct[bins == b].sum()), int((bins == b).sum())),
+            "interval": among(correct, bins == b),
             "count": int((bins == b).sum()),
         }
         for b in np.unique(bins)

@@ -16,6 +16,7 @@ from pipeline.report.schema import Calibration
 from pipeline.train.data import load_test, pieces
 from pipeline.train.weights import Facts
 from pipeline.validate import metrics
+from pipeline.validate.intervals import Intervals
 
 MISTAKES = 12  # shown in the report
 
@@ -28,12 +29,14 @@ class Predictions(ABC):
     uncalibrated : float32 (N, K), the outputs without the temperature
     y : int64 (N,), index of the true class, or float32 (N, K), the true values
     labels : names of the K classes or values
+    intervals : of proportions of the samples, which know their groups
     """
 
     outputs: NDArray[np.float32]
     uncalibrated: NDArray[np.float32]
     y: NDArray[Any]
     labels: tuple[str, ...]
+    intervals: Intervals
 
     @abstractmethod
     def metrics(self) -> dict[str, Any]:
@@ -56,7 +59,7 @@ class ClassPredictions(Predictions):
     """Probabilities of classes."""
 
     def metrics(self) -> dict[str, Any]:
-        return metrics.classification(self.outputs, self.y, self.labels)
+        return metrics.classification(self.outputs, self.y, self.labels, self.intervals)
 
     def calibration(self, temperature: float, known_threshold: float | None) -> Calibration:
         return {
@@ -115,8 +118,9 @@ def predict(classifier: Classifier, facts: Facts, features: Features) -> tuple[P
         parts.append(found + ([classifier.familiarity(x, hidden, uncalibrated)] if classifier.familiarity else []))
     outputs, raw, *familiarity = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     kind = ClassPredictions if target.has_classes else ValuePredictions
-    predictions = kind(outputs, raw, test.y.numpy(), facts.labels)
+    intervals = Intervals.of(features.group[features.rows("test")])
+    predictions = kind(outputs, raw, test.y.numpy(), facts.labels, intervals)
     if not familiarity:
         return predictions, {}
-    known = int((familiarity[0] >= facts.known).sum())
-    return predictions, {"known": known / len(outputs), "known_interval": metrics.interval(known, len(outputs))}
+    known = familiarity[0] >= facts.known
+    return predictions, {"known": float(known.mean()), "known_interval": intervals.among(known)}

@@ -20,6 +20,7 @@ from pipeline.train.data import Datasets, load_datasets, standardised
 from pipeline.validate import baselines, samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
+from pipeline.validate.scope import counts, scope
 
 
 @subnormals_flushed()
@@ -44,6 +45,7 @@ def validate(task: Task, run: Run) -> Report:
     report: Report = {
         "name": task.name,
         "kind": facts.kind,
+        "scope": scope(features, classifier.frontend.input.kind),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "labels": list(facts.labels),
         "task": task.resolved() | features.task | {"model": facts.model, "train": facts.train},
@@ -128,7 +130,8 @@ def _baselines(
     rows = features.rows("test")
     with torch.inference_mode():
         test = baselines.Rows(classifier.standardize(torch.from_numpy(features.x[rows])).numpy(), features.y[rows])
-    return baselines.baselines(training, held_out, test, predictions.correct(), facts.train["seed"], learned)
+    right, seed = predictions.correct(), facts.train["seed"]
+    return baselines.baselines(training, held_out, test, right, seed, predictions.intervals, learned)
 
 
 def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:
@@ -175,6 +178,7 @@ def _samples(features: Features) -> dict[str, Any]:
             for reason, files in skipped.by_reason(features.skipped)
         ],
         "classes": _class_counts(features),
+        "groups": counts(features),
     }
 
 

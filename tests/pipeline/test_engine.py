@@ -140,12 +140,11 @@ class Deadly:
 
 
 def extract_deadly(run: Path, engine: Engine) -> None:
-    samples = [Sample("a/1.wav", "a", None, Deadly())]
-    chosen = task.load("instruments")
-    recipe = extract.Recipe(chosen.features.model_dump(mode="json"), chosen.data, chosen.augment, frozenset([None]))
+    works = [extract.Work(Sample("a/1.wav", "a", None, Deadly()), "deadly", "deadly", "train")]
+    recipe = extract.Recipe.of(task.load("instruments"))
     with pytest.MonkeyPatch.context() as patch, engine.running():
         patch.setattr(on_ray, "TRIES", 1)
-        on_ray.extract(samples, recipe, {}, Shards(Run(run), recipe))
+        on_ray.extract(works, recipe, Shards(Run(run), recipe))
 
 
 def test_media_that_kill_every_process_are_one_line(cluster: Cluster, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_other_parameters_do_not_use_the_shards(
 
 def test_a_shard_that_was_cut_off_is_as_if_it_were_not_there(few: Task, tmp_path: Path) -> None:
     run = Run(tmp_path)
-    recipe = extract.Recipe.of(few, embedded.notes(0, 22_050))
+    recipe = extract.Recipe.of(few)
     store = shards.Shards(run, recipe)
     row = np.ones(485, np.float32)
     store.add("one", Extracted(row, np.stack([2 * row, 3 * row])))

@@ -31,4 +31,15 @@ def test_a_fold_depends_on_content_and_seed_alone(features: Path) -> None:
     for fold in made:
         assert len(fold.held_out.y) + len(fold.training.y) == (~known.rows("test")).sum()
         assert fold.training.x.mean(0).abs().max() < 1e-5  # standardised by itself
-    assert [folds.assign_fold(f"{i}", 5, 0) for i in range(8)] != [folds.assign_fold(f"{i}", 5, 1) for i in range(8)]
+    labels = dict.fromkeys("abcdefgh", 0)
+    assert folds.spread(labels, 5, 0) != folds.spread(labels, 5, 1)
+
+
+def test_folds_are_as_full_as_each_other_and_divide_no_group(features: Path) -> None:
+    known = Features.load(features / "regions" / "features.npz")
+    together = np.array([f"{label}-{i // 7}" for i, label in enumerate(known.y)])
+    rows, fold = folds.assign_folds(task.load("regions"), replace(known, group=together))
+    kept = together[rows]
+    assert all(len(set(fold[kept == group])) == 1 for group in set(kept))
+    per_class = [[len(set(kept[(fold == k) & (known.y[rows] == y)])) for k in range(5)] for y in (0, 1)]
+    assert all(max(counts) - min(counts) <= 1 for counts in per_class)

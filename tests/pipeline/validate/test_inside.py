@@ -25,7 +25,7 @@ def features(x: np.ndarray, y: np.ndarray) -> Features:
     n = len(x)
     split, names = np.array(["train", "test"] * (n // 2)), np.array([f"{i}" for i in range(n)])
     none = np.empty((0, x.shape[1]), np.float32), np.empty(0, np.int64)
-    return Features(x.astype(np.float32), y, ("a", "b"), split, names, names, *none, (), {}, "", "")
+    return Features(x.astype(np.float32), y, ("a", "b"), split, names, names, *none, (), {}, "", "", names)
 
 
 def points(n: int, size: int) -> np.ndarray:

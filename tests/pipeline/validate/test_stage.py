@@ -13,6 +13,7 @@ from pipeline import extract, task, train, validate
 from pipeline.run import Run
 from pipeline.task import UserError, Validate
 from pipeline.validate import metrics
+from pipeline.validate.intervals import Intervals
 from service.media import Limits
 from service.media.image import decode_image
 from tests.pipeline.runs import validated
@@ -79,6 +80,32 @@ def test_two_classes_have_curves_with_their_areas() -> None:
 def test_regression_metrics_by_hand() -> None:
     y, values = np.array([[1.0], [2.0], [3.0]], np.float32), np.array([[1.0], [2.0], [6.0]], np.float32)
     assert metrics.regression(values, y) == pytest.approx({"mse": 3.0, "rmse": 3**0.5, "mae": 1.0, "r2": 1 - 9 / 2})
+
+
+def test_intervals_and_comparisons_are_over_groups() -> None:
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(30), 10)
+    right = np.repeat(rng.uniform(size=30) < 0.8, 10)  # a group is right as a whole
+    y, chosen = np.zeros(300, int), (~right).astype(int)
+    p = np.eye(2, dtype=np.float32)[chosen]
+    alone = metrics.classification(p, y, ("a", "b"))
+    together = metrics.classification(p, y, ("a", "b"), Intervals.of(group))
+    assert together["accuracy"] == alone["accuracy"]
+    width, wider = (np.ptp(found["accuracy_interval"]) for found in (alone, together))
+    assert wider == pytest.approx(10**0.5 * width, rel=0.15)
+    every = np.ones(300, bool)
+    assert Intervals.of(group).among(every) == pytest.approx(metrics.interval(30, 30))
+    assert Intervals.of(np.zeros(300)).among(right) == pytest.approx(metrics.interval(right.mean(), 1), abs=0.01)
+    wins = int((~right).sum() // 10)
+    assert metrics.mcnemar(every, right, Intervals.of(group)) == metrics.mcnemar(
+        np.ones(wins, bool), np.zeros(wins, bool)
+    )
+
+
+def test_macro_recall_counts_each_class_alike() -> None:
+    y = np.array([0] * 98 + [1] * 2)
+    found = metrics.classification(np.tile(np.float32([0.9, 0.1]), (100, 1)), y, ("common", "rare"))
+    assert (found["accuracy"], found["macro_recall"]) == (0.98, 0.5)
 
 
 def test_wilson_interval() -> None:

@@ -1,0 +1,53 @@
+"""What a report's numbers are of: how many samples and groups, of which source, and what was never tested."""
+
+from typing import Any
+
+import numpy as np
+
+from models.targets import TARGETS
+from pipeline.extract import Features
+from pipeline.sources import REGISTRY, SPLITS
+
+ELSEWHERE = {  # kind of input → what differs in the world
+    "image": "another camera, scanner, pen or hand",
+    "audio": "another microphone, room, player or device",
+    "vector": "another source",
+}
+
+
+def scope(features: Features, kind: str) -> list[str]:
+    """Two lines: what the number is of, and what it says nothing about; `kind` is that of the input."""
+    data = features.task["data"]
+    source = REGISTRY[data["source"]]
+    n = f"{int(features.rows('test').sum()):,} samples"
+    groups = counts(features)
+    where = f"{source.name} {data['path']}" if data["path"] else f"the data set {source.name}"
+    if groups:
+        together = f"in {groups['test']:,} groups of which no sample was trained on"
+    else:
+        together = "each by itself: no groups are named"
+    of = f"of {n} from {where}, {together}"
+    unseen = ["inputs from " + ELSEWHERE[kind]]
+    if source.synthetic:
+        of = f"of {n} of synthetic data ({source.help}), {together}"
+        unseen = [f"anything real; what this says of {source.synthetic}, nobody has measured"]
+    elif not groups:
+        unseen.append("new sessions, people or places, if samples of one of them are in several splits (data.group)")
+    return [of, f"not tested: {', or '.join(unseen)}"]
+
+
+def counts(features: Features) -> dict[str, Any] | None:
+    """How many groups each split has, and under `classes` each class in each split; None where there are none."""
+    if not features.has_groups:
+        return None
+    found: dict[str, Any] = {split: _distinct(features, features.rows(split)) for split in SPLITS}
+    labels = features.labels if TARGETS[features.kind].has_classes else ()
+    found["classes"] = {
+        label: {split: _distinct(features, features.rows(split) & (features.y == k)) for split in SPLITS}
+        for k, label in enumerate(labels)
+    }
+    return found
+
+
+def _distinct(features: Features, rows: Any) -> int:
+    return len(np.unique(features.group[rows]))
