@@ -20,7 +20,8 @@ def principal(z: NDArray[np.float32]) -> torch.Tensor:
     if x.shape[1] <= COMPONENTS:
         return x
     _, vectors = torch.linalg.eigh((x.T @ x).double())
-    return x @ vectors[:, -COMPONENTS:].float()
+    projected: torch.Tensor = x @ vectors[:, -COMPONENTS:].float()
+    return projected
 
 
 @torch.inference_mode()

@@ -13,7 +13,6 @@ from pipeline.progress import Progress
 from pipeline.task import Train
 from pipeline.threads import subnormals_flushed
 from pipeline.train import Dataset, standardised
-from pipeline.tune.folds import assign_fold
 from pipeline.tune.stacks import Fold, Training, train
 
 FOLDS = 5
@@ -35,13 +34,14 @@ def out_of_fold(features: Features, x: NDArray[np.float32], y: NDArray[np.int64]
 
     Parameters
     ----------
-    features : tell the kind of features, the classes and, by the samples' digests, the folds
+    features : tell the kind of features, the classes and, by the samples' groups, the folds
     x : float32 (N, D), all of the features
     y : int64 (N,), the labels to be tried
     """
     many = len(y) > FEW
     n_folds, n_networks = (3, 1) if many else (FOLDS, NETWORKS)
-    fold = np.array([assign_fold(digest, n_folds, 0) for digest in features.digest.tolist()])
+    _, group = np.unique(features.group, return_inverse=True)
+    fold = (np.random.default_rng(0).permutation(group.max() + 1) % n_folds)[group]  # no group is divided
     found = np.empty((len(y), len(features.labels)))
     with Progress("audit", n_folds, "fold") as progress:
         for k in range(n_folds):
@@ -76,13 +76,13 @@ def _of_fold(
             raise state
     with torch.inference_mode():
         logits = [training.mlp(held.x) for training in trainings]
-        return np.mean([_log_probabilities(z, kind == "binary") for z in logits], axis=0)
+        return np.asarray(np.mean([_log_probabilities(z, kind == "binary") for z in logits], axis=0))
 
 
 def _log_probabilities(logits: torch.Tensor, is_binary: bool) -> NDArray[np.float64]:
     """Float64 (n, K): their differences must not vanish where a probability is nearly 0."""
     z = torch.cat([torch.zeros_like(logits), logits], 1) if is_binary else logits
-    return torch.log_softmax(z.double(), 1).numpy()
+    return np.asarray(torch.log_softmax(z.double(), 1).numpy())
 
 
 def _options(n: int) -> tuple[Train, int]:

@@ -1,7 +1,7 @@
 """audit.html: one page without a server, on which each suspect is heard, seen, and kept, relabelled or dropped.
 
-Its text and its program are in `page.html.jinja`. Pictures are inside the page. Sounds are links to the user's own files,
-relative to the page; where a source has no files, to sounds written beside it.
+Its text, style and program are beside this module. Pictures are inside the page. Sounds are links to the user's own
+files, relative to the page; where a source has no files, to sounds written beside it.
 """
 
 import base64
@@ -22,12 +22,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.frontend import build
-from pipeline.audit.suspects import Overlap, Suspect
+from pipeline.audit.suspects import Kind, Overlap, Suspect
 from pipeline.extract import Features, load_media
 from pipeline.run import Run, replacing
 from pipeline.sources import Sample
 
-NOUNS = {"label": "labels", "duplicate": "duplicates", "outlier": "outliers", "media": "damaged or unused files"}
+NOUNS: dict[Kind, str] = {
+    "label": "labels",
+    "duplicate": "duplicates",
+    "outlier": "outliers",
+    "media": "damaged or unused files",
+}
 SHOWN = {"audio": 200, "image": 1000, "vector": 1000}  # suspects of each kind on the page, at most
 PLAYED = (".mp3", ".wav", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".aac", ".webm", ".mp4")  # by browsers
 SECONDS = 10.0  # of a sound that is written beside the page, at most
@@ -80,9 +85,7 @@ def _shown(found: Sequence[Suspect], most: int) -> list[Suspect]:
     return shown
 
 
-def _manifest(
-    features: Features, samples: Mapping[str, Sample], groups: Mapping[str, str]
-) -> dict[str, Any]:
+def _manifest(features: Features, samples: Mapping[str, Sample], groups: Mapping[str, str]) -> dict[str, Any]:
     """Header and rows of the manifest by file, as it is before any decision; paths are absolute, so that the manifest
     may lie anywhere. A source without files has names instead, which `--data` cannot read: `files` is then false."""
     columns = ["path", "label"]
@@ -112,7 +115,9 @@ def _media(run: Run, files: Sequence[str], samples: Mapping[str, Sample], form: 
                 "sound": _sound(run, number, samples[file], waveform, form.sample_rate),
             }
         elif form.kind == "image":
-            found[file] = {"picture": _png(np.kron(255 - np.asarray(media), np.ones((PIXELS, PIXELS), np.uint8)))}
+            found[file] = {
+                "picture": _png(np.kron(255 - np.asarray(media, np.uint8), np.ones((PIXELS, PIXELS), np.uint8)))
+            }
         else:
             found[file] = {"text": ", ".join(f"{value:.4g}" for value in np.asarray(media)[:12].tolist())}
     return found

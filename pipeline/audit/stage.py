@@ -1,6 +1,7 @@
 """The audit of a run's samples: suspects, ranked, as a file for programs and as a page to decide on."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def audit(run: Run) -> list[Suspect]:
     found.sort(key=lambda suspect: -suspect["score"])  # stable: labels stay as they are ranked
     overlaps = suspects.overlaps(features, y, log_p)
     write_json(run.audit, {"samples": len(y), "suspects": found, "overlaps": overlaps})
-    written = page.write(run, features, samples, found, overlaps, _groups(features, pairs))
+    written = page.write(run, features, samples, found, overlaps, _groups(features, samples, pairs))
     _print(run, features, found, overlaps)
     print(f"→ {written}")
     return found
@@ -83,14 +84,22 @@ def _damages(run: Run, features: Features) -> dict[int, tuple[float, str]]:
     return found
 
 
-def _groups(features: Features, pairs: list[tuple[int, int]]) -> dict[str, str]:
-    """File → name of the group of near duplicates that it belongs to: that of its first file."""
-    first = np.arange(len(features.file))
-    for i, j in pairs:  # few; the lower index is the name
-        a, b = first[i], first[j]
-        first[first == max(a, b)] = min(a, b)
-    counts = np.bincount(first, minlength=len(first))
-    return {str(features.file[i]): f"like {features.file[g]}" for i, g in enumerate(first) if counts[g] > 1}
+def _groups(features: Features, samples: Mapping[str, Sample], pairs: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """File → name of its group, once near duplicates are in one; without those that are a group of their own.
+
+    Near duplicates that the data itself puts into different splits stay apart: a group must be in one split.
+    """
+    of = features.group.astype(object)
+    named = np.array([samples[file].split or "" for file in features.file.tolist()])
+    for i, j in pairs:
+        both = (of == of[i]) | (of == of[j])
+        if len(set(named[both])) == 1:
+            of[both] = min(of[i], of[j], key=lambda group: (group in features.digest, group))
+    names, counts = np.unique(of.astype(str), return_counts=True)
+    size = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    own = dict(zip(features.digest.tolist(), features.file.tolist(), strict=True))
+    found = zip(features.file.tolist(), of.tolist(), strict=True)
+    return {file: f"like {own[g]}" if g in own else g for file, g in found if g not in own or size[g] > 1}
 
 
 def _print(run: Run, features: Features, found: list[Suspect], overlaps: list[Any]) -> None:

@@ -87,7 +87,7 @@ def wrong_labels(features: Features, y: NDArray[np.int64], log_p: Votes, space: 
     suspected = np.flatnonzero(best != y)
     suspected = suspected[np.argsort(given[suspected], kind="stable")]
     of_best, of_own = (_nearest_of(space, suspected, y, labels[suspected], n) for labels, n in ((best, 2), (y, 1)))
-    for i in suspected:
+    for i in suspected.tolist():
         label, other = features.labels[y[i]], features.labels[best[i]]
         near = of_best[i] + of_own[i]
         yield _suspect(
@@ -120,7 +120,7 @@ def outliers(features: Features, space: Space) -> Iterator[Suspect]:
     middle = float(np.median(far))
     spread = 1.4826 * float(np.median(np.abs(far - middle))) or 1.0  # of a normal distribution
     deviations = (far - middle) / spread
-    for i in np.flatnonzero(deviations > FAR):
+    for i in np.flatnonzero(deviations > FAR).tolist():
         score = 0.5 * (1 - FAR / 2 / float(deviations[i]))
         yield _suspect(features, i, "outlier", score, "unlike all other samples", space.index[i, :3].tolist())
 
