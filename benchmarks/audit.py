@@ -7,9 +7,9 @@ where m is the number planted, the share that was planted is the precision. Wron
 as false, so 1 may be out of reach. The method was chosen with seeds 100 to 109.
 
 The peer is cleanlab with scikit-learn's logistic regression, cross-validated in five folds on the same standardised
-features, ranked by its label quality. It is AGPL and no dependency: it is installed into a temporary virtual environment
-if pip can reach an index, and left out with the reason if not. Takes about ten minutes on two cores, most of it the
-peer's on MNIST.
+features, ranked by its label quality. It is AGPL and no dependency: it is installed into a temporary virtual
+environment if pip can reach an index, and left out with the reason if not. Takes about ten minutes on two cores, most
+of it the peer's on MNIST.
 """
 
 import argparse

@@ -204,6 +204,23 @@ def audit(task: TaskName, data: DataOption = None, set_: SetOption = None, runs:
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Run, or MODEL[:VERSION] of the model store.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    runs: RunsOption = RUNS,
+) -> None:
+    """Compare two exported models on the test samples that they have in common (compare.json, compare.html).
+
+    Who is right where the other is wrong (McNemar's exact test), each class, calibration, share of known samples, size
+    and time. A version of the model store is asked about the test samples of the run of its name.
+    """
+    check_writable(runs)
+    from pipeline.compare import compare
+
+    compare(a, b, runs)
+
+
+@app.command()
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)

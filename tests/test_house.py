@@ -23,7 +23,7 @@ ORDER = (
     ("train",),
     ("report",),
     ("validate", "tune", "lessons"),
-    ("export", "audit"),
+    ("export", "audit", "compare"),
     ("workflow", "predict", "caches"),
     ("cli",),
 )
