@@ -207,6 +207,38 @@ def export(
 
 
 @app.command()
+def audit(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Look for wrong labels, duplicates, outliers and damaged media (audit.json, audit.html).
+
+    Open audit.html in a browser: each suspect is heard and seen beside what it resembles, and is kept, relabelled or
+    dropped by keyboard or finger. The page saves a manifest for `--data`. Needs no training; extracts if nothing has
+    been extracted yet.
+    """
+    _, directory = _extracted(task, data, set_, runs)
+    check_writable(directory.folder)
+    from pipeline.audit import audit
+
+    audit(directory)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Run, or MODEL[:VERSION] of the model store.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    runs: RunsOption = RUNS,
+) -> None:
+    """Compare two exported models on the test samples that they have in common (compare.json, compare.html).
+
+    Who is right where the other is wrong (McNemar's exact test), each class, calibration, share of known samples, size
+    and time. A version of the model store is asked about the test samples of the run of its name.
+    """
+    check_writable(runs)
+    from pipeline.compare import compare
+
+    compare(a, b, runs)
+
+
+@app.command()
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)

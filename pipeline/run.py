@@ -60,6 +60,10 @@ class Run:
         # export
         self.model = folder / "model.onnx"
         self.card = folder / "card.json"
+        # audit
+        self.audit = folder / "audit.json"
+        self.audit_page = folder / "audit.html"
+        self.audited = folder / "audit"  # sounds of suspects that are not files of their own
         # lessons
         self.lessons = folder / "lessons"  # figures and tables of docs/unit.md
         # predict

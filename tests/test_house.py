@@ -23,7 +23,7 @@ ORDER = (
     ("train",),
     ("report",),
     ("validate", "tune", "lessons"),
-    ("export",),
+    ("export", "audit", "compare"),
     ("workflow", "predict", "caches", "choice"),
     ("cli",),
 )

@@ -1,0 +1,177 @@
+"""audit.html: one page without a server, on which each suspect is heard, seen, and kept, relabelled or dropped.
+
+Its text, style and program are beside this module. Pictures are inside the page. Sounds are links to the user's own
+files, relative to the page; where a source has no files, to sounds written beside it.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+import soundfile
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.frontend import build
+from pipeline.audit.suspects import Kind, Overlap, Suspect
+from pipeline.extract import Features, load_media
+from pipeline.run import Run, replacing
+from pipeline.sources import Sample
+
+NOUNS: dict[Kind, str] = {
+    "label": "labels",
+    "duplicate": "duplicates",
+    "outlier": "outliers",
+    "media": "damaged or unused files",
+}
+SHOWN = {"audio": 200, "image": 1000, "vector": 1000}  # suspects of each kind on the page, at most
+PLAYED = (".mp3", ".wav", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".aac", ".webm", ".mp4")  # by browsers
+SECONDS = 10.0  # of a sound that is written beside the page, at most
+PIXELS = 4  # of the page for one of a picture
+BANDS, COLUMNS = 48, 240  # of the picture of a sound
+DYNAMIC_RANGE = 80  # dB below the loudest point
+
+
+def write(
+    run: Run,
+    features: Features,
+    samples: Mapping[str, Sample],
+    found: Sequence[Suspect],
+    overlaps: Sequence[Overlap],
+    groups: Mapping[str, str],
+) -> Path:
+    """Write `run/audit.html`; returns its path.
+
+    Parameters
+    ----------
+    samples : of the source, by file
+    groups : file → name of the group of near duplicates that it belongs to
+    """
+    form = build(features.task["features"]).input
+    shown = _shown(found, SHOWN[form.kind])
+    known = set(features.file.tolist())
+    files = [f for f in dict.fromkeys(f for s in shown for f in (s["file"], *s["resembles"])) if f in known]
+    rows = _manifest(features, samples, groups)
+    label_of = dict(zip(features.file.tolist(), features.y.tolist(), strict=True))
+    data = {
+        "task": run.folder.name,
+        "labels": list(features.labels),
+        "suspects": shown,
+        "media": _media(run, files, samples, form),
+        "label_of": {file: features.labels[label_of[file]] for file in files},
+        "rows": rows,
+    }
+    with replacing(run.audit_page) as temporary:
+        temporary.write_text(_rendered(data, found, overlaps), "utf-8")
+    return run.audit_page
+
+
+def _shown(found: Sequence[Suspect], most: int) -> list[Suspect]:
+    counts: dict[str, int] = {}
+    shown = []
+    for suspect in found:
+        counts[suspect["kind"]] = counts.get(suspect["kind"], 0) + 1
+        if counts[suspect["kind"]] <= most:
+            shown.append(suspect)
+    return shown
+
+
+def _manifest(features: Features, samples: Mapping[str, Sample], groups: Mapping[str, str]) -> dict[str, Any]:
+    """Header and rows of the manifest by file, as it is before any decision; paths are absolute, so that the manifest
+    may lie anywhere. A source without files has names instead, which `--data` cannot read: `files` is then false."""
+    columns = ["path", "label"]
+    named = any(sample.split is not None for sample in samples.values())
+    columns += (["split"] if named else []) + (["group"] if groups else [])
+    rows, has_files = {}, True
+    unused = {file for file, *_ in features.skipped}
+    for file, sample in samples.items():
+        path = getattr(sample.media, "path", None)
+        has_files &= path is not None
+        if file in unused:  # as without a manifest: neither learned from nor tested on
+            continue
+        row = [str(Path(path).resolve()) if path is not None else file, str(sample.label)]
+        rows[file] = row + ([sample.split or ""] if named else []) + ([groups.get(file, "")] if groups else [])
+    return {"columns": columns, "files": has_files, "rows": rows}
+
+
+def _media(run: Run, files: Sequence[str], samples: Mapping[str, Sample], form: Any) -> dict[str, dict[str, str]]:
+    """File → `picture`, a data URI, and for sounds `sound`, a relative link."""
+    decoded, found = load_media(run, files), {}
+    for number, file in enumerate(files):
+        media = decoded[file]
+        if form.kind == "audio":
+            waveform = np.asarray(media, np.float32)
+            found[file] = {
+                "picture": _png(_mel(waveform, form.sample_rate)),
+                "sound": _sound(run, number, samples[file], waveform, form.sample_rate),
+            }
+        elif form.kind == "image":
+            found[file] = {
+                "picture": _png(np.kron(255 - np.asarray(media, np.uint8), np.ones((PIXELS, PIXELS), np.uint8)))
+            }
+        else:
+            found[file] = {"text": ", ".join(f"{value:.4g}" for value in np.asarray(media)[:12].tolist())}
+    return found
+
+
+def _sound(run: Run, number: int, sample: Sample, waveform: NDArray[np.float32], sample_rate: int) -> str:
+    path = getattr(sample.media, "path", None)
+    if path is not None and Path(path).suffix.lower() in PLAYED:
+        return quote(os.path.relpath(Path(path).resolve(), run.folder.resolve()).replace(os.sep, "/"))
+    run.audited.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    soundfile.write(stream, waveform[: int(SECONDS * sample_rate)], sample_rate, format="WAV", subtype="PCM_16")
+    with replacing(run.audited / f"{number:04}.wav") as temporary:
+        temporary.write_bytes(stream.getbuffer())
+    return f"{run.audited.name}/{number:04}.wav"
+
+
+def _mel(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.uint8]:
+    """Mel spectrogram as a picture, uint8 (BANDS, at most COLUMNS, 3), low frequencies at the bottom."""
+    import librosa  # loads numba: only where a run has sound
+    from matplotlib import colormaps
+
+    hop = max(256, -(-len(waveform) // COLUMNS))
+    padded = np.pad(waveform, (0, max(0, 2048 - len(waveform))))
+    power = librosa.feature.melspectrogram(y=padded, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=BANDS)
+    decibels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE)
+    colours = colormaps["magma"](1 + decibels[::-1] / DYNAMIC_RANGE)
+    return np.asarray(255 * colours[..., :3], np.uint8)
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).quantize(64, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Sequence[Overlap]) -> str:
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    program, style = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css"))
+    allowed = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
+    counts = {kind: sum(s["kind"] == kind for s in found) for kind in NOUNS}
+    return environment.get_template("page.html.jinja").render(
+        task=data["task"],
+        n_samples=len(data["rows"]["rows"]),
+        counts={kind: (NOUNS[kind], n) for kind, n in counts.items() if n},
+        n_shown=len(data["suspects"]),
+        n_found=len(found),
+        overlaps=[pair for pair in overlaps if pair["count"] > 1][:8],
+        has_files=data["rows"]["files"],
+        program=Markup(program),
+        style=Markup(style),
+        allowed=allowed,
+        data=Markup(json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")),
+    )

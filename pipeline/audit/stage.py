@@ -1,0 +1,113 @@
+"""The audit of a run's samples: suspects, ranked, as a file for programs and as a page to decide on."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.frontend import build
+from models.targets import TARGETS
+from pipeline import sources
+from pipeline.audit import media, page, suspects
+from pipeline.audit.suspects import Space, Suspect
+from pipeline.extract import Features, load_media
+from pipeline.progress import Progress
+from pipeline.run import Run, write_json
+from pipeline.sources import Sample
+from pipeline.task import UserError, parse
+
+SHOWN = 5  # suspects on the console
+
+
+def audit(run: Run) -> list[Suspect]:
+    """Write `audit.json` and `audit.html` of a run's features; returns the suspects, the likeliest first.
+
+    All samples are audited, those of the test split too: a wrong label there makes a good network look bad. Nothing is
+    changed; the page writes a manifest with what was decided on it.
+
+    Raises
+    ------
+    UserError : there are no features, or the targets are numbers
+    """
+    features = Features.of(run)
+    if not TARGETS[features.kind].has_classes:
+        raise UserError("an audit looks for wrong labels of classes, and the targets are numbers")
+    samples = _samples(features)
+    x, y = np.asarray(features.x[:]), features.y
+    space = Space.of(features, x)
+    log_p = suspects.probabilities(features, x, y, space)
+    pairs = suspects.twins(space)
+    found = [
+        *suspects.wrong_labels(features, y, log_p, space),
+        *suspects.duplicates(features, y, pairs),
+        *suspects.outliers(features, space),
+        *suspects.damaged(features, _damages(run, features)),
+        *suspects.unused(features),
+    ]
+    found.sort(key=lambda suspect: -suspect["score"])  # stable: labels stay as they are ranked
+    overlaps = suspects.overlaps(features, y, log_p)
+    write_json(run.audit, {"samples": len(y), "suspects": found, "overlaps": overlaps})
+    written = page.write(run, features, samples, found, overlaps, _groups(features, samples, pairs))
+    _print(run, features, found, overlaps)
+    print(f"→ {written}")
+    return found
+
+
+def find_labels(features: Features, y: NDArray[np.int64]) -> list[Suspect]:
+    """The suspects that may have a wrong label, the likeliest first, if the labels were y, int64 (N,)."""
+    x = np.asarray(features.x[:])
+    space = Space.of(features, x)
+    return list(suspects.wrong_labels(features, y, suspects.probabilities(features, x, y, space), space))
+
+
+def _samples(features: Features) -> dict[str, Sample]:
+    """The samples of the source by file, none of them decoded."""
+    origin = parse({"name": "origin", **features.task}, "features.npz")
+    return {sample.file: sample for sample in sources.load(origin.data, origin.features)}
+
+
+def _damages(run: Run, features: Features) -> dict[int, tuple[float, str]]:
+    """Row → score and reason, of media that are silent, clipped, cut off or blank."""
+    form = build(features.task["features"]).input
+    check = media.check(form.kind, form.sample_rate)
+    if form.kind == "vector":
+        return {}
+    files = features.file.tolist()
+    decoded, found = load_media(run, files), {}
+    with Progress("media", len(files), "sample") as progress:
+        for i, file in enumerate(files):
+            if finding := check(decoded[file]):
+                found[i] = finding
+            progress.update()
+    return found
+
+
+def _groups(features: Features, samples: Mapping[str, Sample], pairs: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """File → name of its group, once near duplicates are in one; without those that are a group of their own.
+
+    Near duplicates that the data itself puts into different splits stay apart: a group must be in one split.
+    """
+    of = features.group.astype(object)
+    named = np.array([samples[file].split or "" for file in features.file.tolist()])
+    for i, j in pairs:
+        both = (of == of[i]) | (of == of[j])
+        if len(set(named[both])) == 1:
+            of[both] = min(of[i], of[j], key=lambda group: (group in features.digest, group))
+    names, counts = np.unique(of.astype(str), return_counts=True)
+    size = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    own = dict(zip(features.digest.tolist(), features.file.tolist(), strict=True))
+    found = zip(features.file.tolist(), of.tolist(), strict=True)
+    return {file: f"like {own[g]}" if g in own else g for file, g in found if g not in own or size[g] > 1}
+
+
+def _print(run: Run, features: Features, found: list[Suspect], overlaps: list[Any]) -> None:
+    counts = Counter(suspect["kind"] for suspect in found)
+    listed = ", ".join(f"{counts[kind]:,} {noun}" for kind, noun in page.NOUNS.items() if counts[kind])
+    print(f"{run.folder.name}: {len(features.x):,} samples; {listed or 'nothing suspicious'}")
+    for suspect in found[:SHOWN]:
+        print(f"  {suspect['score']:.3f}  {suspect['file']}: {suspect['reason']}")
+    if overlaps:
+        first = overlaps[0]
+        print(f"  most often taken for each other: {' and '.join(first['labels'])}, {100 * first['share']:.1f} %")
