@@ -42,6 +42,9 @@ if is_supervisor:
     metrics_folder = tempfile.mkdtemp(prefix="percept-metrics-")
     BentoMLContainer.prometheus_multiproc_dir.set(metrics_folder)
     atexit.register(shutil.rmtree, metrics_folder, ignore_errors=True)
+    # glibc reads it when a worker starts. With a heap for each thread instead, what is free at the end of each, up to
+    # memory.KEPT, would never go back to the system.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 
 # Seconds after which a thread lets another one go on. With Python's default, ten times as long, the event loop would
 # wait 5 ms beside a thread in Python after each input and output, of which a picture needs ten.

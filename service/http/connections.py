@@ -93,6 +93,9 @@ class Connection(HttpToolsProtocol):
         if self.started is not None:  # uvicorn tells only the last request, which may be waiting for this one
             self.started.disconnected = True
             self.started.message_event.set()
+        # Else it would be in circles with them until the garbage collector comes, for hours, with 0.1 MB of TLS.
+        self.cycle = self.started = self.flow = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Parse the bytes; note what the connection waits for after them."""
@@ -334,7 +337,7 @@ def close_after(receive: Receive) -> Headers:
     Such a connection cannot be used again: a client that was promised a 100 Continue need not send the body at all.
     """
     cycle: Any = getattr(receive, "__self__", None)
-    if not getattr(cycle, "more_body", False):
+    if not getattr(cycle, "more_body", False) or cycle.disconnected:
         return ()
     cycle.transport = lingering(cycle.transport)
     return ((b"connection", b"close"),)

@@ -46,6 +46,7 @@ class TLS(SSLProtocol):  # type: ignore[misc]
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, which is told only if the handshake was completed."""
         self._connection.lost()
+        self._connection = None  # its transport refers to this object
         super().connection_lost(exc)
 
 

@@ -1,7 +1,7 @@
 """Memory that is free again goes back to the system, but not between two requests.
 
 By default glibc gives freed blocks back at once, and the next request faults every page in again, which takes longer
-than parsing the JSON of 64 pictures; or, in threads, not at all.
+than parsing the JSON of 64 pictures; or, in the heaps of threads, not at all, so service.py lets workers have one heap.
 """
 
 import ctypes

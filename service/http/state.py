@@ -58,11 +58,12 @@ class State:
         await self.repository.follow(name)
 
     async def give_back(self) -> None:
-        """Give the memory that large requests took back to the system, once there are none any more."""
-        if self.scheduler.is_done(self.admission.emptied):
+        """Give the memory that large requests, or many connections, took back to the system, once there are none any
+        more."""
+        if self.scheduler.is_done(max(self.admission.emptied, registry.emptied)):
             await anyio.to_thread.run_sync(self._give_back)
 
     def _give_back(self) -> None:
-        for predictor in list(self.repository.served.values()):
+        for predictor in self.repository.predictors():
             predictor.give_back()
         memory.give_back()

@@ -18,6 +18,7 @@ KEEP_ALIVE = 65.0
 MOST = 4096  # connections of a worker
 RESERVE = 96  # file descriptors for everything else: a worker has 28 open, and a connection that is closed has its own
 # until the next iteration of the loop
+MANY = 64  # open connections, from which on the memory that they held goes back to the system
 UNSENT = 128 * 2**20  # bytes of answers that all clients together may leave unread
 UNFINISHED = 128 * 2**20  # bytes of bodies that are still arriving and hold no slot yet
 
@@ -43,6 +44,7 @@ class Connections:
     unread : the same for those whose answers are not read, and how many bytes of them are left
     queue : those with a request that arrived before an earlier one was answered, and whose turn comes next
     closed : how many connections were closed, or refused, by reason
+    emptied : when half of many connections had been closed, by time.monotonic()
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,7 @@ class Connections:
         self.queue: deque[Any] = deque()
         self.closed: Counter[str] = Counter()
         self.unfinished = 0  # bytes of all incomplete bodies, as far as they hold no slot
+        self.emptied, self._peak = 0.0, 0
 
     def add(self, connection: Connection) -> None:
         """A connection that was accepted, and waits for its first header. Where there are as many as may be, the one
@@ -61,6 +64,7 @@ class Connections:
         if len(self.open) >= self.most and not self._close_oldest():
             return self._abort(connection, "refused")
         self.open.add(connection)
+        self._peak = max(self._peak, len(self.open))
         self.wait(connection, HEADER)
 
     def remove(self, connection: Connection) -> None:
@@ -68,6 +72,8 @@ class Connections:
         self.open.discard(connection)
         self.unread.pop(connection, None)
         self.stop(connection)
+        if self._peak >= MANY and len(self.open) <= self._peak // 2:
+            self.emptied, self._peak = time.monotonic(), len(self.open)
 
     def wait(self, connection: Connection, what: str) -> None:
         """It waits for its client from now on."""

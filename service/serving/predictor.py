@@ -40,7 +40,7 @@ PARAMETER = 5e-11  # seconds for each parameter of the network and row
 SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
 RESPONSE, RESPONSE_BYTES = 2.5e-11, 16  # seconds for each product of a patch's value with an atom; bytes for each response
 SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
-GROWING = 2**18  # bytes of a batch whose arrays may need more memory than ONNX Runtime holds anyway
+GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
 
@@ -205,7 +205,7 @@ class Predictor:
         """Answers (N, K), and the familiarity (N,) if the model has that output and it is asked for."""
         inputs = {self.card.input.name: batch}
         names = self.outputs
-        self._has_grown |= batch.nbytes > GROWING
+        self._has_grown |= len(batch) > 1 or batch.nbytes > GROWING  # the layers of a vector's row are larger than it
         if not familiarity and self._optional:
             names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
         wanted = [*names, *self._watched] if watch else names

@@ -80,6 +80,10 @@ class Repository:
             raise UnknownModel(self.failure(name) or f"there is no model {name!r}; see /models")
         return predictor
 
+    def predictors(self) -> list[Predictor]:
+        """All that are open: those that are served, and older versions."""
+        return [*self.served.copy().values(), *self._pinned.copy().values()]
+
     def failure(self, name: str) -> str | None:
         """See `not_loaded`; None if no model of that name failed to load."""
         version = self.failed.get(name)

@@ -1,13 +1,14 @@
 """What percept relies on in uvicorn, and what it changes."""
 
 import asyncio
+import gc
 import inspect
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from uvicorn.server import ServerState
 from service.http import connections, listening, waiting
 from service.http.connections import AHEAD, FIELDS, HEAD, URL, Connection, close_after, has_arrived, patch_uvicorn
 from service.http.request import Response
-from service.http.waiting import KEEP_ALIVE, Connections
+from service.http.waiting import KEEP_ALIVE, MANY, Connections
 from tests.serving import until
 
 # This version and later, but below that one.
@@ -439,16 +440,20 @@ def test_where_all_are_being_answered_no_more_are_accepted(registry: Connections
         busy[0].sendall((GET % 1 + b"\r\n") * 2)
 
 
+def tls(protocol: int) -> ssl.SSLContext:
+    """A context that needs no certificate."""
+    context = ssl.SSLContext(protocol)
+    if protocol == ssl.PROTOCOL_TLS_CLIENT:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("aNULL:@SECLEVEL=0")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def test_a_handshake_that_is_not_completed_makes_room(registry: Connections) -> None:
     """The connection is known before it."""
     registry.most = 2
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("aNULL:@SECLEVEL=0")  # needs no certificate
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    client.set_ciphers("aNULL:@SECLEVEL=0")
-    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    context, client = tls(ssl.PROTOCOL_TLS_SERVER), tls(ssl.PROTOCOL_TLS_CLIENT)
     with refusing(echo, ssl=context) as (address, _), ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(3)]
         assert silent[0].recv(1) == b""
@@ -458,3 +463,42 @@ def test_a_handshake_that_is_not_completed_makes_room(registry: Connections) -> 
         assert silent[1].recv(1) == b""
         assert registry.closed == {"limit": 2}
     until(lambda: not registry.open, 10)
+
+
+def test_it_is_noted_when_many_connections_have_gone(registry: Connections) -> None:
+    with refusing(echo) as (address, _), ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(MANY)]
+        until(lambda: len(registry.open) == MANY, 10)
+        for client in clients[: MANY // 4]:
+            client.close()
+        until(lambda: len(registry.open) == MANY - MANY // 4, 10)
+        assert not registry.emptied
+        for client in clients:
+            client.close()
+        until(lambda: not registry.open, 10)
+        assert registry.emptied
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_what_a_connection_held_is_freed_when_it_is_closed(encrypted: bool, registry: Connections) -> None:
+    """Without the garbage collector, which may not come for hours, whatever the client had sent."""
+    begun = POST + b"Content-Length: 9\r\n\r\nx"
+    texts = [b"", GET % 1 + b"\r\n", b"GET / HT", begun, (GET % 1 + b"\r\n") * 20 + begun, b"no HTTP\r\n\r\n"]
+    left = {Connection, listening.TLS, RequestResponseCycle, ssl.SSLObject}
+    gc.collect()
+    gc.disable()
+    try:
+        with refusing(echo, ssl=tls(ssl.PROTOCOL_TLS_SERVER) if encrypted else None) as (address, _):
+            for i, text in enumerate(texts * 3):
+                with socket.create_connection(address, 10) as client, ExitStack() as stack:
+                    if encrypted and i % 3:
+                        client = stack.enter_context(tls(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(client))
+                    client.sendall(text)
+                    if i >= len(texts) and b"HTTP/1.1" in text:
+                        client.settimeout(0.05)
+                        with suppress(TimeoutError):
+                            client.recv(10)
+            until(lambda: not registry.open, 10)
+            until(lambda: not [found for found in gc.get_objects() if type(found) in left], 2)
+    finally:
+        gc.enable()

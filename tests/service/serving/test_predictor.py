@@ -1,13 +1,20 @@
 """What a model's graph is estimated to take, and in what chunks it is given."""
 
-import numpy as np
-import pytest
+import os
+from pathlib import Path
 
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from models.card import Input
+from service.http import memory
 from service.http.scheduling import INLINE
 from service.media import Limits
 from service.serving.predictor import PIECE, Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
-from tests.serving import NEWEST
+from tests.serving import NEWEST, build, resident_mb
 
 LIMITS = Limits()
 
@@ -62,3 +69,24 @@ def test_answers_stay_the_same_once_memory_is_given_back(predictors):
     instruments.run(np.ones((100, 22_050), np.float32))
     instruments.give_back()
     assert instruments.answer(FLUTE, LIMITS) == before
+
+
+def test_memory_of_a_batch_of_vectors_is_given_back(tmp_path: Path) -> None:
+    """A row of two numbers is small, not what a layer makes of 20,000 of them."""
+    nodes = [
+        helper.make_node("MatMul", ["vector", "w"], ["hidden"]),
+        helper.make_node("Tanh", ["hidden"], ["activation"]),
+        helper.make_node("MatMul", ["activation", "v"], ["value"]),
+    ]
+    constants = {"w": np.ones((2, 1000), np.float32), "v": np.ones((1000, 1), np.float32) / 1000}
+    card_input = Input(kind="vector", name="vector", dtype="float32", shape=(None, 2))
+    onnx.save(build("wide", NEWEST, card_input, ["mean"], nodes, constants), tmp_path / "model.onnx")
+    wide = Predictor(tmp_path / "model.onnx")
+    wide.run(np.ones((1, 2), np.float32))  # as when a version is opened; ONNX Runtime keeps what the first run took
+    memory.give_back()
+    before = resident_mb(os.getpid())
+    wide.run(np.ones((20_000, 2), np.float32))
+    assert resident_mb(os.getpid()) > before + 70
+    wide.give_back()
+    memory.give_back()
+    assert resident_mb(os.getpid()) < before + 30
