@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad, unfold
 
 from models.card import Input
+from models.familiarity import Outliers
 from models.mfcc import Span
 
 CELLS = (4, 8)  # of a picture's width, in cells of oriented gradients: two scales
@@ -60,7 +61,7 @@ class Picture(nn.Module):
     one_unit = False
     weights: Tensor | None = None
     scale: float | None = None
-    has_outliers = False
+    outliers: Outliers | None = None
     exact_export = False
     oracle_constant: str | None = None
 
@@ -129,7 +130,9 @@ class Picture(nn.Module):
         across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
         strength = across * across + down * down
-        if self.color:  # of the channel that changes most; these are whole numbers, so a fraction decides between equals
+        if (
+            self.color
+        ):  # of the channel that changes most; these are whole numbers, so a fraction decides between equals
             strongest = (strength + self.order).argmax(1, keepdim=True)
             across, down, strength = (part.gather(1, strongest) for part in (across, down, strength))
         length = torch.sqrt(strength + 0.1)

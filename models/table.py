@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Column, Input
+from models.familiarity import Outliers
 from models.mfcc import Span
 
 GROUPS = 32  # of features, for drift, at most
@@ -46,7 +47,7 @@ class Table(nn.Module):
     one_unit = False
     weights: Tensor | None = None
     scale: float | None = None
-    has_outliers = False
+    outliers: Outliers | None = None
     exact_export = True
     oracle_constant: str | None = None
 
@@ -59,9 +60,7 @@ class Table(nn.Module):
             Column(name=column["name"], categories=column.get("categories", ()), missing=column["missing"])
             for column in columns
         )
-        self.input = Input(
-            kind="vector", name="vector", dtype="float32", shape=(None, len(columns)), columns=described
-        )
+        self.input = Input(kind="vector", name="vector", dtype="float32", shape=(None, len(columns)), columns=described)
         numbers = [i for i, column in enumerate(columns) if not column.get("categories")]
         named = [i for i, column in enumerate(columns) if column.get("categories")]
         own = [(c, k) for c, i in enumerate(named) for k in columns[i]["frequent"]]

@@ -147,7 +147,7 @@ class Variation(Section):
     Raise VERSION when the copies of the same sample change (extract/copies.py): caches of features are keyed by it.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     PICTURES: ClassVar[frozenset[str]] = frozenset(("crop", "turn", "light", "mirror"))  # keys for pictures only
 
     copies: int = Field(0, ge=0, le=100)
@@ -159,13 +159,19 @@ class Variation(Section):
     gain: float = Field(12.0, ge=0, le=60)  # decibels up or down at most
     shift: float = Field(0.1, ge=0)  # seconds cut off the beginning at most
     filter: float = Field(0.0, ge=0, le=20)  # decibels: standard deviation of each octave's gain
-    noise: float = Field(0.0, ge=0, le=120)  # decibels: lowest signal-to-noise ratio of added white noise; 0 = no noise
+    noise: float = Field(0.0, ge=0, le=120)  # decibels: lowest signal-to-noise ratio of added noise; 0 = no noise
     rate: float = Field(0.0, ge=0)  # Hz: lowest sampling rate that copies are reduced to and back; 0 = off
-    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that is filtered, and likewise resampled, and noisy
+    room: float = Field(0.0, ge=0, le=10)  # seconds: longest reverberation time (RT60); 0 = no rooms
+    clip: float = Field(0.0, ge=0, le=0.5)  # largest share of the samples that is clipped; 0 = none
+    low_cut: float = Field(0.0, ge=0, le=1_000)  # Hz: highest frequency of a high-pass filter; 0 = off
+    bits: float = Field(0.0, ge=0, le=24)  # fewest bits that a sample, relative to the peak, is rounded to; 0 = off
+    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last seven happens to
 
     def of(self, kind: str) -> dict[str, Any]:
         """The keys that count for that `features.kind`, without the number of copies."""
-        return self.model_dump(exclude={"copies"} | {k for k in type(self).model_fields if (k in self.PICTURES) != (kind == "image")})
+        return self.model_dump(
+            exclude={"copies"} | {k for k in type(self).model_fields if (k in self.PICTURES) != (kind == "image")}
+        )
 
 
 class Train(Section):

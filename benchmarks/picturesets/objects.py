@@ -98,7 +98,9 @@ def _rendered(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     p = start + far[..., None] * ray[:, None]
     hit = SOLIDS[name](p) < 0.05
     step = np.float32(0.02)
-    normal = np.stack([SOLIDS[name](p + step * axis) - SOLIDS[name](p - step * axis) for axis in np.eye(3, dtype=np.float32)], -1)
+    normal = np.stack(
+        [SOLIDS[name](p + step * axis) - SOLIDS[name](p - step * axis) for axis in np.eye(3, dtype=np.float32)], -1
+    )
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     light = rng.standard_normal((n, 1, 3)).astype(np.float32)
     light /= np.linalg.norm(light, axis=-1, keepdims=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
+import scipy.signal
 import soxr
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,6 +15,12 @@ from pipeline.task import Variation
 
 LOWEST = 60.0  # Hz: centre of the first octave that is filtered
 NOISE_RANGE = 40.0  # decibels: between the most noise and the least
+BROWN = 2.0  # the power of noise falls with frequency to a power between 0, white, and this
+NOISE_LOWEST = 20.0  # Hz: below it the power is constant
+DRYEST = 0.15  # seconds: the shortest reverberation time
+DIRECT = (-8.0, 10.0)  # decibels: the direct sound over the reverberation
+LEAST_CLIPPED = 1 / 50  # of the largest share of clipped samples
+BITS_RANGE = 5.0  # bits: between the coarsest quantisation and the finest
 
 Waveform = NDArray[np.float32]  # (T,), mono
 Pixels = NDArray[np.uint8]  # (S, S, 3)
@@ -30,27 +37,39 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     """Copy `number` of a clip (T,): a pure function of the clip's digest, the number and the parameters.
 
     Pitch is shifted by resampling, as a faster tape would, so that the formants move with it (Salamon & Bello 2017
-    compare such augmentations); then a part of the beginning is cut off. A share of the copies is filtered, with a gain
-    per octave drawn from a normal distribution and interpolated; a share goes through a lower sampling rate, which
-    removes high frequencies; and a share gets white noise.
+    compare such augmentations); then a part of the beginning is cut off. Each of the following happens to a share of
+    the copies, in this order: filtering, with a gain per octave drawn from a normal distribution and interpolated;
+    a room; clipping; a lower sampling rate, which removes high frequencies; a high-pass filter; noise of a colour
+    between white and brown; and quantisation.
     """
     rng = np.random.default_rng([int(content[:16], 16), number])
     drawn = rng.uniform(-1, 1, 3)
-    filtered, noisy, limited = rng.uniform(size=3) < variation.share
+    filtered, noisy, limited, echoing, clipped, thin, coarse = rng.uniform(size=7) < variation.share
     speed = 2 ** (drawn[0] * variation.pitch / 12)
     varied: Waveform = soxr.resample(clip, sample_rate * speed, sample_rate) if speed != 1 else clip
     cut = int(abs(drawn[1]) * variation.shift * sample_rate)
     varied = varied[min(cut, len(varied) // 2) :]
     if variation.filter and filtered:
         varied = _equalise(varied, sample_rate, variation.filter, rng)
+    if variation.room and echoing:
+        varied = _reverberate(varied, sample_rate, variation.room, rng)
+    if variation.clip and clipped:
+        limit = np.quantile(np.abs(varied), 1 - _between(rng, LEAST_CLIPPED * variation.clip, variation.clip))
+        varied = varied.clip(-limit, limit)
     if variation.rate and limited:
-        rate = np.exp(rng.uniform(np.log(variation.rate), np.log(max(variation.rate, sample_rate))))
+        rate = _between(rng, variation.rate, max(variation.rate, sample_rate))
         varied = soxr.resample(soxr.resample(varied, sample_rate, rate), rate, sample_rate)
+    if variation.low_cut and thin:
+        hertz = _between(rng, min(LOWEST, variation.low_cut), variation.low_cut)
+        varied = scipy.signal.sosfilt(scipy.signal.butter(4, hertz, "high", fs=sample_rate, output="sos"), varied)
     varied = varied * np.float32(10 ** (drawn[2] * variation.gain / 20))
     if variation.noise and noisy:
         decibels = rng.uniform(variation.noise, variation.noise + NOISE_RANGE)
-        deviation = np.sqrt(np.mean(varied**2)) * 10 ** (-decibels / 20)
-        varied = varied + np.float32(deviation) * rng.standard_normal(len(varied), np.float32)
+        noise = _noise(len(varied), sample_rate, rng.uniform(0, BROWN), rng)
+        varied = varied + noise * np.sqrt(np.mean(varied**2) / np.mean(noise**2)) * 10 ** (-decibels / 20)
+    if variation.bits and coarse:
+        step = np.abs(varied).max() * 2 ** (1 - rng.uniform(variation.bits, variation.bits + BITS_RANGE))
+        varied = np.round(varied / step) * step if step else varied
     return np.ascontiguousarray(varied, np.float32)
 
 
@@ -78,6 +97,33 @@ def vary_picture(picture: Pixels, variation: Variation, content: str, number: in
     gain = 1 + variation.light * drawn[5:6] + variation.light / 2 * rng.uniform(-1, 1, 3)
     lit = (mean + (cut - mean) * (1 + variation.light * drawn[6])) * gain + 255 / 4 * variation.light * drawn[7]
     return np.rint(lit).clip(0, 255).astype(np.uint8)
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _noise(n: int, sample_rate: int, exponent: float, rng: np.random.Generator) -> Waveform:
+    """Noise (n,) of power 1 / frequency ** exponent."""
+    size = scipy.fft.next_fast_len(n, real=True)
+    spectrum = scipy.fft.rfft(rng.standard_normal(size, np.float32))
+    spectrum *= np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), NOISE_LOWEST) ** (-exponent / 2)
+    noise: Waveform = scipy.fft.irfft(spectrum, size)[:n].astype(np.float32)
+    return noise
+
+
+def _reverberate(clip: Waveform, sample_rate: int, longest: float, rng: np.random.Generator) -> Waveform:
+    """In a room: the direct sound, and noise that decays exponentially, as reverberation does (Polack 1988)."""
+    rt60 = _between(rng, min(DRYEST, longest), longest)
+    tail = rng.standard_normal(max(2, int(rt60 * sample_rate))).astype(np.float32)
+    tail *= np.logspace(0, -3, len(tail), dtype=np.float32)  # 60 decibels of amplitude
+    tail /= np.sqrt(np.sum(tail**2))
+    tail[0] += 10 ** (rng.uniform(*DIRECT) / 20)
+    heard = scipy.signal.oaconvolve(clip, tail)
+    loudest = np.abs(heard).max()
+    reverberant: Waveform = heard * (np.abs(clip).max() / loudest) if loudest else clip
+    return reverberant
 
 
 def _equalise(clip: Waveform, sample_rate: int, decibels: float, rng: np.random.Generator) -> Waveform:

@@ -90,7 +90,9 @@ def _samples(data: Data, files: dict[str, Split], folder: str, read: Any) -> lis
         except Exception as error:  # damaged files make the readers of both formats raise nearly anything
             raise UserError(f"{path}: not a file of {data.source} ({' '.join(str(error).split())[:80]})") from None
         name = f"{data.source}/{path.name.split('.')[0]}"
-        samples += [Sample(f"{name}/{i:05d}", label, split, Decoded(picture)) for i, (picture, label) in enumerate(pairs)]
+        samples += [
+            Sample(f"{name}/{i:05d}", label, split, Decoded(picture)) for i, (picture, label) in enumerate(pairs)
+        ]
     return samples
 
 

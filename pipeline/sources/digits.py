@@ -21,7 +21,11 @@ from service import media
 
 VERSION = 1  # of the copies; raise it when they change
 GRID = 8  # pixels, width and height of a scan
-FIRST: dict[Split, int] = {"train": 0, "validation": 1287, "test": 1541}  # scan of a split; a writer's form begins there
+FIRST: dict[Split, int] = {
+    "train": 0,
+    "validation": 1287,
+    "test": 1541,
+}  # scan of a split; a writer's form begins there
 COPIES = 8  # of each training scan
 PENS: dict[Split, int] = {"train": 30_000, "validation": 1_500, "test": 1_500}  # digits by pens
 VARIED = 0.7  # of the variation of pens: the scans vary by themselves

@@ -285,5 +285,7 @@ def _pressure(n: int, rng: np.random.Generator) -> Array:
     pressure = 1 + uniform(0, 0.35) * np.sin(uniform(2, 12) * t + uniform(0, 2 * np.pi))
     fading = np.minimum(1, (1 - t) * uniform(3, 12) + 0.45)
     pressure = np.where(uniform(0, 1) < 0.3, pressure * fading, pressure)
-    whole = (t >= uniform(-0.06, 0.05)) & (t <= uniform(0.95, 1.06)) & (np.abs(t - uniform(0, 14)) > uniform(0.01, 0.035))
+    whole = (
+        (t >= uniform(-0.06, 0.05)) & (t <= uniform(0.95, 1.06)) & (np.abs(t - uniform(0, 14)) > uniform(0.01, 0.035))
+    )
     return pressure * whole

@@ -78,7 +78,9 @@ def baselines(
     # order of the sums, hence the model, would depend on their number.
     with ThreadPoolExecutor(os.cpu_count()) as pool, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that stops early is only regularised a little more
-        for name, settings in tqdm(_settings(fitted.x, seed, boosted).items(), desc="baselines", unit="model", disable=None):
+        for name, settings in tqdm(
+            _settings(fitted.x, seed, boosted).items(), desc="baselines", unit="model", disable=None
+        ):
             started = time.perf_counter()
             model = _best(pool, settings, *choice).fit(*fitted)
             seconds = time.perf_counter() - started
@@ -108,9 +110,7 @@ def _hyperparameters(model: Any) -> dict[str, Any]:
     return {key: parameters[key] for key in HYPERPARAMETERS if key in parameters}
 
 
-def regressors(
-    training: Rows | Dataset, test: Rows, predicted: NDArray[np.float32], seed: int
-) -> list[Regressor]:
+def regressors(training: Rows | Dataset, test: Rows, predicted: NDArray[np.float32], seed: int) -> list[Regressor]:
     """Fit scikit-learn's linear regression, random forest and gradient-boosted trees, with its defaults, and test each.
 
     Parameters

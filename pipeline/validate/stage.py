@@ -140,9 +140,7 @@ def _baselines(
         return {"regressors": baselines.regressors(learned or training, test, predictions.outputs, seed)}
     boosted, right = facts.features["kind"] == "table", predictions.correct()
     return {
-        "baselines": baselines.baselines(
-            training, held_out, test, right, seed, predictions.intervals, learned, boosted
-        )
+        "baselines": baselines.baselines(training, held_out, test, right, seed, predictions.intervals, learned, boosted)
     }
 
 

@@ -18,14 +18,14 @@ from pipeline.train import weights
 
 RATE = 22_050
 CONTENT = "0123456789abcdef" * 4  # a SHA-256
-OFF = {"copies": 1, "pitch": 0, "gain": 0, "shift": 0, "filter": 0, "noise": 0, "rate": 0}
+OFF = {"copies": 1, "pitch": 0, "gain": 0, "shift": 0}  # the others are off by default
 
 
 def tone(frequency: float, seconds: float = 1.0) -> NDArray[np.float32]:
     return (0.1 * np.sin(2 * np.pi * frequency * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32)
 
 
-def varied(clip: NDArray[np.float32], **changes: float) -> list[NDArray[np.float32]]:
+def varied(clip: NDArray[np.float32], /, **changes: float) -> list[NDArray[np.float32]]:
     return [vary(clip, RATE, Variation(**OFF | changes), CONTENT, n) for n in range(60)]
 
 
@@ -73,6 +73,58 @@ def test_noise_keeps_its_signal_to_noise_ratio() -> None:
     decibels = [20 * np.log10(clip.std() / noise.std()) for noise in copies]
     assert 19.8 < min(decibels) < 25
     assert 55 < max(decibels) < 60.2
+
+
+def test_noise_has_colours_from_white_to_brown() -> None:
+    clip = tone(1000, 1)
+    falls = []
+    for copy in varied(clip, noise=1, share=1)[:20]:
+        power = np.abs(np.fft.rfft(copy - clip)) ** 2
+        falls.append(np.log10(power[50:200].mean() / power[1600:6400].mean()) / np.log10(32))  # five octaves apart
+    assert -0.1 < min(falls) < 0.5
+    assert 1.5 < max(falls) < 2.1
+
+
+def test_rooms_reverberate_and_keep_the_peak() -> None:
+    click = np.zeros(2 * RATE, np.float32)
+    click[0] = 0.5
+    times = []
+    for copy in varied(click, room=1.2, share=1):
+        energy = np.cumsum(copy[:0:-1] ** 2)[::-1]
+        decibels = 10 * np.log10(energy / energy[0] + 1e-12)
+        times.append(3 * (np.argmax(decibels < -25) - np.argmax(decibels < -5)) / RATE)
+        assert np.abs(copy).max() == pytest.approx(0.5)
+    assert 0.13 < min(times) < 0.25
+    assert 0.8 < max(times) < 1.3
+
+
+def test_a_share_of_the_samples_is_clipped() -> None:
+    clip = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    shares = [np.mean(np.abs(copy) == np.abs(copy).max()) for copy in varied(clip, clip=0.1, share=1)]
+    assert 0.0019 < min(shares) < 0.004
+    assert 0.07 < max(shares) < 0.101
+
+
+def test_low_frequencies_are_cut() -> None:
+    clip = tone(100) + tone(1000)
+    spectra = np.abs([np.fft.rfft(copy, RATE) for copy in varied(clip, low_cut=400, share=1)])
+    low, high = spectra[:, 100], spectra[:, 1000]
+    assert 0.9 * high.max() < high.min()
+    assert low.min() < 0.02 * high.min()
+    assert low.max() > 0.5 * high.max()
+
+
+def test_samples_are_rounded_to_a_few_bits() -> None:
+    levels = [len(np.unique(copy)) for copy in varied(tone(1000.1), bits=4, share=1)]
+    assert 15 <= min(levels) < 30
+    assert 256 < max(levels) <= 2**9 + 1
+
+
+def test_silence_stays_silent() -> None:
+    for copy in varied(
+        np.zeros(1000, np.float32), filter=3, noise=10, rate=8000, room=1, clip=0.1, low_cut=300, bits=4, share=1
+    ):
+        assert not copy.any()
 
 
 def test_a_filter_changes_octaves_by_their_gains() -> None:

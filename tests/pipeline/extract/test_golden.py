@@ -74,7 +74,9 @@ def computed() -> dict[str, Any]:
     row = extract.row_of(frontend.build(features))
     rate = features["sample_rate"]
     clip = audio.decode_audio(recording(), rate, Limits())
-    options = task.Variation(copies=1, filter=6.0, noise=20.0, rate=8_000.0, share=1.0)
+    options = task.Variation(
+        copies=1, filter=6.0, noise=20.0, rate=8_000.0, room=0.5, clip=0.05, low_cut=200.0, bits=6.0, share=1.0
+    )
     varied = copies.vary(clip, rate, options, "0123456789abcdef", 0)
     note = embedded.notes(0, rate)[0].media.load()
     ink = image.decode_image(picture(), Limits())
