@@ -1,7 +1,6 @@
 """Augmentation of sound at extraction: copies of a clip as another instrument, player or room might have given it."""
 
 import numpy as np
-import scipy.fft
 import soxr
 from numpy.typing import NDArray
 
@@ -42,6 +41,8 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
 
 
 def _equalise(clip: Waveform, sample_rate: int, decibels: float, rng: np.random.Generator) -> Waveform:
+    import scipy.fft  # only where there are copies: it takes a quarter of a second to import
+
     octaves = np.log2(np.geomspace(LOWEST, sample_rate / 2, max(2, round(np.log2(sample_rate / 2 / LOWEST)))))
     size = scipy.fft.next_fast_len(len(clip), real=True)
     frequency = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), LOWEST)

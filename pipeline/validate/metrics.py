@@ -1,25 +1,19 @@
-"""Metrics of a network's answers on one split."""
+"""Metrics of a network's answers on one split.
 
+scikit-learn and scipy.stats take a second to import, so only the functions that need them import them.
+"""
+
+import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    mean_absolute_error,
-    mean_squared_error,
-    precision_recall_curve,
-    precision_recall_fscore_support,
-    r2_score,
-    roc_auc_score,
-    roc_curve,
-)
 
 from pipeline.report.schema import Bin, Interval
 
 ECE_BINS = 15  # of equal width; Guo et al. 2017
+Z = NormalDist().inv_cdf(0.975)  # 95 % of a normal distribution lie within this many standard deviations
 
 
 def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[str, ...]) -> dict[str, Any]:
@@ -47,10 +41,8 @@ def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[s
     ['cat: recall 1.00', 'dog: recall 0.50']
     """
     chosen, k = p.argmax(1), len(labels)
-    classes = list(range(k))
-    precision, recall, f1, support = precision_recall_fscore_support(y, chosen, labels=classes, zero_division=0)
-    hits = np.bincount(y[y == chosen], minlength=k)
-    guesses = np.bincount(chosen, minlength=k)
+    confusion = np.bincount(k * y + chosen, minlength=k * k).reshape(k, k)
+    hits, support, guesses = (counts.tolist() for counts in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
     return {
         "accuracy": float((chosen == y).mean()),
         "accuracy_interval": interval(int((chosen == y).sum()), len(y)),
@@ -58,18 +50,18 @@ def classification(p: NDArray[np.float32], y: NDArray[np.int64], labels: tuple[s
         "per_class": [
             {
                 "label": labels[i],
-                "support": int(support[i]),
-                "precision": float(precision[i]) if guesses[i] else None,
-                "precision_interval": interval(int(hits[i]), int(guesses[i])),
-                "recall": float(recall[i]) if support[i] else None,
-                "recall_interval": interval(int(hits[i]), int(support[i])),
-                "f1": float(f1[i]),
+                "support": support[i],
+                "precision": hits[i] / guesses[i] if guesses[i] else None,
+                "precision_interval": interval(hits[i], guesses[i]),
+                "recall": hits[i] / support[i] if support[i] else None,
+                "recall_interval": interval(hits[i], support[i]),
+                "f1": 2 * hits[i] / max(1, guesses[i] + support[i]),
             }
-            for i in classes
+            for i in range(k)
         ],
-        "confusion_matrix": confusion_matrix(y, chosen, labels=classes).tolist(),
+        "confusion_matrix": confusion.tolist(),
         "reliability": _reliability(p.max(1), chosen == y),
-        **(_binary(p[:, 1], y) if k == 2 and support.all() else {}),
+        **(_binary(p[:, 1], y) if k == 2 and all(support) else {}),
     }
 
 
@@ -88,6 +80,8 @@ def regression(values: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str,
 
     values, y : float32 (N, K); every number is the mean over the K values
     """
+    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
     mse = float(mean_squared_error(y, values))
     return {
         "rmse": float(np.sqrt(mse)),
@@ -98,6 +92,8 @@ def regression(values: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str,
 
 
 def _binary(score: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, Any]:
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
     fpr, tpr, _ = roc_curve(y, score)
     precision, recall, _ = precision_recall_curve(y, score)
     return {
@@ -119,8 +115,10 @@ def interval(successes: int, trials: int) -> Interval:
     """
     if not trials:
         return None
-    bounds = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return [float(bounds.low), float(bounds.high)]
+    share, squared = successes / trials, Z * Z / trials
+    centre = (share + squared / 2) / (1 + squared)
+    reach = math.sqrt(squared * share * (1 - share) + squared * squared / 4) / (1 + squared)
+    return [max(0.0, centre - reach) if successes else 0.0, min(1.0, centre + reach) if successes < trials else 1.0]
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -138,6 +136,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     >>> mcnemar(np.array([True, True, True, True]), np.array([True, False, False, False]))  # 3 to 0
     0.25
     """
+    from scipy.stats import binomtest
+
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     different = only_first + only_second
     return float(binomtest(only_first, different).pvalue) if different else 1.0

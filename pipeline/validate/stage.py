@@ -17,7 +17,7 @@ from pipeline.task import Task, UserError, Validate
 from pipeline.threads import subnormals_flushed
 from pipeline.train import weights
 from pipeline.train.data import Datasets, load_datasets, standardised
-from pipeline.validate import baselines, samples
+from pipeline.validate import samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 
@@ -117,6 +117,8 @@ def _baselines(
     """Section `baselines`: simpler models on the network's features and splits; empty where the task asks for none."""
     if not task.validate_.baselines:
         return []
+    from pipeline.validate import baselines  # imports scikit-learn
+
     assert isinstance(predictions, ClassPredictions)  # `_check` has refused anything else
 
     def datasets(with_validation: bool) -> Datasets:
