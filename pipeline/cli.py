@@ -512,8 +512,12 @@ def main() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not os.environ.get("BENTOML_HOME"):
         os.environ.pop("BENTOML_HOME", None)  # BentoML takes an empty one for the current folder
-    # PyTorch and its exporter create a million objects that live until the end. The garbage collector would scan them
-    # repeatedly while they are created, and twice more at exit: 3 of the 13 seconds of an export.
+    # Threads of OpenMP that have nothing to do wait actively for 0.1 ms, not for some 10 ms: they would take the cores
+    # from what does not use them, such as drawing pictures, and from other programs.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # PyTorch creates some hundred thousand objects that live until the end. The garbage collector would scan them
+    # repeatedly while they are created, and twice more at exit.
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
     try:

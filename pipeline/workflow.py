@@ -7,7 +7,7 @@ versions of code. No stage is imported to check this.
 """
 
 import json
-from collections.abc import Callable
+import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
@@ -82,16 +82,20 @@ class Workflow:
         }
 
     def run_all(self) -> None:
-        """Run the stages that are not up to date, and print one line for each of the others."""
+        """Run the stages that are not up to date, print one line for each of the others, and say how long each took."""
+        seconds: dict[str, float] = {}
         with ExitStack() as running:  # Ray, if it is the engine, from the first stage that needs it
             for stage in ("extract", "train"):
                 if not self._say_up_to_date(stage):
                     self._check_store()  # now, not after an hour of training
                     running.enter_context(self.engine.running())
-                    self._stage(stage)()
+                    seconds[stage] = self._timed(stage)
         for stage in ("validate", "export"):
             if not self._say_up_to_date(stage):
-                self._stage(stage)()
+                seconds[stage] = self._timed(stage)
+        if seconds:  # libraries are loaded by the first stage that needs them
+            each = ", ".join(f"{stage} {t:.1f} s" for stage, t in seconds.items())
+            print(f"{self.task.name}: {sum(seconds.values()):.1f} s, loading libraries included: {each}")
 
     def extract(self) -> None:
         """Stage 1: samples → features."""
@@ -157,9 +161,11 @@ class Workflow:
     def _check_store(self) -> None:
         check_store(f"models/{self.task.name}", "tmp")
 
-    def _stage(self, name: str) -> Callable[[], None]:
-        stage: Callable[[], None] = getattr(self, name)
-        return stage
+    def _timed(self, stage: str) -> float:
+        """Run a stage; the seconds that it took."""
+        started = time.perf_counter()
+        getattr(self, stage)()
+        return time.perf_counter() - started
 
     def _say_up_to_date(self, stage: str) -> bool:
         if self.force or not self.is_up_to_date(stage):

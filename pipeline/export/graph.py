@@ -3,7 +3,8 @@
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -72,17 +73,18 @@ def _folded(classifier: Classifier, scale: float) -> Classifier:
 def to_onnx(graph: Graph) -> onnx.ModelProto:
     """The whole classifier as one ONNX model: any batch size, any clip length ≥ 1, weights inside."""
     front = graph.classifier.frontend
-    example, file = front.example(), BytesIO()
+    example = front.example()
     dynamic = {i: name for i, (name, size) in enumerate(zip("NT", front.input.shape, strict=False)) if size is None}
-    with torch.inference_mode(), warnings.catch_warnings():
+    with TemporaryDirectory() as folder, torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns about its own internals
+        file = Path(folder) / "model.onnx"
         # By tracing: `dynamo=True`, the newer exporter, takes ten times as long and 200 MB more for the same answers.
         torch.onnx.export(
             graph, (example,), file, dynamo=False, opset_version=OPSET,
             input_names=[front.input.name], output_names=graph.outputs, dynamic_axes={front.input.name: dynamic},
         )  # fmt: skip
+        model = onnx.load(file)
         shapes = [("N", *answer.shape[1:]) for answer in graph(example)]
-    model = onnx.load_from_string(file.getvalue())
     del model.graph.output[:]
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)

@@ -4,8 +4,6 @@ picture as another camera might have taken it."""
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 import soxr
 from numpy.typing import NDArray
 from PIL import Image
@@ -106,6 +104,8 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 def _noise(n: int, sample_rate: int, exponent: float, rng: np.random.Generator) -> Waveform:
     """Noise (n,) of power 1 / frequency ** exponent."""
+    import scipy.fft
+
     size = scipy.fft.next_fast_len(n, real=True)
     spectrum = scipy.fft.rfft(rng.standard_normal(size, np.float32))
     spectrum *= np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), NOISE_LOWEST) ** (-exponent / 2)
@@ -115,6 +115,8 @@ def _noise(n: int, sample_rate: int, exponent: float, rng: np.random.Generator) 
 
 def _reverberate(clip: Waveform, sample_rate: int, longest: float, rng: np.random.Generator) -> Waveform:
     """In a room: the direct sound, and noise that decays exponentially, as reverberation does (Polack 1988)."""
+    import scipy.signal
+
     rt60 = _between(rng, min(DRYEST, longest), longest)
     tail = rng.standard_normal(max(2, int(rt60 * sample_rate))).astype(np.float32)
     tail *= np.logspace(0, -3, len(tail), dtype=np.float32)  # 60 decibels of amplitude
@@ -127,6 +129,8 @@ def _reverberate(clip: Waveform, sample_rate: int, longest: float, rng: np.rando
 
 
 def _equalise(clip: Waveform, sample_rate: int, decibels: float, rng: np.random.Generator) -> Waveform:
+    import scipy.fft  # only where there are copies: it takes a quarter of a second to import
+
     octaves = np.log2(np.geomspace(LOWEST, sample_rate / 2, max(2, round(np.log2(sample_rate / 2 / LOWEST)))))
     size = scipy.fft.next_fast_len(len(clip), real=True)
     frequency = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), LOWEST)

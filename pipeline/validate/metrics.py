@@ -1,21 +1,12 @@
-"""Metrics of a network's answers on one split."""
+"""Metrics of a network's answers on one split.
+
+scikit-learn and scipy.stats take a second to import, so only the functions that need them import them.
+"""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    mean_absolute_error,
-    mean_squared_error,
-    precision_recall_curve,
-    precision_recall_fscore_support,
-    r2_score,
-    roc_auc_score,
-    roc_curve,
-)
 
 from pipeline.report.schema import Bin, Interval
 from pipeline.validate.intervals import Intervals, wilson
@@ -52,30 +43,30 @@ def classification(
     ['cat: recall 1.00', 'dog: recall 0.50']
     """
     chosen, k = p.argmax(1), len(labels)
-    classes = list(range(k))
-    precision, recall, f1, support = precision_recall_fscore_support(y, chosen, labels=classes, zero_division=0)
+    confusion = np.bincount(k * y + chosen, minlength=k * k).reshape(k, k)
+    hits, support, guesses = (counts.tolist() for counts in (confusion.diagonal(), confusion.sum(1), confusion.sum(0)))
+    recall = [hits[i] / support[i] if support[i] else None for i in range(k)]
     right, interval = chosen == y, (intervals or Intervals.of(np.arange(len(y)))).among
-    guesses = np.bincount(chosen, minlength=k)
     return {
         "accuracy": float(right.mean()),
         "accuracy_interval": interval(right),
-        "macro_recall": float(recall[support > 0].mean()),
+        "macro_recall": float(np.mean([share for share in recall if share is not None])),
         **calibration(p, y),
         "per_class": [
             {
                 "label": labels[i],
-                "support": int(support[i]),
-                "precision": float(precision[i]) if guesses[i] else None,
+                "support": support[i],
+                "precision": hits[i] / guesses[i] if guesses[i] else None,
                 "precision_interval": interval(right, chosen == i),
-                "recall": float(recall[i]) if support[i] else None,
+                "recall": recall[i],
                 "recall_interval": interval(right, y == i),
-                "f1": float(f1[i]),
+                "f1": 2 * hits[i] / max(1, guesses[i] + support[i]),
             }
-            for i in classes
+            for i in range(k)
         ],
-        "confusion_matrix": confusion_matrix(y, chosen, labels=classes).tolist(),
+        "confusion_matrix": confusion.tolist(),
         "reliability": _reliability(p.max(1), right, intervals),
-        **(_binary(p[:, 1], y) if k == 2 and support.all() else {}),
+        **(_binary(p[:, 1], y) if k == 2 and all(support) else {}),
     }
 
 
@@ -94,6 +85,8 @@ def regression(values: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str,
 
     values, y : float32 (N, K); every number is the mean over the K values
     """
+    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
     mse = float(mean_squared_error(y, values))
     return {
         "rmse": float(np.sqrt(mse)),
@@ -104,6 +97,8 @@ def regression(values: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str,
 
 
 def _binary(score: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, Any]:
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
     fpr, tpr, _ = roc_curve(y, score)
     precision, recall, _ = precision_recall_curve(y, score)
     return {
@@ -143,6 +138,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], intervals: Inte
     >>> mcnemar(np.array([True, True, True, True]), np.array([True, False, False, False]))  # 3 to 0
     0.25
     """
+    from scipy.stats import binomtest
+
     wins = (intervals or Intervals.of(np.arange(len(first)))).wins(first, second)
     only_first, only_second = int((wins > 0).sum()), int((wins < 0).sum())
     different = only_first + only_second

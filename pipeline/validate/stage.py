@@ -17,7 +17,7 @@ from pipeline.task import Task, UserError, Validate
 from pipeline.threads import subnormals_flushed
 from pipeline.train import weights
 from pipeline.train.data import Datasets, load_datasets, standardised
-from pipeline.validate import baselines, samples
+from pipeline.validate import samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
@@ -125,6 +125,8 @@ def _baselines(
     none where the task asks for none."""
     if not task.validate_.baselines:
         return {"baselines": []}
+    from pipeline.validate import baselines  # imports scikit-learn
+
 
     def datasets(with_validation: bool) -> Datasets:
         read = load_datasets(features, with_validation, in_memory=False)

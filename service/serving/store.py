@@ -19,7 +19,7 @@ from uuid import uuid4
 import bentoml
 import yaml  # type: ignore[import-untyped]
 from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.models.model import MODEL_YAML_FILENAME, ModelInfo
+from bentoml._internal.models.model import MODEL_YAML_FILENAME, ModelContext, ModelInfo
 
 from models.card import STORE_LABEL
 
@@ -134,7 +134,7 @@ def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
     created = max(
         [datetime.now(UTC), *(r.created + timedelta(microseconds=1) for _, r in _records(_folder() / tag.name))]
     )
-    context = bentoml.models.ModelContext(framework_name="", framework_versions={})
+    context = ModelContext(framework_name="", framework_versions={})
     info = ModelInfo(tag, "", {STORE_LABEL: kind}, {}, {}, context, {}, "v1", created)
     whole = _aside(tag.version)
     try:
