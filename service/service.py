@@ -146,9 +146,10 @@ try:
 except ValueError as error:
     sys.exit(f"percept: {error}")
 
-try:  # The models that `bentoml build` puts into a Bento: those that `make bento` names, or all of the store.
-    Percept.models.extend(  # type: ignore[attr-defined]
-        BentoModel(model.tag) for model in chosen(os.environ.get("PERCEPT_BENTO", "").split())
-    )
-except ValueError as error:
-    sys.exit(f"percept: {error}")
+if is_supervisor:  # or `bentoml build`; a worker has no use for them, and 200 take it 0.4 s
+    try:  # The models that `bentoml build` puts into a Bento: those that `make bento` names, or all of the store.
+        Percept.models.extend(  # type: ignore[attr-defined]
+            BentoModel(model.tag) for model in chosen(os.environ.get("PERCEPT_BENTO", "").split())
+        )
+    except ValueError as error:
+        sys.exit(f"percept: {error}")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tests.load import post
 
 Values = dict[str, Any]  # parameter → value
@@ -31,3 +33,12 @@ def closing(path: str, body: bytes, *headers: str) -> bytes:
 def repeated(unit: bytes, size: int) -> bytes:
     """`unit` as often as fits into `size` bytes."""
     return unit * (size // len(unit))
+
+
+def unknown(name: str, path: str, starts: dict[str, bytes]) -> Kind:
+    """Random bytes after the first bytes of a file of some format."""
+
+    def make(size: int, start: str) -> bytes:
+        return closing(path, starts[start] + np.random.default_rng(0).bytes(size))
+
+    return Kind(name, make, {"size": MANY, "start": tuple(starts)})

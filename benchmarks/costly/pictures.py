@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.costly.kind import MANY, Kind, closing, repeated
+from benchmarks.costly.kind import MANY, Kind, closing, repeated, unknown
 
 PATH = "/digits"
 Picture = NDArray[np.uint8]
@@ -221,18 +221,18 @@ def psd_resources(size: int) -> bytes:
     return closing(PATH, head + struct.pack(">I", len(resources)) + resources + bytes(6) + flat(80, 80).tobytes())
 
 
-def unknown(size: int, start: str) -> bytes:
-    """Bytes that are no picture, after the first bytes of one."""
-    starts = {"": b"", "zeros": bytes(64), "GIF": b"GIF89a", "BMP": b"BM", "JPEG": b"\xff\xd8\xff\xe0", "PPM": b"P6 "}
-    starts |= {
-        "TIFF": b"II*\0\x08\0\0\0",
-        "AVIF": b"\0\0\0\x20ftypavif",
-        "J2K": b"\xff\x4f\xff\x51",
-        "SGI": b"\x01\xda\1\1",
-    }
-    return closing(PATH, starts[start] + np.random.default_rng(0).bytes(size))
-
-
+STARTS = {  # of files; what follows is no picture
+    "": b"",
+    "zeros": bytes(64),
+    "GIF": b"GIF89a",
+    "BMP": b"BM",
+    "JPEG": b"\xff\xd8\xff\xe0",
+    "PPM": b"P6 ",
+    "TIFF": b"II*\0\x08\0\0\0",
+    "AVIF": b"\0\0\0\x20ftypavif",
+    "J2K": b"\xff\x4f\xff\x51",
+    "SGI": b"\x01\xda\1\1",
+}
 _SMALL = (1, 0, 4, 100)
 PICTURES = [
     *(
@@ -290,9 +290,5 @@ PICTURES = [
     Kind("picture TIFF tags", tiff_tags, {"size": MANY[:3], "kind": (2, 3, 5, 7, 12), "count": (1, 100, 8000)}),
     Kind("picture PSD layers", psd_layers, {"size": MANY}),
     Kind("picture PSD resources", psd_resources, {"size": MANY}),
-    Kind(
-        "picture unknown",
-        unknown,
-        {"size": MANY, "start": ("", "zeros", "GIF", "BMP", "JPEG", "PPM", "TIFF", "AVIF", "J2K", "SGI")},
-    ),
+    unknown("picture unknown", PATH, STARTS),
 ]

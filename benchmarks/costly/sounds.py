@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from benchmarks.costly.kind import MANY, Kind, closing, repeated
+from benchmarks.costly.kind import MANY, Kind, closing, repeated, unknown
 
 PATH = "/instruments"
 SECONDS = (1, 10, 60, 240, 599)
@@ -106,22 +106,17 @@ def tags(size: int, length: int) -> bytes:
     return closing(PATH, repeated(b"ID3\4\0\0" + bytes([0, 0, 0, length]) + bytes(length), size))
 
 
-def unknown(size: int, start: str) -> bytes:
-    """Bytes that are no recording, after the first bytes of one."""
-    starts = {
-        "": b"",
-        "RIFF": b"RIFF\0\0\0\1WAVEfmt ",
-        "fLaC": b"fLaC\0\0\0\x22",
-        "OggS": b"OggS\0\2",
-        "MP3": b"\xff\xfb\x90\x64",
-    }
-    starts |= {
-        "ftyp": b"\0\0\0\x20ftypM4A ",
-        "EBML": b"\x1aE\xdf\xa3",
-        "caff": b"caff\0\1\0\0",
-        "ADTS": b"\xff\xf1\x50\x80",
-    }
-    return closing(PATH, starts[start] + np.random.default_rng(0).bytes(size))
+STARTS = {  # of files; what follows is no recording
+    "": b"",
+    "RIFF": b"RIFF\0\0\0\1WAVEfmt ",
+    "fLaC": b"fLaC\0\0\0\x22",
+    "OggS": b"OggS\0\2",
+    "MP3": b"\xff\xfb\x90\x64",
+    "ftyp": b"\0\0\0\x20ftypM4A ",
+    "EBML": b"\x1aE\xdf\xa3",
+    "caff": b"caff\0\1\0\0",
+    "ADTS": b"\xff\xf1\x50\x80",
+}
 
 
 def _manner(coding: str) -> dict[str, tuple[Any, ...]]:
@@ -146,9 +141,5 @@ SOUNDS = [
     Kind("sound joined", joined, {"size": MANY, "container": ("WAV", "FLAC", "OGG", "MP3"), "seconds": (0.01, 0.1, 1)}),
     Kind("sound MP3 frames", mp3_frames, {"size": MANY, "rate": ("8 kbit/s", "320 kbit/s")}),
     Kind("sound ID3 tags", tags, {"size": MANY, "length": (0, 1, 100)}),
-    Kind(
-        "sound unknown",
-        unknown,
-        {"size": MANY, "start": ("", "RIFF", "fLaC", "OggS", "MP3", "ftyp", "EBML", "caff", "ADTS")},
-    ),
+    unknown("sound unknown", PATH, STARTS),
 ]

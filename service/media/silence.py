@@ -1,5 +1,7 @@
 """Whether a recording holds anything that can be heard. Constant offsets and frequencies below hearing do not count."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +45,7 @@ def is_silent(waveform: NDArray[np.float32], sample_rate: int, coding: str = "")
     return all(np.abs(piece - matrix @ (fit @ piece[:: _stride(sample_rate)])).max() < least for piece in pieces)
 
 
+@lru_cache(2)  # the windows of a timeline have one length, but for the last
 def _inaudible(size: int, sample_rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Matrices that find what comes closest to a piece (size,) among all that nobody hears: (size, F), oscillations
     up to INAUDIBLE Hz, and (F, n), their least-squares amplitudes by some of the samples. They are harmonics of
@@ -52,6 +55,11 @@ def _inaudible(size: int, sample_rate: int) -> tuple[NDArray[np.float64], NDArra
     phases = 2 * np.pi * seconds * (np.arange(4 + int(INAUDIBLE * period)) / period)
     matrix = np.concatenate([np.cos(phases), np.sin(phases)], axis=1)
     return matrix, np.linalg.pinv(matrix[:: _stride(sample_rate)], rcond=1e-8)
+
+
+def give_back() -> None:
+    """Free what is kept for further recordings, up to 100 MB."""
+    _inaudible.cache_clear()
 
 
 def _stride(sample_rate: int) -> int:

@@ -15,7 +15,12 @@ FILE = 2.5e-4  # to open a picture, and to bring a small one into MNIST's form
 INFLATED = 6e-9  # for each byte of a PNG's rows: zlib, and the filter of the row
 CODED = 1.2e-8  # for each pixel of each scan of a JPEG
 SEEN = 1.2e-8  # for each pixel that is left once a large picture is averaged down: search for ink, scaling
+PAPER = (
+    1e-7  # for each of the first LEVELLED pixels, if there may be paper around the ink: its unevenness, rules, grain
+)
 CHUNK, TEXT = 3e-6, 2e-3  # for each chunk of a PNG, which Pillow reads in Python; for one that is inflated to 1 MB
+TAG = 2e-6 / 12  # for each byte of EXIF, whose tags of 12 bytes Pillow reads in Python
+RUN = 1e-6  # for each pixel of a BMP in runs, which Pillow decodes in Python
 RECORDING = 1.5e-4  # to open a recording
 SAMPLE = 4e-9  # for each uncompressed sample: conversion, the mean of the channels
 COMPRESSED = 1.6e-8  # for each sample of FLAC, MP3, Vorbis and Opus
@@ -23,11 +28,14 @@ RESAMPLED = 8e-9  # for each sample that soxr returns
 NUMBER = 6e-8  # for each byte of a vector in JSON
 
 SHRUNK = 2**22  # pixels, at most, that are left of a picture
+PAGE, LEVELLED = 64, 2**16  # pixels: the least side with paper, image.LEAST_PAGE; of a larger page, less is looked at
 PICTURE = 12  # bytes for each pixel while a picture is decoded and made grey
 WAVEFORM = 6  # bytes for each sample of a waveform, which grows while it is decoded
 UNPACKED = 8  # bytes of memory for each byte of JSON
 FEW = 50  # chunks of a PNG, or segments of a JPEG, that are looked at
 TO_INFLATE = (b"iCCP", b"iTXt", b"zTXt")  # chunks of a PNG that are inflated too
+WITH_EXIF = (b"eXIf", b"tEXt")  # chunks of a PNG in which EXIF may stand
+APP1 = 0xE1  # the marker of the segment of a JPEG that holds EXIF
 NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of its frame (0xC0 … 0xCF) that are none
 START_OF_SCAN, USUAL_SCANS = 0xDA, 10
 SLOWEST_MP3 = 1000  # bytes a second of an MP3: 8 kbit/s
@@ -46,7 +54,8 @@ class Work(NamedTuple):
 
 
 def of_image(data: bytes, limits: Limits) -> Work:
-    """To decode a picture: as for the largest that is allowed, unless it is a PNG or a JPEG.
+    """To decode a picture: as for the largest that is allowed, unless it is a PNG or a JPEG, or a GIF, BMP or WebP
+    whose header is simple.
 
     >>> of_image(b"GIF89a", Limits()).seconds > 0.1
     True
@@ -57,13 +66,57 @@ def of_image(data: bytes, limits: Limits) -> Work:
         samples = 1 + (colour & 4) // 4 + (colour & 3 == 2) * 2
         size, seconds = (width, height), INFLATED * height * (1 + width * depth * samples // 8) + _of_chunks(data)
     elif data.startswith(b"\xff\xd8"):
-        size = _jpeg_size(data)
+        size, seconds = _of_segments(data)
         scans = max(1, data.count(b"\xff\xda")) if len(data) < 2**16 else USUAL_SCANS  # to count takes a while too
-        seconds = CODED * size[0] * size[1] * scans
+        seconds += CODED * size[0] * size[1] * scans
+    elif data.startswith((b"GIF87a", b"GIF89a")):
+        size = _gif_size(data)
+        seconds = CODED * size[0] * size[1]
+    elif data.startswith(b"BM") and data[15:18] == bytes(3) and 40 <= data[14:15][0] <= 124 and len(data) > 34:
+        width, height, coding = struct.unpack_from("<ii4xI", data, 18)
+        size = abs(width), abs(height)
+        seconds = (RUN if coding in (1, 2) else CODED) * size[0] * size[1]
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        size = _webp_size(data)
+        seconds = 2 * CODED * size[0] * size[1]
     pixels = size[0] * size[1]
     if not pixels:
         return Work(FILE + (CODED + SEEN) * limits.pixels, PICTURE * limits.pixels + len(data))
-    return Work(FILE + seconds + SEEN * min(pixels, SHRUNK), PICTURE * min(pixels, limits.pixels))
+    seconds += SEEN * min(pixels, SHRUNK) + PAPER * min(pixels, LEVELLED) * (min(size) >= PAGE)
+    return Work(FILE + seconds, PICTURE * min(pixels, limits.pixels))
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the first frame of a GIF, or of its screen, whichever is more; zeros if many blocks stand
+    before it."""
+    width, height, flags = struct.unpack_from("<HHB", data.ljust(13, b"\0"), 6)
+    at = 13 + (flags >> 7) * 3 * 2 ** (1 + (flags & 7))  # after the palette
+    for _ in range(FEW):
+        match data[at : at + 1]:
+            case b"," if len(data) >= at + 10:
+                left, top, across, down = struct.unpack_from("<4H", data, at + 1)
+                return max(width, left + across), max(height, top + down)
+            case b"!":
+                at += 2
+            case b"" | b",":
+                break
+            case length:  # a part of an extension; 0 ends it
+                at += 1 + length[0]
+    return 0, 0
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a WebP without metadata and of one frame; zeros for others."""
+    match data[12:16]:
+        case b"VP8 " if len(data) >= 30:
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L" if len(data) >= 25:
+            bits = int.from_bytes(data[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8X" if len(data) >= 30 and not data[20] & ~0x10:  # no flag but that of transparency
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    return 0, 0
 
 
 def _of_chunks(png: bytes) -> float:
@@ -75,24 +128,28 @@ def _of_chunks(png: bytes) -> float:
             return seconds
         if n and name == b"IHDR":  # Pillow takes the last one, with another size
             break
-        seconds += TEXT if name in TO_INFLATE else CHUNK
-        at += 12 + int.from_bytes(png[at : at + 4])
+        length = int.from_bytes(png[at : at + 4])
+        seconds += (TEXT if name in TO_INFLATE else CHUNK) + TAG * length * (name in WITH_EXIF)
+        at += 12 + length
     return 1 + seconds + CHUNK * (len(png) // 12)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG, by the headers of its frames; zeros if it has many segments before its first scan."""
-    at, size = 2, (0, 0)
+def _of_segments(jpeg: bytes) -> tuple[tuple[int, int], float]:
+    """Width and height of a JPEG, by the headers of its frames, and seconds to read its EXIF; zeros if it has many
+    segments before its first scan."""
+    at, size, seconds = 2, (0, 0), 0.0
     for _ in range(FEW):
-        segment = data[at : at + 9]
+        segment = jpeg[at : at + 9]
         if len(segment) < 9 or segment[0] != 0xFF:
             break
         if segment[1] == START_OF_SCAN:
-            return size
+            return size, seconds
         if segment[1] & 0xF0 == 0xC0 and segment[1] not in NO_SIZE:
             size = max(size[0], int.from_bytes(segment[7:9])), max(size[1], int.from_bytes(segment[5:7]))
-        at += 2 + int.from_bytes(segment[2:4])
-    return 0, 0
+        length = int.from_bytes(segment[2:4])
+        seconds += TAG * length * (segment[1] == APP1)
+        at += 2 + length
+    return (0, 0), 0.0
 
 
 def of_audio(data: bytes, sample_rate: int, limits: Limits) -> tuple[Work, float]:

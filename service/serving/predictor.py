@@ -15,7 +15,7 @@ from PIL import Image
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
 from service.errors import Unusable
-from service.media import EXPECTED, Limits, check_bytes, work
+from service.media import EXPECTED, Limits, check_bytes, silence, work
 from service.media.audio import decode_audio
 from service.media.image import decode_image
 from service.media.picture import decode_picture
@@ -269,9 +269,10 @@ class Predictor:
             yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
 
     def give_back(self) -> None:
-        """Make ONNX Runtime free the memory that it keeps for batches as large as the largest so far."""
+        """Free what is kept for more large requests; ONNX Runtime keeps enough for batches as large as the largest."""
         if self._has_grown:
             self._has_grown = False
+            silence.give_back()
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             small = self.decode(sample_file(self.card), Limits())[np.newaxis]

@@ -27,18 +27,48 @@ def chunk(name, body=b""):
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
 def test_pictures_by_their_pixels(format):
     small, large = (to_bytes(seven((side, side)), format) for side in (28, 4000))
     assert seconds_of_image(small) < INLINE / 2
-    assert seconds_of_image(to_bytes(seven((200, 200)), format)) < INLINE
+    assert seconds_of_image(to_bytes(seven((100, 100)), format)) < INLINE
+    assert seconds_of_image(to_bytes(seven((200, 200)), format)) > INLINE  # 6 ms, if it is a photo of paper
+    assert seconds_of_image(to_bytes(seven((300, 50)), format)) < INLINE
     assert seconds_of_image(large) > 50 * INLINE
     assert of_image(large, LIMITS).bytes >= 16_000_000
 
 
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("format", ["TIFF", "AVIF", "TGA"])
 def test_other_pictures_as_the_largest(format):
     assert seconds_of_image(to_bytes(seven(), format)) > 50 * INLINE
+
+
+def test_a_gif_whose_frame_is_larger_than_its_screen():
+    data = to_bytes(seven((28, 28)), "GIF")
+    at = data.index(b",\0\0\0\0")
+    assert seconds_of_image(data[: at + 5] + b"\xff\x0f\xff\x0f" + data[at + 9 :]) > 50 * INLINE
+    assert seconds_of_image(data[:at] + b"!\xfe\1a\0" * 20 + data[at:]) > 50 * INLINE  # not looked through
+
+
+def test_a_bmp_in_runs_and_a_webp_with_metadata():
+    runs = bytearray(to_bytes(seven((60, 60)).convert("L"), "BMP"))
+    assert seconds_of_image(runs) < INLINE
+    runs[30] = 1
+    assert seconds_of_image(bytes(runs)) > INLINE  # decoded in Python
+    assert seconds_of_image(to_bytes(seven((28, 28)), "WEBP", lossless=True)) < INLINE
+    assert seconds_of_image(to_bytes(seven((28, 28)), "WEBP", exif=exif(1))) > 50 * INLINE
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_tags_of_exif(format):
+    assert seconds_of_image(to_bytes(seven((28, 28)), format, exif=exif(10))) < INLINE
+    assert seconds_of_image(to_bytes(seven((28, 28)), format, exif=exif(5000))) > 4 * INLINE
+
+
+def exif(n):
+    """EXIF of n tags."""
+    tags = b"".join(struct.pack("<HHII", 300 + i, 3, 1, 1) for i in range(n))
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", n) + tags + bytes(4)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +111,9 @@ def test_a_short_flac_is_less_work_than_a_long_one():
 
 
 def test_headers_that_are_cut():
-    for data in (to_bytes(seven()), to_bytes(seven(), "JPEG"), sound_bytes(tone()), sound_bytes(tone(), format="FLAC")):
+    pictures = [to_bytes(seven(), format) for format in ("PNG", "JPEG", "GIF", "BMP", "WEBP")]
+    pictures.append(to_bytes(seven(), "WEBP", lossless=True))
+    for data in (*pictures, sound_bytes(tone()), sound_bytes(tone(), format="FLAC")):
         for end in range(60):
             assert of_image(data[:end], LIMITS).seconds > 0
             assert of_audio(data[:end], RATE, LIMITS)[0].seconds > 0
