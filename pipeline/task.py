@@ -167,11 +167,12 @@ class Validate(Section):
     min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets
     max_rmse: float | None = Field(None, ge=0)  # regression
     min_r2: float | None = Field(None, le=1)  # regression
+    coverage: float = Field(0.95, ge=0.5, lt=1)  # how often the set of labels in an answer holds the true one
     baselines: bool = False  # classes only: simpler models for comparison in the report
 
     def thresholds(self) -> dict[str, float]:
         """`min_…` or `max_…` and a metric → the threshold, of those that are set."""
-        return self.model_dump(exclude_none=True, exclude={"baselines"})
+        return self.model_dump(exclude_none=True, exclude={"baselines", "coverage"})
 
 
 class Range(Section):

@@ -87,11 +87,13 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     data = load_datasets(features, with_validation, in_memory)
     made_of = facts.data_digest, features.copies_key, len(features.copies), facts.features, facts.model, facts.device
     context = Context(run, device, cluster, made_of)
+    groups = features.group[features.rows("validation") & (not with_validation)]
 
     state, data = _fit(classifier, facts, data, with_validation, task.train, context)
     facts = replace(
         facts,
         known=confidence.calibrate(classifier, *data, task.train.seed),
+        scores=confidence.scores(classifier, data.validation, groups),
         epochs=state.epoch,
         best_epoch=state.best_epoch,
         seconds=state.history["seconds"][-1],

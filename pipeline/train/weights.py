@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Facts:
     device: str
     with_validation: bool = False  # whether the validation samples were trained on too
     known: float | None = None  # least familiarity that counts as known; None: the classifier has no familiarity
+    scores: Sequence[Sequence[float]] = ()  # of the validation samples: see models/conformal.py
 
 
 def begin(task: Task, features: Features, device: str) -> Facts:
