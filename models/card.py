@@ -83,6 +83,8 @@ class ModelCard(BaseModel):
     features: dict[str, Any]  # kind and parameters of the front end
     temperature: float = 1.0  # the graph divides the network's logits by it; 1 if none was fitted
     known_threshold: float | None = None  # lowest familiarity, the graph's second output (N,), that counts as known
+    set_threshold: float | None = None  # lowest probability of a label in an answer's set; None: no set is promised
+    coverage: float | None = None  # how often that set holds the true label
     groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not detected
     ranges: tuple[tuple[float, float], ...] = ()  # of the training samples' numbers, if they are one or two: for a plot
     parameters: int  # trainable parameters of the network

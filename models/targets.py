@@ -38,8 +38,8 @@ class Target(ABC):
         """Output activation: logits float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean loss of the samples, in nats where there are classes.
+    def loss(self, logits: Tensor, y: Tensor, w: Tensor | None = None) -> Tensor:
+        """Mean loss of the samples, in nats where there are classes; or its sum, weighted by w (N,).
 
         logits float32 (N, n_outputs); y int64 (N,), index of the label, or float32 (N, n_outputs): probabilities, or
         for a regression values.
@@ -72,7 +72,9 @@ class Multiclass(Target):
     def answer(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits, 1)
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, y: Tensor, w: Tensor | None = None) -> Tensor:
+        if w is not None:
+            return (nn.functional.cross_entropy(logits, y, reduction="none") * w).sum()
         return nn.functional.cross_entropy(logits, y)
 
     def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:
@@ -97,8 +99,10 @@ class Binary(Target):
     def answer(self, logits: Tensor) -> Tensor:
         return torch.cat([torch.sigmoid(-logits), torch.sigmoid(logits)], 1)
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype).view(-1))
+    def loss(self, logits: Tensor, y: Tensor, w: Tensor | None = None) -> Tensor:
+        reduction = "mean" if w is None else "sum"
+        target = y.to(logits.dtype).view(-1)
+        return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target, w, reduction=reduction)
 
     def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:
         return torch.sigmoid(z, out=out).sub_(t).mul_(w)
@@ -124,7 +128,8 @@ class Regression(Target):
     def answer(self, logits: Tensor) -> Tensor:
         return logits
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, y: Tensor, w: Tensor | None = None) -> Tensor:
+        assert w is None  # there are no classes to balance
         return nn.functional.mse_loss(logits, y)
 
     def delta(self, z: Tensor, t: Tensor, w: Tensor, out: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ def _text(answer: Answer) -> str:
     unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
     if answer.value is not None:
         return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items()) + unknown
-    return f"{answer.label}  {answer.confidence:.4f}{unknown}"
+    others = f"  or {', '.join(answer.set[1:])}" if answer.set and answer.set[1:] else ""
+    return f"{answer.label}  {answer.confidence:.4f}{others}{unknown}"
 
 
 def _unused(path: Path, used: set[Path]) -> Path:

@@ -188,6 +188,8 @@ class Train(Section):
     activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
     noise: float = Field(0.0, ge=0)  # standard deviation, added to standardised features in every epoch
     mix: float = Field(0.0, ge=0)  # α of mixup: pairs of samples and targets, mixed in a ratio from Beta(α, α); 0 = off
+    # on: rare classes count as much as frequent ones; auto: if that raises the macro recall of the validation samples
+    balance: Literal["auto", "on", "off"] = "auto"
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
     refit: bool = False  # then train again on training and validation samples, for the epochs that validation chose
     seed: int = 0
@@ -202,6 +204,8 @@ class Train(Section):
             raise ValueError(
                 f"train.augment, train.noise and train.mix need framework = 'torch', not {self.framework!r}"
             )
+        if self.balance == "on" and self.framework != "torch":
+            raise ValueError(f"train.balance needs framework = 'torch', not {self.framework!r}")
         return self
 
 
@@ -215,11 +219,12 @@ class Validate(Section):
     min_roc_auc: float | None = Field(None, ge=0, le=1)  # binary targets
     max_rmse: float | None = Field(None, ge=0)  # regression
     min_r2: float | None = Field(None, le=1)  # regression
+    coverage: float = Field(0.95, ge=0.5, lt=1)  # how often the set of labels in an answer holds the true one
     baselines: bool = False  # classes only: simpler models for comparison in the report
 
     def thresholds(self) -> dict[str, float]:
         """`min_…` or `max_…` and a metric → the threshold, of those that are set."""
-        return self.model_dump(exclude_none=True, exclude={"baselines"})
+        return self.model_dump(exclude_none=True, exclude={"baselines", "coverage"})
 
 
 class Range(Section):

@@ -168,11 +168,15 @@ def _digits_weights() -> NDArray[np.float64]:
     return w
 
 
+CAREFUL = {"name": "careful", "known_threshold": 0.7, "set_threshold": 0.02, "coverage": 0.95}
+
+
 def careful_model() -> onnx.ModelProto:
-    """The digits model under another name, which judges a picture unknown if more than three tenths of it are ink."""
+    """The digits model under another name, which judges a picture unknown if more than three tenths of it are ink, and
+    names the labels of a probability of 0.02 or more."""
     model = digits_model(NEWEST)
     text = next(prop.value for prop in model.metadata_props if prop.key == CARD_KEY)
-    card = ModelCard.model_validate_json(text).model_copy(update={"name": "careful", "known_threshold": 0.7})
+    card = ModelCard.model_validate_json(text).model_copy(update=CAREFUL)
     model.graph.node.extend(
         [
             helper.make_node("ReduceMean", ["flat", "axis"], ["ink"], keepdims=0),

@@ -77,7 +77,7 @@ def _card(
 ) -> ModelCard:
     assert tag.version is not None
     classifier = graph.reference
-    passed = report["gate"]["passed"]
+    passed, sets = report["gate"]["passed"], report.get("sets")
     return ModelCard(
         name=tag.name,
         version=tag.version,
@@ -88,6 +88,8 @@ def _card(
         features=facts.features,
         temperature=classifier.temperature.item(),
         known_threshold=facts.known,
+        set_threshold=sets["threshold"] if sets else None,
+        coverage=sets["coverage"] if sets else None,
         groups=feature_groups(classifier, features),
         ranges=ranges(classifier, features),
         parameters=classifier.mlp.n_parameters(),

@@ -59,7 +59,7 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
         varied = soxr.resample(soxr.resample(varied, sample_rate, rate), rate, sample_rate)
     if variation.low_cut and thin:
         hertz = _between(rng, min(LOWEST, variation.low_cut), variation.low_cut)
-        varied = scipy.signal.sosfilt(scipy.signal.butter(4, hertz, "high", fs=sample_rate, output="sos"), varied)
+        varied = _cut_low(varied, sample_rate, hertz)
     varied = varied * np.float32(10 ** (drawn[2] * variation.gain / 20))
     if variation.noise and noisy:
         decibels = rng.uniform(variation.noise, variation.noise + NOISE_RANGE)
@@ -111,6 +111,14 @@ def _noise(n: int, sample_rate: int, exponent: float, rng: np.random.Generator) 
     spectrum *= np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), NOISE_LOWEST) ** (-exponent / 2)
     noise: Waveform = scipy.fft.irfft(spectrum, size)[:n].astype(np.float32)
     return noise
+
+
+def _cut_low(clip: Waveform, sample_rate: int, hertz: float) -> Waveform:
+    """Without what lies below a frequency."""
+    import scipy.signal
+
+    cut: Waveform = scipy.signal.sosfilt(scipy.signal.butter(4, hertz, "high", fs=sample_rate, output="sos"), clip)
+    return cut
 
 
 def _reverberate(clip: Waveform, sample_rate: int, longest: float, rng: np.random.Generator) -> Waveform:

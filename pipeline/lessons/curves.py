@@ -66,7 +66,8 @@ def trained(task: Task, features: Features, options: Train) -> Curves:
         standardised(Dataset(torch.from_numpy(x), torch.from_numpy(y)), standardize, CPU)
         for x, y in ((x, y), (features.x[rows], features.y[rows]))
     )
-    feed = Feed([training], [options.seed], options.batch_size, transform_of(options, standardize, CPU), options.mix)
+    transform, balance = transform_of(options, standardize, CPU), options.balance == "on"
+    feed = Feed([training], [options.seed], options.batch_size, transform, options.mix, balance)
     trainer = TRAINERS[options.gradients]([mlp], feed, facts.kind, [options])
 
     def after_epoch(state: State, _: object) -> None:

@@ -107,6 +107,11 @@ def headline(report: Report) -> str:
     lines += report.get("scope", [])
     if "accuracy" in test:
         lines.append(others)
+    if sets := report.get("sets"):
+        lines.append(
+            f"sets of {sets['size']:.3g} labels hold the true one in {formats.percent(sets['covered'])} of cases"
+            f" ({formats.interval(sets['covered_interval'])}), promised {formats.percent(sets['coverage'])}"
+        )
     if weakest := _weakest(test):
         lines.append(
             f"weakest class: {weakest['label']}, recall {formats.percent(weakest['recall'])}"

@@ -88,6 +88,26 @@ class Calibration(TypedDict):
     known_threshold: float | None  # familiarity from which an input counts as known
 
 
+class CoveredClass(TypedDict):
+    """How often the sets hold the label of one class."""
+
+    label: str
+    covered: float | None  # None: no test sample is of this class
+    covered_interval: Interval
+
+
+class Sets(TypedDict):
+    """Sets of labels that hold the true one as often as promised, and how often they did on the test samples."""
+
+    coverage: float  # promised
+    threshold: float  # probability from which a label belongs to the set
+    groups: int  # of validation samples, by which it was chosen
+    covered: float
+    covered_interval: Interval
+    size: float  # mean number of labels in a set
+    per_class: list[CoveredClass]
+
+
 class Mistake(TypedDict):
     """A wrong answer to a test sample."""
 
@@ -123,6 +143,7 @@ class Report(TypedDict):
     baselines: NotRequired[list[Baseline]]
     regressors: NotRequired[list[Regressor]]
     calibration: NotRequired[Calibration | None]
+    sets: NotRequired[Sets | None]  # None: a regression, or too few validation samples
     mistakes: list[Mistake]
     sample_rate: int | None  # Hz; sound only
     notes: list[str]

@@ -27,6 +27,7 @@ class Feed:
     transform : changes samples (N, D) in place as they are fed, with random numbers from a generator
     mix : α of mixup (Zhang et al. 2018), for networks that share their batches: each sample is fed as a mixture with
         the one before it in its batch, and so is its target; the larger share, drawn from Beta(α, α), is its own
+    balance : samples of rare classes count more, so that each class counts alike
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Feed:
         batch_size: int,
         transform: Change | None = None,
         mix: float = 0.0,
+        balance: bool = False,
     ) -> None:
         sets = list({id(batch): batch for batch in data}.values())
         starts = accumulate((len(batch.y) for batch in sets), initial=0)
@@ -53,6 +55,7 @@ class Feed:
         self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
         self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
         self.counts = torch.tensor(counts, device=self.device)
+        self.class_weights = torch.stack([self._class_weights(*column) for column in self.columns]) if balance else None
         self.partners: Tensor | None = None
         #: every epoch has the same samples, from memory
         self.unchanged = isinstance(self.x, Tensor) and transform is None and not mix
@@ -67,6 +70,15 @@ class Feed:
             filling = self.n_steps * self.batch_size - n
             rows.append(torch.nn.functional.pad(shuffled[n, seed], (0, filling)) + offset)
         return self._shaped(rows)
+
+    def sample_weights(self, y: Tensor) -> Tensor:
+        """What each sample of an epoch counts in its batch's mean, float32 (steps, ..., 1, B): `weights`, times those
+        of the classes y (steps, ..., B) where these are balanced."""
+        if self.class_weights is None:
+            return self.weights
+        table = self.class_weights[0] if y.ndim == 2 else self.class_weights
+        of_class = table[y] if y.ndim == 2 else table.expand(len(y), *table.shape).gather(-1, y)
+        return self.weights * of_class.unsqueeze(-2)
 
     def partner_shares(self, epoch: int) -> Tensor | None:
         """Share of the partner in each mixed sample of an epoch, 0 … ½, float32 (steps, B); None if nothing is
@@ -120,6 +132,11 @@ class Feed:
         if len(columns) == 1:
             return columns[0].view(self.n_steps, self.batch_size)
         return torch.stack([c.view(self.n_steps, self.batch_size) for c in columns], 1)
+
+    def _class_weights(self, offset: int, n: int, seed: int) -> Tensor:
+        """Weight of each class, (K,), inversely proportional to its number of samples; their mean over samples is 1."""
+        counts = torch.bincount(self.y[offset : offset + n], minlength=int(self.y.max()) + 1)
+        return torch.where(counts > 0, n / ((counts > 0).sum() * counts.clamp(min=1)), 0.0).float()
 
     def _weights(self, n: int) -> Tensor:
         full, rest = divmod(n, self.batch_size)

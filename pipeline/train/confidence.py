@@ -6,6 +6,7 @@ out-of-distribution; its answer has `known` = false.
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.calibration import fit_temperature
@@ -73,6 +74,19 @@ def fit_familiarity(classifier: Classifier, training: Dataset, validation: Datas
 
     familiarity.fit_scale(layers(x) for x in pieces(validation.x))
     return threshold(torch.cat([familiarity(*layers(x)) for x in pieces(validation.x)]))
+
+
+@torch.no_grad()
+def scores(classifier: Classifier, validation: Dataset, group: NDArray[np.str_]) -> list[list[float]]:
+    """The probability of each validation sample's true class, and its share of its group, (N,), which counts as one;
+    none where the classifier is not calibrated. See models/conformal.py."""
+    if classifier.familiarity is None:
+        return []
+    with threads(1):
+        p = torch.cat([classifier.answers(classifier.mlp(x)) for x in pieces(validation.x)]).cpu()
+    true = p.gather(1, validation.y.cpu()[:, None])[:, 0].tolist()
+    _, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    return [list(pair) for pair in zip(true, (1 / sizes[index]).tolist(), strict=True)]
 
 
 @torch.no_grad()

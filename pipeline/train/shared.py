@@ -108,7 +108,7 @@ class DataParallel:
     ) -> None:
         self.x, self.partition, self.kind = data.x, partition, kind
         samples = Dataset(DistributedMatrix(data.x, partition), _all_targets(data.y, partition))
-        self.feed = Feed([samples], [options.seed], options.batch_size, transform, options.mix)
+        self.feed = Feed([samples], [options.seed], options.batch_size, transform, options.mix, options.balance == "on")
         self.transformed = transform is not None or options.mix > 0
         chunk = torch.tensor([self.feed.chunk()], device=data.y.device)
         dist.all_reduce(chunk, dist.ReduceOp.MIN)  # GPUs may have more or less free memory
@@ -127,6 +127,7 @@ class DataParallel:
         feed, device = self.feed, self.feed.device
         self.backprop.set_rate(factor)
         order, shares, randomness = feed.order(number), feed.partner_shares(number), feed.randomness(number)
+        weights = feed.sample_weights(feed.y[order])
         own = self.partition.owns(order) & (feed.weights[:, 0] > 0)
         y = feed.y[order[own]]
         z = torch.empty(self.n_outputs, len(y), device=device)
@@ -140,7 +141,7 @@ class DataParallel:
             with self.pace.piece() as self.backprop.threads:
                 x = self._samples(rows, here, buffer, randomness, mixed)
                 t = self._targets(rows, here, y[of_chunk], mixed)
-                self._steps(x, t, feed.weights[steps, 0][here].unsqueeze(0), z[:, of_chunk], counts)
+                self._steps(x, t, weights[steps, 0][here].unsqueeze(0), z[:, of_chunk], counts)
             done = of_chunk.stop
         counted = torch.ones(1, len(y), dtype=torch.bool, device=device)
         sums = torch.stack(totals(z.unsqueeze(0), y.unsqueeze(0), counted, self.kind))

@@ -16,7 +16,7 @@ from pipeline.extract import Features
 from pipeline.run import Run, json_text, replacing
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import subnormals_flushed, threads
-from pipeline.train import confidence, weights
+from pipeline.train import balance, confidence, weights
 from pipeline.train.batches import Feed
 from pipeline.train.data import Dataset, Datasets, load_datasets, pieces, standardised
 from pipeline.train.distortion import transform_of
@@ -82,19 +82,20 @@ def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = 
 def _train(task: Task, run: Run, features: Features, with_validation: bool, cluster: Cluster | None) -> Facts:
     device = torch.device("cpu") if cluster else choose_device(task.train.device)
     facts = weights.begin(task, features, cluster.device if cluster else device_name(device))
-    classifier = weights.network(facts, features.state)
-    print_summary(classifier.mlp)
+    print_summary(weights.network(facts, features.state).mlp)
     refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
     keras = task.train.framework == "keras"
     in_memory = not cluster and (keras or fits(features.n_bytes, device))
-    data = load_datasets(features, with_validation, in_memory)
     made_of = facts.data_digest, features.copies_key, len(features.copies), facts.features, facts.model, facts.device
     context = Context(run, device, cluster, made_of)
+    groups = features.group[features.rows("validation") & (not with_validation)]
 
-    state, data = _fit(classifier, facts, data, with_validation, task.train, context)
+    classifier, state, data, options = _first_fit(task.train, facts, features, with_validation, context, in_memory)
     facts = replace(
         facts,
+        train=options.model_dump(mode="json"),
         known=confidence.calibrate(classifier, *data, task.train.seed),
+        scores=confidence.scores(classifier, data.validation, groups),
         epochs=state.epoch,
         best_epoch=state.best_epoch,
         seconds=state.history["seconds"][-1],
@@ -102,7 +103,8 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     )
     del data  # which may be half of the memory
     if refit:
-        classifier, seconds = _refit(task, classifier, facts, load_datasets(features, True, in_memory), context)
+        data = load_datasets(features, True, in_memory)
+        classifier, seconds = _refit(task.name, options, classifier, facts, data, context)
         facts = replace(facts, seconds=facts.seconds + seconds)
     with replacing(run.history) as history:  # both take their places only when both could be written
         history.write_text(json_text(state.history), "utf-8")
@@ -112,13 +114,32 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     return facts
 
 
+def _first_fit(
+    options: Train, facts: Facts, features: Features, with_validation: bool, context: Context, in_memory: bool
+) -> tuple[Classifier, State, Datasets, Train]:
+    """The trained network, its state, the data standardised, and the options; the better of two trainings where balance
+    is to be tried."""
+    if not balance.is_to_be_tried(options, features, with_validation):
+        classifier = weights.network(facts, features.state)
+        data = load_datasets(features, with_validation, in_memory)
+        return classifier, *_fit(classifier, facts, data, with_validation, options, context), options
+    plain, weighed = (options.model_copy(update={"balance": value}) for value in ("off", "on"))
+    first, before, data, _ = _first_fit(plain, facts, features, False, context, in_memory)
+    recall = balance.macro_recall(first, data.validation)
+    del data  # which may be half of the memory; the second training has the same
+    second, state, data, _ = _first_fit(weighed, facts, features, False, context, in_memory)
+    if balance.chosen(recall, balance.macro_recall(second, data.validation), features):
+        return second, state, data, weighed
+    return first, before, data, plain
+
+
 def _refit(
-    task: Task, calibrated: Classifier, facts: Facts, data: Datasets, context: Context
+    name: str, options: Train, calibrated: Classifier, facts: Facts, data: Datasets, context: Context
 ) -> tuple[Classifier, float]:
     """The network trained again on training and validation samples, for the best number of epochs, with the calibration
     of the first one; and the seconds that it took."""
-    print(f"{task.name}: refitting on training and validation samples for {facts.best_epoch} epochs")
-    options = task.train.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
+    print(f"{name}: refitting on training and validation samples for {facts.best_epoch} epochs")
+    options = options.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
     classifier = weights.network(facts, frontend.state_of(calibrated.frontend))
     state, data = _fit(classifier, facts, data, True, options, context)
@@ -155,7 +176,8 @@ def _fit(
         state = on_keras.fit(mlp, data, facts.kind, options)
     else:
         transform = transform_of(options, standardize, context.device)
-        feed = Feed([data.training], [options.seed], options.batch_size, transform, options.mix)
+        weighs = options.balance == "on"
+        feed = Feed([data.training], [options.seed], options.batch_size, transform, options.mix, weighs)
         trainer = TRAINERS[options.gradients]([mlp], feed, facts.kind, [options])
         checkpoints = Checkpoints.to_file(trainer, fingerprint, context.run.checkpoint)
         state = checkpoints.resume(context.run.checkpoint, context.device)

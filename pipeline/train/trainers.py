@@ -48,6 +48,7 @@ class ClosedForm:
         self.n_outputs = networks[0].linear()[-1].out_features
         self.z = torch.empty(feed.n_steps, *setup.lead, self.n_outputs, feed.batch_size, device=feed.device)
         self.t: Tensor | None = None
+        self.w = feed.weights if feed.class_weights is None else feed.weights.clone()  # in one place, see `_capture`
         self.graphs: dict[int, Any] = {}
         self.pace = Pace()
         for active in set(feed.active):
@@ -72,7 +73,9 @@ class ClosedForm:
         with threads(1):
             y, shares = feed.y[order], feed.partner_shares(number)
             targets = feed.targets(y, self.n_outputs, shares)
+            weights = feed.sample_weights(y)
         self.t = targets if self.t is None or feed.device.type == "cpu" else self.t.copy_(targets)
+        self.w = weights if feed.class_weights is None or feed.device.type == "cpu" else self.w.copy_(weights)
         randomness = feed.randomness(number)
         for start in range(0, feed.n_steps, self.chunk):
             stop = min(start + self.chunk, feed.n_steps)
@@ -92,7 +95,7 @@ class ClosedForm:
 
     def _steps(self, start: int, stop: int, batches: Iterable[Any]) -> None:
         assert self.t is not None
-        parts = zip(batches, self.t[start:stop], self.feed.weights[start:stop], self.z[start:stop], strict=False)
+        parts = zip(batches, self.t[start:stop], self.w[start:stop], self.z[start:stop], strict=False)
         for active, (x, t, w, z) in zip(self.feed.active[start:stop], parts, strict=True):
             self.step.step(x, t, w, z, active)
 
@@ -148,6 +151,7 @@ class Autograd:
         order, randomness = feed.order(number), feed.randomness(number)
         n_outputs, shares = self.mlp.linear()[-1].out_features, feed.partner_shares(number)
         soft = None if shares is None else feed.targets(feed.y[order], n_outputs, shares).mT
+        weights = None if feed.class_weights is None else feed.sample_weights(feed.y[order])[:, 0]
         z = torch.empty(feed.n_steps, feed.batch_size, n_outputs, device=feed.device)
         x = torch.empty(feed.chunk(), feed.batch_size, feed.x.shape[1], device=feed.device)
         for start in range(0, feed.n_steps, len(x)):
@@ -157,7 +161,8 @@ class Autograd:
                 n = min(feed.batch_size, len(feed.y) - s * feed.batch_size)  # the last batch may be smaller
                 logits, activations = self.mlp.with_activations(batch[:n])
                 target = feed.y[indices[:n]] if soft is None else soft[s, :n]
-                objective = loss(logits, target) + penalty(self.mlp, activations, self.options)
+                w = None if weights is None else weights[s, :n]
+                objective = loss(logits, target, w) + penalty(self.mlp, activations, self.options)
                 self.optimizer.zero_grad()
                 objective.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()

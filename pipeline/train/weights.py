@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Facts:
     device: str
     with_validation: bool = False  # whether the validation samples were trained on too
     known: float | None = None  # least familiarity that counts as known; None: the classifier has no familiarity
+    scores: Sequence[Sequence[float]] = ()  # of the validation samples: see models/conformal.py
 
 
 def begin(task: Task, features: Features, device: str) -> Facts:

@@ -89,7 +89,7 @@ def _shape(training: Training) -> tuple[object, ...]:
     changed = o.augment or o.noise or o.mix
     batches = (o.seed, o.augment, o.noise, o.mix, id(training.fold)) if changed else None
     alone = id(training) if o.gradients != "closed-form" else None
-    return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, batches, alone
+    return *sizes, training.mlp.activation, o.epochs, o.batch_size, o.optimizer, o.schedule, o.balance, batches, alone
 
 
 def _parts(stack: list[int], example: Training, device: torch.device) -> list[list[int]]:
@@ -106,7 +106,8 @@ def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list
     networks, options = [t.mlp for t in trainings], [t.options for t in trainings]
     first, fold = options[0], trainings[0].fold
     transform = transform_of(first, fold.standardize, fold.training.y.device)
-    feed = Feed([t.fold.training for t in trainings], [o.seed for o in options], first.batch_size, transform, first.mix)
+    data, seeds, balance = [t.fold.training for t in trainings], [o.seed for o in options], first.balance == "on"
+    feed = Feed(data, seeds, first.batch_size, transform, first.mix, balance)
     trainer = TRAINERS[first.gradients](networks, feed, kind, options)
     held_out = _evaluation(trainer, trainings, kind)
 

@@ -2,6 +2,7 @@
 numbers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models import conformal
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
-from pipeline.report.schema import Calibration
+from pipeline.report.schema import Calibration, Sets
 from pipeline.train.data import load_test, pieces
 from pipeline.train.weights import Facts
 from pipeline.validate import metrics
@@ -47,6 +49,10 @@ class Predictions(ABC):
         """Section `calibration` of the report; None where there are no probabilities."""
 
     @abstractmethod
+    def sets(self, scores: Sequence[Sequence[float]], coverage: float) -> Sets | None:
+        """Section `sets` of the report; None where no set can be promised."""
+
+    @abstractmethod
     def mistakes(self) -> list[int]:
         """Indices of the wrong answers with the highest confidence, highest first."""
 
@@ -66,6 +72,29 @@ class ClassPredictions(Predictions):
             "temperature": temperature,
             "uncalibrated": metrics.calibration(self.uncalibrated, self.y),
             "known_threshold": known_threshold,
+        }
+
+    def sets(self, scores: Sequence[Sequence[float]], coverage: float) -> Sets | None:
+        least = conformal.least_probability(scores, coverage)
+        if least is None:
+            return None
+        inside = conformal.members(self.outputs, least)
+        covered = inside[np.arange(len(self.y)), self.y]
+        return {
+            "coverage": coverage,
+            "threshold": least,
+            "groups": round(sum(weight for _, weight in scores)),
+            "covered": float(covered.mean()),
+            "covered_interval": self.intervals.among(covered),
+            "size": float(inside.sum(1).mean()),
+            "per_class": [
+                {
+                    "label": label,
+                    "covered": float(covered[self.y == k].mean()) if (self.y == k).any() else None,
+                    "covered_interval": self.intervals.among(covered, self.y == k),
+                }
+                for k, label in enumerate(self.labels)
+            ],
         }
 
     def mistakes(self) -> list[int]:
@@ -90,6 +119,9 @@ class ValuePredictions(Predictions):
         return metrics.regression(self.outputs, self.y)
 
     def calibration(self, temperature: float, known_threshold: float | None) -> None:
+        return None
+
+    def sets(self, scores: Sequence[Sequence[float]], coverage: float) -> None:
         return None
 
     def mistakes(self) -> list[int]:

@@ -60,6 +60,7 @@ def validate(task: Task, run: Run) -> Report:
         "test": test,
         **_baselines(task, features, classifier, facts, predictions),
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
+        "sets": predictions.sets(facts.scores, task.validate_.coverage),
         "mistakes": _mistakes(predictions, files),
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),

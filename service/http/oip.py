@@ -168,7 +168,7 @@ def _parsing(data: bytes, header_length: bytes) -> Work:
 
 
 def _writing(predictor: Predictor, inference: Inference) -> Work:
-    names = sum(output.classes for output in inference.outputs)
+    names = sum(output.classes for output in inference.outputs) + inference.sets * len(predictor.card.labels)
     return Work(len(inference.batch) * (WRITTEN * len(predictor.card.labels) + NAMED * names))
 
 

@@ -66,6 +66,8 @@ def _answer(card: ModelCard) -> Object:
     others = round((1 - CONFIDENCE) / max(1, len(card.labels) - 1), 4)
     probabilities = {label: CONFIDENCE if i == 0 else others for i, label in enumerate(card.labels)}
     answer = {"label": card.labels[0], "confidence": CONFIDENCE, "known": True, "probabilities": probabilities}
+    if card.set_threshold is not None:
+        answer["set"] = card.labels[:1]
     return {"model": card.name, "version": card.version, **answer}
 
 

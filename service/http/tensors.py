@@ -19,6 +19,7 @@ from service.http import document
 from service.http.document import LIST, OBJECT, known, parse_object
 from service.http.lists import LongList, split
 from service.media import Limits
+from service.serving.predictor import labels_from
 
 PIXELS = "pixels are whole numbers from 0, background, to 255, ink"
 HEADER_LENGTH = b"inference-header-content-length"
@@ -62,6 +63,7 @@ class Inference:
     batch: Array  # (N, …), the model's input
     id: str | None
     outputs: list[Output] = field(default_factory=list)
+    sets: bool = False  # whether to name the labels in each sample's set
 
 
 def parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) -> Inference:
@@ -86,7 +88,10 @@ def parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) ->
         raise HTTPException(400, f"unknown input {_quoted(name)}; {card.name} takes {card.input.name!r}")
     others = 2 + (body["outputs"] is not None)  # lists beside the data's: inputs and shape
     batch = _array(tensor, binary, text, others, card, limits)
-    return Inference(batch, body["id"], _outputs(body, card))
+    sets = options(body, set=bool)["set"] is True
+    if sets and card.set_threshold is None:
+        raise HTTPException(400, f"set: {card.name} promises none")
+    return Inference(batch, body["id"], _outputs(body, card), sets)
 
 
 def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, card: ModelCard, limits: Limits) -> Array:
@@ -308,6 +313,10 @@ def write(card: ModelCard, inference: Inference, answers: Array) -> tuple[bytes,
     body: dict[str, Any] = {"model_name": card.name, "model_version": card.version}
     if inference.id is not None:
         body["id"] = inference.id
+    if card.set_threshold is not None:
+        body["parameters"] = {"coverage": card.coverage, "set_threshold": card.set_threshold}
+        if inference.sets:
+            body["parameters"]["set"] = orjson.dumps(_sets(answers[:, :width], card)).decode()
     head = orjson.dumps(body | {"outputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
     return head, b"".join(tail)
 
@@ -316,6 +325,13 @@ def _classified(values: Array, labels: tuple[str, ...], n: int) -> list[str]:
     """The n most probable labels of each sample, as "probability:index:label"."""
     order = np.argsort(-values, axis=1, kind="stable")[:, :n]
     return [f"{row[i]:f}:{i}:{labels[i]}" for row, best in zip(values, order, strict=True) for i in best]
+
+
+def _sets(values: Array, card: ModelCard) -> list[list[str]]:
+    """The labels in the set of each sample, likeliest first, as an `Answer` has them."""
+    assert card.set_threshold is not None
+    rows = (dict(zip(card.labels, row, strict=True)) for row in values.tolist())
+    return [labels_from(row, card.set_threshold) for row in rows]
 
 
 def _length_prefixed(texts: list[str]) -> bytes:

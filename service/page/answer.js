@@ -50,13 +50,18 @@ export function blank(invitation) {
 /** Shows an answer of the service. */
 export function show(answer) {
   if (answer.value) return showValues(answer.value, answer.known);
-  const { label, confidence, known, probabilities } = answer;
+  const { label, confidence, known, probabilities, set = [] } = answer;
   $("answer").dataset.state = known === false ? "unknown" : "known";
   const judgement =
     known === false ? "Unlike anything it was trained on."
     : known ? "Like what it was trained on."
     : "It cannot tell whether this is like what it was trained on.";
-  headline(label, known === false ? `The nearest of its classes, ${percent(confidence)}` : `${percent(confidence)} confident`, judgement);
+  const others = set.length > 1 ? `; may also be ${set.slice(1).join(", ")}` : "";
+  headline(
+    label,
+    known === false ? `The nearest of its classes, ${percent(confidence)}` : `${percent(confidence)} confident${others}`,
+    judgement,
+  );
   for (const [name, { item, fill, value }] of rows) {
     const p = probabilities[name];
     const columns = $("answer").dataset.form === "columns";

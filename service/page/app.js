@@ -214,6 +214,7 @@ function describe() {
   if ("accuracy" in metrics) facts.push(["Test accuracy", `${percent(metrics.accuracy)} of ${samples.test.toLocaleString("en")} samples`]);
   else for (const [name, value] of Object.entries(metrics)) facts.push([`Test ${name}`, Number(value.toPrecision(3))]);
   if ("macro_recall" in metrics) facts.push(["Macro recall", percent(metrics.macro_recall)]);
+  if (card.coverage) facts.push(["What an answer may also be", `names the true label in ${percent(card.coverage)} of cases`]);
   if (card.scope.length) facts.push(["Scope", card.scope.map((line) => `${line[0].toUpperCase()}${line.slice(1)}.`).join(" ")]);
   facts.push(["Trained", new Date(card.created).toLocaleDateString("en", { dateStyle: "long" })]);
   if (!card.gate_passed) facts.push(["Gate", "not passed"]);

@@ -57,6 +57,7 @@ class Window(_Fields):
 class Answer(_Fields):
     """A classifier sets label, confidence, known and probabilities; a regression sets value, and of a table known.
 
+    `set` is there where the card promises how often it holds the true label (see models/conformal.py), likeliest first.
     `known` is the verdict on familiarity (see models/familiarity.py): false where the file is out-of-distribution, that
     is, unlike the training data; None where the model has no such output.
 
@@ -70,6 +71,9 @@ class Answer(_Fields):
     confidence: Probability | SkipJsonSchema[None] = None
     known: bool | None = Field(None, description="false: unlike what it was trained on; null: cannot tell")
     probabilities: dict[str, Probability] | SkipJsonSchema[None] = None
+    set: list[str] | SkipJsonSchema[None] = Field(
+        None, description="the labels of which one is the true one as often as the card's coverage promises"
+    )
     value: Values | SkipJsonSchema[None] = Field(
         None, description="of a regression, instead of label and probabilities"
     )

@@ -78,6 +78,9 @@ def _check_card(card: ModelCard) -> None:
     _require(card.output == output, f"output {card.output!r} of a {card.kind} model; expected {output!r}")
     threshold = card.known_threshold
     _require(threshold is None or 0 <= threshold <= 1, f"known_threshold = {threshold}")
+    least, coverage = card.set_threshold, card.coverage
+    _require(least is None or 0 <= least <= 1, f"set_threshold = {least}")
+    _require((least is None) == (coverage is None) and 0 <= (coverage or 0) <= 1, f"coverage = {coverage}")
     _require(0 < card.temperature < math.inf, f"temperature = {card.temperature}")
     _check_columns(card)
     _check_groups(card)

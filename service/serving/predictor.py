@@ -238,7 +238,11 @@ class Predictor:
             return {"label": None, "confidence": None, "known": None, "probabilities": None}
         probabilities = dict(zip(self.card.labels, row, strict=True))
         label = max(probabilities, key=probabilities.__getitem__)
-        return {"label": label, "confidence": probabilities[label], "known": known, "probabilities": probabilities}
+        confidence = probabilities[label]
+        fields = {"label": label, "confidence": confidence, "known": known, "probabilities": probabilities}
+        if (least := self.card.set_threshold) is not None:
+            fields["set"] = [label] if 1 - confidence < least else labels_from(probabilities, least)
+        return fields
 
     def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
         """The sample itself, or, of a recording longer than PIECE, those of its equal parts that are not silent."""
@@ -265,7 +269,8 @@ class Predictor:
         edges = [*range(0, n * size, size), len(waveform)]
         for i, row in enumerate(rows):
             fields = self._fields(row)
-            fields.pop("probabilities", None)
+            for name in ("probabilities", "set"):
+                fields.pop(name, None)
             yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
 
     def give_back(self) -> None:
@@ -282,6 +287,14 @@ class Predictor:
 def watches_media(card: ModelCard) -> bool:
     """Whether drift is detected on the media, and not on features that the graph returns: for models of pixels."""
     return card.input.kind == "image" and len(card.input.shape) == 3
+def labels_from(probabilities: dict[str, float], least: float) -> list[str]:
+    """The labels of at least that probability, and in any case the likeliest, likeliest first.
+
+    >>> labels_from({"a": 0.1, "b": 0.6, "c": 0.3}, 0.3)
+    ['b', 'c']
+    """
+    ranked = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
+    return ranked[:1] + [label for label in ranked[1:] if probabilities[label] >= least]
 
 
 def _overflow() -> Unusable:

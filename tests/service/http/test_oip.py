@@ -229,6 +229,25 @@ class TestInference:
 
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("classes", [1, 3, 99])
+    def test_sets_of_labels_are_those_of_the_answers_to_files(self, closed, with_key):
+        for picture in PICTURES[:3]:
+            data = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": picture.ravel().tolist()}
+            body = {"inputs": [data], "parameters": {"set": True}}
+            found = with_key.post("/v2/models/careful/infer", json=body).json()["parameters"]
+            answer = with_key.post("/predict/careful", content=to_bytes(Image.fromarray(picture))).json()
+            assert (found["coverage"], found["set_threshold"]) == (0.95, 0.02)
+            assert json.loads(found["set"]) == [answer["set"]]
+            ranked = sorted(answer["probabilities"], key=answer["probabilities"].__getitem__, reverse=True)
+            assert answer["set"] == [name for name in ranked if answer["probabilities"][name] >= 0.02]
+            del body["parameters"]
+            assert "set" not in with_key.post("/v2/models/careful/infer", json=body).json()["parameters"]
+
+    def test_a_model_that_promises_no_set(self, client):
+        data = {"name": "vector", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+        response = client.post(SUMS, json={"inputs": [data], "parameters": {"set": True}})
+        assert error(response, 400) == "set: sums promises none"
+        assert "parameters" not in client.post(SUMS, json={"inputs": [data]}).json()
+
     def test_classification(self, triton_client, home, classes, binary):
         answer = triton_client.infer(
             "digits",
