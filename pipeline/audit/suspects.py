@@ -15,6 +15,7 @@ from pipeline.extract import Features
 
 NEIGHBOURS = 5
 PRIOR = 0.1  # votes that every class has before the neighbours vote, so that none has probability 0
+WEIGHT = 0.5  # of the neighbours' verdict, the networks' being 1
 FAR = 4.0  # robust standard deviations of log distance beyond which a sample is unlike all others
 TWIN = 0.35  # of the distance to the fifth neighbour; one that is nearer is a near duplicate
 PAIRS = 20  # of overlapping classes that are named, at most
@@ -73,7 +74,7 @@ def probabilities(features: Features, x: NDArray[np.float32], y: NDArray[np.int6
     votes = np.full((len(y), len(features.labels)), PRIOR)
     for neighbour in space.index.T:
         votes[np.arange(len(y)), y[neighbour]] += 1
-    joint = out_of_fold(features, x, y) + np.log(votes / votes.sum(1, keepdims=True))
+    joint = out_of_fold(features, x, y) + WEIGHT * np.log(votes / votes.sum(1, keepdims=True))
     return np.asarray(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
 
 
