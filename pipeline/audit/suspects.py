@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.audit.fingerprint import ALIKE, Print, likeness
 from pipeline.audit.neighbours import nearest, principal
 from pipeline.audit.out_of_fold import FEW, out_of_fold, standard
 from pipeline.extract import Features
@@ -126,8 +127,12 @@ def outliers(features: Features, space: Space) -> Iterator[Suspect]:
         yield _suspect(features, i, "outlier", score, "unlike all other samples", space.index[i, :3].tolist())
 
 
-def twins(space: Space) -> list[tuple[int, int]]:
-    """Pairs of near duplicates: samples much nearer to each other than both are to their other neighbours."""
+def twins(space: Space, prints: Mapping[int, Print]) -> list[tuple[int, int]]:
+    """Pairs of near duplicates: neighbours whose fingerprints are alike, where there are fingerprints; else samples
+    much nearer to each other than both are to their other neighbours."""
+    if prints:
+        near = {(min(i, j), max(i, j)) for i, others in enumerate(space.index.tolist()) for j in others if i != j}
+        return sorted((i, j) for i, j in near if likeness(prints[i], prints[j]) >= ALIKE)
     last = min(NEIGHBOURS, len(space.points) - 1) - 1
     if last < 1:
         return []

@@ -26,7 +26,7 @@ CLASSES = 3
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller networks, which are enough for these samples."""
     monkeypatch.setattr(out_of_fold, "HIDDEN", 16)
-    monkeypatch.setattr(out_of_fold, "EPOCHS", (6, 15))
+    monkeypatch.setattr(out_of_fold, "EPOCHS", (40, 60))
 
 
 @pytest.fixture(scope="module")
