@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAMES = 20  # a second
-WIDTH = 4  # steps from frame to frame in the length of a frame: a trimmed copy is cut between frames
+WIDTH = 2  # steps from frame to frame in the length of a frame
 BANDS = 24  # between LOW and HIGH, of equal ratio: what a telephone's bandwidth keeps
 LOW, HIGH = 120.0, 3400.0  # Hz
 FLOOR = 6.0  # nats of power below the loudest, beneath which noise may differ

@@ -19,7 +19,7 @@ def melody(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     t = np.arange(int(0.4 * RATE)) / RATE
     tones = [
-        sum(np.sin(2 * np.pi * f * k * t) / k for k in range(1, 6)) * np.exp(-5 * t)
+        sum(np.sin(2 * np.pi * f * k * t) / k for k in range(1, 6)) * np.exp(-2 * t)
         for f in rng.uniform(150, 900, 6)
     ]  # fmt: skip
     return np.float32(0.2 * np.concatenate(tones))
