@@ -13,10 +13,10 @@ CLIPPED = 0.01  # share of the samples on flat tops
 ENDING = 0.02  # seconds at the end whose level tells whether it was cut off
 CUT = 0.5  # of the loudest such piece
 
-Finding = tuple[float, str] | None  # score, reason
+Finding = tuple[float, str]  # score, reason
 
 
-def sound(waveform: NDArray[np.float32], sample_rate: int) -> Finding:
+def sound(waveform: NDArray[np.float32], sample_rate: int) -> Finding | None:
     """What is wrong with a mono waveform (T,); None if nothing is.
 
     Example
@@ -45,12 +45,12 @@ def sound(waveform: NDArray[np.float32], sample_rate: int) -> Finding:
     return None
 
 
-def picture(pixels: NDArray[np.uint8]) -> Finding:
+def picture(pixels: NDArray[np.uint8]) -> Finding | None:
     """What is wrong with grey levels (28, 28)."""
     return (1.0, "blank") if pixels.min() == pixels.max() else None
 
 
-def check(kind: str, sample_rate: int | None) -> Callable[[NDArray[np.generic]], Finding]:
+def check(kind: str, sample_rate: int | None) -> Callable[[NDArray[np.generic]], Finding | None]:
     """The function that finds what is wrong with the media of a kind of input."""
     if kind == "audio" and sample_rate is not None:
         return lambda media: sound(np.asarray(media, np.float32), sample_rate)

@@ -60,8 +60,9 @@ def nearest(
         itself = place[rows]
         score[torch.arange(len(rows))[itself >= 0], itself[itself >= 0]] = math.inf
         found = _lowest(score, taken)
-        exact = (points[rows].unsqueeze(1) - known[found]).square().sum(2).sqrt()
-        exact[others[found] == rows.unsqueeze(1)] = math.inf  # only itself was left
+        is_other = score.gather(1, found) < math.inf  # where too few are left, itself and padding are not
+        found = found.where(is_other, 0)
+        exact = (points[rows].unsqueeze(1) - known[found]).square().sum(2).sqrt().where(is_other, math.inf)
         distance[start : start + ROWS, :taken], order = exact.sort(1)
         index[start : start + ROWS, :taken] = others[found].gather(1, order)
     return index.numpy(), distance.numpy()

@@ -1,5 +1,7 @@
 """Probabilities of the classes of every sample, from networks that have not learned from that sample."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,26 +12,27 @@ from models.mlp import MLP
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.progress import Progress
-from pipeline.task import Train
+from pipeline.task import Train, UserError
 from pipeline.threads import subnormals_flushed
 from pipeline.train import Dataset, standardised
 from pipeline.tune.stacks import Fold, Training, train
 
 FOLDS = 5
-NETWORKS = 2  # on each fold, with different seeds; their probabilities are averaged
+DOUBTED = 0.1  # probability of the label, below which the second round does not learn from the sample
 HIDDEN = 256
 EPOCHS = 6, 40  # at least, and at most: a network that trains for long learns wrong labels by heart (Arpit et al. 2017)
 WORK = 400_000  # samples that a network sees in all its epochs, about
-FEW = 10_000  # samples; where there are more, one smaller network on each of three folds is enough
+FEW = 10_000  # samples; where there are more, three folds are enough, and noise is not needed
 TRAIN = Train(batch_size=100, learning_rate=3e-3, schedule="cosine", l2=5e-4, noise=0.5, mix=0.5)
-OF_MANY = TRAIN.model_copy(update={"batch_size": 200, "l2": 1e-5, "noise": 0.0, "mix": 0.0})
+OF_MANY = TRAIN.model_copy(update={"batch_size": 200, "noise": 0.0, "mix": 0.0})
 
 
 @subnormals_flushed()
 def out_of_fold(features: Features, x: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float64]:
     """Logarithms of the probabilities of the classes, float64 (N, K), each from networks that were trained without
-    the sample's fold; a mean over the networks.
+    the sample's fold.
 
+    The mean of two rounds. The second one does not learn from samples whose label the first one doubts.
     The networks are small ones of their own, whatever the task's is: they only have to tell which labels do not fit.
 
     Parameters
@@ -38,45 +41,52 @@ def out_of_fold(features: Features, x: NDArray[np.float32], y: NDArray[np.int64]
     x : float32 (N, D), all of the features
     y : int64 (N,), the labels to be tried
     """
-    many = len(y) > FEW
-    n_folds, n_networks = (3, 1) if many else (FOLDS, NETWORKS)
+    n_folds = 3 if len(y) > FEW else FOLDS
     _, group = np.unique(features.group, return_inverse=True)
     fold = (np.random.default_rng(0).permutation(group.max() + 1) % n_folds)[group]  # no group is divided
-    found = np.empty((len(y), len(features.labels)))
-    with Progress("audit", n_folds, "fold") as progress:
-        for k in range(n_folds):
-            found[fold == k] = _of_fold(features, x, y, fold == k, n_networks)
-            progress.update()
-    return found
+    rounds = np.empty((2, len(y), len(features.labels)))
+    taken = np.ones(len(y), bool)
+    with Progress("audit", 2 * n_folds, "fold") as progress:
+        for seed, found in enumerate(rounds):
+            for k in range(n_folds):
+                found[fold == k] = _of_fold(features, Rows(x, y), fold == k, taken, seed)
+                progress.update()
+            believed = found[np.arange(len(y)), y] > np.log(DOUBTED)
+            taken = believed if len(np.unique(y[believed])) == len(features.labels) else taken
+    return np.asarray(rounds.mean(0))
+
+
+class Rows(NamedTuple):
+    """Features float32 (N, D) and labels int64 (N,)."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+
+    def dataset(self, chosen: NDArray[np.bool_]) -> Dataset:
+        return Dataset(torch.from_numpy(self.x[chosen]), torch.from_numpy(self.y[chosen]))
 
 
 def _of_fold(
-    features: Features, x: NDArray[np.float32], y: NDArray[np.int64], held_out: NDArray[np.bool_], n_networks: int
+    features: Features, rows: Rows, held_out: NDArray[np.bool_], taken: NDArray[np.bool_], seed: int
 ) -> NDArray[np.float64]:
-    """Logarithms of the probabilities of the samples held out, float64 (n, K)."""
-    if not held_out.any() or held_out.all():
+    """Logarithms of the probabilities of the samples held out, float64 (n, K), by a network trained on the others that
+    are `taken`."""
+    if not held_out.any() or not (taken & ~held_out).any():
         return np.full((int(held_out.sum()), len(features.labels)), -np.log(len(features.labels)))
     front, kind, cpu = build(features.task["features"]), features.kind, torch.device("cpu")
-    training = _dataset(x[~held_out], y[~held_out])
+    training, held = rows.dataset(taken & ~held_out), rows.dataset(held_out)
     assert isinstance(training.x, torch.Tensor)
     standardize = Standardize(front.n_features).fit(training.x, front)
-    training, held = (standardised(d, standardize, cpu) for d in (training, _dataset(x[held_out], y[held_out])))
+    training, held = (standardised(data, standardize, cpu) for data in (training, held))
     assert isinstance(held.x, torch.Tensor)
     # The trainer evaluates the fold after each epoch, which nobody looks at here: one sample is enough.
     fold = Fold(training, Dataset(held.x[:1], held.y[:1]), standardize)
-    options, hidden = _options(len(y))
-    outputs = TARGETS[kind].n_outputs(len(features.labels))
-    trainings = [
-        Training(MLP(front.n_features, (hidden,), outputs, "relu", seed, "he"), with_seed, fold)
-        for seed in range(n_networks)
-        for with_seed in [options.model_copy(update={"seed": seed})]
-    ]
-    for state in train(trainings, kind):
-        if isinstance(state, Exception):
-            raise state
+    mlp = MLP(front.n_features, (HIDDEN,), TARGETS[kind].n_outputs(len(features.labels)), "relu", seed, "he")
+    (state,) = train([Training(mlp, _options(len(rows.y), seed), fold)], kind)
+    if isinstance(state, UserError):
+        raise state
     with torch.inference_mode():
-        logits = [training.mlp(held.x) for training in trainings]
-        return np.asarray(np.mean([_log_probabilities(z, kind == "binary") for z in logits], axis=0))
+        return _log_probabilities(mlp(held.x), kind == "binary")
 
 
 def _log_probabilities(logits: torch.Tensor, is_binary: bool) -> NDArray[np.float64]:
@@ -85,14 +95,10 @@ def _log_probabilities(logits: torch.Tensor, is_binary: bool) -> NDArray[np.floa
     return np.asarray(torch.log_softmax(z.double(), 1).numpy())
 
 
-def _options(n: int) -> tuple[Train, int]:
-    """How each network is trained on n samples, and its hidden units."""
-    options, hidden = (OF_MANY, 100) if n > FEW else (TRAIN, HIDDEN)
-    return options.model_copy(update={"epochs": int(np.clip(WORK // n, *EPOCHS))}), hidden
-
-
-def _dataset(x: NDArray[np.float32], y: NDArray[np.int64]) -> Dataset:
-    return Dataset(torch.from_numpy(x), torch.from_numpy(y))
+def _options(n: int, seed: int) -> Train:
+    """How each network is trained on n samples."""
+    options = OF_MANY if n > FEW else TRAIN
+    return options.model_copy(update={"epochs": int(np.clip(WORK // n, *EPOCHS)), "seed": seed})
 
 
 def standard(features: Features, x: NDArray[np.float32]) -> NDArray[np.float32]:

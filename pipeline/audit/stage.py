@@ -11,6 +11,7 @@ from models.frontend import build
 from models.targets import TARGETS
 from pipeline import sources
 from pipeline.audit import media, page, suspects
+from pipeline.audit.fingerprint import Print, fingerprint
 from pipeline.audit.suspects import Space, Suspect
 from pipeline.extract import Features, load_media
 from pipeline.progress import Progress
@@ -38,12 +39,13 @@ def audit(run: Run) -> list[Suspect]:
     x, y = np.asarray(features.x[:]), features.y
     space = Space.of(features, x)
     log_p = suspects.probabilities(features, x, y, space)
-    pairs = suspects.twins(space)
+    damaged, prints = _media(run, features)
+    pairs = suspects.twins(space, prints)
     found = [
         *suspects.wrong_labels(features, y, log_p, space),
         *suspects.duplicates(features, y, pairs),
         *suspects.outliers(features, space),
-        *suspects.damaged(features, _damages(run, features)),
+        *suspects.damaged(features, damaged),
         *suspects.unused(features),
     ]
     found.sort(key=lambda suspect: -suspect["score"])  # stable: labels stay as they are ranked
@@ -68,20 +70,23 @@ def _samples(features: Features) -> dict[str, Sample]:
     return {sample.file: sample for sample in sources.load(origin.data, origin.features)}
 
 
-def _damages(run: Run, features: Features) -> dict[int, tuple[float, str]]:
-    """Row → score and reason, of media that are silent, clipped, cut off or blank."""
+def _media(run: Run, features: Features) -> tuple[dict[int, media.Finding], dict[int, Print]]:
+    """Row → score and reason, of media that are silent, clipped, cut off or blank; and row → fingerprint, of sounds."""
     form = build(features.task["features"]).input
-    check = media.check(form.kind, form.sample_rate)
     if form.kind == "vector":
-        return {}
+        return {}, {}
+    check = media.check(form.kind, form.sample_rate)
     files = features.file.tolist()
-    decoded, found = load_media(run, files), {}
+    decoded, found, prints = load_media(run, files), {}, {}
     with Progress("media", len(files), "sample") as progress:
         for i, file in enumerate(files):
-            if finding := check(decoded[file]):
+            array = decoded[file]
+            if finding := check(array):
                 found[i] = finding
+            if form.sample_rate is not None:
+                prints[i] = fingerprint(np.asarray(array, np.float32), form.sample_rate)
             progress.update()
-    return found
+    return found, prints
 
 
 def _groups(features: Features, samples: Mapping[str, Sample], pairs: Sequence[tuple[int, int]]) -> dict[str, str]:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.audit.fingerprint import ALIKE, Print, likeness
 from pipeline.audit.neighbours import nearest, principal
 from pipeline.audit.out_of_fold import FEW, out_of_fold, standard
 from pipeline.extract import Features
 
 NEIGHBOURS = 5
 PRIOR = 0.1  # votes that every class has before the neighbours vote, so that none has probability 0
+WEIGHT = 0.5  # of the neighbours' verdict, the networks' being 1
 FAR = 4.0  # robust standard deviations of log distance beyond which a sample is unlike all others
 TWIN = 0.35  # of the distance to the fifth neighbour; one that is nearer is a near duplicate
 PAIRS = 20  # of overlapping classes that are named, at most
@@ -73,7 +75,7 @@ def probabilities(features: Features, x: NDArray[np.float32], y: NDArray[np.int6
     votes = np.full((len(y), len(features.labels)), PRIOR)
     for neighbour in space.index.T:
         votes[np.arange(len(y)), y[neighbour]] += 1
-    joint = out_of_fold(features, x, y) + np.log(votes / votes.sum(1, keepdims=True))
+    joint = out_of_fold(features, x, y) + WEIGHT * np.log(votes / votes.sum(1, keepdims=True))
     return np.asarray(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
 
 
@@ -125,8 +127,12 @@ def outliers(features: Features, space: Space) -> Iterator[Suspect]:
         yield _suspect(features, i, "outlier", score, "unlike all other samples", space.index[i, :3].tolist())
 
 
-def twins(space: Space) -> list[tuple[int, int]]:
-    """Pairs of near duplicates: samples much nearer to each other than both are to their other neighbours."""
+def twins(space: Space, prints: Mapping[int, Print]) -> list[tuple[int, int]]:
+    """Pairs of near duplicates: neighbours whose fingerprints are alike, where there are fingerprints; else samples
+    much nearer to each other than both are to their other neighbours."""
+    if prints:
+        near = {(min(i, j), max(i, j)) for i, others in enumerate(space.index.tolist()) for j in others if i != j}
+        return sorted((i, j) for i, j in near if likeness(prints[i], prints[j]) >= ALIKE)
     last = min(NEIGHBOURS, len(space.points) - 1) - 1
     if last < 1:
         return []
