@@ -242,7 +242,7 @@ class TestPictures:
     def test_an_out_of_distribution_input(self, visit):
         page = visit("careful")
         draw(page, BLOCK)
-        expect(page.locator("#known")).to_have_text("Unlike anything it was trained on.")
+        expect(page.locator("#known")).to_have_text("Unknown: unlike anything it was trained on.")
         page.get_by_role("button", name="Clear").click()
         draw(page, SEVEN)
         expect(page.locator("#known")).to_have_text("Like what it was trained on.")
@@ -431,7 +431,7 @@ class TestAccess:
         check(page)
         page.get_by_role("button", name="Clear").click()
         draw(page, BLOCK)
-        expect(page.locator("#known")).to_have_text("Unlike anything it was trained on.")
+        expect(page.locator("#known")).to_have_text("Unknown: unlike anything it was trained on.")
         check(page)
         page.get_by_role("link", name="instruments").click()
         choose(page, "audio", "melody.wav", MELODY)
