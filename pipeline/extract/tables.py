@@ -26,7 +26,8 @@ def with_columns(task: Task, samples: Sequence[Sample]) -> Task:
     """
     if not isinstance(task.features, TableFeatures):
         return task
-    recipe, rows, types = Recipe.of(task, samples), [], ()
+    recipe, rows = Recipe.of(task, samples), []
+    types: tuple[ColumnType, ...] = ()
     for sample in samples:
         assert isinstance(sample.media, RowMedia)
         types = sample.media.columns

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.sources.columns import ABSENT, CATEGORIES, LARGEST, Column
+from pipeline.sources.columns import CATEGORIES, LARGEST, Column
 
 INPUTS = ("x", "data", "features", "inputs")  # names of the array of inputs, in lower case, and of the targets
 TARGETS = ("y", "target", "targets", "labels", "label")
@@ -40,7 +40,9 @@ def read(path: Path, target: str | None) -> tuple[list[Column], str]:
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or not x.size:
         raise UserError(f"{path}: inputs of shape {x.shape} and targets of shape {y.shape}; expected (N, D) and (N,)")
-    names = names if names and len(set(names)) == x.shape[1] == len(names) else [f"x{i}" for i in range(1, x.shape[1] + 1)]
+    names = (
+        names if names and len(set(names)) == x.shape[1] == len(names) else [f"x{i}" for i in range(1, x.shape[1] + 1)]
+    )
     name = target or "y"
     if name in names:
         raise UserError(f"{path}: data.target = {name!r} is a column of the inputs; the targets are the array y")
@@ -52,7 +54,7 @@ def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -
     found = Column(name)
     if values.dtype.kind in "US":
         found.limit = len(values)
-        found.add([str(text) for text in np.char.decode(values) if text] if values.dtype.kind == "S" else values.tolist())
+        found.add((np.char.decode(values, "latin-1") if values.dtype.kind == "S" else values).tolist())
         found.finish()
         return found
     if values.dtype.kind not in "biuf":
@@ -76,9 +78,13 @@ def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             named = {name.lower(): name for name in archive.files}
-            x, y, names = (next((named[name] for name in known if name in named), None) for known in (INPUTS, TARGETS, NAMES))
+            x, y, names = (
+                next((named[name] for name in known if name in named), None) for known in (INPUTS, TARGETS, NAMES)
+            )
             if x is None or y is None:
-                raise UserError(f"{path}: holds {', '.join(archive.files)}; expected the inputs as x and the targets as y")
+                raise UserError(
+                    f"{path}: holds {', '.join(archive.files)}; expected the inputs as x and the targets as y"
+                )
             return archive[x], archive[y], [] if names is None else [str(name) for name in archive[names]]
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         raise UserError(f"{path}: not NumPy's arrays: {getattr(error, 'strerror', None) or error}") from None
@@ -103,7 +109,7 @@ def _npy(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
 
 def _parquet(path: Path) -> list[Column]:
     try:
-        from pyarrow import ArrowException, parquet, types  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet, types
     except ModuleNotFoundError:
         raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or save the table as CSV") from None
     try:

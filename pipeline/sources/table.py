@@ -138,7 +138,9 @@ def _text(path: Path, target: str | None) -> Read:
             column.add(texts)
         places += [f"{path.name}:{line}" for line, _ in piece]
     if not places:
-        raise UserError(f"{path}: {f'none of its {len(wrong)} rows can be used' if wrong else 'no rows below the header'}")
+        raise UserError(
+            f"{path}: {f'none of its {len(wrong)} rows can be used' if wrong else 'no rows below the header'}"
+        )
     for column in columns:
         column.finish()
     _say_format(path, form, columns)
@@ -175,12 +177,13 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
         names.append(name)
     if target is not None and target in names:
         if twice:
-            print(f"{path.name}: {len(twice)} columns have the name of another; the second {twice[0]!r} is {twice[0]}.2")
+            print(
+                f"{path.name}: {len(twice)} columns have the name of another; the second {twice[0]!r} is {twice[0]}.2"
+            )
         return names, True
     numbered = [f"column {i}" for i in range(1, len(first) + 1)]
-    if target is not None and target.removeprefix("column ").isdecimal():
-        if 1 <= int(target.removeprefix("column ")) <= len(first):
-            return numbered, False
+    if target is not None and target.removeprefix("column ") in map(str, range(1, len(first) + 1)):
+        return numbered, False
     raise UserError(f"{path}: {_no_target(target, names)}")
 
 
@@ -240,8 +243,9 @@ def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     if is_regression:
         if not target.n_numbers:
             raise UserError(f"{path}: data.regression, but {target.name!r} holds no numbers")
+        low, high = np.nanmin(target.numbers), np.nanmax(target.numbers)
         print(
-            f"{path.name}: {target.name} is predicted as a number (regression), from {np.nanmin(target.numbers):g} to {np.nanmax(target.numbers):g}; "
+            f"{path.name}: {target.name} is predicted as a number (regression), from {low:g} to {high:g}; "
             "--set data.regression=false for classes"
         )
         return [None if np.isnan(value) else (float(value),) for value in target.numbers]
@@ -268,9 +272,7 @@ def _values(columns: Sequence[Column]) -> tuple[NDArray[np.float32], tuple[Colum
     return values, tuple(types)
 
 
-def _keys(
-    columns: Sequence[Column], values: NDArray[np.float32], types: tuple[ColumnType, ...]
-) -> list[bytes]:
+def _keys(columns: Sequence[Column], values: NDArray[np.float32], types: tuple[ColumnType, ...]) -> list[bytes]:
     """A digest of each row's values that stays the same when other rows change, and with them the categories' indices;
     rows of the same values are told apart by their order."""
     parts = values.copy().view(np.uint32)

@@ -137,9 +137,7 @@ def _input(values: Array, model_input: Input) -> Array:
     return converted
 
 
-def _from_json(
-    data: Any, datatype: str, shape: list[int], text: bytes, others: int, gaps: bool = False
-) -> Array:
+def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int, gaps: bool = False) -> Array:
     """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension.
 
     They are copied from the parser's memory, if they are not an array already; a Python object for each would take
@@ -181,8 +179,10 @@ def _converted(data: Any, levels: int, datatype: str, gaps: bool = False) -> Arr
     try:
         return _as(_numbers(data, kind), dtype)
     except TypeError:
-        if gaps and dtype.kind == "f" and set(map(type, values := list(_inside(data, levels)))) <= {int, float, NoneType}:
-            return np.array([math.nan if value is None else value for value in values], np.float64)
+        if gaps and dtype.kind == "f":
+            values = list(_inside(data, levels))
+            if set(map(type, values)) <= {int, float, NoneType}:
+                return np.array([math.nan if value is None else value for value in values], np.float64)
         raise HTTPException(400, f"data: expected numbers of datatype {datatype}") from None
     except ValueError:
         raise _does_not_fit(dtype) from None

@@ -28,7 +28,9 @@ MEMORY = 2**31  # bytes that the process may take beside what it has while a ver
 SECONDS = 3.0  # for all answers of the trial, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
-FRONT_ENDS = {"pixels": "image", "mfcc": "audio", "vector": "vector", "table": "vector"}  # kind of features → kind of input
+FRONT_ENDS = {  # kind of features → kind of input
+    "pixels": "image", "mfcc": "audio", "vector": "vector", "table": "vector",
+}  # fmt: skip
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 

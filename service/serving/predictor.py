@@ -273,7 +273,6 @@ def sample_file(card: ModelCard) -> bytes:
                 recording.setparams((1, 2, 44_100, 0, "NONE", ""))
                 recording.writeframes(noise.tobytes())
         case "vector":
-            columns = card.input.columns
-            ones: list[Any] = [next(iter(column.categories), 1) for column in columns] or [1] * (card.input.shape[-1] or 1)
-            file.write(json.dumps(ones).encode())
+            row: list[Any] = [next(iter(column.categories), 1) for column in card.input.columns]
+            file.write(json.dumps(row or [1] * (card.input.shape[-1] or 1)).encode())
     return file.getvalue()
