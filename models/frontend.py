@@ -21,7 +21,7 @@ GROUPS = 32  # of a vector's features, for drift, at most
 
 
 class FrontEnd(Protocol):
-    """The interface of a front end, implemented by `Pixels`, `Vector`, `Mfcc` and `Table` (models/mfcc.py, models/table.py).
+    """The interface of a front end, implemented by `Pixels`, `Vector`, `Mfcc` and `Table` (in mfcc.py and table.py).
 
     Each is an nn.Module from decoded media (N, …) to features float32 (N, n_features).
 
