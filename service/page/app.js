@@ -69,13 +69,13 @@ function showError(message) {
   $("error").textContent = message;
 }
 
-const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
+const megabytes = (bytes, round) => `${round(bytes / 1e5) / 10} MB`;
 
 /** Whether a file is too large to be sent, which is said. */
 function isTooLarge(file) {
   const most = limits[card.input.kind] ?? Infinity;
   if (file.size <= most) return false;
-  showError(`${file.name ?? "The clip"} has ${megabytes(file.size)}; at most ${megabytes(most)} are read.`);
+  showError(`${file.name ?? "The clip"} has ${megabytes(file.size, Math.ceil)}; at most ${megabytes(most, Math.floor)} are read.`);
   return true;
 }
 
