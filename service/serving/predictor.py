@@ -67,6 +67,7 @@ class Predictor:
         columns, tells = self.card.input.columns, self.card.known_threshold is not None
         self._table = TableRow(columns, tells) if columns else None
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
+        self.samples = b"{}"  # examples for the page, as JSON
         self._has_grown = False  # ONNX Runtime's memory, since `give_back`
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
