@@ -17,7 +17,6 @@ from models.card import Input
 from pipeline.run import replacing
 from service.media.table import named
 
-
 MOST, LARGEST = 24, 2**18  # samples on the service's page, and bytes of each, at most
 
 

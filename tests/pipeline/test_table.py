@@ -1,5 +1,6 @@
 """A table from its file to an answer over HTTP, by column name."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def test_a_mistake_is_refused_with_the_column(client: httpx.Client) -> None:
 def test_samples_are_rows_that_the_service_takes(client: httpx.Client, home: Path) -> None:
     for file in (home / "runs" / "sold" / "samples").glob("*.json"):
         assert client.post("/predict/sold", content=file.read_bytes()).status_code == 200
+
+
+def test_rows_of_a_file_are_predicted_one_by_one(home: Path, client: httpx.Client) -> None:
+    (home / "new.csv").write_text("price;city;size\n120000;Köln;60,0\n120000;Köln;\n120000;Köln;big\n", "utf-8")
+    done = percept("predict", "sold", home / "new.csv", "--json", home=home)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == ["new.csv:2", "new.csv:3", "new.csv:4"]
+    expected = [client.post("/predict/sold", json=ROW | change).json() for change in ({}, {"size": None})]
+    assert [line["probabilities"] for line in lines[:2]] == [answer["probabilities"] for answer in expected]
+    assert "column 'size': expected a number" in lines[2]["error"]
+    assert done.returncode == 1
 
 
 def test_medians_are_of_the_training_samples(home: Path) -> None:
