@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 CARD_KEY = "card"  # key of the card's JSON in the ONNX metadata_props
 STORE_LABEL = "percept"  # key of the label that marks our models in BentoML's model store
+SAMPLES_FILE = "samples.json"  # name of the examples beside the ONNX file
 CARD_FILE = "card.json"  # name of the card beside the ONNX file
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output

@@ -108,13 +108,13 @@ class Familiarity(nn.Module):
     """The share of validation samples that fit no better than this one, 0 … 1: a calibrated score.
 
     Such a rank is the p-value of the hypothesis that the input comes from the training distribution, as in conformal
-    anomaly detection (Laxhammar & Falkman 2015). The score that is ranked, in nats, is the sum of two: log p(k | x) of
-    the likeliest class k, without the temperature, which would leave hardly any difference between confident answers;
-    and a log-likelihood of x. For images this is log p(x) / q(x), where q generates out-of-distribution images, learned
-    by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). Other media have no such q: there
-    it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the validation
-    samples. For sound, a third term is the log-probability, by such a network, that x is not mere noise: the density
-    does not tell if the classifier has been trained on noisy samples.
+    anomaly detection (Laxhammar & Falkman 2015). For vectors their log-density (`Mixture`) is ranked. For others it is
+    the sum of two, in nats: log p(k | x) of the likeliest class k, without the temperature, which would leave hardly
+    any difference between confident answers; and a log-likelihood of x. For images this is log p(x) / q(x), where q
+    generates out-of-distribution images, learned by a network that separates the two (Hastie, Tibshirani & Friedman
+    2009, §14.2.4). Other media have no such q: there it is the `Density` of the last hidden layer, scaled to vary as
+    much as log p(k | x) does among the validation samples. For sound, a third term is the log-probability, by such a
+    network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
 
     Parameters
     ----------

@@ -23,8 +23,7 @@ GROUPS = 32  # of a vector's features, for drift, at most
 
 
 class FrontEnd(Protocol):
-    """The interface of a front end, implemented by `Pixels`, `Picture` (models/image.py), `Mfcc` (models/mfcc.py), `Vector`
-    and `Table` (models/table.py).
+    """The interface of a front end, implemented by `Pixels`, `Vector`, `Picture` (image.py), `Mfcc` and `Table`.
 
     Each is an nn.Module from decoded media (N, …) to features float32 (N, n_features).
 

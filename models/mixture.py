@@ -17,8 +17,8 @@ NONE = -1e9  # log-weight of a Gaussian that is not used
 
 
 class Mixture(nn.Module):
-    """Log-density of standardised features, in nats: a mixture of isotropic Gaussians, each with a weight and a width of
-    its own, minus what a feature's lying outside of the training samples' range costs.
+    """Log-density of standardised features, in nats: a mixture of isotropic Gaussians, each with a weight and a width
+    of its own, minus what a feature's lying outside of the training samples' range costs.
 
     The centres are those of k-means (Lloyd 1982), or the samples themselves where there are few; the width of each is
     the distance of the training samples next to it, as in a kernel density estimate of variable bandwidth (Breiman,

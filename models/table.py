@@ -1,5 +1,6 @@
 """The front end of tables: columns of numbers and of categories, with values missing, as features of a network."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ class Table(nn.Module):
 
     Parameters
     ----------
-    columns : one mapping for each column, with its `name`; of numbers: `median` and `missing`, whether training samples lacked it; of
-        categories: `categories`, all names, `frequent`, indices of those with a feature of their own, `rare`, whether
-        training samples had others, and `missing`
+    columns : one mapping for each column, with its `name` and `missing`, whether training samples lacked the value; of
+        numbers their `median`; of categories all `categories`, indices of the `frequent` ones, which have a feature of
+        their own, and `rare`, whether training samples had others
 
     Example
     -------
@@ -111,7 +112,7 @@ class Table(nn.Module):
         """Runs of neighbouring features, at most GROUPS."""
         n = min(GROUPS, self.n_features)
         edges = [round(i * self.n_features / n) for i in range(n + 1)]
-        return [(f"{a}" if b == a + 1 else f"{a}–{b - 1}", a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        return [(f"{a}" if b == a + 1 else f"{a}–{b - 1}", a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _index(values: Sequence[int]) -> Tensor:

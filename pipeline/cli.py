@@ -54,6 +54,8 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 `percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split][,group]
 
+`percept run table --data flats.csv --set data.target=price --set name=flats` — a table: CSV, NumPy's arrays or Parquet
+
 `percept predict instruments note.wav --json` — through the exported graph, as the service does
 
 `percept predict instruments concert.flac --timeline 2` — a timeline in windows of two seconds, and a picture of it

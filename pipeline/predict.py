@@ -2,21 +2,27 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import Column
 from pipeline import task as tasks
 from pipeline.report import timeline
 from pipeline.run import Run, require
+from pipeline.sources.columns import ABSENT, MISSING, parse_number
+from pipeline.sources.delimited import find_format, rows
 from pipeline.task import UserError
 from service.errors import MediaError
 from service.media import Limits
 from service.serving import Answer, Window
 from service.serving.predictor import Predictor
+
+TABLES = (".csv", ".tsv", ".tab", ".txt")  # endings of text tables, whose rows are predicted one by one
 
 
 def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False, window: str | None = None) -> bool:
@@ -46,9 +52,9 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     except MediaError as error:
         raise UserError(str(error)) from None
     limits, pictures, failed = Limits.from_environment(), set[Path](), False
-    for file in files:
+    for file, read in _parts(files, predictor.card.input.columns):
         try:
-            sample = predictor.decode(file.read_bytes(), limits)
+            sample = predictor.decode(read(), limits)
             answer = predictor.predict(sample, seconds)
         except (MediaError, OSError) as error:
             failed = True
@@ -67,6 +73,33 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
                 title = f"{file.name}: {answer.label}, {answer.confidence:.4f}"
                 failed |= not _draw(picture, title, sample, answer.timeline)
     return not failed
+
+
+def _parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
+    the model is one of a table."""
+    for file in files:
+        if not columns or file.suffix.lower() not in TABLES:
+            yield file, file.read_bytes
+            continue
+        form = find_format(file)
+        stream = rows(file, form)
+        names = [name.strip() for name in next(stream)[1]]
+        for line, cells in stream:
+            row = dict(zip(names, cells, strict=False))
+            yield file.with_name(f"{file.name}:{line}"), partial(_as_json, row, columns, form.delimiter == ";")
+
+
+def _as_json(row: dict[str, str], columns: Sequence[Column], comma: bool) -> bytes:
+    """A row's cells as the service takes them."""
+    values: dict[str, Any] = {}
+    for column in columns:
+        if (text := row.get(column.name)) is None:
+            continue
+        text, number = text.strip(), None if column.categories else parse_number(text, comma and "," in text)
+        missing = text.lower() in (ABSENT if column.categories else MISSING)
+        values[column.name] = None if missing else text if number is None else number
+    return json.dumps(values).encode()
 
 
 def _line(values: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
-from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, Input, ModelCard, seal
+from models.card import CARD_KEY, FAMILIARITY, STORE_LABEL, Column, Input, ModelCard, seal
 from service.media.image import to_mnist_form
 
 ROOT = Path(__file__).parent.parent
@@ -233,6 +233,14 @@ def sides_model(version: str) -> onnx.ModelProto:
     card_input = Input(kind="vector", name="vector", dtype="float32", shape=(None, 1))
     constants = {"w": np.float32([[-1, 1]])}
     return build("sides", version, card_input, ["left", "right"], nodes, constants, ranges=((-4.0, 4.0),))
+
+
+def flats_model(version: str) -> onnx.ModelProto:
+    """A regression of a table's rows: the price of a flat by size and city."""
+    nodes = [helper.make_node("MatMul", ["vector", "w"], ["value"])]
+    columns = (Column(name="size", missing=True), Column(name="city", categories=("Bonn", "Rom"), missing=True))
+    card_input = Input(kind="vector", name="vector", dtype="float32", shape=(None, 2), columns=columns)
+    return build("flats", version, card_input, ["price"], nodes, {"w": np.float32([[2], [100]])})
 
 
 def build(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import bentoml
 import numpy as np
 
-from models.card import FeatureGroup, ModelCard, seal
+from models.card import SAMPLES_FILE, FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
@@ -15,6 +15,7 @@ from pipeline.run import Run, library_versions, replacing
 from pipeline.task import Task, UserError, digest
 from pipeline.train import weights
 from pipeline.train.data import load_datasets, pieces
+from pipeline.validate import samples
 from service.serving import store
 from service.serving.drift import Scores
 
@@ -47,6 +48,8 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
         card_file.write_bytes(text + b"\n")
         model_file.write_bytes(file)
         contents = {run.model.name: file, run.card.name: text + b"\n", run.report.name: run.report.read_bytes()}
+        names = card.labels if card.kind != "regression" else ("sample",)
+        contents[SAMPLES_FILE] = samples.packed(run.samples, names, card.input)
         store.add(tag, facts.kind, contents)
     checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
     print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.sources.columns import ABSENT, CATEGORIES, LARGEST, Column
+from pipeline.sources.columns import CATEGORIES, LARGEST, Column
 
 INPUTS = ("x", "data", "features", "inputs")  # names of the array of inputs, in lower case, and of the targets
 TARGETS = ("y", "target", "targets", "labels", "label")
@@ -54,9 +54,7 @@ def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -
     found = Column(name)
     if values.dtype.kind in "US":
         found.limit = len(values)
-        found.add(
-            [str(text) for text in np.char.decode(values) if text] if values.dtype.kind == "S" else values.tolist()
-        )
+        found.add((np.char.decode(values, "latin-1") if values.dtype.kind == "S" else values).tolist())
         found.finish()
         return found
     if values.dtype.kind not in "biuf":
@@ -111,7 +109,7 @@ def _npy(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
 
 def _parquet(path: Path) -> list[Column]:
     try:
-        from pyarrow import ArrowException, parquet, types  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet, types
     except ModuleNotFoundError:
         raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or save the table as CSV") from None
     try:

@@ -182,9 +182,8 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
             )
         return names, True
     numbered = [f"column {i}" for i in range(1, len(first) + 1)]
-    if target is not None and target.removeprefix("column ").isdecimal():
-        if 1 <= int(target.removeprefix("column ")) <= len(first):
-            return numbered, False
+    if target is not None and target.removeprefix("column ") in map(str, range(1, len(first) + 1)):
+        return numbered, False
     raise UserError(f"{path}: {_no_target(target, names)}")
 
 
@@ -244,8 +243,9 @@ def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     if is_regression:
         if not target.n_numbers:
             raise UserError(f"{path}: data.regression, but {target.name!r} holds no numbers")
+        low, high = np.nanmin(target.numbers), np.nanmax(target.numbers)
         print(
-            f"{path.name}: {target.name} is predicted as a number (regression), from {np.nanmin(target.numbers):g} to {np.nanmax(target.numbers):g}; "
+            f"{path.name}: {target.name} is predicted as a number (regression), from {low:g} to {high:g}; "
             "--set data.regression=false for classes"
         )
         return [None if np.isnan(value) else (float(value),) for value in target.numbers]

@@ -37,7 +37,7 @@ HYPERPARAMETERS = ("C", "gamma", "n_estimators")
 
 
 class Rows(NamedTuple):
-    """x float32 (N, D), standardised as the network sees it; y int64 (N,), index of the class, or float32 (N, K), values."""
+    """x float32 (N, D), standardised as the network sees it; y int64 (N,), classes, or float32 (N, K), values."""
 
     x: NDArray[np.float32]
     y: NDArray[Any]
@@ -78,9 +78,8 @@ def baselines(
     # order of the sums, hence the model, would depend on their number.
     with ThreadPoolExecutor(os.cpu_count()) as pool, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that stops early is only regularised a little more
-        for name, settings in tqdm(
-            _settings(fitted.x, seed, boosted).items(), desc="baselines", unit="model", disable=None
-        ):
+        all_settings = _settings(fitted.x, seed, boosted)
+        for name, settings in tqdm(all_settings.items(), desc="baselines", unit="model", disable=None):
             started = time.perf_counter()
             model = _best(pool, settings, *choice).fit(*fitted)
             seconds = time.perf_counter() - started
@@ -132,19 +131,20 @@ def regressors(training: Rows | Dataset, test: Rows, predicted: NDArray[np.float
             model.fit(fitted.x, fitted.y.mean(1))
             seconds = time.perf_counter() - started
             found = model.predict(test.x)
-            theirs = np.abs(found - truth)
+            measured, theirs = metrics.regression(found, truth), np.abs(found - truth)
             results.append(
                 {
                     "name": name,
                     "samples": len(fitted.y),
                     "available": len(training.y),
-                    **{key: value for key, value in metrics.regression(found, truth).items() if key in ("rmse", "r2")},
+                    "rmse": measured["rmse"],
+                    "r2": measured["r2"],
                     "seconds": seconds,
                     "bytes": _size(model),
                     "closer": float((ours < theirs).mean()),
                     "p_value": float(wilcoxon(ours, theirs).pvalue) if (ours != theirs).any() else 1.0,
                 }
-            )  # type: ignore[typeddict-item]
+            )
     return results
 
 

@@ -1,9 +1,11 @@
 """Decoded media as files that the service accepts: one test sample of each class, to try the service with."""
 
+import base64
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from PIL import Image
 from models.card import Input
 from pipeline.run import replacing
 from service.media.table import named
+
+MOST, LARGEST = 24, 2**18  # samples on the service's page, and bytes of each, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,25 @@ def save(folder: Path, name: str, sample: NDArray[Any], form: Input) -> Path:
     sample : uint8 (28, 28), float32 (T,) or float32 (D,), as `form` describes it
     """
     kind = MEDIA_KINDS[form.kind]
-    path = folder / f"{name.replace('/', '_')}.{kind.ending}"
+    path = _path(folder, name, form)
     with replacing(path) as temporary:
         kind.write(temporary, sample, form)
     return path
+
+
+def packed(folder: Path, names: Iterable[str], form: Input) -> bytes:
+    """The samples of that folder as JSON, by name: the file's name, and its bytes in Base64. Those that are too large
+    for a page to load, and more than a page shows, are left out."""
+    found: dict[str, dict[str, str]] = {}
+    for name in islice(names, MOST):
+        path = _path(folder, name, form)
+        if path.is_file() and path.stat().st_size <= LARGEST:
+            found[name] = {"file": path.name, "data": base64.b64encode(path.read_bytes()).decode()}
+    return json.dumps(found, ensure_ascii=False).encode()
+
+
+def _path(folder: Path, name: str, form: Input) -> Path:
+    return folder / f"{name.replace('/', '_')}.{MEDIA_KINDS[form.kind].ending}"
 
 
 def _write_png(path: Path, pixels: NDArray[Any], form: Input) -> None:

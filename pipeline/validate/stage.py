@@ -58,7 +58,6 @@ def validate(task: Task, run: Run) -> Report:
         "model": {"layers": classifier.mlp.summary(), "parameters": classifier.mlp.n_parameters()},
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
-        **_baselines(task, features, classifier, facts, predictions),
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
         "sets": predictions.sets(facts.scores, task.validate_.coverage),
         "mistakes": _mistakes(predictions, files),
@@ -68,6 +67,7 @@ def validate(task: Task, run: Run) -> Report:
         "weights": run.digest(run.weights, "train"),
         "libraries": library_versions(),
     }
+    report.update(_baselines(task, features, classifier, facts, predictions))  # type: ignore[typeddict-item]
     report["clips"] = _save_media(run, classifier, features, predictions, files)
     write_json(run.report, report)
     curves.draw(run)

@@ -16,6 +16,11 @@ async def models(state: State, request: Request) -> Response:
     return Response(orjson.dumps({"models": cards, "failed": state.repository.failures(), "limits": limits}))
 
 
+async def samples(state: State, request: Request, model: str) -> Response:
+    """A file for each class of a model, to try it with: name → the file's name, and its bytes in Base64."""
+    return Response((await state.repository.find(model, None)).samples)
+
+
 async def live(request: Request) -> Response:
     """200 while the process answers."""
     return Response(b"\n", content_type=b"text/plain; charset=utf-8")

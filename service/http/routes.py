@@ -40,6 +40,7 @@ def table(state: State) -> list[Route]:
         Route("/predict/{model}", "POST", any_model, "predict"),
         Route("/predict/{model}/versions/{version}", "POST", any_model, "predict"),
         Route("/models", "GET", models, "models"),
+        Route("/models/{model}/samples", "GET", partial(operation.samples, state), "samples"),
         Route("/livez", "GET", operation.live, "livez"),
         Route("/healthz", "GET", operation.live),
         Route("/readyz", "GET", v2.ready, "readyz"),

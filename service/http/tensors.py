@@ -184,12 +184,10 @@ def _converted(data: Any, levels: int, datatype: str, gaps: bool = False) -> Arr
     try:
         return _as(_numbers(data, kind), dtype)
     except TypeError:
-        if (
-            gaps
-            and dtype.kind == "f"
-            and set(map(type, values := list(_inside(data, levels)))) <= {int, float, NoneType}
-        ):
-            return np.array([math.nan if value is None else value for value in values], np.float64)
+        if gaps and dtype.kind == "f":
+            values = list(_inside(data, levels))
+            if set(map(type, values)) <= {int, float, NoneType}:
+                return np.array([math.nan if value is None else value for value in values], np.float64)
         raise HTTPException(400, f"data: expected numbers of datatype {datatype}") from None
     except ValueError:
         raise _does_not_fit(dtype) from None

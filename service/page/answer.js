@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const SORTED = 10; // labels, beyond which the likeliest come first
 const MOST = 16; // labels shown; if there are more, the likeliest
+const UNKNOWN = "Unknown: unlike anything it was trained on.";
 const PAUSE = 500; // milliseconds without a newer answer before screen readers announce one
 
 export const percent = (p) => `${(100 * p).toFixed(1)} %`;
@@ -53,7 +54,7 @@ export function show(answer) {
   const { label, confidence, known, probabilities, set = [] } = answer;
   $("answer").dataset.state = known === false ? "unknown" : "known";
   const judgement =
-    known === false ? "Unlike anything it was trained on."
+    known === false ? UNKNOWN
     : known ? "Like what it was trained on."
     : "It cannot tell whether this is like what it was trained on.";
   const others = set.length > 1 ? `; may also be ${set.slice(1).join(", ")}` : "";
@@ -73,12 +74,12 @@ export function show(answer) {
     const likeliest = [...rows.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, MOST);
     $("bars").replaceChildren(...likeliest.map((name) => rows.get(name).item));
   }
-  announce(known === false ? `Unknown. ${judgement} Nearest: ${label}.` : `${label}, ${percent(confidence)} confident.`);
+  announce(known === false ? `${UNKNOWN} Nearest: ${label}.` : `${label}, ${percent(confidence)} confident.`);
 }
 
 function showValues(values, known) {
   $("answer").dataset.state = known === false ? "unknown" : "known";
-  headline("", "", known === false ? "Unlike anything it was trained on." : "");
+  headline("", "", known === false ? UNKNOWN : "");
   for (const [name, { value }] of rows) value.textContent = Number(values[name].toPrecision(6)).toString();
   announce(Object.entries(values).map(([name, value]) => `${name} ${Number(value.toPrecision(6))}`).join(", "));
 }

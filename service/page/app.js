@@ -3,6 +3,7 @@
 import { blank, percent, prepare, show } from "./answer.js";
 import { ask, newest } from "./ask.js";
 import { describeRequest } from "./curl.js";
+import { showExamples } from "./examples.js";
 import { drawingPad } from "./pad.js";
 import { plane } from "./plane.js";
 import { resetSound, showClip, showTimeline, soundPanel } from "./sound.js";
@@ -69,13 +70,13 @@ function showError(message) {
   $("error").textContent = message;
 }
 
-const megabytes = (bytes) => `${(bytes / 1e6).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
+const megabytes = (bytes, round) => `${round(bytes / 1e5) / 10} MB`;
 
 /** Whether a file is too large to be sent, which is said. */
 function isTooLarge(file) {
   const most = limits[card.input.kind] ?? Infinity;
   if (file.size <= most) return false;
-  showError(`${file.name ?? "The clip"} has ${megabytes(file.size)}; at most ${megabytes(most)} are read.`);
+  showError(`${file.name ?? "The clip"} has ${megabytes(file.size, Math.ceil)}; at most ${megabytes(most, Math.floor)} are read.`);
   return true;
 }
 
@@ -146,6 +147,17 @@ function fillFields(words) {
   sendNumbers(false);
 }
 
+/** Fills the fields with the numbers, or the row, of a JSON file. */
+async function openNumbers(file) {
+  const values = JSON.parse(await file.text());
+  const fields = [...$("fields").querySelectorAll("input, select, textarea")];
+  const columns = card.input.columns;
+  if (columns.length) columns.forEach(({ name }, i) => (fields[i].value = values[name] ?? ""));
+  else if (fields.length === 1) fields[0].value = values.join(", ");
+  else fields.forEach((field, i) => (field.value = values[i]));
+  sendNumbers(true);
+}
+
 function numberField(tag, text) {
   const label = Object.assign(document.createElement("label"), { textContent: text });
   const field = Object.assign(document.createElement(tag), { name: "number", autocomplete: "off" });
@@ -202,6 +214,8 @@ function choose() {
   drawing = new AbortController();
   plot.open(card, drawing.signal);
   describe();
+  const openers = { image: openPicture, audio: openClip, vector: openNumbers };
+  showExamples(card.name, drawing.signal, openers[card.input.kind]);
   // Show this model's answer to the same picture or clip.
   if (card.input.kind === "image" && pictureFile) request(() => pictureFile);
   else if (card.input.kind === "image" && !pad.empty) request(() => pad.png());

@@ -8,6 +8,7 @@ export function columnFields(columns) {
     const label = Object.assign(document.createElement("label"), { textContent: name });
     const field = document.createElement(categories.length ? "select" : "input");
     field.autocomplete = "off";
+    field.ariaLabel = name; // without the choices of a list, which are inside the label
     if (categories.length) field.append(new Option("", ""), ...categories.map((category) => new Option(category)), new Option("(another)", OTHER));
     else Object.assign(field, { inputMode: "decimal", placeholder: missing ? "may be empty" : "" });
     label.append(field);

@@ -17,13 +17,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.card import CARD_FILE, FAMILIARITY, FEATURES, ModelCard
+from models.card import CARD_FILE, FAMILIARITY, FEATURES, SAMPLES_FILE, ModelCard
 from service.media import Limits
 from service.serving.drift import Drift
 from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file, watches_media
 from service.serving.store import Stored
 
 MAX_BYTES = 2**28  # of a file: 67 million weights
+MAX_SAMPLES = 2**23  # of the file of samples
 MEMORY = 2**31  # bytes that the process may take beside what it has while a version is opened
 SECONDS = 3.0  # for all answers of the trial, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
@@ -31,7 +32,7 @@ RATES = (4_000, 192_000)  # Hz, as in a task
 MAX_ATOMS = 4096  # of a dictionary of patches, as in a task
 SIDES = (16, 128)  # pixels of a picture's width, as in a task
 FRONT_ENDS = {  # kind of features → kind of input
-    "pixels": "image", "image": "image", "mfcc": "audio", "vector": "vector", "table": "vector"
+    "pixels": "image", "image": "image", "mfcc": "audio", "vector": "vector", "table": "vector",
 }  # fmt: skip
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
@@ -55,6 +56,9 @@ def opened(model: Stored) -> Predictor:
         _check_graph(predictor.session, card)
         with _bounded_time(predictor):
             _try_out(predictor)
+    with suppress(OSError):  # versions exported earlier have none
+        if (file := model.folder / SAMPLES_FILE).stat().st_size <= MAX_SAMPLES:
+            predictor.samples = file.read_bytes()
     return predictor
 
 

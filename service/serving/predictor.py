@@ -72,6 +72,7 @@ class Predictor:
         columns, tells = self.card.input.columns, self.card.known_threshold is not None
         self._table = TableRow(columns, tells) if columns else None
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
+        self.samples = b"{}"  # examples for the page, as JSON
         self._has_grown = False  # ONNX Runtime's memory, since `give_back`
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
@@ -315,9 +316,6 @@ def sample_file(card: ModelCard) -> bytes:
                 recording.setparams((1, 2, 44_100, 0, "NONE", ""))
                 recording.writeframes(noise.tobytes())
         case "vector":
-            columns = card.input.columns
-            ones: list[Any] = [next(iter(column.categories), 1) for column in columns] or [1] * (
-                card.input.shape[-1] or 1
-            )
-            file.write(json.dumps(ones).encode())
+            row: list[Any] = [next(iter(column.categories), 1) for column in card.input.columns]
+            file.write(json.dumps(row or [1] * (card.input.shape[-1] or 1)).encode())
     return file.getvalue()

@@ -14,7 +14,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from service.http.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
 from tests.service.helpers import seven, sound_bytes, to_bytes, tone
-from tests.serving import NEWEST, ROOT, careful_model, fill_store, put, put_broken, serving, sides_model
+from tests.serving import NEWEST, ROOT, careful_model, fill_store, flats_model, put, put_broken, serving, sides_model
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SEVEN = [(0.28, 0.22), (0.74, 0.22), (0.45, 0.82)]  # corners of a drawn 7, in parts of the pad
@@ -33,6 +33,7 @@ def service(tmp_path_factory):
     fill_store(home)
     put(home, careful_model())
     put(home, sides_model(NEWEST))
+    put(home, flats_model(NEWEST))
     put_broken(home)
     with serving(home) as running:
         yield running
@@ -145,7 +146,7 @@ class TestFiles:
 
     def test_its_files_are_served_and_cached(self, service):
         files = list((ROOT / "service" / "page").iterdir())
-        assert sum(file.stat().st_size for file in files) < 62_000
+        assert sum(file.stat().st_size for file in files) < 68_000
         for file in files:
             answer = httpx.get(service.url + PATHS.get(file.name, f"/page/{file.name}"))
             assert answer.content == file.read_bytes()
@@ -220,11 +221,30 @@ class TestPictures:
         page.get_by_role("button", name="Undo").click()
         expect(page.locator(LABEL)).to_be_empty()
 
+    def test_a_refused_picture_leaves_the_pad_and_a_large_one_is_not_sent(self, visit):
+        page = visit()
+        choose(page, "image", "seven.png", to_bytes(seven(), "PNG"))
+        expect(page.locator(LABEL)).to_have_text("7")
+        expect(page.locator("#curl code")).to_have_text(
+            re.compile(r"^curl 'http.*/digits' --data-binary @'seven.png'$")
+        )
+        choose(page, "image", "broken.png", b"\x89PNG\r\n")
+        expect(page.locator("#error")).not_to_be_empty()
+        expect(page.locator("#pad-hint")).to_have_text("Draw here")
+        expect(page.locator("#curl")).to_be_hidden()
+        page.evaluate("""() => {
+            const file = new File([new Uint8Array(33_600_000)], "huge.png", { type: "image/png" });
+            const transfer = new DataTransfer();
+            transfer.items.add(file);
+            dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
+        }""")
+        expect(page.locator("#error")).to_have_text("huge.png has 33.6 MB; at most 33.5 MB are read.")
+
     def test_a_format_that_the_browser_does_not_know(self, visit):
         page = visit()
         choose(page, "image", "seven.tiff", to_bytes(seven(), "TIFF"))
         expect(page.locator(LABEL)).to_have_text("7")
-        expect(page.get_by_text("seven.tiff")).to_be_visible()
+        expect(page.get_by_text("seven.tiff", exact=True)).to_be_visible()
 
     def test_a_dot_is_ink(self, visit):
         page = visit("digits")
@@ -242,7 +262,7 @@ class TestPictures:
     def test_an_out_of_distribution_input(self, visit):
         page = visit("careful")
         draw(page, BLOCK)
-        expect(page.locator("#known")).to_have_text("Unlike anything it was trained on.")
+        expect(page.locator("#known")).to_have_text("Unknown: unlike anything it was trained on.")
         page.get_by_role("button", name="Clear").click()
         draw(page, SEVEN)
         expect(page.locator("#known")).to_have_text("Like what it was trained on.")
@@ -302,6 +322,21 @@ class TestSounds:
 
 
 class TestNumbers:
+    def test_a_row_of_a_table(self, visit):
+        page = visit("flats")
+        page.get_by_label("city", exact=True).select_option("Rom")
+        page.get_by_label("size", exact=True).fill("60,5")
+        expect(page.locator("#bars .value")).to_have_text("221")
+        command = page.locator("#curl code")
+        expect(command).to_have_text(re.compile(r"""/predict/flats' .* -d '{"size":60.5,"city":"Rom"}'$"""))
+        page.get_by_label("size", exact=True).fill("big")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.get_by_role("alert")).to_have_text("size: “big” is not a number.")
+        page.get_by_label("size", exact=True).fill("1")
+        page.get_by_label("city", exact=True).select_option("(another)")
+        expect(page.get_by_role("alert")).to_contain_text("column 'city': \"another\" is none of Bonn, Rom")
+        assert Axe().run(page).response["violations"] == []
+
     def test_a_vector(self, visit):
         page = visit("sums")
         page.get_by_label("x1", exact=True).fill("3")
@@ -431,7 +466,7 @@ class TestAccess:
         check(page)
         page.get_by_role("button", name="Clear").click()
         draw(page, BLOCK)
-        expect(page.locator("#known")).to_have_text("Unlike anything it was trained on.")
+        expect(page.locator("#known")).to_have_text("Unknown: unlike anything it was trained on.")
         check(page)
         page.get_by_role("link", name="instruments").click()
         choose(page, "audio", "melody.wav", MELODY)

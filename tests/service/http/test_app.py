@@ -34,6 +34,7 @@ from service.http.auth import APIKeys
 from service.http.request import Request
 from service.http.state import State
 from service.media import Limits
+from service.media.limits import BYTES
 from service.metrics import Metrics
 from service.serving.predictor import Predictor
 from service.serving.repository import Repository
@@ -527,7 +528,7 @@ class TestOperation:
     def test_empty_store_is_alive_but_not_ready(self, tmp_path):
         with serving(tmp_path, wait_for="/livez") as running:
             assert httpx.get(f"{running.url}/readyz").status_code == 503
-            assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}}
+            assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}, "limits": BYTES}
 
 
 def test_browsers_may_not_guess_content_types(local: httpx.Client) -> None:

@@ -1,0 +1,190 @@
+"""Tables as programs of many countries write them, and one line for each that cannot be used."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.sources import Data, Sample, table
+from pipeline.sources.columns import parse_number
+
+N = 30
+
+
+def written(folder: Path, content: str | bytes, name: str = "t.csv", **options: Any) -> list[Sample]:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return table.load(Data(source="table", path=str(path), **({"target": "y"} | options)))
+
+
+def rows(row: Callable[[int], str], n: int = N) -> str:
+    return "".join(f"{row(i)}\n" for i in range(n))
+
+
+def values(samples: list[Sample]) -> list[list[float]]:
+    return [sample.media.load().tolist() for sample in samples]
+
+
+def kinds(samples: list[Sample]) -> dict[str, tuple[str, ...]]:
+    """Name of each column → its categories."""
+    assert isinstance(samples[0].media, table.RowMedia)
+    return dict(samples[0].media.columns)
+
+
+PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        PLAIN.replace(",", "\t"),
+        PLAIN.replace(",", ";").replace(".5", ",5"),
+        PLAIN.replace(",", "|"),
+        PLAIN.replace("\n", ",\n"),
+        PLAIN.replace("\n", "\r\n\r\n"),
+        PLAIN.replace("u", '"u"'),
+        PLAIN.encode("utf-8-sig"),
+        PLAIN.encode("utf-16"),
+    ],
+    ids=["commas", "tabs", "decimal commas", "bars", "delimiter at the end", "blank rows", "quotes", "mark", "UTF-16"],
+)
+def test_a_table_is_the_same_however_it_is_written(tmp_path: Path, content: str | bytes) -> None:
+    samples = written(tmp_path, content)
+    assert values(samples) == [[i + 0.5, i % 2] for i in range(N)]
+    assert kinds(samples) == {"a": (), "b": ("u", "v")}
+    assert [sample.label for sample in samples] == [str(i % 3) for i in range(N)]
+    assert len({sample.digest() for sample in samples}) == N
+
+
+def test_names_in_latin_1_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = written(tmp_path, ("größe,b,y\n" + rows(lambda i: f"{i},{'äö'[i % 2]},{i % 3}")).encode("latin-1"))
+    assert kinds(samples) == {"größe": (), "b": ("ä", "ö")}
+    assert "read as cp1252" in capsys.readouterr().out
+
+
+def test_what_cannot_be_learned_from_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = rows(lambda i: f"{i},{i},2024-01-0{1 + i % 9},words of row {i},same,,{i % 2}")
+    assert kinds(written(tmp_path, "id,a,day,note,c,empty,y\n" + row)) == {"a": ()}
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "not used" in line]
+    for reason in ("row: id", "dates: day", "names: note", "constant: c", "empty: empty"):
+        assert reason in line
+
+
+def test_missing_values_are_nan_and_a_row_without_target_is_left_out(tmp_path: Path) -> None:
+    samples = written(
+        tmp_path,
+        "a,b,y\n" + rows(lambda i: f"{i if i % 5 else 'NA'},{'uv'[i % 2] if i % 7 else ''},{i % 2}") + "1,u,\n1,u\n",
+    )
+    usable = [sample for sample in samples if sample.label]
+    assert [np.isnan(row).tolist() for row in values(usable)] == [[i % 5 == 0, i % 7 == 0] for i in range(N)]
+    reasons = [sample.digest() for sample in samples if not sample.label]
+    assert "no value in the target's column 'y'" in reasons[0]
+    assert "2 cells in the row, 3 in the first row (t.csv:33)" in reasons[1]
+
+
+def test_zeros_in_front_truth_values_and_percent(tmp_path: Path) -> None:
+    samples = written(tmp_path, "zip,t,p,y\n" + rows(lambda i: f"0{100 + i % 3},{i % 2 == 0},{i} %,0{i % 2}"))
+    assert kinds(samples) == {"zip": ("0100", "0101", "0102"), "t": ("False", "True"), "p": ()}
+    assert values(samples)[3] == [0, 0, 3]
+    assert {sample.label for sample in samples} == {"00", "01"}
+
+
+def test_equal_rows_count_each_and_share_a_split_whatever_the_order(tmp_path: Path) -> None:
+    first, again = (
+        written(tmp_path, "a,b,y\n" + text) for text in ("1,u,0\n2,v,1\n" * 15, "2,t,0\n" * 9 + "1,u,0\n2,v,1\n" * 15)
+    )
+    digests = [sample.digest() for sample in first]
+    assert len(set(digests)) == N
+    assert len({digest.partition("-")[0] for digest in digests}) == 2
+    assert {*digests} < {sample.digest() for sample in again}
+
+
+def test_the_target_decides_the_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a,y\n" + rows(lambda i: f"{i * i},{i * 1.5}")
+    assert written(tmp_path, text)[2].label == (3.0,)
+    assert "y is predicted as a number (regression), from 0 to 43.5" in capsys.readouterr().out
+    assert written(tmp_path, text, regression=False)[2].label == "3.0"
+
+
+def test_columns_of_one_name_splits_and_a_file_without_a_header(tmp_path: Path) -> None:
+    samples = written(
+        tmp_path, "a,a,split,y\n" + rows(lambda i: f"{i},{2 * i},{('train', 'val', 'test')[i % 3]},{i % 2}")
+    )
+    assert kinds(samples) == {"a": (), "a.2": ()}
+    assert [sample.split for sample in samples[:3]] == ["train", "validation", "test"]
+    assert kinds(written(tmp_path, rows(lambda i: f"{i},{i % 2}"), target="2")) == {"column 1": ()}
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "reason"),
+    [
+        ("", {}, "empty"),
+        ("a,y\n", {}, "no rows below the header"),
+        (PLAIN, {"target": None}, "which column is to be predicted"),
+        (PLAIN.replace("a,", "label,", 1), {"target": "lable"}, "did you mean 'label'"),
+        (b"\x89PNG\0\0", {}, "zero bytes"),
+        (PLAIN + '1,"' + "x\n" * 200_000, {}, "is a quote not closed"),
+        ("y\n1\n0\n", {}, "no column of numbers or categories beside"),
+        (PLAIN, {"target": "b", "regression": True}, "holds no numbers"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_line(
+    tmp_path: Path, content: str | bytes, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        written(tmp_path, content, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_and_parquet(tmp_path: Path) -> None:
+    x, y = np.arange(60.0).reshape(30, 2), np.arange(30) % 3
+    np.savez(tmp_path / "t.npz", X=x, y=y, feature_names=["u", "v"])
+    np.save(tmp_path / "X.npy", x)
+    np.save(tmp_path / "y.npy", np.array(["p", "q", "r"])[y])
+    loaded = [table.load(Data(source="table", path=str(tmp_path / name))) for name in ("t.npz", "X.npy")]
+    assert values(loaded[0]) == values(loaded[1]) == x.tolist()
+    assert kinds(loaded[0]) == {"u": (), "v": ()}
+    assert [samples[4].label for samples in loaded] == ["1", "q"]
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = {"a": [1, None, 3] * 10, "c": ["u", "v", None] * 10, "y": [0, 1, 2] * 10}
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
+    assert kinds(samples) == {"a": (), "c": ("u", "v")}
+    assert np.isnan(samples[1].media.load()).tolist() == [True, False]
+    assert samples[2].label == "2"
+
+
+def test_a_damaged_table_is_read_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = random.Random(0)
+    for _ in range(150):
+        content = bytearray(PLAIN.encode())
+        for _ in range(generator.randint(1, 30)):
+            at = generator.randrange(len(content))
+            content[at : at + generator.choice([0, 1, 20])] = bytes(
+                generator.choices(b',;"\n\r\t 09.-eE%\xff\xc3', k=3)
+            )
+        try:
+            samples = written(tmp_path, bytes(content), target=generator.choice(["y", "2", "b"]))
+        except UserError as error:
+            assert str(error).startswith(str(tmp_path))  # noqa: PT017
+        else:
+            assert all(sample.digest() for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "comma", "number"),
+    [
+        ("1 234,5", True, 1234.5),
+        ("1,234.5", False, 1234.5),
+        ("−3", False, -3),
+        ("1,2,3", False, None),
+        ("0x1", False, None),
+    ],
+)
+def test_numbers_of_several_countries(text: str, comma: bool, number: float | None) -> None:
+    assert parse_number(text, comma) == number

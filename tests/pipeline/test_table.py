@@ -1,0 +1,117 @@
+"""A table from its file to an answer over HTTP, by column name."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from pipeline import extract
+from pipeline.run import Run
+from tests.command import percept
+from tests.service.in_process import application
+
+FAST = ("--set", "train.epochs=40", "--set", "validate.baselines=false")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models of one table: of its class `sold`, and of its number `price`."""
+    folder = tmp_path_factory.mktemp("table")
+    rng = np.random.default_rng(0)
+    lines = ["size,city,sold,price"]
+    for _ in range(300):
+        size, city = rng.uniform(20, 120), int(rng.integers(3))
+        price = 1000 * size * (1 + city) + 5000 * rng.normal()
+        shown = "" if rng.random() < 0.1 else f"{size:.1f}"
+        lines.append(f"{shown},{('Bonn', 'Köln', 'Rom')[city]},{'yes' if price < 150_000 else 'no'},{price:.0f}")
+    (folder / "flats.csv").write_text("\n".join(lines), "utf-8")
+    for name, target in (("sold", "sold"), ("price", "price")):
+        data = ("--data", folder / "flats.csv", "--set", f"data.target={target}", "--set", f"name={name}")
+        done = percept("run", "table", *data, *FAST, home=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[httpx.Client]:
+    with application(home) as running:
+        yield running
+
+
+ROW: dict[str, Any] = {"size": 60, "city": "Köln", "price": 120_000}
+
+
+def test_the_answer_by_name_and_in_order(client: httpx.Client) -> None:
+    by_name = client.post("/predict/sold", json=ROW)
+    in_order = client.post("/predict/sold", json=[*ROW.values()])
+    assert by_name.status_code == 200, by_name.text
+    assert by_name.json() == in_order.json()
+    assert by_name.json()["known"] is True
+    assert by_name.json()["label"] == "yes"
+    [card] = [card for card in client.get("/models").json()["models"] if card["name"] == "sold"]
+    assert [column["name"] for column in card["input"]["columns"]] == ["size", "city", "price"]
+    assert card["input"]["columns"][1]["categories"] == ["Bonn", "Köln", "Rom"]
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [({"size": None}, True), ({"city": "Oslo"}, False), ({"city": None}, False), ({"price": 1e7}, False)],
+)
+def test_only_what_training_never_had_is_unknown(client: httpx.Client, change: dict[str, Any], known: bool) -> None:
+    assert client.post("/predict/sold", json=ROW | change).json()["known"] is known
+
+
+def test_a_number_is_predicted_in_its_unit(client: httpx.Client, home: Path) -> None:
+    answer = client.post("/predict/price", json={"size": 60, "city": "Rom", "sold": "no"}).json()
+    assert 120_000 < answer["value"]["price"] < 240_000
+    assert answer["known"] is True
+    report = Run(home / "runs" / "price").json(home / "runs" / "price" / "report.json", "validate")
+    assert report["test"]["r2"] > 0.8
+    history = Run(home / "runs" / "price").json(home / "runs" / "price" / "history.json", "train")
+    assert min(history["validation_loss"]) > 1e6  # squared, in the unit of the target
+
+
+def test_tensors_with_gaps(client: httpx.Client) -> None:
+    tensor = {"name": "vector", "shape": [2, 3], "datatype": "FP32", "data": [60, 1, 120_000, None, 1, 120_000]}
+    answer = client.post("/v2/models/sold/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 200, answer.text
+    expected = [client.post("/predict/sold", json=ROW | change).json() for change in ({}, {"size": None})]
+    found = answer.json()["outputs"][0]["data"]
+    assert found[0::2] == pytest.approx([row["probabilities"]["no"] for row in expected], abs=1e-6)
+
+
+def test_a_mistake_is_refused_with_the_column(client: httpx.Client) -> None:
+    answer = client.post("/predict/sold", json=ROW | {"size": "big"})
+    assert answer.status_code == 422
+    assert "column 'size'" in answer.json()["error"]["message"]
+    assert client.post("/predict/sold", content=b"size,city\n1,2").status_code == 400
+
+
+def test_samples_are_rows_that_the_service_takes(client: httpx.Client, home: Path) -> None:
+    for file in (home / "runs" / "sold" / "samples").glob("*.json"):
+        assert client.post("/predict/sold", content=file.read_bytes()).status_code == 200
+
+
+def test_rows_of_a_file_are_predicted_one_by_one(home: Path, client: httpx.Client) -> None:
+    (home / "new.csv").write_text("price;city;size\n120000;Köln;60,0\n120000;Köln;\n120000;Köln;big\n", "utf-8")
+    done = percept("predict", "sold", home / "new.csv", "--json", home=home)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == ["new.csv:2", "new.csv:3", "new.csv:4"]
+    expected = [client.post("/predict/sold", json=ROW | change).json() for change in ({}, {"size": None})]
+    assert [line["probabilities"] for line in lines[:2]] == [answer["probabilities"] for answer in expected]
+    assert "column 'size': expected a number" in lines[2]["error"]
+    assert done.returncode == 1
+
+
+def test_medians_are_of_the_training_samples(home: Path) -> None:
+    features = extract.Features.of(Run(home / "runs" / "sold"))
+    [size, city, _] = features.task["features"]["columns"]
+    lines = (home / "flats.csv").read_text("utf-8").splitlines()
+    trained = [int(file.rpartition(":")[2]) - 1 for file in features.file[features.rows("train")]]
+    given = [float(lines[i].split(",")[0]) for i in trained if lines[i].split(",")[0]]
+    assert size["median"] == pytest.approx(np.median(given))
+    assert (size["missing"], city["missing"], city["frequent"]) == (True, False, [0, 1, 2])
