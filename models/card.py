@@ -73,6 +73,7 @@ class ModelCard(BaseModel):
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split
     samples: dict[str, int]  # number of samples of each split
+    tested: str = ""  # what the test samples are, where their metrics could be taken for more than they say
     checks: dict[str, float]  # largest differences found at export: ONNX against torch, MFCC against librosa
     gate_passed: bool
     gate_forced: bool  # exported with --force although the gate had not passed

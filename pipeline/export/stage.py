@@ -12,6 +12,7 @@ from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract import Features
 from pipeline.report.schema import Report
 from pipeline.run import Run, library_versions, replacing
+from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError, digest
 from pipeline.train import weights
 from pipeline.train.data import load_datasets, pieces
@@ -93,6 +94,7 @@ def _card(
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},
+        tested=REGISTRY[features.task["data"]["source"]].tested,
         checks=checks,
         gate_passed=passed,
         gate_forced=not passed,

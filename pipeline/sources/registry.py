@@ -97,6 +97,7 @@ class Source:
     fingerprint : [data] → plain values that change when the samples do, found without reading media; None where the
         data has yet to be downloaded
     numbers : whether targets are numbers (regression) instead of classes
+    tested : what its test samples are, for reports and cards, where a reader could take the accuracy for more; or empty
     """
 
     name: str
@@ -106,6 +107,7 @@ class Source:
     load: Callable[[Data, int | None], list[Sample]]
     fingerprint: Callable[[Data], Any]
     numbers: bool = False
+    tested: str = ""
 
 
 OWN = ("own", "folder", "csv")  # forms of a user's own data, which need a path

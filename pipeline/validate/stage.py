@@ -12,7 +12,7 @@ from pipeline.extract import Features, load_media, skipped
 from pipeline.report import curves, page
 from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
-from pipeline.sources import SPLITS
+from pipeline.sources import REGISTRY, SPLITS
 from pipeline.task import Task, UserError, Validate
 from pipeline.threads import subnormals_flushed
 from pipeline.train import weights
@@ -188,7 +188,9 @@ def _class_counts(features: Features) -> dict[str, dict[str, int]]:
 
 def _notes(features: Features) -> list[str]:
     n_files = len(features.x) + len(features.skipped)
-    warnings = [line] if (line := skipped.warning(len(features.skipped), n_files)) else []
+    source = REGISTRY[features.task["data"]["source"]]
+    warnings = [f"the test samples are {source.tested}"] if source.tested else []
+    warnings += [line] if (line := skipped.warning(len(features.skipped), n_files)) else []
     return warnings + [
         f"class {label!r} has no {split} sample"
         for label, counts in _class_counts(features).items()

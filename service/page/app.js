@@ -171,6 +171,7 @@ function describe() {
   const facts = [["Version", card.version]];
   if ("accuracy" in metrics) facts.push(["Test accuracy", `${percent(metrics.accuracy)} of ${samples.test.toLocaleString("en")} samples`]);
   else for (const [name, value] of Object.entries(metrics)) facts.push([`Test ${name}`, Number(value.toPrecision(3))]);
+  if (card.tested) facts.push(["Tested on", card.tested]);
   facts.push(["Trained", new Date(card.created).toLocaleDateString("en", { dateStyle: "long" })]);
   if (!card.gate_passed) facts.push(["Gate", "not passed"]);
   $("card").replaceChildren(
