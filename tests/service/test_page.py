@@ -528,21 +528,16 @@ class TestDigits:
             yield running
 
     def test_nineteen_of_twenty_in_any_hand(self, visit):
-        page, under_way = visit("digits"), set()
-        page.on("request", under_way.add)
-        page.on("requestfinished", under_way.discard)
-        right = {}
-        for way, ((left, top, width, height), slant, shake) in WAYS.items():
-            rng, right[way] = np.random.default_rng(0), 0
-            for digit, strokes in DRAWN.items():
+        page, rng, wrong = visit("digits"), np.random.default_rng(0), []
+        for number, (way, ((left, top, width, height), slant, shake)) in enumerate(WAYS.items()):
+            for digit in list(DRAWN)[number % 2 :: 2] if way != "tiny" else DRAWN:
                 page.get_by_role("button", name="Clear").click()
-                for stroke in strokes:
+                for stroke in DRAWN[digit]:
                     x, y = (np.array(stroke) + shake * rng.standard_normal(np.shape(stroke))).T
                     x = x + slant * (0.5 - y)
                     draw(page, np.stack([left + width * x, top + height * y], 1).clip(0.002, 0.998), steps=1)
-                expect(page.locator(LABEL)).not_to_be_empty()
-                while under_way:
-                    page.wait_for_timeout(5)
-                right[way] += page.locator(LABEL).text_content() == digit
-        assert right["tiny"] >= 9, right
-        assert sum(right.values()) >= 0.95 * len(WAYS) * len(DRAWN), right
+                try:
+                    expect(page.locator(LABEL)).to_have_text(digit, timeout=2_000)
+                except AssertionError:
+                    wrong.append((way, digit, page.locator(LABEL).text_content()))
+        assert len(wrong) <= 1, wrong  # of thirty
