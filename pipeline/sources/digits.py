@@ -23,11 +23,7 @@ from service import media
 
 VERSION = 1  # of the copies; raise it when they change
 GRID = 8  # pixels, width and height of a scan
-FIRST: dict[Split, int] = {
-    "train": 0,
-    "validation": 1287,
-    "test": 1541,
-}  # scan of a split; a writer's form begins there
+FIRST: dict[Split, int] = {"train": 0, "validation": 1287, "test": 1541}  # scan of a split: where a writer begins
 COPIES = 8  # of each training scan
 PENS: dict[Split, int] = {"train": 30_000, "validation": 1_500, "test": 1_500}  # digits by pens
 VARIED = 0.7  # of the variation of pens: the scans vary by themselves
@@ -127,7 +123,11 @@ def _fingerprint_digits(data: Data) -> Any:
 SOURCES = (
     Source(
         "digits", "name", ("pixels", "image"), "1,797 scanned digits and 33,000 by synthetic pens", _load_digits,
-        _fingerprint_digits,
+        _fingerprint_digits, tested="scans by two people who wrote no training digit, and digits by synthetic pens in "
+        "shapes that no training digit has",
     ),
-    Source("scans", "name", ("pixels", "image"), "the 1,797 scanned digits alone", _load_scans, _fingerprint_scans),
+    Source(
+        "scans", "name", ("pixels", "image"), "the 1,797 scanned digits alone", _load_scans, _fingerprint_scans,
+        tested="scans by the people who also wrote the training digits",
+    ),
 )  # fmt: skip

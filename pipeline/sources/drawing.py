@@ -5,7 +5,6 @@ stroke with round ends. A Gaussian is a product of one in x and one in y, so the
 picture takes some ten microseconds. `vary` moves marks as another hand would have placed them.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,17 @@ Array = NDArray[Any]
 
 MARKS = 64  # in a picture
 FINE = 2  # pictures are drawn this many times as large, then averaged
+FAINTEST = 0.2  # of full ink: the box holds all that is darker, as the decoder's does
 LEVEL = 0.4  # of the sum of spots in the middle of a stroke: where its edge is,
 REACH = float(np.sqrt(-2 * np.log(LEVEL)))  # so many standard deviations of a spot from the middle,
 SLOPE = LEVEL * REACH  # and how steep the sum is there, for each standard deviation
-MARGIN = 1  # pixels around the box of the ink
 PIECE = 256  # pictures drawn at a time, for the processor's cache
-WAVES = 3  # that bend a digit
-SLANT, SLANTS = 0.12, (-0.5, 0.8)  # pixels to the right for one up: the mean, and the extremes
-TURN = 0.35  # radians, at most
+# How hands differ: standard deviations, of digits of unit height.
+BEND, WAVES = 0.045, 3  # of each of so many waves that bend a digit
+GROWTH = 0.2  # of one half against the other
+ASPECT, TAPER = 0.22, 0.25  # of the logarithm of the width, and of its change from top to bottom
+SLANT, SLANT_VARIES, SLANTS = 0.12, 0.22, (-0.5, 0.8)  # to the right for one up: mean, deviation, extremes
+TURN, TURN_MOST = 0.1, 0.35  # radians
 
 
 def draw(points: Array, weights: Array, radius: Array, edge: Array) -> NDArray[np.uint8]:
@@ -49,25 +51,42 @@ def draw(points: Array, weights: Array, radius: Array, edge: Array) -> NDArray[n
 
 
 def _ink(points: Array, weights: Array, radius: Array, edge: Array) -> Array:
-    """Ink, 0 … 1, in a box of 20 × 20 pixels with a margin, float32."""
+    """Ink, 0 … 1, that fills a box of 20 × 20 pixels, float32 (n, 20, 20).
+
+    Drawn twice: where the ink of faint and of blunt ends begins is known only then.
+    """
     from service.media.image import BOX
 
-    side = BOX + 2 * MARGIN
     marked = weights[..., None] > 0
-    low = np.where(marked, points, np.inf).min(1)
-    extent = np.where(marked, points, -np.inf).max(1) - low + 2 * radius[:, None]
-    scale = (BOX / extent.max(1))[:, None]
-    corner = np.rint((side - extent * scale) / 2)
-    at = ((points - low[:, None] + radius[:, None, None]) * scale[..., None] + corner[:, None]).astype(np.float32)
-    spot = (radius[:, None] / REACH * scale).astype(np.float32)  # standard deviation, pixels
+    low = np.where(marked, points, np.inf).min(1) - radius[:, None]
+    high = np.where(marked, points, -np.inf).max(1) + radius[:, None]
+    for is_final in (False, True):
+        scale = (BOX / (high - low).max(1))[:, None].astype(np.float32)
+        corner = np.rint((BOX - (high - low) * scale) / 2)
+        at = ((points - low[:, None]) * scale[..., None] + corner[:, None]).astype(np.float32)
+        spot = radius[:, None] / np.float32(REACH) * scale  # standard deviation, pixels
+        total = _sum(at, weights * scale, spot, BOX)
+        # No ink where there is no spot, however soft the edge.
+        gain = np.maximum(spot / (np.float32(SLOPE) * edge[:, None]), 0.5 / LEVEL).astype(np.float32)[..., None]
+        if not is_final:
+            inked = total > LEVEL - (0.5 - FAINTEST) / gain
+            first = np.stack([inked.any(axis).argmax(1) for axis in (1, 2)], 1) / FINE
+            last = BOX - np.stack([inked.any(axis)[:, ::-1].argmax(1) for axis in (1, 2)], 1) / FINE
+            low, high = low + (first - corner) / scale, low + (last - corner) / scale
+    fine = np.clip((total - np.float32(LEVEL)) * gain + np.float32(0.5), 0, 1)
+    rows = fine[:, ::FINE] + fine[:, 1::FINE]
+    return np.asarray(rows[..., ::FINE] + rows[..., 1::FINE])
+
+
+def _sum(at: Array, weights: Array, spot: Array, side: int) -> Array:
+    """The sum of spots, 1 in the middle of a stroke of full pressure: float32 (n, FINE · side, FINE · side).
+
+    All in pixels: positions (n, MARKS, 2), lengths that marks stand for (n, MARKS), standard deviation (n, 1).
+    """
     grid = (np.arange(FINE * side, dtype=np.float32) + 0.5) / FINE
     x, y = (np.exp(np.square(grid - at[..., i, None]) * (-0.5 / spot**2)[..., None]) for i in (0, 1))
-    y *= (weights * scale / (spot * np.float32(np.sqrt(2 * np.pi))))[..., None].astype(np.float32)
-    total = np.matmul(y.swapaxes(1, 2), x)
-    gain = np.maximum(spot[:, 0] / (np.float32(SLOPE) * edge), 0.5 / LEVEL)  # no ink where there is no spot
-    fine = np.clip((total - np.float32(LEVEL)) * gain[:, None, None].astype(np.float32) + np.float32(0.5), 0, 1)
-    rows = fine[:, ::FINE] + fine[:, 1::FINE]
-    return rows[..., ::FINE] + rows[..., 1::FINE]
+    y *= (weights / (spot * np.float32(np.sqrt(2 * np.pi))))[..., None].astype(np.float32)
+    return np.asarray(np.matmul(y.swapaxes(1, 2), x))
 
 
 def _framed(ink: Array) -> NDArray[np.uint8]:
@@ -76,7 +95,7 @@ def _framed(ink: Array) -> NDArray[np.uint8]:
 
     picture = np.zeros((len(ink), SIDE, SIDE), np.float32)
     border = (SIDE - BOX) // 2
-    inner = slice(border - MARGIN, border + BOX + MARGIN)
+    inner = slice(border, border + BOX)
     picture[:, inner, inner] = ink * (WHITE / ink.max((1, 2), keepdims=True))
     mass = picture.sum((1, 2))
     for axis in (1, 2):
@@ -106,8 +125,5 @@ def vary(points: Array, amount: float, rng: np.random.Generator) -> Array:
     y = y + normal(GROWTH) * (y * y - np.float32(0.25))
     x = x * np.exp(normal(ASPECT)) * (1 + normal(TAPER) * y)
     x = x - (SLANT * amount + normal(SLANT_VARIES)).clip(*SLANTS) * y
-    angle = normal(TURN_VARIES).clip(-TURN, TURN)
+    angle = normal(TURN).clip(-TURN_MOST, TURN_MOST)
     return np.stack([np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y], -1)
-
-
-BEND, GROWTH, ASPECT, TAPER, SLANT_VARIES, TURN_VARIES = 0.045, 0.2, 0.22, 0.25, 0.22, 0.1

@@ -191,8 +191,8 @@ class Shape:
         parts = [_along(s, share) for s, share in zip(strokes, _shares(strokes), strict=True)]
         curve, rounded = (_block_diagonal([part[i] for part in parts]) for i in (0, 1))
         of_node = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
-        drawn = np.float32(np.diff(of_node) == 0)
-        return Shape(np.float32(points), new.cumsum() - 1, stroke, curve, rounded, drawn)
+        drawn = (np.diff(of_node) == 0).astype(np.float32)
+        return Shape(points.astype(np.float32), new.cumsum() - 1, stroke, curve, rounded, drawn)
 
 
 def _shares(strokes: list[Array]) -> list[int]:
@@ -219,8 +219,7 @@ def _catmull_rom(n: int, t: Array) -> Array:
     1974)."""
     i = np.minimum(t.astype(int), n - 2)
     u = t - i
-    parts = (2 - u) * u - 1, (3 * u - 5) * u**2 + 2, ((4 - 3 * u) * u + 1) * u, (u - 1) * u**2
-    parts = parts[0] * u, *parts[1:]
+    parts = ((2 - u) * u - 1) * u, (3 * u - 5) * u**2 + 2, ((4 - 3 * u) * u + 1) * u, (u - 1) * u**2
     matrix = np.zeros((len(t), n))
     for k, part in enumerate(parts):
         np.add.at(matrix, (np.arange(len(t)), (i + k - 1).clip(0, n - 1)), part / 2)
@@ -285,7 +284,6 @@ def _pressure(n: int, rng: np.random.Generator) -> Array:
     pressure = 1 + uniform(0, 0.35) * np.sin(uniform(2, 12) * t + uniform(0, 2 * np.pi))
     fading = np.minimum(1, (1 - t) * uniform(3, 12) + 0.45)
     pressure = np.where(uniform(0, 1) < 0.3, pressure * fading, pressure)
-    whole = (
-        (t >= uniform(-0.06, 0.05)) & (t <= uniform(0.95, 1.06)) & (np.abs(t - uniform(0, 14)) > uniform(0.01, 0.035))
-    )
-    return pressure * whole
+    begun, ended = t >= uniform(-0.06, 0.05), t > uniform(0.95, 1.06)
+    gap = np.abs(t - uniform(0, 14)) < uniform(0.01, 0.035)  # in one digit of fourteen
+    return np.where(begun & ~ended & ~gap, pressure, 0).astype(np.float32)

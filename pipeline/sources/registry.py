@@ -122,6 +122,7 @@ class Source:
         data has yet to be downloaded
     numbers : whether targets are numbers (regression) instead of classes
     synthetic : what the data stand for, if they are made up; "" for real data
+    tested : what its test samples are, for reports and cards, where a reader could take the accuracy for more; or empty
     """
 
     name: str
@@ -132,6 +133,7 @@ class Source:
     fingerprint: Callable[[Data], Any]
     numbers: bool = False
     synthetic: str = ""
+    tested: str = ""
 
 
 OWN = ("own", "folder", "csv", "table")  # forms of a user's own data, which need a path

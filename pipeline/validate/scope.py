@@ -28,7 +28,9 @@ def scope(features: Features, kind: str) -> list[str]:
         together = "each by itself: no groups are named"
     of = f"of {n} from {where}, {together}"
     unseen = ["inputs from " + ELSEWHERE[kind]]
-    if source.synthetic:
+    if source.tested:
+        of = f"of {n}: {source.tested}"
+    elif source.synthetic:
         of = f"of {n} of synthetic data ({source.help}), {together}"
         unseen = [f"anything real; what this says of {source.synthetic}, nobody has measured"]
     elif not groups:

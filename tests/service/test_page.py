@@ -94,13 +94,13 @@ def positions(page, points):
     return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
 
 
-def draw(page, points):
-    """Draws a line through `points` with the mouse."""
+def draw(page, points, steps=8):
+    """Draws a line through `points` with the mouse, in so many steps to each."""
     first, *others = positions(page, points)
     page.mouse.move(*first)
     page.mouse.down()
     for point in others:
-        page.mouse.move(*point, steps=8)
+        page.mouse.move(*point, steps=steps)
     page.mouse.up()
 
 
@@ -523,3 +523,56 @@ def check(page):
     """Fails with the violations of accessibility rules that axe finds."""
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def arc(x, y, width, height, start, end):
+    """Points of an arc around (x, y), from one angle to another, in degrees; 0 is right, 90 is down."""
+    angles = np.radians(np.linspace(start, end, 16))
+    return np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], 1)
+
+
+DRAWN = {  # the strokes of each digit, between 0 and 1
+    "0": [arc(0.5, 0.5, 0.3, 0.48, -90, 275)],
+    "1": [[(0.52, 0.0), (0.48, 1.0)]],
+    "2": [np.concatenate([arc(0.5, 0.27, 0.3, 0.25, -170, 30), [(0.2, 1.0), (0.85, 1.0)]])],
+    "3": [np.concatenate([arc(0.47, 0.26, 0.28, 0.25, -150, 90), arc(0.47, 0.74, 0.33, 0.25, -90, 140)])],
+    "4": [[(0.35, 0.0), (0.15, 0.6), (0.85, 0.58)], [(0.65, 0.1), (0.62, 1.0)]],
+    "5": [np.concatenate([[(0.75, 0.02), (0.25, 0.02), (0.22, 0.42)], arc(0.45, 0.68, 0.33, 0.3, -120, 140)])],
+    "6": [np.concatenate([[(0.65, 0.0), (0.35, 0.35)], arc(0.5, 0.73, 0.27, 0.26, 190, 560)])],
+    "7": [[(0.2, 0.05), (0.85, 0.02), (0.45, 1.0)]],
+    "8": [np.concatenate([arc(0.5, 0.24, 0.24, 0.23, 90, -270), arc(0.5, 0.74, 0.3, 0.26, -90, 270)])],
+    "9": [np.concatenate([arc(0.5, 0.27, 0.27, 0.25, 0, -360), [(0.72, 1.0)]])],
+}
+WAYS = {  # how they are drawn: where the unit square lies on the pad, and how far it is slanted and shaken
+    "as usual": ((0.2, 0.15, 0.6, 0.7), 0.0, 0.0),
+    "shaky": ((0.25, 0.2, 0.5, 0.6), 0.0, 0.012),
+    "slanted": ((0.2, 0.2, 0.5, 0.6), 0.3, 0.0),
+    "tiny": ((0.6, 0.3, 0.14, 0.18), 0.0, 0.0),
+    "touching the border": ((0.3, 0.0, 0.7, 1.0), 0.0, 0.0),
+}
+
+
+class TestDigits:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def service(cls, trained, tmp_path_factory):
+        """A service of `digits` as trained on the embedded digits."""
+        home = tmp_path_factory.mktemp("digits")
+        trained(home, "digits", "--set", "validate.baselines=false")
+        with serving(home) as running:
+            yield running
+
+    def test_nineteen_of_twenty_in_any_hand(self, visit):
+        page, rng, wrong = visit("digits"), np.random.default_rng(0), []
+        for number, (way, ((left, top, width, height), slant, shake)) in enumerate(WAYS.items()):
+            for digit in list(DRAWN)[number % 2 :: 2] if way != "tiny" else DRAWN:
+                page.get_by_role("button", name="Clear").click()
+                for stroke in DRAWN[digit]:
+                    x, y = (np.array(stroke) + shake * rng.standard_normal(np.shape(stroke))).T
+                    x = x + slant * (0.5 - y)
+                    draw(page, np.stack([left + width * x, top + height * y], 1).clip(0.002, 0.998), steps=1)
+                try:
+                    expect(page.locator(LABEL)).to_have_text(digit, timeout=2_000)
+                except AssertionError:
+                    wrong.append((way, digit, page.locator(LABEL).text_content()))
+        assert len(wrong) <= 1, wrong  # of thirty

@@ -44,12 +44,14 @@ def test_out_of_distribution_pictures(home: Path) -> None:
     predictor, known = asked(home / "runs" / "digits")
     found: dict[str, list[NDArray[np.float32]]] = {}
     for kind, inputs in unknown.pictures(predictor):
-        if inputs and kind not in unknown.DIGITS:
-            name = "letters" if len(kind) == 1 else kind
+        if inputs:
+            name = "printed digits" if kind in unknown.DIGITS else "letters" if len(kind) == 1 else kind
             found.setdefault(name, []).append(unknown.familiarity(predictor, inputs))
+    assert np.mean(np.concatenate(found.pop("printed digits")) >= predictor.card.known_threshold) >= 0.92
     areas = {name: unknown.auroc(known, np.concatenate(scores)) for name, scores in found.items()}
     assert len(areas) >= 7
-    assert min(areas.values()) >= 0.97, areas
+    assert areas.pop("letters") >= 0.91  # an O is a zero, and pens draw many an s as a five
+    assert min(areas.values()) >= 0.95, areas
 
 
 def test_out_of_distribution_sounds(home: Path) -> None:
