@@ -39,7 +39,9 @@ def choose(data: Path) -> tuple[str, str]:
     most = max(counts, key=lambda kind: counts[kind])
     n = f"{counts[most]:,} of {len(files):,} files are {most}"
     if not counts[most]:
-        raise UserError(f"{data}: no pictures, sound or numbers in it; name the task, as in `percept run TASK --data {data}`")
+        raise UserError(
+            f"{data}: no pictures, sound or numbers in it; name the task, as in `percept run TASK --data {data}`"
+        )
     if most != "pictures":
         return {"sound": "instruments", "numbers": "table"}[most], n
     look = Appearance.of([file for file in files if file.suffix.lower() in PICTURES])

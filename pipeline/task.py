@@ -144,7 +144,9 @@ class Variation(Section):
 
     def of(self, kind: str) -> dict[str, Any]:
         """The keys that count for that `features.kind`, without the number of copies."""
-        return self.model_dump(exclude={"copies"} | {k for k in type(self).model_fields if (k in self.PICTURES) != (kind == "image")})
+        return self.model_dump(
+            exclude={"copies"} | {k for k in type(self).model_fields if (k in self.PICTURES) != (kind == "image")}
+        )
 
 
 class Train(Section):

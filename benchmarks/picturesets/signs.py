@@ -8,7 +8,14 @@ from benchmarks.picturesets.photos import lit, photos
 
 SIDE = 32  # pixels
 BOARD = 128  # pixels: side of the drawing
-RED, BLUE, WHITE, YELLOW, BLACK, GREEN = (200, 20, 30), (20, 70, 180), (240, 240, 240), (250, 200, 0), (20, 20, 20), (10, 120, 60)
+RED, BLUE, WHITE, YELLOW, BLACK, GREEN = (
+    (200, 20, 30),
+    (20, 70, 180),
+    (240, 240, 240),
+    (250, 200, 0),
+    (20, 20, 20),
+    (10, 120, 60),
+)
 
 
 def _round(draw: ImageDraw.ImageDraw, fill: tuple[int, ...], edge: tuple[int, ...] | None = None) -> None:
@@ -73,8 +80,8 @@ def _board(name: str) -> Image.Image:
 
 
 NAMES = (
-    "left", "right", "ahead", "stop", "no entry", "forbidden", "no parking", "limit 30", "limit 50", "limit 80", "danger",
-    "bend left", "bend right", "priority", "give way", "exit",
+    "left", "right", "ahead", "stop", "no entry", "forbidden", "no parking", "limit 30", "limit 50", "limit 80",
+    "danger", "bend left", "bend right", "priority", "give way", "exit",
 )  # fmt: skip
 
 

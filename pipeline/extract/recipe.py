@@ -123,7 +123,11 @@ class Recipe:
         self, samples: Sequence[Sample], digests: Sequence[str], split: Split, most: int
     ) -> tuple[NDArray[np.uint8], list[str]]:
         """Pictures (N, S, S, 3) and labels of a split, the first `most` in the order of their digests."""
-        own = {c: s for s, c in zip(samples, digests, strict=True) if not c.startswith(UNREADABLE) and self.split(s, c) == split}
+        own = {
+            c: s
+            for s, c in zip(samples, digests, strict=True)
+            if not c.startswith(UNREADABLE) and self.split(s, c) == split
+        }
         pictures, labels = [], []
         for content in sorted(own):
             with suppress(MediaError):

@@ -40,8 +40,15 @@ class Appearance:
         return self.plain >= PLAIN and self.colour <= COLOUR and self.solid <= SOLID
 
     def __str__(self) -> str:
-        shares = {"of the border is plain": self.plain, "of the picture is ink": self.ink, "of that in broad areas": self.solid}
-        return ", ".join(f"{100 * share:.0f} % {of}" for of, share in shares.items()) + f", colour {100 * self.colour:.0f} %"
+        shares = {
+            "of the border is plain": self.plain,
+            "of the picture is ink": self.ink,
+            "of that in broad areas": self.solid,
+        }
+        return (
+            ", ".join(f"{100 * share:.0f} % {of}" for of, share in shares.items())
+            + f", colour {100 * self.colour:.0f} %"
+        )
 
     @staticmethod
     def of(files: Sequence[Path]) -> "Appearance | None":
@@ -56,11 +63,15 @@ class Appearance:
 def _measured(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple[float, float, float, float]:
     colour = float(np.ptp(picture, axis=2).mean()) / 255
     gray = picture.mean(2)
-    border = np.concatenate([side.ravel() for side in (gray[:BORDER], gray[-BORDER:], gray[:, :BORDER], gray[:, -BORDER:])])
+    border = np.concatenate(
+        [side.ravel() for side in (gray[:BORDER], gray[-BORDER:], gray[:, :BORDER], gray[:, -BORDER:])]
+    )
     away = np.abs(gray - np.median(border))
     top = max(float(np.quantile(away, 0.98)), 1.0)
     ink = away > INK * top
     mask = Image.fromarray(away > FAINT * top).convert("L")
-    opened = mask.filter(ImageFilter.MinFilter(BROAD)).filter(ImageFilter.MaxFilter(BROAD))  # what a brush so broad fills
+    opened = mask.filter(ImageFilter.MinFilter(BROAD)).filter(
+        ImageFilter.MaxFilter(BROAD)
+    )  # what a brush so broad fills
     plain = float((np.abs(border - np.median(border)) < NEAR * top).mean())
     return plain, float(ink.mean()), float(np.sum(opened) / max(1, np.sum(mask))), colour

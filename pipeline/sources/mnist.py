@@ -57,7 +57,11 @@ class IdxSet:
         samples = []
         for split, part in self.parts:
             pictures, numbers = (self._read(data, folder, name) for name in _files_of(part))
-            if pictures.shape[1:] != (28, 28) or len(pictures) != len(numbers) or numbers.max(initial=0) >= len(self.labels):
+            if (
+                pictures.shape[1:] != (28, 28)
+                or len(pictures) != len(numbers)
+                or numbers.max(initial=0) >= len(self.labels)
+            ):
                 raise UserError(
                     f"{folder}: {len(numbers):,} labels for images {pictures.shape}; expected (N, 28, 28) of "
                     f"{len(self.labels)} classes"

@@ -30,7 +30,12 @@ TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
 MAX_ATOMS = 4096  # of a dictionary of patches, as in a task
 SIDES = (16, 128)  # pixels of a picture's width, as in a task
-FRONT_ENDS = {"pixels": "image", "image": "image", "mfcc": "audio", "vector": "vector"}  # kind of features → kind of input
+FRONT_ENDS = {
+    "pixels": "image",
+    "image": "image",
+    "mfcc": "audio",
+    "vector": "vector",
+}  # kind of features → kind of input
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
