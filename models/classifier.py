@@ -77,7 +77,8 @@ class Classifier(nn.Module):
         """Add a `Familiarity` of matching sizes, to be fitted or loaded, and return it."""
         output, n_labels = self.mlp.linear()[-1], max(2, self.mlp.linear()[-1].out_features)
         contrast = self.frontend.has_outliers
-        self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast)
+        groups = [(start, stop) for _, start, stop in self.frontend.groups()] if self.frontend.has_strengths else []
+        self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast, groups)
         return self.familiarity
 
     def forward(self, media: Tensor) -> Tensor | tuple[Tensor, Tensor]:

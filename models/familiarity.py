@@ -4,13 +4,14 @@ An input that does not fit is *out-of-distribution*: given a photo of a cat, a c
 digit. An input whose familiarity reaches the threshold in the card is *known*, any other is *unknown*.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.mlp import MLP
+from models.typicality import Typicality
 
 RANK = 20  # directions in which each class has its own variance
 LEAST = 1e-3  # lower bound of the variance in all other directions, as a share of the mean variance; float32 needs one
@@ -110,28 +111,36 @@ class Familiarity(nn.Module):
     and a log-likelihood of x. For images this is log p(x) / q(x), where q generates out-of-distribution images, learned
     by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). Other media have no such q: there
     it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the validation
-    samples.
+    samples. For pictures in colour the `Typicality` of the strengths of their features is added, in the same way.
 
     Parameters
     ----------
     n_features, n_hidden, n_labels : of the classifier: inputs, width of the last hidden layer, classes
     contrast : whether out-of-distribution inputs can be generated, `FrontEnd.has_outliers`
+    groups : start and stop of the groups of features whose strengths count; none: they do not
     """
 
     unit: Tensor  # (), the density is divided by it
+    unit_of_strengths: Tensor  # (), likewise the typicality
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
-    def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
+    def __init__(
+        self, n_features: int, n_hidden: int, n_labels: int, contrast: bool, groups: Sequence[tuple[int, int]] = ()
+    ) -> None:
         super().__init__()
+        self.typicality = Typicality(groups) if groups else None
         self.contrast = MLP(n_features, CONTRAST, 1, "relu", init="he") if contrast else None
         self.density = None if contrast else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
+        if groups:
+            self.register_buffer("unit_of_strengths", torch.ones(()))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
         of_inputs, of_answers = self._parts(x, hidden, probabilities)
-        return of_inputs / self.unit + of_answers
+        found = of_inputs / self.unit + of_answers
+        return found if self.typicality is None else found + self.typicality.forward(x) / self.unit_of_strengths
 
     def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
@@ -142,13 +151,20 @@ class Familiarity(nn.Module):
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
-        parts = [self._parts(*part) for part in samples]
-        of_inputs, of_answers = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        parts = [(*self._parts(*part), self._typicality(part[0])) for part in samples]
+        of_inputs, of_answers, strengths = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, of_answers, strengths)]
         if self.density is not None:
-            spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, of_answers)]
             self.unit.copy_(spreads[0] / spreads[1])
+        found = of_inputs / self.unit.double().cpu() + of_answers
+        if self.typicality is not None:
+            self.unit_of_strengths.copy_(spreads[2] / spreads[1])
+            found = found + strengths / self.unit_of_strengths.double().cpu()
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
-        self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers, ranks))
+        self.scale.copy_(torch.quantile(found, ranks))
+
+    def _typicality(self, x: Tensor) -> Tensor:
+        return x[:, :1] * 0 if self.typicality is None else self.typicality.forward(x)
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the

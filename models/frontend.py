@@ -35,6 +35,7 @@ class FrontEnd(Protocol):
     scale : features are the flattened media divided by this number. The exported graph then folds it and the
         standardisation into its first layer, and drift is detected on the media. None: features are computed otherwise;
         drift is detected on the standardised features, which the graph returns too
+    has_strengths : unusual strengths of its groups of features show that an input is out-of-distribution
     has_outliers : out-of-distribution inputs can be made for it (pipeline/train/outliers.py)
     exact_export : the exported graph computes features with the operators used in training, so its answers differ only
         by rounding in the network
@@ -48,6 +49,7 @@ class FrontEnd(Protocol):
     weights: Tensor | None
     scale: float | None
     has_outliers: bool
+    has_strengths: bool
     exact_export: bool
     oracle_constant: str | None
 
@@ -79,6 +81,7 @@ class Pixels(nn.Module):
     weights: Tensor | None = None
     scale: float | None = 255.0
     has_outliers = True
+    has_strengths = False
     exact_export = True
     oracle_constant: str | None = None
 
@@ -116,6 +119,7 @@ class Vector(nn.Module):
     weights: Tensor | None = None
     scale: float | None = None
     has_outliers = False
+    has_strengths = False
     exact_export = True
     oracle_constant: str | None = None
 

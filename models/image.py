@@ -61,6 +61,7 @@ class Picture(nn.Module):
     weights: Tensor | None = None
     scale: float | None = None
     has_outliers = False
+    has_strengths = True
     exact_export = False
     oracle_constant: str | None = None
 

@@ -74,4 +74,4 @@ def _measured(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple
         ImageFilter.MaxFilter(BROAD)
     )  # what a brush so broad fills
     plain = float((np.abs(border - np.median(border)) < NEAR * top).mean())
-    return plain, float(ink.mean()), float(np.sum(opened) / max(1, np.sum(mask))), colour
+    return plain, float(ink.mean()), broad / max(1.0, every), colour
