@@ -1,8 +1,8 @@
 """Typicality: whether each kind of an input's features is as strong as it usually is.
 
-In many dimensions the likeliest point of a density is nowhere near its samples, so an input without any contrast can have
-a high density and still be unlike all of them (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep
-generative models using typicality").
+In many dimensions the likeliest point of a density is nowhere near its samples, so an input without any contrast can
+have a high density and still be unlike all of them (Nalisnick et al. 2019, "Detecting out-of-distribution inputs to
+deep generative models using typicality").
 """
 
 from collections.abc import Iterable, Sequence
