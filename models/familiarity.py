@@ -111,7 +111,8 @@ class Familiarity(nn.Module):
     and a log-likelihood of x. For images this is log p(x) / q(x), where q generates out-of-distribution images, learned
     by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). Other media have no such q: there
     it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the validation
-    samples. For pictures in colour the `Typicality` of the strengths of their features is added, in the same way.
+    samples. For pictures in colour the `Typicality` of the strengths of their features takes the place of
+    log p(k | x), which is often high for noise and text; both parts are scaled to vary alike among those samples.
 
     Parameters
     ----------
@@ -139,8 +140,9 @@ class Familiarity(nn.Module):
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
         of_inputs, of_answers = self._parts(x, hidden, probabilities)
-        found = of_inputs / self.unit + of_answers
-        return found if self.typicality is None else found + self.typicality.forward(x) / self.unit_of_strengths
+        if self.typicality is None:
+            return of_inputs / self.unit + of_answers
+        return of_inputs / self.unit + self.typicality.forward(x) / self.unit_of_strengths
 
     def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
@@ -154,12 +156,14 @@ class Familiarity(nn.Module):
         parts = [(*self._parts(*part), self._typicality(part[0])) for part in samples]
         of_inputs, of_answers, strengths = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, of_answers, strengths)]
-        if self.density is not None:
-            self.unit.copy_(spreads[0] / spreads[1])
-        found = of_inputs / self.unit.double().cpu() + of_answers
+        other, unit_of_other = of_answers, 1.0
         if self.typicality is not None:
-            self.unit_of_strengths.copy_(spreads[2] / spreads[1])
-            found = found + strengths / self.unit_of_strengths.double().cpu()
+            self.unit.copy_(spreads[0])
+            self.unit_of_strengths.copy_(spreads[2])
+            other, unit_of_other = strengths, self.unit_of_strengths.item()
+        elif self.density is not None:
+            self.unit.copy_(spreads[0] / spreads[1])
+        found = of_inputs / self.unit.double().cpu() + other / unit_of_other
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
         self.scale.copy_(torch.quantile(found, ranks))
 

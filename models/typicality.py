@@ -10,11 +10,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+FREEDOM = 4.0  # degrees of freedom of Student's t
 LEAST = 1e-6  # added under square roots and to variances
 
 
 class Typicality(nn.Module):
-    """Log-density of a Gaussian of the groups' strengths: the log of the root mean square, and the mean, of each.
+    """Log-density of the groups' strengths, the log of the root mean square and the mean of each, as Student's t.
+
+    A Gaussian would let one unusual strength outweigh all that the last hidden layer says.
 
     Parameters
     ----------
@@ -50,4 +53,5 @@ class Typicality(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Standardised features float32 (N, D) → float32 (N, 1), in nats, without the constant."""
         away = self.strengths(x) - self.centre
-        return ((away @ self.precision) * away).sum(1, keepdim=True) / -2
+        distance = ((away @ self.precision) * away).sum(1, keepdim=True)
+        return torch.log(1 + distance / FREEDOM) * (-(FREEDOM + len(self.centre)) / 2)
