@@ -38,8 +38,8 @@ class Column(BaseModel):
 class Input(BaseModel):
     """The graph's input. `shape` holds None where any size is allowed.
 
-    image: uint8 (N, 28, 28), 0 = background, 255 = ink, or uint8 (N, S, S, 3), red, green and blue; audio: float32 (N, T), mono in [-1, 1] at `sample_rate` Hz;
-    vector: float32 (N, D).
+    image: uint8 (N, 28, 28), 0 = background, 255 = ink, or uint8 (N, S, S, 3), red, green and blue; audio: float32
+    (N, T), mono in [-1, 1] at `sample_rate` Hz; vector: float32 (N, D).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,9 +56,9 @@ class FeatureGroup(BaseModel):
     """Distribution of a group of neighbouring features over the training samples; the service detects drift by it.
 
     A sample's score is the root mean square of features `start` to `stop` - 1, or the value of a single feature.
-    Features are the graph's output `features`, or for models of pixels these, 0 … 255. `edges` divide the training samples'
-    scores into len(edges) + 1 bins: ten of equal size if there are enough distinct values. A score equal to an edge
-    belongs to the bin above it. `shares` are the proportions of the training samples in the bins.
+    Features are the graph's output `features`, or for models of pixels these, 0 … 255. `edges` divide the training
+    samples' scores into len(edges) + 1 bins: ten of equal size if there are enough distinct values. A score equal to an
+    edge belongs to the bin above it. `shares` are the proportions of the training samples in the bins.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -76,8 +76,11 @@ class Classifier(nn.Module):
     def add_familiarity(self) -> Familiarity:
         """Add a `Familiarity` of matching sizes, to be fitted or loaded, and return it."""
         output, n_labels = self.mlp.linear()[-1], max(2, self.mlp.linear()[-1].out_features)
-        outliers, vectors = self.frontend.outliers, self.frontend.input.kind == "vector"
-        self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, outliers, vectors)
+        front = self.frontend
+        groups = [(start, stop) for _, start, stop in front.groups()] if front.has_strengths else []
+        self.familiarity = Familiarity(
+            front.n_features, output.in_features, n_labels, front.outliers, front.input.kind == "vector", groups
+        )
         return self.familiarity
 
     def forward(self, media: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ An input that does not fit is *out-of-distribution*: given a photo of a cat, a c
 digit. An input whose familiarity reaches the threshold in the card is *known*, any other is *unknown*.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from models.mixture import Mixture
 from models.mlp import MLP
+from models.typicality import Typicality
 
 RANK = 20  # directions in which each class has its own variance
 LEAST = 1e-3  # lower bound of the variance in all other directions, as a share of the mean variance; float32 needs one
@@ -115,35 +116,53 @@ class Familiarity(nn.Module):
     2009, §14.2.4). Other media have no such q: there it is the `Density` of the last hidden layer, scaled to vary as
     much as log p(k | x) does among the validation samples. For sound, a third term is the log-probability, by such a
     network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
+    For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
+    often high for noise and text; both parts are scaled to vary alike among the validation samples.
 
     Parameters
     ----------
     n_features, n_hidden, n_labels : of the classifier: inputs, width of the last hidden layer, classes
     outliers : which out-of-distribution inputs can be generated, `FrontEnd.outliers`
     vectors : the inputs are vectors of the user's numbers
+    groups : start and stop of the groups of features whose strengths count; none: they do not
     """
 
     unit: Tensor  # (), the density is divided by it
+    unit_of_strengths: Tensor  # (), likewise the typicality
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(
-        self, n_features: int, n_hidden: int, n_labels: int, outliers: Outliers | None, vectors: bool = False
+        self,
+        n_features: int,
+        n_hidden: int,
+        n_labels: int,
+        outliers: Outliers | None,
+        vectors: bool = False,
+        groups: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
+        self.typicality = Typicality(groups) if groups else None
         self.contrast = MLP(n_features, CONTRAST[outliers], 1, "relu", init="he") if outliers else None
         self.mixture = Mixture(n_features) if vectors else None
         self.density = None if outliers == "images" or vectors else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
+        if groups:
+            self.register_buffer("unit_of_strengths", torch.ones(()))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
-        of_inputs, of_answers, of_noise = self._parts(x, hidden, probabilities)
-        return of_inputs / self.unit + of_answers + of_noise
+        of_inputs, other, of_noise = self._parts(x, hidden, probabilities)
+        if self.typicality is not None:
+            other = other / self.unit_of_strengths
+        return of_inputs / self.unit + other + of_noise
 
     def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
         none = torch.zeros_like(of_answers)
+        if self.typicality is not None:
+            assert self.density is not None
+            return self.density.forward(hidden), self.typicality.forward(x), none
         if self.mixture is not None:
             return self.mixture.forward(x), none, none
         if self.density is None:
@@ -156,12 +175,17 @@ class Familiarity(nn.Module):
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
         parts = [self._parts(*part) for part in samples]
-        of_inputs, of_answers, of_noise = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-        if self.density is not None:
-            spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, of_answers)]
+        of_inputs, other, of_noise = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, other)]
+        if self.typicality is not None:
+            self.unit.copy_(spreads[0])
+            self.unit_of_strengths.copy_(spreads[1])
+            other = other / self.unit_of_strengths.double().cpu()
+        elif self.density is not None:
             self.unit.copy_(spreads[0] / spreads[1])
+        found = of_inputs / self.unit.double().cpu() + other + of_noise
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
-        self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers + of_noise, ranks))
+        self.scale.copy_(torch.quantile(found, ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the

@@ -37,6 +37,7 @@ class FrontEnd(Protocol):
         standardisation into its first layer, and drift is detected on the media. None: features are computed otherwise;
         drift is detected on the standardised features, which the graph returns too
     outliers : which out-of-distribution inputs can be made for it (pipeline/train/outliers.py and noises.py), if any
+    has_strengths : unusual strengths of its groups of features show that an input is out-of-distribution
     exact_export : the exported graph computes features with the operators used in training, so its answers differ only
         by rounding in the network
     oracle_constant : name of the module's constant whose matrix product in the exported graph must equal `oracle`;
@@ -49,6 +50,7 @@ class FrontEnd(Protocol):
     weights: Tensor | None
     scale: float | None
     outliers: Outliers | None
+    has_strengths: bool
     exact_export: bool
     oracle_constant: str | None
 
@@ -80,6 +82,7 @@ class Pixels(nn.Module):
     weights: Tensor | None = None
     scale: float | None = 255.0
     outliers: Outliers | None = "images"
+    has_strengths = False
     exact_export = True
     oracle_constant: str | None = None
 
@@ -117,6 +120,7 @@ class Vector(nn.Module):
     weights: Tensor | None = None
     scale: float | None = None
     outliers: Outliers | None = None
+    has_strengths = False
     exact_export = True
     oracle_constant: str | None = None
 

@@ -62,6 +62,7 @@ class Picture(nn.Module):
     weights: Tensor | None = None
     scale: float | None = None
     outliers: Outliers | None = None
+    has_strengths = True
     exact_export = False
     oracle_constant: str | None = None
 

@@ -75,6 +75,7 @@ class Mfcc(nn.Module):
     one_unit = False
     scale: float | None = None
     outliers: Outliers | None = "noises"
+    has_strengths = False
     exact_export = False  # the graph has products instead of the FFT
     oracle_constant: str | None = "dct"
     row_dft: Tensor

@@ -49,6 +49,7 @@ class Table(nn.Module):
     weights: Tensor | None = None
     scale: float | None = None
     outliers: Outliers | None = None
+    has_strengths = False
     exact_export = True
     oracle_constant: str | None = None
 

@@ -48,7 +48,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 `percept run instruments --data tinysol` — 2,913 notes of 14 instruments, downloaded once; `tinysol:DIR` reads a copy
 
-`percept run photos/ --set name=birds` — a folder with one sub-folder of files for each class; the task is chosen by them
+`percept run photos/ --set name=birds` — one sub-folder of files for each class, which choose the task
 
 `percept run instruments --data clips/ --set name=birds` — a folder with one sub-folder of recordings for each class
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from benchmarks.picturesets.photos import lit, photos
 
 SIDE = 32  # pixels
-STEPS = 28  # of a ray
+STEPS = 20  # of a ray
+TILT = 0.5  # radians: of the camera, at most; objects turn any way about their own upright axis
 Points = NDArray[np.float32]  # (N, P, 3)
 
 
@@ -41,6 +42,22 @@ def _pyramid(p: Points) -> NDArray[np.float32]:
     return np.maximum(0.75 * across + 0.55 * (p[..., 1] - 0.9), -p[..., 1] - 0.5)
 
 
+def _cross(p: Points) -> NDArray[np.float32]:
+    beams = (_box(p, 0.95, 0.22, 0.22), _box(p, 0.22, 0.95, 0.22), _box(p, 0.22, 0.22, 0.95))
+    return np.minimum(beams[0], np.minimum(beams[1], beams[2]))
+
+
+def _dumbbell(p: Points) -> NDArray[np.float32]:
+    end = np.float32([0, 0.7, 0])
+    ends = np.minimum(np.linalg.norm(p - end, axis=-1), np.linalg.norm(p + end, axis=-1)) - 0.42
+    return np.minimum(ends, _cylinder(p, 0.14, 0.7))
+
+
+def _stairs(p: Points) -> NDArray[np.float32]:
+    low, high = p + np.float32([0, 0.45, 0]), p - np.float32([0.4, 0.05, 0])
+    return np.minimum(_box(low, 0.8, 0.25, 0.6), _box(high, 0.4, 0.35, 0.6))
+
+
 SOLIDS = {
     "ball": lambda p: np.linalg.norm(p, axis=-1) - 0.8,
     "cube": lambda p: _box(p, 0.6, 0.6, 0.6),
@@ -51,13 +68,10 @@ SOLIDS = {
     "ring": lambda p: _torus(p, 0.7, 0.2),
     "cone": _cone,
     "pyramid": _pyramid,
-    "cross": lambda p: np.minimum(_box(p, 0.95, 0.22, 0.22), np.minimum(_box(p, 0.22, 0.95, 0.22), _box(p, 0.22, 0.22, 0.95))),
-    "dumbbell": lambda p: np.minimum(
-        np.minimum(np.linalg.norm(p - np.float32([0, 0.7, 0]), axis=-1), np.linalg.norm(p + np.float32([0, 0.7, 0]), axis=-1)) - 0.42,
-        _cylinder(p, 0.14, 0.7),
-    ),
-    "stairs": lambda p: np.minimum(_box(p + np.float32([0, 0.45, 0]), 0.8, 0.25, 0.6), _box(p - np.float32([0.4, 0.05, 0]), 0.4, 0.35, 0.6)),
-}  # fmt: skip
+    "cross": _cross,
+    "dumbbell": _dumbbell,
+    "stairs": _stairs,
+}
 
 
 def objects(n: int, seed: int):  # type: ignore[no-untyped-def]
@@ -73,14 +87,18 @@ def objects(n: int, seed: int):  # type: ignore[no-untyped-def]
 
 
 def _rotations(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Rotation matrices (n, 3, 3), uniform (from normal quaternions)."""
-    w, x, y, z = (q := rng.standard_normal((4, n))) / np.sqrt((q * q).sum(0))
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.array(rows, np.float32).transpose(2, 0, 1)
+    """Rotation matrices (n, 3, 3): about the upright axis, then of the camera, forwards and sideways."""
+    angles = np.stack([rng.uniform(-np.pi, np.pi, n), rng.uniform(0, TILT, n), rng.uniform(-TILT, TILT, n)])
+    (c, ct, cs), (s, st, ss), o, i = np.cos(angles), np.sin(angles), np.zeros(n), np.ones(n)
+    turn, tilt, roll = (
+        np.array(rows, np.float32).transpose(2, 0, 1)
+        for rows in (
+            [[c, o, s], [o, i, o], [-s, o, c]],
+            [[i, o, o], [o, ct, -st], [o, st, ct]],
+            [[cs, -ss, o], [ss, cs, o], [o, o, i]],
+        )
+    )
+    return turn @ tilt @ roll
 
 
 def _rendered(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -89,7 +107,7 @@ def _rendered(name: str, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     x, y = (part.ravel() for part in np.meshgrid(grid, grid))
     scale, move = rng.uniform(1.2, 2.0, (n, 1)), rng.uniform(-0.45, 0.45, (2, n, 1))
     turn = _rotations(n, rng)
-    p = np.stack([x * scale + move[0], y * scale + move[1], np.full((n, len(x)), -3.0)], -1).astype(np.float32)
+    p = np.stack([x * scale + move[0], -y * scale + move[1], np.full((n, len(x)), -3.0)], -1).astype(np.float32)
     ray = turn @ np.float32([0, 0, 1])  # in the solid's own axes
     p = np.einsum("nij,npj->npi", turn, p)
     start, far = p.copy(), np.zeros((n, len(x)), np.float32)

@@ -80,8 +80,8 @@ def _board(name: str) -> Image.Image:
 
 
 NAMES = (
-    "left", "right", "ahead", "stop", "no entry", "forbidden", "no parking", "limit 30", "limit 50", "limit 80", "danger",
-    "bend left", "bend right", "priority", "give way", "exit",
+    "left", "right", "ahead", "stop", "no entry", "forbidden", "no parking", "limit 30", "limit 50", "limit 80",
+    "danger", "bend left", "bend right", "priority", "give way", "exit",
 )  # fmt: skip
 
 

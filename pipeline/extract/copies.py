@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]  # (S, S, 3)
 
 
 def copy(media: NDArray[np.generic], form: Input, variation: Variation, content: str, number: int) -> NDArray[Any]:
-    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it; see `vary` and `vary_picture`."""
+    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it."""
     if form.sample_rate is None:
         return vary_picture(np.asarray(media, np.uint8), variation, content, number)
     return vary(np.asarray(media, np.float32), form.sample_rate, variation, content, number)

@@ -245,7 +245,7 @@ def weights(images: Floats) -> Figure:
 
 
 def enlarged(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of an image, grey or in colour, each pixel enlarged to a square; ink (255) is light, as in the model's input."""
+    """PNG of an image, grey or in colour, each pixel enlarged to a square; ink is light, as in the model's input."""
     stream = io.BytesIO()
     squares = pixels.repeat(ENLARGE, 0).repeat(ENLARGE, 1)
     Image.fromarray(squares).save(stream, "png")

@@ -70,8 +70,8 @@ def _measured(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple
     top = max(float(np.quantile(away, 0.98)), 1.0)
     ink = away > INK * top
     mask = Image.fromarray(away > FAINT * top).convert("L")
-    opened = mask.filter(ImageFilter.MinFilter(BROAD)).filter(
-        ImageFilter.MaxFilter(BROAD)
-    )  # what a brush so broad fills
+    # What a brush as broad as that fills (morphological opening).
+    brush = mask.filter(ImageFilter.MinFilter(BROAD)).filter(ImageFilter.MaxFilter(BROAD))
+    broad, every = (float(np.asarray(part).sum()) for part in (brush, mask))
     plain = float((np.abs(border - np.median(border)) < NEAR * top).mean())
-    return plain, float(ink.mean()), float(np.sum(opened) / max(1, np.sum(mask))), colour
+    return plain, float(ink.mean()), broad / max(1.0, every), colour

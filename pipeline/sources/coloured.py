@@ -70,7 +70,7 @@ def _root(data: Data) -> Path:
 
 
 def _found(data: Data, files: dict[str, Split], folder: str) -> list[Path]:
-    """The files of the data set, in that folder below the path that was given, or in that path; none if one is missing."""
+    """The files of the data set, in that folder below the given path or in that path itself; none if one is missing."""
     root = _root(data)
     places = [[place / name for name in files] for place in (root / folder, root)]
     return next((paths for paths in places if all(path.is_file() for path in paths)), [])

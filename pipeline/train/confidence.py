@@ -128,6 +128,8 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
     if familiarity.density is not None:
         hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
         familiarity.density.fit_parts(zip(hidden, pieces(training.y, piece_rows(training.x)), strict=True))
+    if familiarity.typicality is not None:
+        familiarity.typicality.fit_parts(pieces(training.x))
     return familiarity
 
 

@@ -21,8 +21,8 @@ LAB, SRGB = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
 def decode_picture(data: bytes, size: int, limits: Limits) -> NDArray[np.uint8]:
     """The image in `data` in red, green and blue: uint8 (size, size, 3).
 
-    Any size and mode will do. The EXIF orientation is applied, what is transparent becomes white, and the first frame of
-    an animation is taken. The whole image is resized with antialiasing; one that is not square is squeezed.
+    Any size and mode will do. The EXIF orientation is applied, what is transparent becomes white, and the first frame
+    of an animation is taken. The whole image is resized with antialiasing; one that is not square is squeezed.
 
     Raises MediaError if it cannot be decoded, is too large, or is wholly transparent.
     """

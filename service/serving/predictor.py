@@ -38,10 +38,8 @@ MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 RUN = 5e-5  # seconds for each call of the graph
 PARAMETER = 5e-11  # seconds for each parameter of the network and row
 SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
-RESPONSE, RESPONSE_BYTES = (
-    2.5e-11,
-    16,
-)  # seconds for each product of a patch's value with an atom; bytes for each response
+RESPONSE = 2.5e-11  # seconds for each product of a patch's value with an atom of a dictionary
+RESPONSE_BYTES = 16  # of memory for each sum of such products
 SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
@@ -138,10 +136,10 @@ class Predictor:
     def work_of(self, shape: tuple[int, ...]) -> Work:
         """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
         row, samples = self._row_seconds(shape), self._samples(shape)
-        at_once = min(shape[0], self.rows_at_once(shape)) * min(samples, PIECE * (self.card.input.sample_rate or 1))
+        rows = min(shape[0], self.rows_at_once(shape))
         held = {
-            "audio": SAMPLE_BYTES * at_once,
-            "image": RESPONSE_BYTES * min(shape[0], self.rows_at_once(shape)) * self._responses(),
+            "audio": SAMPLE_BYTES * rows * min(samples, PIECE * (self.card.input.sample_rate or 1)),
+            "image": RESPONSE_BYTES * rows * self._responses(),
         }
         return Work(RUN + row * shape[0], held.get(self.card.input.kind, 0))
 

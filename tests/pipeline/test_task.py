@@ -34,7 +34,10 @@ def test_set_and_data_replace_keys_and_source(tmp_path: Path) -> None:
         ("features.n_mfc=20", "unknown key 'features.n_mfc'; did you mean 'n_mfcc'?"),
         ("features.lifter=10", "features.lifter is now features.cepstral_decay; its values are the same"),
         ("features.hop_length=500", "hop_length = 500 does not divide n_fft = 2048"),
-        ("features.kind=wavelet", "features.kind: must be one of 'pixels', 'mfcc', 'vector', 'table', not 'wavelet'"),
+        (
+            "features.kind=wavelet",
+            "features.kind: must be one of 'pixels', 'image', 'mfcc', 'vector', 'table', not 'wavelet'",
+        ),
         ("data.splits={train=0.5, validation=0.1, test=0.1}", "add up to 0.7, not to 1"),
         ("data.source=folder", "source = 'folder' needs a path"),
         ("name=No Such Name", "name: must be lower case letters, digits, dashes, .*, not 'No Such Name'"),

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.image import Picture
 from pipeline import extract, task, train, tune
-from pipeline.extract.copies import vary
+from pipeline.extract import mirror
+from pipeline.extract.copies import vary, vary_picture
 from pipeline.extract.features import Features
 from pipeline.run import Run
 from pipeline.task import Task, UserError, Variation
@@ -148,6 +150,50 @@ def test_copies_are_a_pure_function_of_content_and_number() -> None:
     assert np.array_equal(one, vary(tone(440), RATE, variation, CONTENT, 0))
     assert not np.array_equal(one, vary(tone(440), RATE, variation, CONTENT, 1))
     assert not np.array_equal(one, vary(tone(440), RATE, variation, "f" * 64, 0))
+
+
+def arrows(n: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Bright wedges that point to the left or to the right, somewhere: uint8 (n, 16, 16, 3)."""
+    rng = np.random.default_rng(seed)
+    wedge = np.tri(8, dtype=np.uint8) * 180
+    pictures, labels = np.zeros((n, 16, 16, 3), np.uint8), []
+    for i, picture in enumerate(pictures):
+        y, x = rng.integers(0, 9, 2)
+        picture[y : y + 8, x : x + 8] = (wedge if i % 2 else wedge[:, ::-1])[..., None]
+        labels.append("right" if i % 2 else "left")
+    return pictures + rng.integers(0, 40, pictures.shape, np.uint8), labels
+
+
+def test_copies_of_a_picture_are_near_it_and_every_other_one_is_mirrored() -> None:
+    picture = arrows(1, 0)[0][0]
+    weak = Variation(copies=4, crop=0, turn=0, light=0)
+    np.testing.assert_array_equal(vary_picture(picture, weak, CONTENT, 1), picture)
+    np.testing.assert_array_equal(vary_picture(picture, weak, CONTENT, 0), picture[:, ::-1])
+    never = [vary_picture(picture, Variation(copies=4, mirror="never"), CONTENT, k) for k in range(6)]
+    for copy in never:
+        assert copy.shape == picture.shape
+        assert (
+            np.corrcoef(copy.ravel(), picture.ravel())[0, 1] > np.corrcoef(copy.ravel(), picture[:, ::-1].ravel())[0, 1]
+        )
+    assert len({copy.tobytes() for copy in never}) == 6
+    again = vary_picture(picture, Variation(copies=9, mirror="never"), CONTENT, 2)
+    np.testing.assert_array_equal(again, never[2])
+
+
+def test_the_validation_samples_decide_whether_mirror_images_teach() -> None:
+    front = Picture(size=16, atoms=4)
+    (training, labels), (held_out, expected) = arrows(60, 1), arrows(30, 2)
+    assert not mirror.helps(front, training, labels, held_out, expected)
+    both = np.where(np.arange(60)[:, None, None, None] % 4 < 2, training, training[:, :, ::-1])
+    kinds = ["dark" if i % 2 else "bright" for i in range(60)]
+    both = np.where(np.arange(60)[:, None, None, None] % 2, both // 3, both)
+    assert mirror.helps(front, both[:40], kinds[:40], both[40:, :, ::-1], kinds[40:])
+
+
+def test_keys_for_sound_and_for_pictures_are_told_apart() -> None:
+    for name, key in (("pictures", "augment.pitch=3"), ("instruments", "augment.mirror=never")):
+        with pytest.raises(UserError, match=rf"{key.split('=')[0]} is of "):
+            task.load(name, overrides=[key])
 
 
 def write_clips(folder: Path, per_class: int = 8) -> None:

@@ -20,6 +20,7 @@ from pipeline.sources import embedded
 from pipeline.sources import notes as synthesis
 from service import media
 from service.media import Limits, audio, image
+from service.media.picture import decode_picture
 
 FILE = Path(__file__).with_name("golden.json")
 TOLERANCE = 1e-3  # of a value in the thousands of decibels and less: rounding differs between processors
@@ -80,6 +81,9 @@ def computed() -> dict[str, Any]:
     varied = copies.vary(clip, rate, options, "0123456789abcdef", 0)
     note = embedded.notes(0, rate)[0].media.load()
     ink = image.decode_image(picture(), Limits())
+    coloured = decode_picture(picture(), 32, Limits())
+    front = frontend.build({"kind": "image", "atoms": 4})
+    of_picture = extract.row_of(front)(coloured)[: front.groups()[-1][1]]  # without a dictionary, which is learned
     return {
         "versions": {
             "models.frontend": FEATURES_VERSION,
@@ -92,6 +96,9 @@ def computed() -> dict[str, Any]:
             "decoded photo": summary(image.decode_image(photo(), Limits())),
             "decoded recording": summary(clip),
             "features of pixels": summary(extract.row_of(frontend.build({"kind": "pixels"}))(ink)),
+            "picture in colour": summary(coloured),
+            "copy of a picture": summary(copies.vary_picture(coloured, options, "0123456789abcdef", 0)),
+            "features of a picture in colour": summary(of_picture),
             "features of sound": summary(row(clip)),
             "features of a copy": summary(row(varied)),
             "synthesised note": summary(note),

@@ -1,0 +1,83 @@
+"""The front end of pictures: what it computes, what it learns, and that it does not depend on what it should not."""
+
+import numpy as np
+import pytest
+import torch
+
+from models import image
+from models.frontend import build, set_state, state_of
+from models.image import Picture
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    """Smooth noise in colour, uint8 (40, 32, 32, 3)."""
+    coarse = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    fine = torch.nn.functional.interpolate(coarse, 32, mode="bicubic").clamp(0, 1)
+    return (255 * fine).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def front(pictures: torch.Tensor) -> Picture:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image, "PATCHES", 4000)
+        front = Picture(atoms=30)
+        front.load_state_dict(front.learn(pictures))
+    return front
+
+
+def test_groups_cover_all_features_of_every_size() -> None:
+    for size, color in ((16, True), (28, False), (32, True), (47, True)):
+        front = Picture(size=size, color=color, atoms=5)
+        spans = front.groups()
+        assert [start for _, start, _ in spans] == [0, *(stop for *_, stop in spans[:-1])]
+        assert spans[-1][2] == front.n_features == front(front.example()).shape[1]
+
+
+def test_responses_are_those_of_whitened_patches_to_the_nearest_atoms(front: Picture, pictures: torch.Tensor) -> None:
+    """Coates & Ng 2011, computed patch by patch."""
+    x = pictures[:1].permute(0, 3, 1, 2).double()
+    patches = torch.nn.functional.unfold(x, front.patch)[0].T
+    patches = patches - patches.mean(1, keepdim=True)
+    patches = patches / torch.sqrt(patches.square().sum(1, keepdim=True) / (front.d - 1) + image.CONTRAST)
+    rows = front.kernel.flatten(1).double()
+    white, product = torch.split(patches @ rows.T - front.bias, [front.d, front.atoms], 1)
+    distance = torch.sqrt(white.square().sum(1, keepdim=True) - 2 * product + front.squares)
+    responses = torch.relu(distance.mean(1, keepdim=True) - distance).T.reshape(-1, 27, 27)
+    expected = torch.stack([responses[:, i : i + 14, j : j + 14].mean((1, 2)) for i in (0, 13) for j in (0, 13)], 1)
+    found = front(pictures[:1])[0, -4 * front.atoms :]
+    np.testing.assert_allclose(found, expected.flatten(), atol=5e-3)
+
+
+def test_the_same_pictures_give_the_same_dictionary(front: Picture, pictures: torch.Tensor) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image, "PATCHES", 4000)
+        again = front.learn(pictures)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in front.state_dict().items())
+    copy = build({"kind": "image", "atoms": 30})
+    set_state(copy, state_of(front))
+    torch.testing.assert_close(copy(pictures[:2]), front(pictures[:2]), rtol=0, atol=0)
+
+
+def test_features_of_a_sample_do_not_depend_on_its_batch(front: Picture, pictures: torch.Tensor) -> None:
+    torch.testing.assert_close(front(pictures)[7], front(pictures[7:8])[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(front.traced()(pictures[7:8]), front(pictures[7:8]), rtol=0, atol=0)
+
+
+def test_gradients_do_not_depend_on_light_and_colours_do(front: Picture, pictures: torch.Tensor) -> None:
+    def part(picture: torch.Tensor, kind: str) -> torch.Tensor:
+        found = [front(picture)[:, a:b] for name, a, b in front.groups() if name.startswith(kind)]
+        return torch.cat(found, 1)
+
+    dark = (pictures[:5].float() * 0.5).to(torch.uint8)
+    change = (part(dark, "gradients") - part(pictures[:5], "gradients")).abs().mean()
+    spread = part(pictures, "gradients").std(0).mean()
+    assert change < 0.35 * spread
+    assert (part(dark, "means") - part(pictures[:5], "means")).abs().mean() > 0.15
+
+
+def test_grey_front_ends_do_not_see_colours(pictures: torch.Tensor) -> None:
+    gray = Picture(color=False, atoms=5)
+    luma = (pictures[:3].float() @ torch.tensor(image.LUMA)).round().to(torch.uint8)
+    same = gray(luma[..., None].expand(-1, -1, -1, 3))
+    assert (gray(pictures[:3]) - same).abs().max() < 0.05
