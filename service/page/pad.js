@@ -1,7 +1,7 @@
 // A drawing pad: strokes by mouse, finger, pen or keyboard, or a picture.
 
-const WIDTH = 0.115; // of the drawing's longer side: close to the stroke width of MNIST once it is scaled to its box
-const [THINNEST, WIDEST] = [0.02, 0.09]; // of the pad
+const WIDTH = 0.14; // of the drawing's longer side: close to the stroke width of MNIST once it is scaled to its box
+const [THINNEST, WIDEST] = [0.02, 0.1]; // of the pad
 const FILLED = 0.75; // of the PNG's side, by the drawing, however small it is and wherever it lies
 const SIDE = 224; // pixels of the PNG that is sent: 8 × 28, the model's input
 const STEP = 0.04; // of the pad, per press of an arrow key
