@@ -145,8 +145,6 @@ def test_only_stages_that_depend_on_a_changed_key_are_redone(home: Path, monkeyp
         lines = done.stdout.splitlines()
         found = [line.split()[1] for line in lines if " is up to date" in line]
         assert ("exported" in lines) == ("export" not in found)
-        timed = [part.split()[0] for part in lines[-1].partition("included: ")[2].split(", ") if part]
-        assert timed == [stage for stage in STAGES if stage not in found]
         return found
 
     assert run("--set", "validate.min_accuracy=0.1") == ["extract", "train"]
