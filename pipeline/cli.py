@@ -50,7 +50,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 `percept run instruments --data clips/ --set name=birds` — a folder with one sub-folder of recordings for each class
 
-`percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split][,group]
+`percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest
 
 `percept predict instruments note.wav --json` — through the exported graph, as the service does
 
