@@ -52,7 +52,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 `percept run instruments --data clips/ --set name=birds` — a folder with one sub-folder of recordings for each class
 
-`percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest path,label[,split][,group]
+`percept run instruments --data clips.csv --set train.epochs=50 --set name=birds` — a manifest
 
 `percept run table --data flats.csv --set data.target=price --set name=flats` — a table: CSV, NumPy's arrays or Parquet
 

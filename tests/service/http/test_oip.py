@@ -227,8 +227,6 @@ class TestInference:
         np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, rtol=1e-5)
         assert [output["name"] for output in answer.get_response()["outputs"]] == [FAMILIARITY, "probabilities"]
 
-    @pytest.mark.parametrize("binary", [True, False])
-    @pytest.mark.parametrize("classes", [1, 3, 99])
     def test_sets_of_labels_are_those_of_the_answers_to_files(self, closed, with_key):
         for picture in PICTURES[:3]:
             data = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": picture.ravel().tolist()}
@@ -248,6 +246,8 @@ class TestInference:
         assert error(response, 400) == "set: sums promises none"
         assert "parameters" not in client.post(SUMS, json={"inputs": [data]}).json()
 
+    @pytest.mark.parametrize("binary", [True, False])
+    @pytest.mark.parametrize("classes", [1, 3, 99])
     def test_classification(self, triton_client, home, classes, binary):
         answer = triton_client.infer(
             "digits",
