@@ -94,7 +94,8 @@ def vary_picture(picture: Pixels, variation: Variation, content: str, number: in
     mean = cut.mean()
     gain = 1 + variation.light * drawn[5:6] + variation.light / 2 * rng.uniform(-1, 1, 3)
     lit = (mean + (cut - mean) * (1 + variation.light * drawn[6])) * gain + 255 / 4 * variation.light * drawn[7]
-    return np.rint(lit).clip(0, 255).astype(np.uint8)
+    varied: Pixels = np.rint(lit).clip(0, 255).astype(np.uint8)
+    return varied
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
