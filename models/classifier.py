@@ -76,8 +76,8 @@ class Classifier(nn.Module):
     def add_familiarity(self) -> Familiarity:
         """Add a `Familiarity` of matching sizes, to be fitted or loaded, and return it."""
         output, n_labels = self.mlp.linear()[-1], max(2, self.mlp.linear()[-1].out_features)
-        contrast = self.frontend.has_outliers
-        self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, contrast)
+        outliers = self.frontend.outliers
+        self.familiarity = Familiarity(self.frontend.n_features, output.in_features, n_labels, outliers)
         return self.familiarity
 
     def forward(self, media: Tensor) -> Tensor | tuple[Tensor, Tensor]:

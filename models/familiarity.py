@@ -5,16 +5,18 @@ digit. An input whose familiarity reaches the threshold in the card is *known*, 
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from models.mlp import MLP
 
 RANK = 20  # directions in which each class has its own variance
 LEAST = 1e-3  # lower bound of the variance in all other directions, as a share of the mean variance; float32 needs one
-CONTRAST = (128,)  # hidden units of the network that separates known from out-of-distribution images
+Outliers = Literal["images", "noises"]  # out-of-distribution inputs that can be made
+CONTRAST = {"images": (128,), "noises": (16,)}  # hidden units of the network that tells them from the known
 STEPS = 500  # quantiles of the validation scores, which turn a score into a rank
 LEAST_SPREAD = 1e-2  # nats: lower bound of the standard deviation of scores over the validation samples
 
@@ -110,45 +112,48 @@ class Familiarity(nn.Module):
     and a log-likelihood of x. For images this is log p(x) / q(x), where q generates out-of-distribution images, learned
     by a network that separates the two (Hastie, Tibshirani & Friedman 2009, §14.2.4). Other media have no such q: there
     it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the validation
-    samples.
+    samples. For sound, a third term is the log-probability, by such a network, that x is not mere noise: the density
+    does not tell if the classifier has been trained on noisy samples.
 
     Parameters
     ----------
     n_features, n_hidden, n_labels : of the classifier: inputs, width of the last hidden layer, classes
-    contrast : whether out-of-distribution inputs can be generated, `FrontEnd.has_outliers`
+    outliers : which out-of-distribution inputs can be generated, `FrontEnd.outliers`
     """
 
     unit: Tensor  # (), the density is divided by it
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
-    def __init__(self, n_features: int, n_hidden: int, n_labels: int, contrast: bool) -> None:
+    def __init__(self, n_features: int, n_hidden: int, n_labels: int, outliers: Outliers | None) -> None:
         super().__init__()
-        self.contrast = MLP(n_features, CONTRAST, 1, "relu", init="he") if contrast else None
-        self.density = None if contrast else Density(n_hidden, n_labels)
+        self.contrast = MLP(n_features, CONTRAST[outliers], 1, "relu", init="he") if outliers else None
+        self.density = None if outliers == "images" else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
-        of_inputs, of_answers = self._parts(x, hidden, probabilities)
-        return of_inputs / self.unit + of_answers
+        of_inputs, of_answers, of_noise = self._parts(x, hidden, probabilities)
+        return of_inputs / self.unit + of_answers + of_noise
 
-    def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
-        if self.contrast is not None:
-            return self.contrast.forward(x), of_answers
-        assert self.density is not None
-        return self.density.forward(hidden), of_answers
+        if self.density is None:
+            assert self.contrast is not None
+            return self.contrast.forward(x), of_answers, torch.zeros_like(of_answers)
+        if self.contrast is None:
+            return self.density.forward(hidden), of_answers, torch.zeros_like(of_answers)
+        return self.density.forward(hidden), of_answers, logsigmoid(self.contrast.forward(x))
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
         parts = [self._parts(*part) for part in samples]
-        of_inputs, of_answers = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        of_inputs, of_answers, of_noise = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
         if self.density is not None:
             spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, of_answers)]
             self.unit.copy_(spreads[0] / spreads[1])
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
-        self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers, ranks))
+        self.scale.copy_(torch.quantile(of_inputs / self.unit.double().cpu() + of_answers + of_noise, ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Input
+from models.familiarity import Outliers
 from models.mfcc import Mfcc, Span
 
 IMAGE_SIZE = 28  # pixels
@@ -33,7 +34,7 @@ class FrontEnd(Protocol):
     scale : features are the flattened media divided by this number. The exported graph then folds it and the
         standardisation into its first layer, and drift is detected on the media. None: features are computed otherwise;
         drift is detected on the standardised features, which the graph returns too
-    has_outliers : out-of-distribution inputs can be made for it (pipeline/train/outliers.py)
+    outliers : which out-of-distribution inputs can be made for it (pipeline/train/outliers.py and noises.py), if any
     exact_export : the exported graph computes features with the operators used in training, so its answers differ only
         by rounding in the network
     oracle_constant : name of the module's constant whose matrix product in the exported graph must equal `oracle`;
@@ -45,7 +46,7 @@ class FrontEnd(Protocol):
     one_unit: bool
     weights: Tensor | None
     scale: float | None
-    has_outliers: bool
+    outliers: Outliers | None
     exact_export: bool
     oracle_constant: str | None
 
@@ -76,7 +77,7 @@ class Pixels(nn.Module):
     one_unit = True
     weights: Tensor | None = None
     scale: float | None = 255.0
-    has_outliers = True
+    outliers: Outliers | None = "images"
     exact_export = True
     oracle_constant: str | None = None
 
@@ -113,7 +114,7 @@ class Vector(nn.Module):
     one_unit = False
     weights: Tensor | None = None
     scale: float | None = None
-    has_outliers = False
+    outliers: Outliers | None = None
     exact_export = True
     oracle_constant: str | None = None
 

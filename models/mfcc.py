@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import Input
+from models.familiarity import Outliers
 
 AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db
 TOP_DB = 80.0  # dB below the clip's maximum at which the log-mel spectrogram is clipped, as in librosa.power_to_db
@@ -73,7 +74,7 @@ class Mfcc(nn.Module):
 
     one_unit = False
     scale: float | None = None
-    has_outliers = False
+    outliers: Outliers | None = "noises"
     exact_export = False  # the graph has products instead of the FFT
     oracle_constant: str | None = "dct"
     row_dft: Tensor

@@ -11,18 +11,21 @@ from torch import Tensor
 from models.calibration import fit_temperature
 from models.classifier import Classifier
 from models.familiarity import Familiarity
+from models.mfcc import Mfcc
 from models.mlp import MLP
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
 from pipeline.train.data import Dataset, RowReader, gather, piece_rows, pieces
 from pipeline.train.loop import SCHEDULES
+from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
 from pipeline.train.trainers import ClosedForm
 
 MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confidence
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 30_000)  # outliers, at least and at most; between them, as many as there are training samples
+NOISES = 400  # sounds that are noise
 CONTRAST = Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5)
 
 
@@ -105,21 +108,35 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
 
 
 def _train_contrast(network: MLP, classifier: Classifier, samples: Tensor | RowReader, seed: int) -> None:
-    """Train the network to tell training pictures (1), half of them redrawn, from as many outliers (0)."""
-    standardize = classifier.standardize
+    """Train the network to tell training samples (1) from as many outliers (0)."""
     generator = torch.Generator().manual_seed(seed)
     n_samples = samples.shape[0]
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
-    x = torch.empty(2 * n, samples.shape[1], device=standardize.mean.device)
-    inside, outside = x[:n], x[n:]
-    gather(samples, torch.randint(n_samples, (n,), generator=generator), inside)
-    pictures = inside.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
-    outside.copy_(make_outliers(pictures, n, generator))
-    standardize.apply_(outside)
-    inside[: n // 2] = redrawn(pictures[: n // 2], generator).to(x.device)
-    standardize.apply_(inside[: n // 2])
-    del pictures
+    x = torch.empty(2 * n, samples.shape[1], device=classifier.standardize.mean.device)
+    gather(samples, torch.randint(n_samples, (n,), generator=generator), x[:n])
+    if isinstance(classifier.frontend, Mfcc):
+        _add_noises(x[n:], classifier, classifier.frontend, seed)
+    else:
+        _add_pictures(x[:n], x[n:], classifier, generator)
     data = Dataset(x, (torch.arange(2 * n, device=x.device) < n).long())
     trainer = ClosedForm([network], Feed([data], [seed], CONTRAST.batch_size), "binary", [CONTRAST])
     for epoch in range(CONTRAST.epochs):
         trainer.epoch(epoch, SCHEDULES[CONTRAST.schedule](epoch, CONTRAST.epochs))
+
+
+def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:
+    """Fill `outside` (n, D) with the standardised features of noises, again and again."""
+    device = outside.device
+    noises = make_noises(NOISES, front.sample_rate, seed)
+    made = torch.cat([front(torch.from_numpy(noise).to(device).unsqueeze(0)) for noise in noises])
+    outside.copy_(classifier.standardize(made)[torch.arange(len(outside), device=device) % NOISES])
+
+
+def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, generator: torch.Generator) -> None:
+    """Fill `outside` (n, D) with standardised pictures of no class, and redraw half of the pictures `inside`."""
+    standardize, n = classifier.standardize, len(inside)
+    pictures = inside.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+    outside.copy_(make_outliers(pictures, n, generator))
+    standardize.apply_(outside)
+    inside[: n // 2] = redrawn(pictures[: n // 2], generator).to(inside.device)
+    standardize.apply_(inside[: n // 2])

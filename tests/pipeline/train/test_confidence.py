@@ -54,9 +54,13 @@ def test_out_of_distribution_pictures(home: Path) -> None:
 
 def test_out_of_distribution_sounds(home: Path) -> None:
     predictor, known = asked(home / "runs" / "instruments")
-    areas = {kind: unknown.auroc(known, unknown.familiarity(predictor, s)) for kind, s in unknown.sounds(predictor)}
+    found = {kind: unknown.familiarity(predictor, sounds) for kind, sounds in unknown.sounds(predictor)}
+    areas = {kind: unknown.auroc(known, scores) for kind, scores in found.items()}
     assert len(areas) >= 9
     assert min(areas.values()) >= 0.93, areas
+    assert predictor.card.known_threshold is not None
+    for colour in ("white", "pink", "brown"):
+        assert np.mean(found[f"{colour} noise"] < predictor.card.known_threshold) >= 0.95
     if "speech" not in areas:
         pytest.skip("espeak-ng is not installed: all but speech was held")
 
@@ -117,7 +121,7 @@ def test_a_class_of_few_samples_has_a_density() -> None:
 
 
 def test_familiarity_is_the_rank_among_the_validation_samples() -> None:
-    familiarity = Familiarity(4, 4, 2, contrast=False)
+    familiarity = Familiarity(4, 4, 2, outliers=None)
     assert familiarity.density is not None
     hidden = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0))
     familiarity.density.fit(hidden[:1000], torch.arange(1000) % 2)

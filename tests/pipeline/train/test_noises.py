@@ -1,0 +1,34 @@
+"""Sounds that are mere noise are made for the verdict on sounds."""
+
+import numpy as np
+
+from pipeline.train.noises import SECONDS, make_noises
+
+RATE = 8_000  # Hz
+
+
+def test_noises_are_determined_by_the_seed() -> None:
+    first, again, other = (list(make_noises(4, RATE, seed)) for seed in (0, 0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_noises_are_finite_audible_and_of_many_lengths_and_levels() -> None:
+    noises = list(make_noises(40, RATE, 0))
+    lengths, peaks = [len(n) / RATE for n in noises], [float(np.abs(n).max()) for n in noises]
+    assert all(np.isfinite(n).all() for n in noises)
+    assert SECONDS[0] - 0.01 < min(lengths) < 0.5
+    assert 2 < max(lengths) <= SECONDS[1]
+    assert 0.0009 < min(peaks) < 0.01
+    assert 0.5 < max(peaks) < 1.001
+
+
+def test_a_quarter_of_the_noises_are_hum_and_a_quarter_clicks() -> None:
+    noises = list(make_noises(40, RATE, 0))
+    crests = np.array([np.abs(n).max() / n.std() for n in noises])
+    assert np.median(crests[3::4]) > 2 * np.median(crests[::2])
+    flat = []
+    for noise in noises:
+        power = np.abs(np.fft.rfft(noise)) ** 2 + 1e-20
+        flat.append(np.exp(np.log(power).mean()) / power.mean())
+    assert np.median(flat[1::4]) < 0.01 < np.median(flat[::2])
