@@ -188,7 +188,7 @@ class Train(Section):
     activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
     noise: float = Field(0.0, ge=0)  # standard deviation, added to standardised features in every epoch
     mix: float = Field(0.0, ge=0)  # α of mixup: pairs of samples and targets, mixed in a ratio from Beta(α, α); 0 = off
-    # on: rare classes count as much as frequent ones; auto: if that raises the macro recall of the validation samples
+    # on: rare classes count as much as frequent ones; auto: if that lowers the loss of the validation samples
     balance: Literal["auto", "on", "off"] = "auto"
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
     refit: bool = False  # then train again on training and validation samples, for the epochs that validation chose

@@ -31,22 +31,22 @@ def is_to_be_tried(options: Train, features: Features, with_validation: bool) ->
 
 
 def chosen(plain: float, weighed: float, features: Features) -> bool:
-    """Whether weighing raised the macro recall of the validation samples, which one line tells."""
+    """Whether weighing lowered the `macro_loss` of the validation samples, which one line tells."""
     counts = np.bincount(features.y[features.rows("train")], minlength=len(features.labels))
-    better = weighed > plain
-    effect = "raises" if better else "does not raise"
-    print(
-        f"  classes of {counts.min():,} to {counts.max():,} training samples: weighing them {effect} the macro recall "
-        f"of the validation samples, {plain:.4f} → {weighed:.4f}; train.balance is {'on' if better else 'off'}"
-    )
+    better = weighed < plain
+    effect = "lowers" if better else "does not lower"
+    sizes = f"classes of {counts.min():,} to {counts.max():,} training samples"
+    loss = f"the log loss of the validation samples, each class counted alike, {plain:.4f} → {weighed:.4f}"
+    print(f"  {sizes}: weighing them {effect} {loss}; train.balance is {'on' if better else 'off'}")
     return better
 
 
 @torch.no_grad()
-def macro_recall(classifier: Classifier, data: Dataset) -> float:
-    """Mean recall of the classes, for standardised features."""
+def macro_loss(classifier: Classifier, data: Dataset) -> float:
+    """Mean of the classes' mean losses, for standardised features. The few validation samples of a rare class tell more
+    by it than by whether each is right."""
     logits = torch.cat([classifier.mlp(x) for x in pieces(data.x)])
-    hits = classifier.target.hits(logits.mT, data.y).double()
+    losses = classifier.target.losses(logits.mT, data.y).double()
     return float(
-        torch.stack([hits[data.y == k].mean() for k in range(int(data.y.max()) + 1) if (data.y == k).any()]).mean()
+        torch.stack([losses[data.y == k].mean() for k in range(int(data.y.max()) + 1) if (data.y == k).any()]).mean()
     )

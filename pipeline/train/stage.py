@@ -125,10 +125,10 @@ def _first_fit(
         return classifier, *_fit(classifier, facts, data, with_validation, options, context), options
     plain, weighed = (options.model_copy(update={"balance": value}) for value in ("off", "on"))
     first, before, data, _ = _first_fit(plain, facts, features, False, context, in_memory)
-    recall = balance.macro_recall(first, data.validation)
+    loss = balance.macro_loss(first, data.validation)
     del data  # which may be half of the memory; the second training has the same
     second, state, data, _ = _first_fit(weighed, facts, features, False, context, in_memory)
-    if balance.chosen(recall, balance.macro_recall(second, data.validation), features):
+    if balance.chosen(loss, balance.macro_loss(second, data.validation), features):
         return second, state, data, weighed
     return first, before, data, plain
 
