@@ -1,7 +1,7 @@
 """Compare two models on the same test samples, and write what was found."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -80,7 +80,7 @@ def compare(a: str, b: str, runs: Path) -> Comparison:
     return found
 
 
-Answers = tuple[list[Mapping[str, Any]], float]  # fields of each answer, median milliseconds
+Answers = tuple[list[dict[str, Any]], float]  # fields of each answer, median milliseconds
 
 
 def _answers(side: Side, predictor: Predictor, run: Any, files: Sequence[str]) -> Answers:

@@ -106,7 +106,7 @@ def features_of(folder: Path, wrong: int) -> tuple[Run, list[int]]:
     """Two clouds of points, some of whose labels are wrong."""
     rng = np.random.default_rng(0)
     truth = np.arange(160) % 2
-    x = (rng.standard_normal((160, 6)) + 3 * truth[:, None]).astype(np.float32)
+    x = (rng.standard_normal((160, 6)) + 5 * truth[:, None]).astype(np.float32)
     rows = rng.choice(160, wrong, replace=False).tolist()
     y = truth.copy()
     y[rows] = 1 - y[rows]
