@@ -84,7 +84,7 @@ def scores(classifier: Classifier, validation: Dataset, group: NDArray[np.str_])
         return []
     with threads(1):
         p = torch.cat([classifier.answers(classifier.mlp(x)) for x in pieces(validation.x)]).cpu()
-    true = p.gather(1, validation.y.cpu()[:, None])[:, 0].tolist()
+    true = [round(value, 7) for value in p.gather(1, validation.y.cpu()[:, None])[:, 0].tolist()]
     _, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
     return [list(pair) for pair in zip(true, (1 / sizes[index]).tolist(), strict=True)]
 
