@@ -3,7 +3,6 @@
 Raise `FEATURES_VERSION` in `__init__.py` when the features of the same media change.
 """
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models import spans
 from models.card import Input
 from models.familiarity import Outliers
 from models.image import Picture
-from models.mfcc import Mfcc, Span
+from models.mfcc import Mfcc
+from models.spans import Span
 from models.table import Table
 
 IMAGE_SIZE = 28  # pixels
-GROUPS = 32  # of a vector's features, for drift, at most
 
 
 class FrontEnd(Protocol):
@@ -147,11 +147,7 @@ class Vector(nn.Module):
         return {}
 
     def groups(self) -> list[Span]:
-        """One group per feature; GROUPS runs of neighbours if there are more features than that."""
-        edges = [round(i * self.n_features / GROUPS) for i in range(GROUPS + 1)]
-        if self.n_features <= GROUPS:
-            edges = list(range(self.n_features + 1))
-        return [(f"{a}" if b == a + 1 else f"{a}–{b - 1}", a, b) for a, b in itertools.pairwise(edges)]
+        return spans.even(self.n_features)
 
 
 def build(features: Mapping[str, Any]) -> FrontEnd:

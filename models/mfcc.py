@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.card import Input
 from models.familiarity import Outliers
+from models.spans import Span
 
 AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db
 TOP_DB = 80.0  # dB below the clip's maximum at which the log-mel spectrogram is clipped, as in librosa.power_to_db
@@ -32,8 +33,6 @@ TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
 END = 0.003  # seconds: the slope at an end of a clip is that between the means of its last two parts of this length
 LEVELLING = 0.009  # seconds: time constant in which that slope levels off beyond the end
 SHOWN = 4  # seconds of a clip that a figure shows
-
-Span = tuple[str, int, int]  # name, start and stop of a group of neighbouring features, for drift
 
 
 class Mfcc(nn.Module):

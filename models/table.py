@@ -1,6 +1,5 @@
 """The front end of tables: columns of numbers and of categories, with values missing, as features of a network."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models import spans
 from models.card import Column, Input
 from models.familiarity import Outliers
-from models.mfcc import Span
-
-GROUPS = 32  # of features, for drift, at most
-UNSEEN = "unseen"  # name of the last feature's group
+from models.spans import Span
 
 
 class Table(nn.Module):
@@ -110,10 +107,7 @@ class Table(nn.Module):
         return {}
 
     def groups(self) -> list[Span]:
-        """Runs of neighbouring features, at most GROUPS."""
-        n = min(GROUPS, self.n_features)
-        edges = [round(i * self.n_features / n) for i in range(n + 1)]
-        return [(f"{a}" if b == a + 1 else f"{a}–{b - 1}", a, b) for a, b in itertools.pairwise(edges)]
+        return spans.even(self.n_features)
 
 
 def _index(values: Sequence[int]) -> Tensor:

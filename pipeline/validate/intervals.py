@@ -66,10 +66,8 @@ class Intervals:
 
     def wins(self, first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
         """By how many samples the first is right more often than the second in each group, (groups,)."""
-        wins: NDArray[np.float64] = np.bincount(self.group, first.astype(np.float64) - second, self.n_groups).astype(
-            float
-        )
-        return wins
+        lead = first.astype(np.float64) - second
+        return np.bincount(self.group, lead, self.n_groups).astype(np.float64)
 
 
 def wilson(share: float, trials: int) -> Interval:

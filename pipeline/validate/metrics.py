@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.schema import Bin, Interval
-from pipeline.validate.intervals import Intervals, wilson
+from pipeline.report.schema import Bin
+from pipeline.validate.intervals import Intervals
 
 ECE_BINS = 15  # of equal width; Guo et al. 2017
 
@@ -107,18 +107,6 @@ def _binary(score: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, Any]:
         "roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
         "precision_recall": {"precision": precision.tolist(), "recall": recall.tolist()},
     }
-
-
-def interval(successes: int, trials: int) -> Interval:
-    """95 % confidence interval of a proportion (Wilson 1927), low and high; None without trials.
-
-    Example
-    -------
-    >>> low, high = interval(9, 10)
-    >>> print(f"{low:.3f} to {high:.3f}")
-    0.596 to 0.982
-    """
-    return wilson(successes / trials, trials) if trials else None
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], intervals: Intervals | None = None) -> float:

@@ -19,6 +19,7 @@ from pipeline.run import Run
 from pipeline.task import UserError
 from pipeline.validate import baselines, metrics
 from pipeline.validate.baselines import Rows
+from pipeline.validate.intervals import wilson
 from tests.pipeline.report.test_page import Page
 from tests.pipeline.runs import validated
 
@@ -53,7 +54,7 @@ def test_baselines_equal_scikit_learn_called_by_hand(results: list[dict[str, Any
         model.set_params(**row["hyperparameters"]).fit(*training)
         predicted = model.predict(test.x)
         assert row["accuracy"] == sk.accuracy_score(test.y, predicted)
-        assert row["accuracy_interval"] == metrics.interval(int((predicted == test.y).sum()), len(test.y))
+        assert row["accuracy_interval"] == wilson(float((predicted == test.y).mean()), len(test.y))
         assert row["samples"] == row["available"] == 800
         right = np.arange(len(test.y)) % 3 > 0
         assert row["only_network"] == (right & (predicted != test.y)).sum()

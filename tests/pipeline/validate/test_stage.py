@@ -13,7 +13,7 @@ from pipeline import extract, task, train, validate
 from pipeline.run import Run
 from pipeline.task import UserError, Validate
 from pipeline.validate import metrics
-from pipeline.validate.intervals import Intervals
+from pipeline.validate.intervals import Intervals, wilson
 from service.media import Limits
 from service.media.image import decode_image
 from tests.pipeline.runs import validated
@@ -57,8 +57,8 @@ def test_reliability_has_the_interval_of_each_bin() -> None:
     p = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10, np.float32)
     y = np.array([0] * 9 + [1] + [0] * 4 + [1] * 6)
     low, high = metrics.classification(p, y, ("a", "b"))["reliability"]
-    assert (low["count"], low["interval"]) == (10, metrics.interval(4, 10))
-    assert (high["count"], high["interval"]) == (10, metrics.interval(9, 10))
+    assert (low["count"], low["interval"]) == (10, wilson(0.4, 10))
+    assert (high["count"], high["interval"]) == (10, wilson(0.9, 10))
 
 
 def test_a_class_without_test_samples_has_no_recall() -> None:
@@ -94,8 +94,8 @@ def test_intervals_and_comparisons_are_over_groups() -> None:
     width, wider = (np.ptp(found["accuracy_interval"]) for found in (alone, together))
     assert wider == pytest.approx(10**0.5 * width, rel=0.15)
     every = np.ones(300, bool)
-    assert Intervals.of(group).among(every) == pytest.approx(metrics.interval(30, 30))
-    assert Intervals.of(np.zeros(300)).among(right) == pytest.approx(metrics.interval(right.mean(), 1), abs=0.01)
+    assert Intervals.of(group).among(every) == pytest.approx(wilson(1.0, 30))
+    assert Intervals.of(np.zeros(300)).among(right) == pytest.approx(wilson(right.mean(), 1), abs=0.01)
     wins = int((~right).sum() // 10)
     assert metrics.mcnemar(every, right, Intervals.of(group)) == metrics.mcnemar(
         np.ones(wins, bool), np.zeros(wins, bool)
@@ -109,8 +109,7 @@ def test_macro_recall_counts_each_class_alike() -> None:
 
 
 def test_wilson_interval() -> None:
-    assert metrics.interval(9, 10) == pytest.approx([0.5958, 0.9821], abs=1e-4)
-    assert metrics.interval(0, 0) is None
+    assert wilson(0.9, 10) == pytest.approx([0.5958, 0.9821], abs=1e-4)
 
 
 def test_gate() -> None:
