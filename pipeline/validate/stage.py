@@ -128,7 +128,6 @@ def _baselines(
         return {"baselines": []}
     from pipeline.validate import baselines  # imports scikit-learn
 
-
     def datasets(with_validation: bool) -> Datasets:
         read = load_datasets(features, with_validation, in_memory=False)
         return Datasets(*(standardised(data, classifier.standardize, torch.device("cpu")) for data in read))
