@@ -20,6 +20,8 @@ import joblib
 import librosa
 import numpy as np
 import onnx
+import onnx.shape_inference
+import onnx.utils
 import onnxruntime
 import scipy.signal
 import torch
@@ -30,6 +32,7 @@ from models.classifier import Classifier, Standardize
 from models.frontend import build
 from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_DB, Mfcc
 from models.mlp import MLP
+from pipeline.export.check import oracle_product
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract.recipe import row_of
 from pipeline.task import load
@@ -118,7 +121,7 @@ def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
     standardize, mlp = Standardize(front.n_features), MLP(front.n_features, [1], 2, "relu")
     model = to_onnx(Graph(Classifier(front, standardize, mlp, "multiclass")))
     nodes = model.graph.node
-    [mfcc] = [node.output[0] for node in nodes if any(name.endswith("frontend.dct") for name in node.input)]
+    mfcc = oracle_product(model, front)
     [features] = [node.input[0] for node in nodes if any(name.endswith("standardize.mean") for name in node.input)]
     to_mfcc, to_features = session(model, mfcc), session(model, features)
     clips = {f"{seconds:g} s": np.resize(sound, (1, round(seconds * front.sample_rate))) for seconds in SECONDS}
@@ -141,7 +144,8 @@ def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
 
 def session(model: onnx.ModelProto, output: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """A function that computes `output` of the graph from clips (N, T), with the session options of the service."""
-    cut = onnx.utils.Extractor(model).extract_model(["audio"], [output])
+    described = onnx.shape_inference.infer_shapes(model)
+    cut = onnx.utils.Extractor(described).extract_model(["audio"], [output])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False

@@ -11,6 +11,7 @@ ROUNDS = 10  # of Lloyd's algorithm
 NEIGHBOURS = 5  # whose distance is the width of a Gaussian
 LEAST = 1e-3  # lower bound of its variance, in squared standard deviations of a number: samples may be identical
 DRAWN = 20_000  # training samples that it is fitted to, at most
+DRAWN_NUMBERS = 4_000_000  # in all of them together, about
 BEYOND = 20.0  # nats for each range that a number lies outside of its own
 FARTHEST = 1e4  # standard deviations from the mean; farther inputs count as this far, so that nothing overflows
 NONE = -1e9  # log-weight of a Gaussian that is not used
@@ -46,7 +47,7 @@ class Mixture(nn.Module):
 
         Example
         -------
-        >>> x = torch.tensor([[-1.0], [-0.9], [0.9], [1.0]])
+        >>> x = torch.cat([torch.linspace(-1, -0.9, 20), torch.linspace(0.9, 1, 20)])[:, None]
         >>> density = Mixture(1).fit(x, [x], torch.Generator().manual_seed(0))
         >>> bool(density(torch.tensor([[0.95]])) > density(torch.tensor([[0.0]])))
         True
@@ -72,7 +73,7 @@ class Mixture(nn.Module):
         beyond = ((self.low - x).clamp(min=0) + (x - self.high).clamp(min=0)) / self.span
         x, centre = x.clamp(-FARTHEST, FARTHEST).double(), self.centre.double()
         # In float64, since far away the terms of the distance nearly cancel.
-        squared = (x * x).sum(1, keepdim=True) - 2 * x @ centre.T + (centre * centre).sum(1)
+        squared = (x * x).sum(1, keepdim=True) - 2 * (x @ centre.T) + (centre * centre).sum(1)
         log_part = self.offset - (squared * self.precision.double()).float() / 2
         largest = log_part.amax(1, keepdim=True)
         density = largest + (log_part - largest).exp().sum(1, keepdim=True).log()

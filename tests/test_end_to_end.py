@@ -61,7 +61,7 @@ def test_http_answers_equal_predictions(home: Path, real_data: Path) -> None:
             predictions = [json.loads(line) for line in lines]
             assert len(answers) == len(predictions) == 200
             for answer, prediction in zip(answers, predictions, strict=True):
-                assert {k: answer[k] for k in ("label", "confidence", "known", "probabilities")} == {
+                assert {k: answer[k] for k in ("label", "confidence", "known", "probabilities", "set")} == {
                     k: v for k, v in prediction.items() if k != "file"
                 }
             right[task] = sum(a["label"] == label for a, label in zip(answers, expected, strict=True))

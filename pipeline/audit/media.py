@@ -24,8 +24,8 @@ def sound(waveform: NDArray[np.float32], sample_rate: int) -> Finding | None:
     >>> sound(np.zeros(8000, np.float32), 8000)
     (1.0, 'silent')
     >>> tone = np.sin(np.linspace(0, 700, 8000)) * np.hanning(8000)
-    >>> sound(tone.astype(np.float32), 8000), sound(np.clip(9 * tone, -1, 1).astype(np.float32), 8000)
-    (None, (0.7, 'clipped: 66 % of it is at the peak'))
+    >>> sound(tone.astype(np.float32), 8000), sound(np.sign(tone).astype(np.float32), 8000)
+    (None, (0.7, 'clipped: 100.0 % of it is at the peak'))
     """
     size = np.abs(waveform)
     peak = float(size.max(initial=0))
@@ -33,7 +33,7 @@ def sound(waveform: NDArray[np.float32], sample_rate: int) -> Finding | None:
         return 1.0, "silent"
     flat = float((size > FLAT * peak).mean())
     if flat > CLIPPED:
-        return 0.7, f"clipped: {100 * flat:.2g} % of it is at the peak"
+        return 0.7, f"clipped: {100 * flat:.1f} % of it is at the peak"
     quiet = float((size < QUIET * peak).mean())
     if quiet > MOSTLY:
         return 0.6, f"{100 * quiet:.0f} % of it is silence"

@@ -41,7 +41,7 @@ def draw(points: Array, weights: Array, radius: Array, edge: Array) -> NDArray[n
     -------
     >>> line = np.linspace((0, 0), (0, 1), MARKS, dtype=np.float32)[None]
     >>> pictures = draw(line, np.full((1, MARKS), 1 / MARKS, np.float32), np.float32([0.1]), np.float32([0.5]))
-    >>> rows, columns = pictures[0].nonzero()
+    >>> rows, columns = (pictures[0] > 127).nonzero()
     >>> pictures.shape, int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     ((1, 28, 28), 20, 4)
     """

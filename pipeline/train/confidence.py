@@ -13,7 +13,7 @@ from models.calibration import fit_temperature
 from models.classifier import Classifier
 from models.familiarity import Familiarity
 from models.mfcc import Mfcc
-from models.mixture import DRAWN
+from models.mixture import DRAWN, DRAWN_NUMBERS
 from models.mlp import MLP
 from models.table import Table
 from pipeline.task import Train
@@ -72,14 +72,15 @@ def fit_familiarity(classifier: Classifier, training: Dataset, validation: Datas
         logits, hidden = classifier.last_layer(x)
         return x, hidden, classifier.target.answer(logits)
 
-    familiarity.fit_scale(layers(x) for x in pieces(validation.x))
-    return threshold(torch.cat([familiarity(*layers(x)) for x in pieces(validation.x)]))
+    few = max(1, piece_rows(validation.x) // 8)  # of which there are copies, of vectors in float64
+    familiarity.fit_scale(layers(x) for x in pieces(validation.x, few))
+    return threshold(torch.cat([familiarity(*layers(x)) for x in pieces(validation.x, few)]))
 
 
 @torch.no_grad()
 def scores(classifier: Classifier, validation: Dataset, group: NDArray[np.str_]) -> list[list[float]]:
     """The probability of each validation sample's true class, and its share of its group, (N,), which counts as one;
-    none for a regression, nor where the classifier is not calibrated. See models/conformal.py."""
+    none where the classifier is not calibrated. See models/conformal.py."""
     if classifier.familiarity is None or not classifier.target.has_classes:
         return []
     with threads(1):
@@ -121,7 +122,7 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
         _train_contrast(familiarity.contrast, classifier, training.x, seed)
     if familiarity.mixture is not None:
         generator = torch.Generator().manual_seed(seed)
-        n = min(DRAWN, training.x.shape[0])
+        n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
         rows = torch.randperm(training.x.shape[0], generator=generator)[:n]
         drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
         familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)

@@ -286,6 +286,8 @@ class Predictor:
 def watches_media(card: ModelCard) -> bool:
     """Whether drift is detected on the media, and not on features that the graph returns: for models of pixels."""
     return card.input.kind == "image" and len(card.input.shape) == 3
+
+
 def labels_from(probabilities: dict[str, float], least: float) -> list[str]:
     """The labels of at least that probability, and in any case the likeliest, likeliest first.
 

@@ -211,7 +211,9 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_registered_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^task digits: data\.source: must be 'digits', .*'csv', not 'cifar'$"):
+    with pytest.raises(
+        UserError, match=r"^task digits: data\.source: must be 'cifar10', .*'csv' or 'table', not 'cifar'$"
+    ):
         task.load("digits", overrides=["data.source=cifar"])
 
 
