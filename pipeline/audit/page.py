@@ -179,6 +179,7 @@ def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Seque
         n_found=len(found),
         overlaps=[pair for pair in overlaps if pair["count"] > 1][:8],
         has_files=data["rows"]["files"],
+        has_sounds=any("sound" in media for media in data["media"].values()),
         program=Markup(program),
         style=Markup(style),
         allowed=allowed,
