@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""
-From labelled pixels and sound to a served classifier.
+From labelled pixels, sound and tables to a served classifier.
 
 **Stages**: `extract` decodes samples into features, `train` fits a multilayer perceptron, `validate` evaluates it on
 the test split, `export` writes one self-contained ONNX file and adds it to BentoML's model store, `serve` answers over
@@ -42,7 +42,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 
 **Examples**
 
-`percept run digits` — scanned digits that come with scikit-learn; no download
+`percept run digits` — scanned digits that come with scikit-learn, and synthetic ones; no download
 
 `percept run digits --data mnist` — MNIST, downloaded once; `mnist:DIR` reads a copy
 
@@ -426,7 +426,7 @@ def _is_number(text: str) -> bool:
 @app.command(cls=_Predict)
 def predict(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run, that has been exported.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures or sound files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures, sounds, or tables, row by row.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
     timeline: Annotated[
         str | None,

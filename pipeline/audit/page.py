@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from pipeline.run import Run, replacing
 from pipeline.sources import Sample
 
 NOUNS: dict[Kind, str] = {
-    "label": "labels",
-    "duplicate": "duplicates",
-    "outlier": "outliers",
-    "media": "damaged or unused files",
+    "label": "label",
+    "duplicate": "duplicate",
+    "outlier": "outlier",
+    "media": "damaged or unused file",
 }
 SHOWN = {"audio": 200, "image": 1000, "vector": 1000}  # suspects of each kind on the page, at most
 PLAYED = (".mp3", ".wav", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".aac", ".webm", ".mp4")  # by browsers
@@ -115,9 +116,9 @@ def _media(run: Run, files: Sequence[str], samples: Mapping[str, Sample], form: 
                 "sound": _sound(run, number, samples[file], waveform, form.sample_rate),
             }
         elif form.kind == "image":
-            found[file] = {
-                "picture": _png(np.kron(255 - np.asarray(media, np.uint8), np.ones((PIXELS, PIXELS), np.uint8)))
-            }
+            pixels = np.asarray(media, np.uint8)
+            pixels = pixels if pixels.ndim == 3 else 255 - pixels  # of one without colours: 255 is ink
+            found[file] = {"picture": _png(pixels.repeat(PIXELS, 0).repeat(PIXELS, 1))}
         else:
             found[file] = {"text": ", ".join(f"{value:.4g}" for value in np.asarray(media)[:12].tolist())}
     return found
@@ -154,6 +155,15 @@ def _png(pixels: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
+def counted(found: Sequence[Suspect]) -> str:
+    """How many suspects there are of each kind."""
+    counts = Counter(suspect["kind"] for suspect in found)
+    listed = ", ".join(
+        f"{counts[kind]:,} {noun}{'s' * (counts[kind] != 1)}" for kind, noun in NOUNS.items() if counts[kind]
+    )
+    return listed or "nothing suspicious"
+
+
 def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Sequence[Overlap]) -> str:
     folder = Path(__file__).parent
     environment = jinja2.Environment(
@@ -161,15 +171,15 @@ def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Seque
     )
     program, style = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css"))
     allowed = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
-    counts = {kind: sum(s["kind"] == kind for s in found) for kind in NOUNS}
     return environment.get_template("page.html.jinja").render(
         task=data["task"],
         n_samples=len(data["rows"]["rows"]),
-        counts={kind: (NOUNS[kind], n) for kind, n in counts.items() if n},
+        counted=counted(found),
         n_shown=len(data["suspects"]),
         n_found=len(found),
         overlaps=[pair for pair in overlaps if pair["count"] > 1][:8],
         has_files=data["rows"]["files"],
+        has_sounds=any("sound" in media for media in data["media"].values()),
         program=Markup(program),
         style=Markup(style),
         allowed=allowed,

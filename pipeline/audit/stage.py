@@ -1,6 +1,5 @@
 """The audit of a run's samples: suspects, ranked, as a file for programs and as a page to decide on."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,9 +107,7 @@ def _groups(features: Features, samples: Mapping[str, Sample], pairs: Sequence[t
 
 
 def _print(run: Run, features: Features, found: list[Suspect], overlaps: list[Any]) -> None:
-    counts = Counter(suspect["kind"] for suspect in found)
-    listed = ", ".join(f"{counts[kind]:,} {noun}" for kind, noun in page.NOUNS.items() if counts[kind])
-    print(f"{run.folder.name}: {len(features.x):,} samples; {listed or 'nothing suspicious'}")
+    print(f"{run.folder.name}: {len(features.x):,} samples; {page.counted(found)}")
     for suspect in found[:SHOWN]:
         print(f"  {suspect['score']:.3f}  {suspect['file']}: {suspect['reason']}")
     if overlaps:

@@ -35,7 +35,7 @@ class Side:
         ------
         UserError : there is no such run or version, or nothing was exported
         """
-        for folder in (Path(name), runs / name):
+        for folder in (runs / name, Path(name)):  # a folder of data may have the name of its run
             if folder.is_dir():
                 run = Run(folder)
                 return Side(name, require(run.model, "export"), run)

@@ -168,7 +168,8 @@ def verdict(found: Comparison) -> str:
     """Which of the two is better, in a sentence."""
     a, b, p = len(found["only_a"]), len(found["only_b"]), found["p_value"]
     first, second = found["a"]["name"], found["b"]["name"]
-    counted = f"{first} alone is right {a} times, {second} alone {b} times (McNemar's exact test: p = {p:.2g})"
+    alone = f"{first} alone has {a} samples right, {second} alone {b}".replace(" 1 samples", " 1 sample")
+    counted = f"{alone} (McNemar's exact test: p = {p:.2g})"
     if p >= SIGNIFICANT:
         return f"No difference beyond chance: {counted}"
     return f"{first if a > b else second} is better: {counted}"

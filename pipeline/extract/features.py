@@ -18,7 +18,7 @@ from models.card import Kind
 from models.targets import TARGETS
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
-from pipeline.sources import Label, Split
+from pipeline.sources import REPEATED, Label, Split
 from pipeline.task import UserError, digest, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
@@ -129,7 +129,15 @@ class Features:
     @property
     def has_groups(self) -> bool:
         """Whether any sample is in a group with a name."""
-        return bool((self.group != self.digest).any())
+        return bool(self.in_groups().any())
+
+    def in_groups(self) -> NDArray[np.bool_]:
+        """Which samples are in a group with a name, bool (N,). One without has its content's digest for a group, which
+        equal rows of a table share."""
+        named = np.asarray(self.group != self.digest)
+        both = zip(self.group[named].tolist(), self.digest[named].tolist(), strict=True)
+        named[named] = [group != content.partition(REPEATED)[0] for group, content in both]
+        return named
 
     @property
     def kind(self) -> Kind:

@@ -158,7 +158,7 @@ def _edges(positions: Sequence[float], shares: Sequence[float]) -> list[int]:
 
 def groups_of(features: Features, data: Data) -> str:
     """One line: how many groups there are, which they are, and where they come from."""
-    named = sorted(set(features.group[features.group != features.digest].tolist()))
+    named = sorted(set(features.group[features.in_groups()].tolist()))
     source = "data.group" if data.group else {"csv": "the column group", "folder": "folders inside class folders"}
     where = source if isinstance(source, str) else source.get(data.source, "the data")
     alone = len(set(features.group.tolist())) - len(named)

@@ -109,8 +109,8 @@ def headline(report: Report) -> str:
         lines.append(others)
     if sets := report.get("sets"):
         lines.append(
-            f"sets of {sets['size']:.3g} labels hold the true one in {formats.percent(sets['covered'])} of cases"
-            f" ({formats.interval(sets['covered_interval'])}), promised {formats.percent(sets['coverage'])}"
+            f"sets of {sets['size']:.2f} labels on average hold the true one in {formats.percent(sets['covered'])}"
+            f" of cases ({formats.interval(sets['covered_interval'])}), promised {formats.percent(sets['coverage'])}"
         )
     if weakest := _weakest(test):
         lines.append(

@@ -78,8 +78,10 @@ def wilson(share: float, trials: int) -> Interval:
     >>> low, high = wilson(0.9, 10)
     >>> print(f"{low:.3f} to {high:.3f}")
     0.596 to 0.982
+    >>> wilson(1, 167)[1]
+    1.0
     """
     centre = share + Z**2 / (2 * trials)
     half = Z * math.sqrt(share * (1 - share) / trials + Z**2 / (4 * trials**2))
     low, high = ((centre + sign * half) / (1 + Z**2 / trials) for sign in (-1, 1))
-    return [max(0.0, float(low)), min(1.0, float(high))]
+    return [float(low) if share > 0 else 0.0, float(high) if share < 1 else 1.0]  # at both ends exactly

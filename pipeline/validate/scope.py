@@ -8,15 +8,17 @@ from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.sources import REGISTRY, SPLITS
 
-ELSEWHERE = {  # kind of input → what differs in the world
-    "image": "another camera, scanner, pen or hand",
-    "audio": "another microphone, room, player or device",
+ELSEWHERE = {  # kind of features → what differs in the world
+    "pixels": "another camera, scanner, pen or hand",
+    "image": "another camera, place or light",
+    "mfcc": "another microphone, room, player or device",
     "vector": "another source",
+    "table": "another source",
 }
 
 
 def scope(features: Features, kind: str) -> list[str]:
-    """Two lines: what the number is of, and what it says nothing about; `kind` is that of the input."""
+    """Two lines: what the number is of, and what it says nothing about; `kind` is that of the features."""
     data = features.task["data"]
     source = REGISTRY[data["source"]]
     n = f"{int(features.rows('test').sum()):,} samples"

@@ -50,7 +50,7 @@ def validate(task: Task, run: Run) -> Report:
     report: Report = {
         "name": task.name,
         "kind": facts.kind,
-        "scope": scope(features, classifier.frontend.input.kind),
+        "scope": scope(features, task.features.kind),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "labels": list(facts.labels),
         "task": task.resolved() | features.task | {"model": facts.model, "train": facts.train},

@@ -13,6 +13,10 @@ const $ = (id) => document.getElementById(id);
 const WINDOW = 0.5; // seconds, of a timeline; longer for clips of more than a minute
 const FIELDS = 16; // a longer vector is typed into a single field
 const INVITATION = { image: "Draw something.", audio: "Play something.", vector: "Enter some numbers." };
+const METRICS = { rmse: "RMSE", mse: "MSE", mae: "MAE", r2: "R²" };
+const isColoured = () => card.input.shape.length === 4; // pictures of anything, not of what a pen draws
+const padHint = () => (isColoured() ? "Drop a picture, or draw here" : "Draw here");
+const invitation = () => (isColoured() ? "Open a picture." : INVITATION[card.input.kind]);
 
 let models = []; // their cards
 let limits = {}; // bytes of a file, by kind
@@ -41,7 +45,7 @@ async function send(id, make, { query = "", then = () => {}, ignore = () => fals
     then(answer);
   } catch (error) {
     if (id !== session.id || ignore(error)) return;
-    blank(INVITATION[card.input.kind]);
+    blank(invitation());
     showError(error.message);
     refused();
   } finally {
@@ -58,7 +62,7 @@ function restart() {
   showError("");
   $("answer").ariaBusy = "false";
   describeRequest("", null);
-  blank(INVITATION[card.input.kind]);
+  blank(invitation());
 }
 
 function newSession(id) {
@@ -107,7 +111,7 @@ async function openPicture(file) {
 function leavePad() {
   pictureFile = null;
   pad.show(null);
-  $("pad-hint").textContent = "Draw here";
+  $("pad-hint").textContent = padHint();
   $("pad-hint").hidden = false;
 }
 
@@ -207,6 +211,7 @@ function choose() {
   $("desk").dataset.kind = card.input.kind;
   for (const kind of ["image", "audio", "vector"]) $(kind).hidden = kind !== card.input.kind;
   prepare(card);
+  if (!pictureFile) $("pad-hint").textContent = padHint();
   restart();
   resetSound(card.labels);
   layOutFields(card.input);
@@ -226,9 +231,9 @@ function describe() {
   const { metrics, samples } = card;
   const facts = [["Version", card.version]];
   if ("accuracy" in metrics) facts.push(["Test accuracy", `${percent(metrics.accuracy)} of ${samples.test.toLocaleString("en")} samples`]);
-  else for (const [name, value] of Object.entries(metrics)) facts.push([`Test ${name}`, Number(value.toPrecision(3))]);
+  else for (const [name, value] of Object.entries(metrics)) facts.push(name === "known" ? ["Known", percent(value)] : [`Test ${METRICS[name] ?? name}`, Number(value.toPrecision(3))]);
   if ("macro_recall" in metrics) facts.push(["Macro recall", percent(metrics.macro_recall)]);
-  if (card.coverage) facts.push(["What an answer may also be", `names the true label in ${percent(card.coverage)} of cases`]);
+  if (card.coverage) facts.push(["Set of labels", `holds the true one in ${percent(card.coverage)} of cases`]);
   if (card.scope.length) facts.push(["Scope", card.scope.map((line) => `${line[0].toUpperCase()}${line.slice(1)}.`).join(" ")]);
   facts.push(["Trained", new Date(card.created).toLocaleDateString("en", { dateStyle: "long" })]);
   if (!card.gate_passed) facts.push(["Gate", "not passed"]);

@@ -10,7 +10,7 @@ export function columnFields(columns) {
     field.autocomplete = "off";
     field.ariaLabel = name; // without the choices of a list, which are inside the label
     if (categories.length) field.append(new Option("", ""), ...categories.map((category) => new Option(category)), new Option("(another)", OTHER));
-    else Object.assign(field, { inputMode: "decimal", placeholder: missing ? "may be empty" : "" });
+    else Object.assign(field, { inputMode: "decimal", placeholder: missing ? "optional" : "" });
     label.append(field);
     return label;
   });

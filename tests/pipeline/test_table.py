@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline import extract
+from pipeline import extract, task
 from pipeline.run import Run
 from tests.command import percept
 from tests.service.in_process import application
@@ -115,3 +115,12 @@ def test_medians_are_of_the_training_samples(home: Path) -> None:
     given = [float(lines[i].split(",")[0]) for i in trained if lines[i].split(",")[0]]
     assert size["median"] == pytest.approx(np.median(given))
     assert (size["missing"], city["missing"], city["frequent"]) == (True, False, [0, 1, 2])
+
+
+def test_equal_rows_stay_together_and_are_no_named_groups(tmp_path: Path) -> None:
+    lines = ["a,kind", *(f"{i // 2}.5,{'xy'[i % 4 // 2]}" for i in range(40))]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines), "utf-8")
+    pairs = task.load("table", str(tmp_path / "pairs.csv"), ["data.target=kind"])
+    features = extract.extract(pairs, Run(tmp_path / "run"))
+    assert (len(features.y), len(set(features.group.tolist())), features.has_groups) == (40, 20, False)
+    assert len(set(zip(features.group.tolist(), features.split.tolist(), strict=True))) == 20

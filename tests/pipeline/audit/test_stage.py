@@ -1,5 +1,7 @@
 """An audit finds what was planted in real files, and its page holds what a decision needs."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,23 @@ def test_it_finds_what_was_planted_in_pictures(pictures: Path, tmp_path: Path) -
     again = extract.extract(task.load("digits", str(tmp_path / "audit.csv")), Run(tmp_path / "mended"))
     assert len(again.x) == CLASSES * PER_CLASS
     assert again.labels[again.y[again.file.tolist().index(rows["2/wrong.png"][0])]] == "0"
+
+
+@pytest.mark.usefixtures("quick")
+def test_pictures_in_colour_are_shown_in_colour(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label, colour in (("red", (200, 40, 30)), ("blue", (30, 40, 200))):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for n in range(8):
+            pixels = np.uint8(np.clip(colour + rng.normal(0, 20, (40, 40, 3)), 0, 255))
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{n}.png")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "data" / "red" / "blank.png")
+    run = Run(tmp_path / "colours")
+    extract.extract(task.load("pictures", str(tmp_path / "data"), ["features.atoms=4", "augment.copies=0"]), run)
+    assert "blank.png" in " ".join(s["file"] for s in audit(run) if s["kind"] == "media")
+    shown = data_of(run.audit_page)["media"]["red/blank.png"]["picture"]
+    picture = Image.open(io.BytesIO(base64.b64decode(shown.split(",")[1]))).convert("RGB")
+    assert (picture.size, picture.getpixel((0, 0))) == ((128, 128), (255, 0, 0))
 
 
 @pytest.mark.usefixtures("quick")

@@ -51,7 +51,7 @@ def test_the_better_one_is_named_with_the_exact_test(home: Path) -> None:
     assert (found["b"]["accuracy"] - found["a"]["accuracy"]) * found["samples"] == pytest.approx(b - a)
     assert sum(one["only_b"] for one in found["classes"]) == b
     assert sum(one["samples"] for one in found["classes"]) == found["samples"]
-    assert f"whole is better: worn alone is right {a} times, whole alone {b} times" in done.stdout
+    assert f"whole is better: worn alone has {a} samples right, whole alone {b} (" in done.stdout
     page = (home / "runs" / "compare.html").read_text()
     assert found["only_b"][0]["file"] in page
     assert "<script" not in page

@@ -27,11 +27,11 @@ def test_synthetic_data_are_called_so(features: Features) -> None:
 
 def test_real_data_say_which_and_how_many_groups(features: Features) -> None:
     named = replace(features, task={"data": {"source": "csv", "path": "/data/list.csv"}})
-    of, untested = scope(named, "audio")
+    of, untested = scope(named, "mfcc")
     assert of.startswith("of 1,000 samples from csv /data/list.csv, each by itself")
     assert untested.startswith("not tested: inputs from another microphone, room, player or device, or new sessions")
     groups = np.array([f"{split} {i % 40}" for i, split in enumerate(features.split)])
-    of, untested = scope(replace(named, group=groups), "image")
+    of, untested = scope(replace(named, group=groups), "pixels")
     assert of.endswith(", in 40 groups of which no sample was trained on")
     assert untested == "not tested: inputs from another camera, scanner, pen or hand"
     found = counts(replace(named, group=groups))
