@@ -18,7 +18,7 @@ from models.card import Kind
 from models.targets import TARGETS
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
-from pipeline.sources import Label, Split
+from pipeline.sources import REPEATED, Label, Split
 from pipeline.task import UserError, digest, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
@@ -127,9 +127,10 @@ class Features:
         return x, self.y[np.concatenate([own, self.copy_of[copied]])]
 
     @property
-    def has_groups(self) -> bool:
-        """Whether any sample is in a group with a name."""
-        return bool((self.group != self.digest).any())
+    def named_groups(self) -> list[str]:
+        """The groups that have a name, in alphabetical order; a sample in none is called by its content."""
+        pairs = zip(self.group.tolist(), self.digest.tolist(), strict=True)
+        return sorted({group for group, content in pairs if group != content.partition(REPEATED)[0]})
 
     @property
     def kind(self) -> Kind:

@@ -17,6 +17,7 @@ from pipeline.task import UserError
 
 MIN_SAMPLES = 3  # of a class, in as many groups: one for each split
 GROUPS = 3  # names in a message
+LISTED = 5  # classes that a message is about
 GUARANTEED = 0.5  # of its share of each split, that every class has
 
 
@@ -158,7 +159,7 @@ def _edges(positions: Sequence[float], shares: Sequence[float]) -> list[int]:
 
 def groups_of(features: Features, data: Data) -> str:
     """One line: how many groups there are, which they are, and where they come from."""
-    named = sorted(set(features.group[features.group != features.digest].tolist()))
+    named = features.named_groups
     source = "data.group" if data.group else {"csv": "the column group", "folder": "folders inside class folders"}
     where = source if isinstance(source, str) else source.get(data.source, "the data")
     alone = len(set(features.group.tolist())) - len(named)
@@ -185,7 +186,11 @@ def _check_groups(samples: Sequence[Sample], groups: Sequence[str]) -> None:
         if len(keys) < MIN_SAMPLES <= n_samples[label]
     ]
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems[:LISTED]) + _more(problems))
+
+
+def _more(problems: Sequence[str]) -> str:
+    return f"\n{len(problems) - LISTED:,} more classes like these" if len(problems) > LISTED else ""
 
 
 def without_duplicates(samples: Sequence[Sample], digests: Sequence[str]) -> tuple[list[int], dict[int, str]]:
@@ -230,4 +235,4 @@ def check_classes(features: Features) -> None:
                 "add samples, or choose another data.seed"
             )
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems[:LISTED]) + _more(problems))

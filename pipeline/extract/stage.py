@@ -86,7 +86,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     n_new = sum(digest in shards.found for digest in features.digest.tolist())
     counts = f"{len(features.x)} samples{also}, {n_new} newly extracted, {len(unusable)} skipped"
     print(f"{task.name}: {counts} → {run.features}")
-    if features.has_groups:
+    if features.named_groups:
         print(f"  {groups_of(features, task.data)}")
     for line in skipped.lines(features.skipped, Counter(map(skipped.label_of, samples))):
         print(line)

@@ -40,7 +40,7 @@ def scope(features: Features, kind: str) -> list[str]:
 
 def counts(features: Features) -> dict[str, Any] | None:
     """How many groups each split has, and under `classes` each class in each split; None where there are none."""
-    if not features.has_groups:
+    if not features.named_groups:
         return None
     found: dict[str, Any] = {split: _distinct(features, features.rows(split)) for split in SPLITS}
     labels = features.labels if TARGETS[features.kind].has_classes else ()
