@@ -88,7 +88,9 @@ def parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[tuple[Pa
         first = next(stream)
         names = column_names(first[1])
         numbered = [f"column {i}" for i in range(1, len(names) + 1)]
-        is_header = not {column.name for column in columns} <= {*numbered} - {*names}  # else the model's had none either
+        is_header = not {column.name for column in columns} <= {*numbered} - {
+            *names
+        }  # else the model's had none either
         if not is_header:
             names = numbered
         elif (second := next(stream, None)) is None:

@@ -138,7 +138,9 @@ def _text(path: Path, target: str | None) -> Read:
             column.add(texts)
         places += [f"{path.name}:{line}" for line, _ in piece]
     if not places:
-        reason = f"none of its rows can be used; the first, {': '.join(wrong[0])}" if wrong else "no rows below the header"
+        reason = (
+            f"none of its rows can be used; the first, {': '.join(wrong[0])}" if wrong else "no rows below the header"
+        )
         raise UserError(f"{path}: {reason}")
     for column in columns:
         column.finish()
