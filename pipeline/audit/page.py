@@ -26,6 +26,7 @@ from pipeline.audit.suspects import Kind, Overlap, Suspect
 from pipeline.extract import Features, load_media
 from pipeline.run import Run, replacing
 from pipeline.sources import Sample
+from pipeline.sources.files import readable
 
 NOUNS: dict[Kind, str] = {
     "label": "labels",
@@ -98,7 +99,7 @@ def _manifest(features: Features, samples: Mapping[str, Sample], groups: Mapping
         has_files &= path is not None
         if file in unused:  # as without a manifest: neither learned from nor tested on
             continue
-        row = [str(Path(path).resolve()) if path is not None else file, str(sample.label)]
+        row = [readable(Path(path).resolve()) if path is not None else file, str(sample.label)]
         rows[file] = row + ([sample.split or ""] if named else []) + ([groups.get(file, "")] if groups else [])
     return {"columns": columns, "files": has_files, "rows": rows}
 
@@ -115,9 +116,9 @@ def _media(run: Run, files: Sequence[str], samples: Mapping[str, Sample], form: 
                 "sound": _sound(run, number, samples[file], waveform, form.sample_rate),
             }
         elif form.kind == "image":
-            found[file] = {
-                "picture": _png(np.kron(255 - np.asarray(media, np.uint8), np.ones((PIXELS, PIXELS), np.uint8)))
-            }
+            pixels = np.asarray(media, np.uint8)
+            pixels = pixels if pixels.ndim == 3 else 255 - pixels  # in colour as it is, of a symbol dark ink
+            found[file] = {"picture": _png(pixels.repeat(PIXELS, 0).repeat(PIXELS, 1))}
         else:
             found[file] = {"text": ", ".join(f"{value:.4g}" for value in np.asarray(media)[:12].tolist())}
     return found
