@@ -58,5 +58,7 @@ def _listed(manifest: Path) -> list[Path] | None:
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             return None
         return [manifest.parent / row["path"] for row in reader if row["path"] and "\0" not in row["path"]]
+    except UnicodeDecodeError:  # manifests are UTF-8, tables need not be
+        return None
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from pipeline import task as tasks
 from pipeline.report import timeline
 from pipeline.run import Run, require
 from pipeline.sources.columns import ABSENT, MISSING, parse_number
-from pipeline.sources.delimited import find_format, rows
+from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.task import UserError
-from service.errors import MediaError
+from service.errors import MediaError, Unusable
 from service.media import Limits
 from service.serving import Answer, Window
 from service.serving.predictor import Predictor
@@ -52,7 +53,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     except MediaError as error:
         raise UserError(str(error)) from None
     limits, pictures, failed = Limits.from_environment(), set[Path](), False
-    for file, read in _parts(files, predictor.card.input.columns):
+    for file, read in parts(files, predictor.card.input.columns):
         try:
             sample = predictor.decode(read(), limits)
             answer = predictor.predict(sample, seconds)
@@ -75,7 +76,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     return not failed
 
 
-def _parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+def parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
     the model is one of a table."""
     for file in files:
@@ -84,15 +85,27 @@ def _parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[tuple[P
             continue
         form = find_format(file)
         stream = rows(file, form)
-        names = [name.strip() for name in next(stream)[1]]
-        for line, cells in stream:
-            row = dict(zip(names, cells, strict=False))
-            yield file.with_name(f"{file.name}:{line}"), partial(_as_json, row, columns, form.delimiter == ";")
+        first = next(stream)
+        names = column_names(first[1])
+        numbered = [f"column {i}" for i in range(1, len(names) + 1)]
+        is_header = not {column.name for column in columns} <= {*numbered} - {
+            *names
+        }  # else the model's had none either
+        if not is_header:
+            names = numbered
+        elif (second := next(stream, None)) is None:
+            raise UserError(f"{file}: no rows below the header")
+        else:
+            first = second
+        for line, cells in chain([first], stream):
+            yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, form.delimiter == ";")
 
 
-def _as_json(row: dict[str, str], columns: Sequence[Column], comma: bool) -> bytes:
-    """A row's cells as the service takes them."""
-    values: dict[str, Any] = {}
+def _as_json(names: Sequence[str], cells: Sequence[str], columns: Sequence[Column], comma: bool) -> bytes:
+    """A row's cells as the service takes them. Raises Unusable if there are more of them than names."""
+    if any(cell.strip() for cell in cells[len(names) :]):
+        raise Unusable(f"{len(cells)} cells in the row, {len(names)} in the first row")
+    row, values = dict(zip(names, cells, strict=False)), dict[str, Any]()
     for column in columns:
         if (text := row.get(column.name)) is None:
             continue

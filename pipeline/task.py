@@ -466,7 +466,9 @@ def _line(problem: Any, table: dict[str, Any]) -> str:
             return f"{key!r} is missing"
         return f"{key}: {_expected(problem)}, not {problem['ctx']['tag']!r}"
     value = problem["input"]
-    return f"{key}: {_expected(problem)}" + ("" if isinstance(value, dict) else f", not {_shown(value)}")
+    return (
+        (f"{key}: " if key else "") + _expected(problem) + ("" if isinstance(value, dict) else f", not {_shown(value)}")
+    )
 
 
 def _expected(problem: Any) -> str:

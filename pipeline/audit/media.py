@@ -46,7 +46,13 @@ def sound(waveform: NDArray[np.float32], sample_rate: int) -> Finding | None:
 
 
 def picture(pixels: NDArray[np.uint8]) -> Finding | None:
-    """What is wrong with grey levels (28, 28) or colours (S, S, 3)."""
+    """What is wrong with grey levels (28, 28), or colours (H, W, 3).
+
+    Example
+    -------
+    >>> picture(np.full((32, 32, 3), (9, 0, 255), np.uint8))
+    (1.0, 'blank')
+    """
     return (1.0, "blank") if (pixels == pixels[0, 0]).all() else None
 
 

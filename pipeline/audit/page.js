@@ -143,7 +143,7 @@
       button.onclick = () => { kind = name; place = 0; draw(); };
       return button;
     }));
-    at("label").append(...data.labels.map((label) => element("option", label)));
+    at("label").append(...data.labels.map((label) => new Option(label, label)));
     at("keep").onclick = () => decide("keep");
     at("drop").onclick = () => decide("drop");
     at("relabel").onclick = relabel;

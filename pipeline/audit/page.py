@@ -27,6 +27,7 @@ from pipeline.audit.suspects import Kind, Overlap, Suspect
 from pipeline.extract import Features, load_media
 from pipeline.run import Run, replacing
 from pipeline.sources import Sample
+from pipeline.sources.files import readable
 
 NOUNS: dict[Kind, str] = {
     "label": "label",
@@ -99,7 +100,7 @@ def _manifest(features: Features, samples: Mapping[str, Sample], groups: Mapping
         has_files &= path is not None
         if file in unused:  # as without a manifest: neither learned from nor tested on
             continue
-        row = [str(Path(path).resolve()) if path is not None else file, str(sample.label)]
+        row = [readable(Path(path).resolve()) if path is not None else file, str(sample.label)]
         rows[file] = row + ([sample.split or ""] if named else []) + ([groups.get(file, "")] if groups else [])
     return {"columns": columns, "files": has_files, "rows": rows}
 

@@ -17,6 +17,7 @@ from pipeline.task import UserError
 
 MIN_SAMPLES = 3  # of a class, in as many groups: one for each split
 GROUPS = 3  # names in a message
+LISTED = 5  # classes that a message is about
 GUARANTEED = 0.5  # of its share of each split, that every class has
 
 
@@ -185,7 +186,11 @@ def _check_groups(samples: Sequence[Sample], groups: Sequence[str]) -> None:
         if len(keys) < MIN_SAMPLES <= n_samples[label]
     ]
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems[:LISTED]) + _more(problems))
+
+
+def _more(problems: Sequence[str]) -> str:
+    return f"\n{len(problems) - LISTED:,} more classes like these" if len(problems) > LISTED else ""
 
 
 def without_duplicates(samples: Sequence[Sample], digests: Sequence[str]) -> tuple[list[int], dict[int, str]]:
@@ -230,4 +235,4 @@ def check_classes(features: Features) -> None:
                 "add samples, or choose another data.seed"
             )
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(problems[:LISTED]) + _more(problems))

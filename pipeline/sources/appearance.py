@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from pipeline.sources.folder import EncodedFile
 from service.errors import MediaError
 from service.media import Limits
-from service.media.picture import decode_picture
 
 LOOKED_AT = 60  # files, at most, evenly spread
 SIDE = 64  # pixels
@@ -55,12 +56,12 @@ class Appearance:
         """Of some of these files; None if none of them can be decoded."""
         found, limits = [], Limits.from_environment()
         for file in files[:: max(1, len(files) // LOOKED_AT)]:
-            with suppress(MediaError, OSError):
-                found.append(_measured(decode_picture(file.read_bytes(), SIDE, limits)))
+            with suppress(MediaError):
+                found.append(_measured(EncodedFile(file, None, limits, SIDE).load()))
         return Appearance(*np.median(found, axis=0).tolist()) if found else None
 
 
-def _measured(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple[float, float, float, float]:
+def _measured(picture: NDArray[np.generic]) -> tuple[float, float, float, float]:
     colour = float(np.ptp(picture, axis=2).mean()) / 255
     gray = picture.mean(2)
     border = np.concatenate(

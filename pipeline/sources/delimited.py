@@ -62,6 +62,26 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
             raise UserError(f"{path}, line {reader.line_num}: {error}; is a quote not closed?") from None
 
 
+def column_names(cells: list[str]) -> list[str]:
+    """The names in a header, each different: `column N` for none, and `name.2` for the second of that name.
+
+    Example
+    -------
+    >>> column_names(["a", " b", "", "a", ""])
+    ['a', 'b', 'column 3', 'a.2']
+    """
+    stripped = [cell.strip() for cell in cells]
+    while stripped and not stripped[-1]:
+        stripped.pop()
+    counts: Counter[str] = Counter()
+    names = []
+    for i, name in enumerate(stripped, start=1):
+        name = name or f"column {i}"
+        counts[name] += 1
+        names.append(name if counts[name] == 1 else f"{name}.{counts[name]}")
+    return names
+
+
 def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
     """Whether the delimiter divides the rows at all, and the share of them that have the most usual number of cells."""
     try:

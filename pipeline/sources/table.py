@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.sources import columnar
 from pipeline.sources.columns import CATEGORIES, Column, has_decimal_comma
-from pipeline.sources.delimited import Format, Row, find_format, rows
+from pipeline.sources.delimited import Format, Row, column_names, find_format, rows
 from pipeline.sources.files import expanded, stat
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import REPEATED, Label, Sample, Split
@@ -124,7 +124,7 @@ def _text(path: Path, target: str | None) -> Read:
     form = find_format(path)
     stream = rows(path, form)
     number, first = next(stream)
-    names, is_header = _names(path, [cell.strip() for cell in first], target)
+    names, is_header = _names(path, first, target)
     columns = [Column(name, limit=LABELS if name == target else CATEGORIES) for name in names]
     wrong: list[tuple[str, str]] = []
     places: list[str] = []
@@ -138,9 +138,10 @@ def _text(path: Path, target: str | None) -> Read:
             column.add(texts)
         places += [f"{path.name}:{line}" for line, _ in piece]
     if not places:
-        raise UserError(
-            f"{path}: {f'none of its {len(wrong)} rows can be used' if wrong else 'no rows below the header'}"
+        reason = (
+            f"none of its rows can be used; the first, {': '.join(wrong[0])}" if wrong else "no rows below the header"
         )
+        raise UserError(f"{path}: {reason}")
     for column in columns:
         column.finish()
     _say_format(path, form, columns)
@@ -164,25 +165,16 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
 
     A file without a header has its target's column given by number.
     """
-    while first and not first[-1]:
-        first.pop()
-    counts: dict[str, int] = {}
-    names, twice = [], []
-    for i, name in enumerate(first, start=1):
-        name = name or f"column {i}"
-        counts[name] = counts.get(name, 0) + 1
-        if counts[name] > 1:
-            twice.append(name)
-            name = f"{name}.{counts[name]}"
-        names.append(name)
+    names = column_names(first)
     if target is not None and target in names:
-        if twice:
+        given = [cell.strip() for cell in first if cell.strip()]
+        if twice := [name for i, name in enumerate(given) if name in given[:i]]:
             print(
                 f"{path.name}: {len(twice)} columns have the name of another; the second {twice[0]!r} is {twice[0]}.2"
             )
         return names, True
-    numbered = [f"column {i}" for i in range(1, len(first) + 1)]
-    if target is not None and target.removeprefix("column ") in map(str, range(1, len(first) + 1)):
+    numbered = [f"column {i}" for i in range(1, len(names) + 1)]
+    if target is not None and target.removeprefix("column ") in map(str, range(1, len(names) + 1)):
         return numbered, False
     raise UserError(f"{path}: {_no_target(target, names)}")
 
@@ -239,6 +231,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     """The target of each row, None where it is missing; and one line about what it was taken for."""
+    if not target.n_different:
+        raise UserError(f"{path}: no row has a value in the target's column {target.name!r}")
     is_regression = target.is_numeric and target.n_different > MANY if data.regression is None else data.regression
     if is_regression:
         if not target.n_numbers:

@@ -80,7 +80,7 @@ def fit_familiarity(classifier: Classifier, training: Dataset, validation: Datas
 @torch.no_grad()
 def scores(classifier: Classifier, validation: Dataset, group: NDArray[np.str_]) -> list[list[float]]:
     """The probability of each validation sample's true class, and its share of its group, (N,), which counts as one;
-    none where the classifier is not calibrated. See models/conformal.py."""
+    none for a regression, and where the classifier is not calibrated. See models/conformal.py."""
     if classifier.familiarity is None or not classifier.target.has_classes:
         return []
     with threads(1):

@@ -39,4 +39,4 @@ class TargetUnit:
         output.weight.data.mul_(self.deviation[:, None])
         output.bias.data.mul_(self.deviation).add_(self.mean)
         for name in ("train_loss", "validation_loss"):
-            history[name] = [loss * float(self.deviation.square().mean()) for loss in history.get(name, [])]
+            history[name] = [loss * float(self.deviation.double().square().mean()) for loss in history.get(name, [])]

@@ -80,13 +80,14 @@ def calibration(p: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, float
     }
 
 
-def regression(values: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str, Any]:
+def regression(values: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]) -> dict[str, Any]:
     """Mean squared error, its root, mean absolute error, and R² = 1 - Σ(y - ŷ)² / Σ(y - ȳ)².
 
     values, y : float32 (N, K); every number is the mean over the K values
     """
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
+    y, values = y.astype(np.float64), values.astype(np.float64)  # the squares of large float32 are infinite
     mse = float(mean_squared_error(y, values))
     return {
         "rmse": float(np.sqrt(mse)),

@@ -8,7 +8,7 @@ from service.media.containers import after_tags
 EXPECTED = {
     "image": "an image (PNG, JPEG, GIF, WebP, TIFF, BMP, …)",
     "audio": "audio (WAV, FLAC, OGG, MP3, AIFF)",
-    "vector": "a JSON array of numbers",
+    "vector": "JSON: an array of numbers, or a row of a table",
 }
 EXTRA = "percept's extra 'phone'"
 

@@ -1,5 +1,6 @@
 """Which task fits a user's files, and the line for pictures that are no symbols."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,10 @@ def test_whoever_takes_photos_for_symbols_is_told(tmp_path: Path, capsys: pytest
 def test_files_that_cannot_be_decoded_look_like_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "1.png")
     assert Appearance.of([tmp_path / "1.png", tmp_path / "absent.png"]) is None
+
+
+def test_a_pipe_and_a_table_of_another_encoding(tmp_path: Path) -> None:
+    os.mkfifo(fill(tmp_path / "pictures", symbol, 3) / "class0" / "pipe.png")
+    assert choice.choose(tmp_path / "pictures")[0] == "digits"
+    (tmp_path / "latin.csv").write_bytes("größe,ort\n1,Köln\n".encode("latin-1"))
+    assert choice.choose(tmp_path / "latin.csv")[0] == "table"

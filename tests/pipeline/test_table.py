@@ -9,8 +9,10 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline import extract, task
+from models.card import Column
+from pipeline import extract, predict, task
 from pipeline.run import Run
+from service.errors import MediaError
 from tests.command import percept
 from tests.service.in_process import application
 
@@ -105,6 +107,27 @@ def test_rows_of_a_file_are_predicted_one_by_one(home: Path, client: httpx.Clien
     assert [line["probabilities"] for line in lines[:2]] == [answer["probabilities"] for answer in expected]
     assert "column 'size': expected a number" in lines[2]["error"]
     assert done.returncode == 1
+
+
+def test_rows_of_a_file_with_the_header_that_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    """None, or one with names missing or given twice."""
+    columns = (Column(name="column 1"), Column(name="column 3"))
+    (tmp_path / "bare.csv").write_text("1,x,2\n3,y,4\n", "utf-8")
+    (tmp_path / "nameless.csv").write_text(",b,\n1,x,2\n3,y,4,5\n", "utf-8")
+    (tmp_path / "twice.csv").write_text("a,a\n1,2\n", "utf-8")
+    bare = [json.loads(read()) for _, read in predict.parts([tmp_path / "bare.csv"], columns)]
+    assert bare == [{"column 1": 1, "column 3": 2}, {"column 1": 3, "column 3": 4}]
+    [(_, twice)] = predict.parts([tmp_path / "twice.csv"], (Column(name="a.2"), Column(name="a")))
+    assert json.loads(twice()) == {"a.2": 2, "a": 1}
+    (_, short), (place, long) = predict.parts([tmp_path / "nameless.csv"], columns[:1])
+    assert (json.loads(short()), place.name) == ({"column 1": 1}, "nameless.csv:3")
+    with pytest.raises(MediaError, match="4 cells in the row, 2 in the first row"):
+        long()
+    (tmp_path / "new.csv").write_text("size,city,price\n", "utf-8")
+    done = percept("predict", "sold", tmp_path / "new.csv", home=home)
+    assert (done.returncode, done.stderr) == (1, f"percept: {tmp_path / 'new.csv'}: no rows below the header\n")
 
 
 def test_medians_are_of_the_training_samples(home: Path) -> None:

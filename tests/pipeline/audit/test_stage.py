@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,35 @@ def test_numbers_have_no_wrong_labels(tmp_path: Path) -> None:
     extract.extract(task.load("sine"), run)
     with pytest.raises(UserError, match="targets are numbers"):
         audit(run)
+
+
+@pytest.mark.usefixtures("quick")
+def test_pictures_in_colour_whatever_their_files_are_called(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for k, label in enumerate(("a  cat", "<b>")):
+        (data / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = np.random.default_rng(12 * k + i).integers(0, 40, (20, 20, 3), np.uint8)
+            pixels[..., k] += 150
+            Image.fromarray(pixels).save(os.fsencode(data / label) + b"/\xff \"'%d.png" % i)
+    Image.new("RGB", (20, 20), "purple").save(data / "<b>" / "blank.png")
+    small = (
+        "--set",
+        "name=colours",
+        "--set",
+        "features.atoms=1",
+        "--set",
+        "features.size=16",
+        "--set",
+        "augment.copies=0",
+    )
+    done = percept("audit", "pictures", "--data", data, *small, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = Run(tmp_path / "runs" / "colours")
+    found = json.loads(run.audit.read_text("utf-8"))["suspects"]
+    assert [s["reason"] for s in found if s["kind"] == "media"] == ["blank"]
+    page = data_of(run.audit_page)
+    encoded = page["media"]["<b>/blank.png"]["picture"].partition(",")[2]
+    shown = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    assert shown.getpixel((0, 0)) == (128, 0, 128)
+    assert r"a  cat/\xff " + "\"'0.png" in page["rows"]["rows"]

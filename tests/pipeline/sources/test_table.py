@@ -128,6 +128,12 @@ def test_columns_of_one_name_splits_and_a_file_without_a_header(tmp_path: Path) 
         (PLAIN, {"target": None}, "which column is to be predicted"),
         (PLAIN.replace("a,", "label,", 1), {"target": "lable"}, "did you mean 'label'"),
         (b"\x89PNG\0\0", {}, "zero bytes"),
+        (
+            'a,b,y\n1,"2,x\n' + "1,2,x\n" * 9,
+            {},
+            "none of its rows can be used; the first, t.csv:11: 2 cells in the row",
+        ),
+        ("a,y\n1,\n2,?\n", {}, "no row has a value in the target's column 'y'"),
         (PLAIN + '1,"' + "x\n" * 200_000, {}, "is a quote not closed"),
         ("y\n1\n0\n", {}, "no column of numbers or categories beside"),
         (PLAIN, {"target": "b", "regression": True}, "holds no numbers"),

@@ -79,7 +79,10 @@ def test_two_classes_have_curves_with_their_areas() -> None:
 
 def test_regression_metrics_by_hand() -> None:
     y, values = np.array([[1.0], [2.0], [3.0]], np.float32), np.array([[1.0], [2.0], [6.0]], np.float32)
-    assert metrics.regression(values, y) == pytest.approx({"mse": 3.0, "rmse": 3**0.5, "mae": 1.0, "r2": 1 - 9 / 2})
+    expected = {"mse": 3.0, "rmse": 3**0.5, "mae": 1.0, "r2": 1 - 9 / 2}
+    assert metrics.regression(values, y) == pytest.approx(expected)
+    scaled = metrics.regression(values * np.float32(1e30), y * np.float32(1e30))
+    assert scaled == pytest.approx({"mse": 3e60, "rmse": 3**0.5 * 1e30, "mae": 1e30, "r2": expected["r2"]})
 
 
 def test_intervals_and_comparisons_are_over_groups() -> None:

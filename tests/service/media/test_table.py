@@ -61,6 +61,7 @@ def test_an_unknown_category_has_no_index_or_is_refused() -> None:
         (json.dumps(ROW | {"size": "2.5"}).encode(), Unusable, "column 'size': expected a number or null, not \"2.5\""),
         (json.dumps(ROW | {"size": True}).encode(), Unusable, "column 'size': expected a number or null, not true"),
         (json.dumps(ROW | {"size": 10**400}).encode(), Unusable, "column 'size': the number is too large"),
+        (b'["\\ud800", "red", 1, true]', Unusable, r"column 'size': expected a number or null, not .\\ud800"),
         (json.dumps(ROW | {"colour": ["red"]}).encode(), Unusable, "column 'colour': expected a category"),
         (b"[" * 100_000, Unusable, "are enough"),
         (b"[" * 5000, Unreadable, "no JSON"),
