@@ -107,6 +107,17 @@ def test_what_does_not_fit_has_a_status_and_a_reason(client: httpx.Client) -> No
     assert client.post("/predict/pictures", content=clear.getvalue()).status_code == 422
 
 
+def test_the_refitted_network_knows_pictures_like_its_own(home: Path) -> None:
+    """The refit takes over all of the calibration: the units of density and strengths, and the scale of both."""
+    predictor, rng = Predictor(home / "run" / "model.onnx"), np.random.default_rng(1)
+    known = []
+    for label in LABELS * 10:
+        file = io.BytesIO()
+        picture(label, rng).save(file, "PNG")
+        known.append(predictor.predict(predictor.decode(file.getvalue(), Limits())).known)
+    assert np.mean(known) >= 0.8
+
+
 def test_work_is_counted_with_the_dictionary(home: Path) -> None:
     predictor = Predictor(home / "run" / "model.onnx")
     small, large = (predictor.work_of((n, 16, 16, 3)) for n in (1, 1000))

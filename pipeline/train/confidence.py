@@ -99,6 +99,8 @@ def inherit(classifier: Classifier, calibrated: Classifier, training: Dataset, s
         familiarity = _fitted(classifier, training, seed)
         familiarity.unit.copy_(calibrated.familiarity.unit)
         familiarity.scale.copy_(calibrated.familiarity.scale)
+        if familiarity.typicality is not None:
+            familiarity.unit_of_strengths.copy_(calibrated.familiarity.unit_of_strengths)
 
 
 def threshold(familiarity: Tensor) -> float:
