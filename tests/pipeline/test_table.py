@@ -138,3 +138,17 @@ def test_medians_are_of_the_training_samples(home: Path) -> None:
     given = [float(lines[i].split(",")[0]) for i in trained if lines[i].split(",")[0]]
     assert size["median"] == pytest.approx(np.median(given))
     assert (size["missing"], city["missing"], city["frequent"]) == (True, False, [0, 1, 2])
+
+
+def test_equal_rows_are_no_named_groups_and_many_small_classes_are_a_short_message(tmp_path: Path) -> None:
+    lines = [f"{i % 20},{i % 2}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,y", *lines]), "utf-8")
+    data = ("--data", tmp_path / "t.csv", "--set", "data.target=y")
+    done = percept("extract", "table", *data, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "groups" not in done.stdout
+    (tmp_path / "t.csv").write_text("\n".join(["a,y", *(f"{i},c{i % 15}" for i in range(30))]), "utf-8")
+    done = percept("extract", "table", *data, home=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 6
+    assert done.stderr.endswith("10 more classes like these\n")
