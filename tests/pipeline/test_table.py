@@ -115,7 +115,7 @@ def test_rows_of_a_file_with_the_header_that_was_trained_on(
     """None, or one with names missing or given twice."""
     columns = (Column(name="column 1"), Column(name="column 3"))
     (tmp_path / "bare.csv").write_text("1,x,2\n3,y,4\n", "utf-8")
-    (tmp_path / "nameless.csv").write_text(",b,\n1,x,2\n3,y,4,5\n", "utf-8")
+    (tmp_path / "nameless.csv").write_text(",b,\n1,x,\n3,y,4,5\n", "utf-8")
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n", "utf-8")
     bare = [json.loads(read()) for _, read in predict.parts([tmp_path / "bare.csv"], columns)]
     assert bare == [{"column 1": 1, "column 3": 2}, {"column 1": 3, "column 3": 4}]
