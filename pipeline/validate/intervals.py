@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.report.schema import Interval
 
 DRAWS = 1000  # of the bootstrap
+FEWEST = 10  # groups that are drawn from; of fewer, each counts as one trial, since draws of so few differ too little
 WEIGHTS = 20_000_000  # counts of all draws together, at most, in memory
 Z = 1.959963984540054  # quantile of the normal distribution: 95 % are within ± Z
 
@@ -18,7 +19,7 @@ class Intervals:
     """95 % intervals of proportions of N samples.
 
     Where each sample is its own group, they are Wilson's (1927). Else groups are drawn with replacement (the cluster
-    bootstrap, Field & Welsh 2007), always the same ones.
+    bootstrap, Field & Welsh 2007), always the same ones; fewer than `FEWEST` groups are as many trials for Wilson's.
 
     group : int64 (N,), index of each sample's group
     n_groups : how many there are
@@ -28,7 +29,7 @@ class Intervals:
     >>> hits = np.arange(40) % 10 > 0
     >>> alone, together = Intervals.of(np.arange(40)), Intervals.of(np.repeat(np.arange(4), 10))
     >>> [f"{end:.2f}" for end in alone.among(hits)], [f"{end:.2f}" for end in together.among(np.arange(40) < 30)]
-    (['0.77', '0.96'], ['0.25', '1.00'])
+    (['0.77', '0.96'], ['0.30', '0.95'])
     """
 
     group: NDArray[np.int64]
@@ -57,7 +58,7 @@ class Intervals:
         n, k, groups = trials.sum(), successes.sum(), int(np.count_nonzero(trials))
         if not n:
             return None
-        if not len(self.weights) or k in (0, n) or groups == 1:  # nothing differs between groups that could be drawn
+        if not len(self.weights) or k in (0, n) or groups < FEWEST:
             return wilson(float(k / n), groups)
         drawn = self.weights @ np.stack([successes, trials], 1)
         shares = drawn[drawn[:, 1] > 0]

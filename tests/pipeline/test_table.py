@@ -115,7 +115,7 @@ def test_rows_of_a_file_with_the_header_that_was_trained_on(
     """None, or one with names missing or given twice."""
     columns = (Column(name="column 1"), Column(name="column 3"))
     (tmp_path / "bare.csv").write_text("1,x,2\n3,y,4\n", "utf-8")
-    (tmp_path / "nameless.csv").write_text(",b,\n1,x,2\n3,y,4,5\n", "utf-8")
+    (tmp_path / "nameless.csv").write_text(",b,\n1,x,\n3,y,4,5\n", "utf-8")
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n", "utf-8")
     bare = [json.loads(read()) for _, read in predict.parts([tmp_path / "bare.csv"], columns)]
     assert bare == [{"column 1": 1, "column 3": 2}, {"column 1": 3, "column 3": 4}]
@@ -147,3 +147,11 @@ def test_equal_rows_stay_together_and_are_no_named_groups(tmp_path: Path) -> Non
     features = extract.extract(pairs, Run(tmp_path / "run"))
     assert (len(features.y), len(set(features.group.tolist())), features.has_groups) == (40, 20, False)
     assert len(set(zip(features.group.tolist(), features.split.tolist(), strict=True))) == 20
+
+
+def test_many_small_classes_are_a_short_message(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(["a,y", *(f"{i},c{i % 15}" for i in range(30))]), "utf-8")
+    done = percept("extract", "table", "--data", tmp_path / "t.csv", "--set", "data.target=y", home=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 6
+    assert done.stderr.endswith("10 more classes like these\n")

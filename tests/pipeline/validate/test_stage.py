@@ -99,6 +99,8 @@ def test_intervals_and_comparisons_are_over_groups() -> None:
     every = np.ones(300, bool)
     assert Intervals.of(group).among(every) == pytest.approx(wilson(1.0, 30))
     assert Intervals.of(np.zeros(300)).among(right) == pytest.approx(wilson(right.mean(), 1), abs=0.01)
+    two, most = np.repeat([0, 1], 150), np.arange(300) % 40 > 0  # 97 % of each of two groups
+    assert Intervals.of(two).among(most) == pytest.approx(wilson(most.mean(), 2))
     wins = int((~right).sum() // 10)
     assert metrics.mcnemar(every, right, Intervals.of(group)) == metrics.mcnemar(
         np.ones(wins, bool), np.zeros(wins, bool)
