@@ -8,6 +8,7 @@ out.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,20 @@ def scans() -> list[Sample]:
     """The 1,797 scans in MNIST's form, 28 × 28 uint8; no split is named."""
     from service.media.image import to_mnist_form
 
-    # Read from scikit-learn's file, without scikit-learn, which takes a second to import.
+    return [
+        Sample(f"scans/{i:04d}-{label}", label, None, Decoded(to_mnist_form(image)))
+        for i, (image, label) in enumerate(zip(*_scanned(), strict=True))
+    ]
+
+
+@cache
+def _scanned() -> tuple[NDArray[np.float64], list[str]]:
+    """Images (1797, 8, 8), 0 … 16, and labels, from scikit-learn's file; scikit-learn takes a second to import."""
     package = find_spec("sklearn")
     assert package is not None
     assert package.origin is not None
     table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
-    return [
-        Sample(f"scans/{i:04d}-{row[-1]:.0f}", f"{row[-1]:.0f}", None, Decoded(to_mnist_form(row[:-1].reshape(8, 8))))
-        for i, row in enumerate(table)
-    ]
+    return table[:, :-1].reshape(-1, GRID, GRID), [f"{label:.0f}" for label in table[:, -1]]
 
 
 def digits(seed: int) -> list[Sample]:
@@ -72,16 +78,12 @@ def _split(scan: int) -> Split:
 
 
 def _copies(seed: int) -> list[Sample]:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    n = FIRST["validation"]
-    rng = np.random.default_rng([VERSION, seed])
-    pictures = rewritten(np.repeat(data.images[:n] / 16, COPIES, 0).astype(np.float32), rng)
-    labels = np.repeat(data.target[:n], COPIES)
+    images, labels = _scanned()
+    images, labels = images[: FIRST["validation"]], labels[: FIRST["validation"]]
+    pictures = rewritten(np.repeat(images / 16, COPIES, 0).astype(np.float32), np.random.default_rng([VERSION, seed]))
     return [
-        Sample(f"scans/{i // COPIES:04d}-{label}/{i % COPIES}", str(label), "train", Decoded(picture))
-        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True))
+        Sample(f"scans/{i // COPIES:04d}-{label}/{i % COPIES}", label, "train", Decoded(picture))
+        for i, (picture, label) in enumerate(zip(pictures, np.repeat(labels, COPIES).tolist(), strict=True))
     ]
 
 
