@@ -152,40 +152,41 @@ class Familiarity(nn.Module):
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
-        of_inputs, other, of_noise = self._parts(x, hidden, probabilities)
-        if self.typicality is not None:
-            other = other / self.unit_of_strengths
-        return of_inputs / self.unit + other + of_noise
+        return self._sum(self._terms(x, hidden, probabilities))
 
-    def _parts(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        of_answers = torch.log(probabilities.amax(1, keepdim=True))
-        none = torch.zeros_like(of_answers)
+    def _terms(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> list[Tensor]:
+        """The terms of the score, each (N, 1): first the log-likelihood of x, before it is divided by its unit."""
+        if self.mixture is not None:
+            return [self.mixture.forward(x)]
         if self.typicality is not None:
             assert self.density is not None
-            return self.density.forward(hidden), self.typicality.forward(x), none
-        if self.mixture is not None:
-            return self.mixture.forward(x), none, none
+            return [self.density.forward(hidden), self.typicality.forward(x)]
+        of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.density is None:
             assert self.contrast is not None
-            return self.contrast.forward(x), of_answers, none
+            return [self.contrast.forward(x), of_answers]
         if self.contrast is None:
-            return self.density.forward(hidden), of_answers, none
-        return self.density.forward(hidden), of_answers, logsigmoid(self.contrast.forward(x))
+            return [self.density.forward(hidden), of_answers]
+        return [self.density.forward(hidden), of_answers, logsigmoid(self.contrast.forward(x))]
+
+    def _sum(self, terms: Sequence[Tensor]) -> Tensor:
+        total = terms[0] / self.unit.to(terms[0])
+        for term in terms[1:]:
+            total = total + (term if self.typicality is None else term / self.unit_of_strengths.to(term))
+        return total
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
-        parts = [self._parts(*part) for part in samples]
-        of_inputs, other, of_noise = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-        spreads = [part.std(correction=0).clamp(min=LEAST_SPREAD) for part in (of_inputs, other)]
+        parts = zip(*(self._terms(*part) for part in samples), strict=True)
+        terms = [torch.cat(part).double().cpu() for part in parts]
+        spreads = [term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms]
         if self.typicality is not None:
             self.unit.copy_(spreads[0])
             self.unit_of_strengths.copy_(spreads[1])
-            other = other / self.unit_of_strengths.double().cpu()
         elif self.density is not None:
             self.unit.copy_(spreads[0] / spreads[1])
-        found = of_inputs / self.unit.double().cpu() + other + of_noise
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
-        self.scale.copy_(torch.quantile(found, ranks))
+        self.scale.copy_(torch.quantile(self._sum(terms), ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the

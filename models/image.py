@@ -131,9 +131,8 @@ class Picture(nn.Module):
         across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
         strength = across * across + down * down
-        if (
-            self.color
-        ):  # of the channel that changes most; these are whole numbers, so a fraction decides between equals
+        if self.color:
+            # Of the channel that changes most; these are whole numbers, so a fraction decides between equals.
             strongest = (strength + self.order).argmax(1, keepdim=True)
             across, down, strength = (part.gather(1, strongest) for part in (across, down, strength))
         length = torch.sqrt(strength + 0.1)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 import soundfile
 from markupsafe import Markup
@@ -25,6 +24,7 @@ from PIL import Image
 from models.frontend import build
 from pipeline.audit.suspects import Kind, Overlap, Suspect
 from pipeline.extract import Features, load_media
+from pipeline.report.templates import page_template
 from pipeline.run import Run, replacing
 from pipeline.sources import Sample
 from pipeline.sources.files import readable
@@ -167,12 +167,9 @@ def counted(found: Sequence[Suspect]) -> str:
 
 def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Sequence[Overlap]) -> str:
     folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     program, style = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css"))
     allowed = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(
+    return page_template(folder).render(
         task=data["task"],
         n_samples=len(data["rows"]["rows"]),
         counted=counted(found),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from pipeline.compare.sides import Common, Side, common
 from pipeline.extract import load_media
 from pipeline.progress import Progress
 from pipeline.report import formats
+from pipeline.report.templates import page_template
 from pipeline.run import replacing, write_json
 from pipeline.task import UserError
 from pipeline.validate import metrics
@@ -141,14 +141,14 @@ def _model(
     index = {label: k for k, label in enumerate(labels)}
     known = [row["known"] for row in rows if row.get("known") is not None]
     # A class that the model does not know has probability 0.
-    strange = np.pad(p, ((0, 0), (0, 1)))
     y = np.array([index.get(label, len(labels)) for label in samples.label.tolist()])
+    calibration = metrics.calibration(np.pad(p, ((0, 0), (0, 1))), y)
     return {
         "name": side.name,
         "accuracy": float(hits.mean()),
         "accuracy_interval": intervals.among(hits),
-        "log_loss": metrics.calibration(strange, y)["log_loss"],
-        "ece": metrics.calibration(strange, y)["ece"],
+        "log_loss": calibration["log_loss"],
+        "ece": calibration["ece"],
         "known": float(np.mean(known)) if known else None,
         "bytes": side.model.stat().st_size,
         "parameters": predictor.card.parameters,
@@ -207,9 +207,5 @@ def table(found: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _page(found: Comparison) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": formats.percent, "count": formats.count}
-    template = environment.get_template("page.html.jinja")
+    template = page_template(Path(__file__).parent, {"percent": formats.percent, "count": formats.count})
     return template.render(found=found, table=table(found), verdict=verdict(found), most=DIFFERENT)

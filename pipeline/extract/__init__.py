@@ -1,6 +1,7 @@
 """Stage 1: samples → features."""
 
 from pipeline.extract import skipped
+from pipeline.extract.copies import log_uniform
 from pipeline.extract.features import Features
 from pipeline.extract.media import load_media
 from pipeline.extract.recipe import Recipe, Work, row_of
@@ -19,6 +20,7 @@ __all__ = [
     "assign_splits",
     "extract",
     "load_media",
+    "log_uniform",
     "row_of",
     "skipped",
 ]

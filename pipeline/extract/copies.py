@@ -52,13 +52,13 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     if variation.room and echoing:
         varied = _reverberate(varied, sample_rate, variation.room, rng)
     if variation.clip and clipped:
-        limit = np.quantile(np.abs(varied), 1 - _between(rng, LEAST_CLIPPED * variation.clip, variation.clip))
+        limit = np.quantile(np.abs(varied), 1 - log_uniform(rng, LEAST_CLIPPED * variation.clip, variation.clip))
         varied = varied.clip(-limit, limit)
     if variation.rate and limited:
-        rate = _between(rng, variation.rate, max(variation.rate, sample_rate))
+        rate = log_uniform(rng, variation.rate, max(variation.rate, sample_rate))
         varied = soxr.resample(soxr.resample(varied, sample_rate, rate), rate, sample_rate)
     if variation.low_cut and thin:
-        hertz = _between(rng, min(LOWEST, variation.low_cut), variation.low_cut)
+        hertz = log_uniform(rng, min(LOWEST, variation.low_cut), variation.low_cut)
         varied = _cut_low(varied, sample_rate, hertz)
     varied = varied * np.float32(10 ** (drawn[2] * variation.gain / 20))
     if variation.noise and noisy:
@@ -98,7 +98,7 @@ def vary_picture(picture: Pixels, variation: Variation, content: str, number: in
     return varied
 
 
-def _between(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """A number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -126,7 +126,7 @@ def _reverberate(clip: Waveform, sample_rate: int, longest: float, rng: np.rando
     """In a room: the direct sound, and noise that decays exponentially, as reverberation does (Polack 1988)."""
     import scipy.signal
 
-    rt60 = _between(rng, min(DRYEST, longest), longest)
+    rt60 = log_uniform(rng, min(DRYEST, longest), longest)
     tail = rng.standard_normal(max(2, int(rt60 * sample_rate))).astype(np.float32)
     tail *= np.logspace(0, -3, len(tail), dtype=np.float32)  # 60 decibels of amplitude
     tail /= np.sqrt(np.sum(tail**2))

@@ -6,6 +6,7 @@ Both show only data from `report.json` and `history.json`. The page's text is in
 import base64
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from markupsafe import Markup
 
 from pipeline.report import formats
 from pipeline.report.schema import Baseline, Bin, ClassMetrics, Gate, Report
+from pipeline.report.templates import page_template
 from pipeline.run import Run, replacing
 
 FIGURES = (
@@ -262,13 +264,7 @@ def _data_uri(folder: Path, name: str) -> str | None:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # names of files and classes come from users
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "percent": lambda share: formats.percent(share).replace(" ", "\N{NO-BREAK SPACE}"),
         "interval": lambda ends: formats.interval(ends).replace(" ", "\N{NO-BREAK SPACE}"),
         "number": formats.number,
@@ -277,5 +273,6 @@ def _template() -> jinja2.Template:
         "size": formats.size,
         "date": formats.date,
     }
-    environment.globals["log"] = math.log
-    return environment.get_template("page.html.jinja")
+    template = page_template(Path(__file__).parent, filters)
+    template.globals["log"] = math.log
+    return template

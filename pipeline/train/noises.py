@@ -11,6 +11,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from pipeline.extract import log_uniform
+
 Waveform = NDArray[np.float32]  # (T,), mono
 
 SECONDS = (0.3, 3.0)
@@ -31,17 +33,17 @@ def make_noises(n: int, sample_rate: int, seed: int) -> Iterator[Waveform]:
     """
     rng = np.random.default_rng(seed)
     for i in range(n):
-        length = int(_between(rng, *SECONDS) * sample_rate)
+        length = int(log_uniform(rng, *SECONDS) * sample_rate)
         noise = _coloured(rng, length, sample_rate)
         if i % 4 == 1:
             noise = _hum(rng, length, sample_rate) + 10 ** (rng.uniform(*FAINT) / 20) * noise
         elif i % 4 == 3:
-            clicks = (rng.random(length) < _between(rng, *CLICKS) / sample_rate) * rng.uniform(0.2, 1, length)
+            clicks = (rng.random(length) < log_uniform(rng, *CLICKS) / sample_rate) * rng.uniform(0.2, 1, length)
             noise = clicks + 10 ** (rng.uniform(*FAINT) / 20) * noise
         if rng.random() < 0.5:
-            phase = 2 * np.pi * (np.arange(length) / sample_rate * _between(rng, *SWELL) + rng.random())
+            phase = 2 * np.pi * (np.arange(length) / sample_rate * log_uniform(rng, *SWELL) + rng.random())
             noise = noise * (1 + rng.random() * np.cos(phase))
-        yield (noise * (_between(rng, 1e-3, 1) / max(np.abs(noise).max(), 1e-9))).astype(np.float32)
+        yield (noise * (log_uniform(rng, 1e-3, 1) / max(np.abs(noise).max(), 1e-9))).astype(np.float32)
 
 
 def _coloured(rng: np.random.Generator, length: int, sample_rate: int) -> NDArray[np.float64]:
@@ -60,15 +62,10 @@ def _coloured(rng: np.random.Generator, length: int, sample_rate: int) -> NDArra
 
 def _hum(rng: np.random.Generator, length: int, sample_rate: int) -> NDArray[np.float64]:
     """The harmonics of a low frequency (length,), each fainter than the one before it."""
-    hertz, fall = _between(rng, *HUM), rng.uniform(1, 3)
+    hertz, fall = log_uniform(rng, *HUM), rng.uniform(1, 3)
     harmonics = np.arange(1, 1 + rng.integers(1, 12))
     phases = (
         2 * np.pi * (np.outer(harmonics, np.arange(length)) * hertz / sample_rate + rng.random((len(harmonics), 1)))
     )
     hum: NDArray[np.float64] = (1 / harmonics**fall) @ np.sin(phases)
     return hum
-
-
-def _between(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number whose logarithm is uniform."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -15,9 +15,7 @@ FILE = 2.5e-4  # to open a picture, and to bring a small one into MNIST's form
 INFLATED = 6e-9  # for each byte of a PNG's rows: zlib, and the filter of the row
 CODED = 1.2e-8  # for each pixel of each scan of a JPEG
 SEEN = 1.2e-8  # for each pixel that is left once a large picture is averaged down: search for ink, scaling
-PAPER = (
-    1e-7  # for each of the first LEVELLED pixels, if there may be paper around the ink: its unevenness, rules, grain
-)
+PAPER = 1e-7  # for each of the first LEVELLED pixels, where paper may be around the ink: its unevenness, rules, grain
 CHUNK, TEXT = 3e-6, 2e-3  # for each chunk of a PNG, which Pillow reads in Python; for one that is inflated to 1 MB
 TAG = 2e-6 / 12  # for each byte of EXIF, whose tags of 12 bytes Pillow reads in Python
 RUN = 1e-6  # for each pixel of a BMP in runs, which Pillow decodes in Python
