@@ -18,7 +18,8 @@ from pipeline import caches, choice
 from pipeline import task as tasks
 from pipeline.engine import Engine
 from pipeline.interrupt import Stopped, stoppable
-from pipeline.run import Run, check_writable
+from pipeline.profile import Stage, lines, profiling
+from pipeline.run import Run, check_writable, write_json
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
 from pipeline.workflow import Workflow, check_store
@@ -134,6 +135,10 @@ def run(
         ),
     ] = False,
     engine: EngineOption = "local",
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Say where the time went, step by step; also in profile.json and profile.svg."),
+    ] = False,
 ) -> None:
     """Extract, train, validate and export: every stage that is not up to date."""
     if chosen is not None and data is None:
@@ -144,7 +149,25 @@ def run(
         data, (task, reason) = task, choice.choose(Path(task))
         print(f"{data}: {reason}; running the task {task} (--task names another)", flush=True)
     resolved = _load(task, data, set_, device)
-    Workflow(resolved, Run(runs / resolved.name), strict, force, Engine.parse(engine)).run_all()
+    directory = Run(runs / resolved.name)
+    workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine))
+    if not profile:
+        return workflow.run_all()
+    with profiling() as stages:
+        try:
+            workflow.run_all()
+        finally:  # what has been done until a stage failed, too
+            _show_profile(directory, stages)
+
+
+def _show_profile(directory: Run, stages: list[Stage]) -> None:
+    if not stages:
+        return print("nothing to profile: every stage is up to date; --force redoes them")
+    from pipeline.report import steps
+
+    write_json(directory.profile, stages)
+    print("\n".join(lines(stages)))
+    print(f"→ {steps.draw(directory)}")
 
 
 @app.command()
@@ -244,11 +267,12 @@ def compare(
 def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     resolved = _load(task, data, set_, None)
-    from pipeline.report import curves, page, search
+    from pipeline.report import curves, page, search, steps
 
     directory = Run(runs / resolved.name)
     searched = search.draw(directory) if directory.search.is_file() else []
-    for figure in curves.draw(directory) + searched:
+    profiled = [steps.draw(directory)] if directory.profile.is_file() else []
+    for figure in curves.draw(directory) + searched + profiled:
         print(figure)
     print(page.write(directory))
 

@@ -70,6 +70,8 @@ class Run:
         self.timelines = folder / "timelines"
         # run
         self.provenance = folder / "provenance.json"  # what each stage was made from
+        self.profile = folder / "profile.json"  # where the time of the last profiled command went
+        self.profile_figure = folder / "profile.svg"
         self._loaded: dict[tuple[Path, Any], tuple[Any, Any]] = {}
 
     def load(self, path: Path, stage: str, read: Callable[[Path], T]) -> T:

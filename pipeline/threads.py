@@ -16,6 +16,8 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import torch
 
+from pipeline.profile import WAITING, step
+
 REPEAT = 16  # uses of the faster choice for each trial of the slower, times how much slower it was
 CHUNK = 16  # items that a thread takes at a time in `ordered_map`
 AHEAD = 32  # chunks that are begun or wait at a time, so that a long list does not fill the memory with results
@@ -94,7 +96,8 @@ def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Generator[R, None
         waiting = deque(workers.submit(results, chunk) for chunk in islice(chunks, AHEAD))
         try:
             while waiting:
-                found = waiting.popleft().result()
+                with step(WAITING):
+                    found = waiting.popleft().result()
                 waiting.extend(workers.submit(results, chunk) for chunk in islice(chunks, 1))
                 yield from found
         finally:

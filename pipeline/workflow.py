@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models import FEATURES_VERSION
-from pipeline import sources
+from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
+from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.task import Task, UserError, Variation, digest
 from service import media
@@ -31,6 +32,8 @@ LIBRARIES = (  # results may change with their versions
     "percept", "torch", "numpy", "scipy", "librosa", "scikit-learn", "soxr", "soundfile", "pillow", "keras", "onnx",
     "onnxruntime", "bentoml", "av", "pi-heif",
 )  # fmt: skip
+
+LOADING = "load libraries"  # a step
 
 Stamp = tuple[int, int] | None  # bytes, time of the last change in ns; None: there is no such file
 
@@ -100,7 +103,8 @@ class Workflow:
     def extract(self) -> None:
         """Stage 1: samples → features."""
         check_writable(self.run.folder)
-        from pipeline import extract
+        with step(LOADING):
+            from pipeline import extract
 
         inputs = self._inputs("extract")
         features = extract.extract(self.task, self.run, self.strict, self.engine)
@@ -115,7 +119,8 @@ class Workflow:
     def train(self) -> None:
         """Stage 2: features → weights."""
         check_writable(self.run.folder)
-        from pipeline import train
+        with step(LOADING):
+            from pipeline import train
 
         inputs = self._inputs("train")
         facts = train.train(self.task, self.run, engine=self.engine)
@@ -125,7 +130,8 @@ class Workflow:
 
     def validate(self) -> None:
         """Stage 3: weights → report on the test split."""
-        from pipeline import validate
+        with step(LOADING):
+            from pipeline import validate
 
         inputs = self._inputs("validate")
         report = validate.validate(self.task, self.run)
@@ -136,7 +142,8 @@ class Workflow:
     def export(self) -> None:
         """Stage 4: weights → ONNX graph in the model store."""
         self._check_store()
-        from pipeline import export
+        with step(LOADING):
+            from pipeline import export
 
         inputs = self._inputs("export")
         card = export.export(self.task, self.run, self.force)
@@ -164,7 +171,8 @@ class Workflow:
     def _timed(self, stage: str) -> float:
         """Run a stage; the seconds that it took."""
         started = time.perf_counter()
-        getattr(self, stage)()
+        with profile.stage(stage):
+            getattr(self, stage)()
         return time.perf_counter() - started
 
     def _say_up_to_date(self, stage: str) -> bool:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 WINGS = ("pipeline", "models", "service")
 # Rooms of the pipeline: each imports those of the lines above it only.
 ORDER = (
-    ("errors", "interrupt", "progress", "threads"),
+    ("errors", "interrupt", "profile", "progress"),
+    ("threads",),
     ("sources",),
     ("task",),
     ("run", "engine"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.frontend import FrontEnd
 from pipeline.export.graph import Graph, answers
 from pipeline.extract import Features, load_media
+from pipeline.profile import step
 from pipeline.run import Run
 from pipeline.task import UserError
 from pipeline.train.data import RowReader, load_test, pieces
@@ -27,6 +28,7 @@ MAX_ORACLE_DIFFERENCE = 1e-2
 ORACLE_CLIPS = 50  # clips of the test split that are compared with librosa, about
 
 
+@step("check of the graph")
 def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     """Largest differences on the test split between the exported graph, given decoded media, and its references.
 

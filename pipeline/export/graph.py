@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.card import FAMILIARITY, FEATURES, WITH_FAMILIARITY
 from models.classifier import Classifier
 from models.targets import TARGETS
+from pipeline.profile import step
 
 OPSET = 20  # of ONNX, from 2023; ONNX Runtime reads it since 1.17
 
@@ -70,6 +71,7 @@ def _folded(classifier: Classifier, scale: float) -> Classifier:
     return folded
 
 
+@step("graph")
 def to_onnx(graph: Graph) -> onnx.ModelProto:
     """The whole classifier as one ONNX model: any batch size, any clip length ≥ 1, weights inside."""
     front = graph.classifier.frontend

@@ -10,6 +10,7 @@ from models.classifier import Classifier
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract import Features
+from pipeline.profile import step
 from pipeline.report.schema import Report
 from pipeline.run import Run, library_versions, replacing
 from pipeline.task import Task, UserError, digest
@@ -50,7 +51,8 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
         contents = {run.model.name: file, run.card.name: text + b"\n", run.report.name: run.report.read_bytes()}
         names = card.labels if card.kind != "regression" else ("sample",)
         contents[SAMPLES_FILE] = samples.packed(run.samples, names, card.input)
-        store.add(tag, facts.kind, contents)
+        with step("model store"):
+            store.add(tag, facts.kind, contents)
     checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
     print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}")
     return ModelCard.model_validate_json(text)

@@ -14,6 +14,7 @@ from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
 from models.image import Picture
 from pipeline.extract import copies, mirror
+from pipeline.profile import marked, step
 from pipeline.sources import Sample, Split
 from pipeline.task import Task, Variation, digest
 from pipeline.threads import threads
@@ -95,6 +96,7 @@ class Recipe:
         frontend.set_state(module, self.state)
         return module
 
+    @step("learn from samples")
     def learned(self, works: Sequence[Work]) -> "Recipe":
         """The recipe with what its front end learns from the training samples: nothing, for most front ends.
 
@@ -126,16 +128,17 @@ class Recipe:
     def extractor(self, keep: Keep | None = None) -> Callable[[Work], Extracted]:
         """A function that extracts a sample; it may run in several threads."""
         module = self.front_end()
-        row = row_of(module)
+        row, varied_copy = marked("features", row_of(module)), marked("copies", copies.copy)
+        load = marked("decode", lambda sample: sample.media.load())
 
         def extract(work: Work) -> Extracted:
             varied = np.empty((self.n_copies(work.split), module.n_features), np.float32)
             try:
-                decoded = work.sample.media.load()
+                decoded = load(work.sample)
             except MediaError as error:
                 return Extracted(None, varied[:0], str(error))
             for number in range(len(varied)):
-                varied[number] = row(copies.copy(decoded, module.input, self.variation, work.content, number))
+                varied[number] = row(varied_copy(decoded, module.input, self.variation, work.content, number))
             if keep is not None and work.split == "test":
                 keep(work.sample, decoded)
             return Extracted(row(decoded), varied)

@@ -20,6 +20,7 @@ from pipeline.extract.recipe import Keep, Recipe, Work
 from pipeline.extract.shards import Shards, Stored, of_features, reading
 from pipeline.extract.splits import assign_splits, check_classes, group_keys, groups_of, without_duplicates
 from pipeline.extract.tables import with_columns
+from pipeline.profile import marked, step
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
 from pipeline.sources import Sample
@@ -54,7 +55,8 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     >>> found.x.shape, found.y.shape, found.kind
     ((401, 1), (401, 1), 'regression')
     """
-    samples = sources.load(task.data, task.features)
+    with step("find samples"):
+        samples = sources.load(task.data, task.features)
     if task.features.kind == "pixels":
         _warn_of_pictures(samples)
     media = MediaCache()
@@ -120,7 +122,10 @@ def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
 def _digests(samples: Sequence[Sample]) -> list[str]:
     """Digests of the samples' content, read in threads of this process."""
     digests = []
-    with closing(ordered_map(Sample.digest, samples)) as found, Progress("read", len(samples), "file") as progress:
+    with (
+        closing(ordered_map(marked("read", Sample.digest), samples)) as found,
+        Progress("read", len(samples), "file") as progress,
+    ):
         for content in found:
             digests.append(content)
             progress.update()
@@ -211,6 +216,7 @@ def _features(
     )
 
 
+@step("write")
 def _save(features: Features, run: Run, results: Mapping[int, Stored]) -> None:
     """Write the features file, whose rows are read where they are stored."""
     usable = [one for one in results.values() if one.file is not None]

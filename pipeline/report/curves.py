@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from pipeline.profile import step
 from pipeline.report import pictures
 from pipeline.report.schema import Bin, Report
 from pipeline.report.style import (
@@ -36,6 +37,7 @@ ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1), "nco
 LOGARITHMIC = 20  # ratio of the largest to the smallest loss above which its axis is logarithmic
 
 
+@step("figures")
 def draw(run: Run) -> list[Path]:
     """Draw into `run/plots/` every figure that the results of `run` allow, and remove the figures of older results.
 

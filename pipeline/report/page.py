@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from pipeline.profile import step
 from pipeline.report import formats
 from pipeline.report.schema import Baseline, Bin, ClassMetrics, Gate, Report
 from pipeline.report.templates import page_template
@@ -48,6 +49,7 @@ class Rival(Baseline):
     better: str
 
 
+@step("page")
 def write(run: Run) -> Path:
     """Write `run/report.html` from the run's report, history and plots; returns its path.
 

@@ -16,6 +16,7 @@ from models.mfcc import Mfcc
 from models.mixture import DRAWN, DRAWN_NUMBERS
 from models.mlp import MLP
 from models.table import Table
+from pipeline.profile import step
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
@@ -33,6 +34,7 @@ CONTRAST = Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine"
 
 
 @torch.no_grad()
+@step("calibration")
 def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, seed: int) -> float | None:
     """Fit the classifier's temperature and give it a familiarity, from samples with standardised features.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.classifier import Standardize
 from pipeline.extract import PIECE, Features, Matrix
+from pipeline.profile import step
 
 
 class RowReader(Protocol):
@@ -98,6 +99,7 @@ class Datasets(NamedTuple):
     validation: Dataset
 
 
+@step("read features")
 def load_datasets(features: Features, with_validation: bool, in_memory: bool) -> Datasets:
     """The samples of a run, as extracted.
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from models.card import Kind
 from models.mlp import MLP
 from models.targets import TARGETS
+from pipeline.profile import step
 from pipeline.task import Train, UserError
 from pipeline.threads import threads
 from pipeline.train.data import Dataset, piece_rows, pieces
@@ -130,8 +131,10 @@ def run_epochs(
     failed: dict[int, UserError] = {}
     while running := [m for m in range(len(networks)) if m not in failed and not states[m].is_over(options[m])]:
         number = states[running[0]].epoch
-        trained: list[tuple[float, float]] = torch.stack(trainer.epoch(number, schedule(number, epochs))).T.tolist()
-        validated = evaluate()
+        with step("epochs"):
+            trained: list[tuple[float, float]] = torch.stack(trainer.epoch(number, schedule(number, epochs))).T.tolist()
+        with step("evaluation"):
+            validated = evaluate()
         seconds = time.perf_counter() - started
         for m in running:
             row = Row(number + 1, *trained[m], *validated[m], seconds)

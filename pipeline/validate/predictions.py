@@ -14,6 +14,7 @@ from models import conformal
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
+from pipeline.profile import step
 from pipeline.report.schema import Calibration, Sets
 from pipeline.train.data import load_test, pieces
 from pipeline.train.weights import Facts
@@ -132,6 +133,7 @@ class ValuePredictions(Predictions):
 
 
 @torch.inference_mode()
+@step("predict")
 def predict(classifier: Classifier, facts: Facts, features: Features) -> tuple[Predictions, dict[str, Any]]:
     """Run the network on the test split.
 

@@ -9,6 +9,7 @@ import torch
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features, load_media, skipped
+from pipeline.profile import step
 from pipeline.report import curves, page
 from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Regressor, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
@@ -119,6 +120,7 @@ def _check(task: Task, features: Features, facts: weights.Facts) -> None:
         raise UserError("validate.baselines are classifiers, and the targets are numbers; set it to false")
 
 
+@step("baselines")
 def _baselines(
     task: Task, features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions
 ) -> _Baselines:
@@ -158,6 +160,7 @@ def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:
     ]
 
 
+@step("examples")
 def _save_media(
     run: Run, classifier: Classifier, features: Features, predictions: Predictions, files: list[str]
 ) -> list[Clip]:
