@@ -1,8 +1,11 @@
 """Predictions of files through a run's exported graph, as JSON lines for programs or as text for people."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from models.card import Column
 from pipeline import task as tasks
+from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, require
 from pipeline.sources.columns import ABSENT, MISSING, parse_number
@@ -23,6 +27,8 @@ from service.media import Limits
 from service.serving import Answer, Window
 from service.serving.predictor import Predictor
 
+NONE = np.empty(0)
+Part = tuple[Path, Callable[[], bytes]]
 TABLES = (".csv", ".tsv", ".tab", ".txt")  # endings of text tables, whose rows are predicted one by one
 
 
@@ -52,14 +58,11 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
         seconds = predictor.window(window)
     except MediaError as error:
         raise UserError(str(error)) from None
-    limits, pictures, failed = Limits.from_environment(), set[Path](), False
-    for file, read in parts(files, predictor.card.input.columns):
-        try:
-            sample = predictor.decode(read(), limits)
-            answer = predictor.predict(sample, seconds)
-        except (MediaError, OSError) as error:
+    pictures, failed = set[Path](), False
+    for file, sample, answer in _answers(predictor, parts(files, predictor.card.input.columns), seconds):
+        if isinstance(answer, Exception):
             failed = True
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = getattr(answer, "strerror", None) or str(answer)
             print(_line({"file": str(file), "error": reason}) if as_json else f"{file}  {reason}")
             continue
         if as_json:
@@ -76,7 +79,26 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     return not failed
 
 
-def parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+def _answers(
+    predictor: Predictor, parts: Iterable[Part], window: float | None
+) -> Iterator[tuple[Path, NDArray[Any], Answer | MediaError | OSError]]:
+    """Each part's name, decoded media and answer, or why there is none, in order; computed on all cores."""
+    limits, cores = Limits.from_environment(), os.cpu_count() or 1
+
+    def answer(part: Part) -> tuple[Path, NDArray[Any], Answer | MediaError | OSError]:
+        file, read = part
+        sample: NDArray[Any] = NONE
+        try:
+            sample = predictor.decode(read(), limits)
+            return file, sample, predictor.predict(sample, window)
+        except (MediaError, OSError) as error:
+            return file, sample, error
+
+    with ThreadPoolExecutor(cores) as pool, closing(ordered(pool, answer, parts, 2 * cores)) as found:
+        yield from found
+
+
+def parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[Part]:
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
     the model is one of a table."""
     for file in files:

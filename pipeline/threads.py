@@ -3,11 +3,9 @@
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from threading import Event
 from typing import TypeVar
 
@@ -16,6 +14,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import torch
 
+from pipeline.ordered import ordered
 from pipeline.profile import WAITING, step
 
 REPEAT = 16  # uses of the faster choice for each trial of the slower, times how much slower it was
@@ -93,15 +92,17 @@ def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Generator[R, None
 
     chunks = (items[i : i + CHUNK] for i in range(done, len(items), CHUNK))
     with pool() as workers:
-        waiting = deque(workers.submit(results, chunk) for chunk in islice(chunks, AHEAD))
+        done_chunks = ordered(workers, results, chunks, AHEAD)
         try:
-            while waiting:
+            while True:
                 with step(WAITING):
-                    found = waiting.popleft().result()
-                waiting.extend(workers.submit(results, chunk) for chunk in islice(chunks, 1))
+                    found = next(done_chunks, None)
+                if found is None:
+                    break
                 yield from found
         finally:
             ended.set()
+            done_chunks.close()
 
 
 class Pace:
