@@ -18,7 +18,7 @@ ORDER = (
     ("errors", "interrupt", "progress", "threads"),
     ("sources",),
     ("task",),
-    ("run", "engine"),
+    ("run", "engine", "signing"),
     ("extract",),
     ("train",),
     ("report",),
