@@ -1,5 +1,6 @@
 """What a report's numbers are of: how many samples and groups, of which source, and what was never tested."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ ELSEWHERE = {  # kind of features → what differs in the world
 
 
 def scope(features: Features, kind: str) -> list[str]:
-    """Two lines: what the number is of, and what it says nothing about; `kind` is that of the features."""
+    """Two lines: what the number is of, and what it says nothing about; `kind` is that of the features.
+
+    They name the data by the last part of their path: the model's card carries them to any client of the service.
+    """
     data = features.task["data"]
     source = REGISTRY[data["source"]]
     n = f"{int(features.rows('test').sum()):,} samples"
     groups = counts(features)
-    where = f"{source.name} {data['path']}" if data["path"] else f"the data set {source.name}"
+    where = f"{source.name} {Path(data['path']).name}" if data["path"] else f"the data set {source.name}"
     if groups:
         together = f"in {groups['test']:,} groups of which no sample was trained on"
     else:

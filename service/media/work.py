@@ -8,6 +8,7 @@ estimate decides where a file is decoded and what may run beside it, never the a
 import struct
 from typing import NamedTuple
 
+from service.media.containers import MARKS
 from service.media.limits import Limits
 
 # Seconds:
@@ -38,6 +39,7 @@ NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of its frame (0xC0
 START_OF_SCAN, USUAL_SCANS = 0xDA, 10
 SLOWEST_MP3 = 1000  # bytes a second of an MP3: 8 kbit/s
 CODED_RATE = 48_000  # Hz and channels that are assumed where the header is not read here
+TO_SEARCH = 2**19  # bytes, counted for each mark, in which another recording is looked for; this takes 0.4 ms
 PCM = (1, 3, 0xFFFE)  # format tags of WAV whose samples have a fixed size
 
 
@@ -152,41 +154,56 @@ def _of_segments(jpeg: bytes) -> tuple[tuple[int, int], float]:
 
 def of_audio(data: bytes, sample_rate: int, limits: Limits) -> tuple[Work, float]:
     """To decode a recording to `sample_rate` Hz, and its seconds, at most: as for the longest that is allowed, unless
-    it is WAV, FLAC or MP3.
+    it is WAV, FLAC or MP3, and alone in the file.
 
     >>> of_audio(b"OggS", 22_050, Limits())[1]
     600.0
     """
     rate, channels, seconds, cost = CODED_RATE, 1, float(limits.seconds), COMPRESSED
-    chunks = 0.0
+    chunks, alone, marks = 0.0, 4, set(MARKS)  # what another recording has, after the first, which ends at `alone`
     if data.startswith(b"RIFF") and data[12:16] == b"fmt " and len(data) >= 44:
         tag, channels, rate, bits = struct.unpack_from("<HHI6xH", data, 20)
         frame = channels * bits // 8
         if tag in PCM and frame and rate:
-            seconds, cost, chunks = len(data) / (frame * rate), SAMPLE, CHUNK * (_beside_sound(data) // 8)
+            begin, alone = _sound_of(data)
+            seconds, cost = len(data) / (frame * rate), SAMPLE
+            if begin == alone:  # of unknown length: up to another WAV
+                marks = {b"WAVE"}
+            chunks = CHUNK * ((begin + (len(data) - alone) * (begin < alone)) // 8)
     elif data.startswith(b"fLaC") and len(data) > 26:
         told = int.from_bytes(data[18:26])  # 20 bits, 3, 5 and 36: rate, channels, depth, samples; RFC 9639
         rate, channels, samples = told >> 44, 1 + (told >> 41 & 7), told & 0xF_FFFF_FFFF
         seconds = samples / rate if rate and samples else seconds
     elif data.startswith((b"ID3", b"\xff\xf2", b"\xff\xf3", b"\xff\xfa", b"\xff\xfb")):
         seconds = len(data) / SLOWEST_MP3
+    if seconds < limits.seconds and _is_followed(data, alone, marks):
+        rate, channels, seconds, cost = CODED_RATE, 1, float(limits.seconds), COMPRESSED
     seconds = min(seconds, limits.seconds)
     samples = int(seconds * sample_rate)
     spent = RECORDING + chunks + cost * seconds * rate * channels + RESAMPLED * samples * (rate != sample_rate)
     return Work(spent, WAVEFORM * samples + len(data)), seconds
 
 
-def _beside_sound(wav: bytes) -> int:
-    """Bytes of a WAV outside of its data chunk; all, if that does not come early."""
+def _sound_of(wav: bytes) -> tuple[int, int]:
+    """Where the content of a WAV's data chunk begins and ends; where it begins, twice, if it is longer than `wav` or of
+    unknown length; the length of `wav` and 0 if it does not come early."""
     at = 12
     for _ in range(FEW):
         name, length = wav[at : at + 4], int.from_bytes(wav[at + 4 : at + 8], "little")
+        at += 8
         if name == b"data":
-            return len(wav) - min(length, len(wav) - at)
-        at += 8 + length + length % 2
+            return at, at + length * (length <= len(wav) - at)
+        at += length + length % 2
         if at >= len(wav):
             break
-    return len(wav)
+    return len(wav), 0
+
+
+def _is_followed(data: bytes, start: int, marks: set[bytes]) -> bool:
+    """Whether another recording may begin after data[:start], of which a kilobyte may hold ten minutes."""
+    if (len(data) - start) * len(marks) > TO_SEARCH:
+        return True
+    return any(data.find(mark, start) >= 0 for mark in marks)
 
 
 def of_vector(data: bytes) -> Work:

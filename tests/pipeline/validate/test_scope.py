@@ -28,7 +28,7 @@ def test_synthetic_data_are_called_so(features: Features) -> None:
 def test_real_data_say_which_and_how_many_groups(features: Features) -> None:
     named = replace(features, task={"data": {"source": "csv", "path": "/data/list.csv"}})
     of, untested = scope(named, "mfcc")
-    assert of.startswith("of 1,000 samples from csv /data/list.csv, each by itself")
+    assert of.startswith("of 1,000 samples from csv list.csv, each by itself")
     assert untested.startswith("not tested: inputs from another microphone, room, player or device, or new sessions")
     groups = np.array([f"{split} {i % 40}" for i, split in enumerate(features.split)])
     of, untested = scope(replace(named, group=groups), "pixels")

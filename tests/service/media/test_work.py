@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from service.media import Limits
+from service.media.containers import recordings
 from service.media.work import of_audio, of_image, of_vector
 from tests.service.helpers import seven, sound_bytes, to_bytes, tone
 
@@ -108,6 +109,30 @@ def test_coded_recordings(format):
 
 def test_a_short_flac_is_less_work_than_a_long_one():
     assert seconds_of_audio(sound_bytes(tone(seconds=1), format="FLAC")) < 0.1
+
+
+@pytest.mark.parametrize("first", ["WAV", "unknown length", "FLAC", "MP3", "ID3"])
+@pytest.mark.parametrize("second", ["WAV", "FLAC", "OGG", "CAF"])
+def test_a_short_recording_with_another_behind_it(first, second):
+    """Of silence, ten minutes may take a kilobyte."""
+    short = sound_bytes(
+        tone(RATE, seconds=0.1), RATE, "WAV" if first == "unknown length" else first.replace("ID3", "MP3")
+    )
+    if first == "unknown length":
+        short = short[:40] + b"\xff\xff\xff\xff" + short[44:]
+    if first == "ID3":
+        short = b"ID3\4\0\0\0\0\0\0" + short
+    assert seconds_of_audio(short) < INLINE
+    more = sound_bytes(tone(RATE, seconds=0.1), RATE, second)
+    seen = first != "unknown length" or second == "WAV"  # what follows a WAV of unknown length is taken for its sound
+    assert (seconds_of_audio(short + more) > 50 * INLINE) == seen
+    assert len(recordings(short + more, 1.0)) == 1 + seen
+
+
+def test_large_recordings_without_a_length_are_counted_as_the_longest():
+    assert seconds_of_audio(sound_bytes(np.random.default_rng(0).uniform(-1, 1, (100_000, 1)), format="FLAC")) > INLINE
+    streamed = sound_bytes(tone(RATE, seconds=2), RATE)
+    assert seconds_of_audio(streamed[:40] + b"\xff\xff\xff\xff" + streamed[44:]) < INLINE
 
 
 def test_headers_that_are_cut():
