@@ -4,10 +4,10 @@ BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 MODELS ?= digits instruments
 
-.PHONY: help run test soak serve bento bench figures notebook clean
+.PHONY: help run test soak serve bento bench figures notebook licences audit-deps clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 run: .venv/ready  ## train, validate and export both built-in tasks, then send the service one digit and one note
 	$(BIN)/percept run digits
@@ -49,6 +49,12 @@ figures: .venv/ready  ## train the examples of docs/unit.md and redraw its pictu
 
 notebook: .venv/ready  ## write docs/unit.md as build/unit.ipynb, for Jupyter and Colab
 	$(BIN)/python -m docs.notebook build/unit.ipynb
+
+licences: .venv/ready  ## write docs/licences.md: the packages that the image installs, and their licences
+	$(BIN)/python -m docs.licences
+
+audit-deps: .venv/ready  ## known vulnerabilities of what constraints.txt pins; where their data cannot be reached, the pins
+	PATH="$(BIN):$$PATH" deploy/audit.sh
 
 clean:  ## remove runs and caches; the virtual environment and the model store stay
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,10 +20,12 @@ from pipeline.engine import Engine
 from pipeline.interrupt import Stopped, stoppable
 from pipeline.profile import Stage, lines, profiling
 from pipeline.run import Run, check_writable, write_json
+from pipeline.signing import Signer
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
 from pipeline.workflow import Workflow, check_store
 from service.media import Limits
+from service.serving.trust import KEYS, paths
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,6 +97,20 @@ EngineOption = Annotated[
         help="Where the work is done: on this machine; by Ray, started here; or by the cluster at HOST:PORT or auto.",
     ),
 ]
+SignOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sign", metavar="KEY", help="Sign the model with this private key, PEM on P-256, P-384 or P-521 (model.sig)."
+    ),
+]
+CertificateOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--certificate",
+        metavar="PEM",
+        help="The certificate of KEY, to be trusted by who issued it; then, repeated, those between it and that one.",
+    ),
+]
 NumbersOption = Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each; 0 by default.")]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
@@ -139,6 +155,8 @@ def run(
         bool,
         typer.Option("--profile", help="Say where the time went, step by step; also in profile.json and profile.svg."),
     ] = False,
+    sign: SignOption = None,
+    certificate: CertificateOption = None,
 ) -> None:
     """Extract, train, validate and export: every stage that is not up to date."""
     if chosen is not None and data is None:
@@ -148,9 +166,9 @@ def run(
     elif data is None and task not in tasks.builtin() and choice.is_data(task):
         data, (task, reason) = task, choice.choose(Path(task))
         print(f"{data}: {reason}; running the task {task} (--task names another)", flush=True)
-    resolved = _load(task, data, set_, device)
+    resolved, signer = _load(task, data, set_, device), _signer(sign, certificate)
     directory = Run(runs / resolved.name)
-    workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine))
+    workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine), signer)
     if not profile:
         return workflow.run_all()
     with profiling() as stages:
@@ -224,11 +242,13 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Export although the gate has not passed; the card records it.")
     ] = False,
+    sign: SignOption = None,
+    certificate: CertificateOption = None,
 ) -> None:
-    """Stage 4: write and check the ONNX graph (model.onnx, card.json), and put it into the model store."""
-    resolved = _load(task, data, set_, device)
+    """Stage 4: write and check the ONNX graph (model.onnx, card.json, bom.json), and put it into the model store."""
+    resolved, signer = _load(task, data, set_, device), _signer(sign, certificate)
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
-    Workflow(resolved, Run(runs / resolved.name), force=force).export()
+    Workflow(resolved, Run(runs / resolved.name), force=force, signer=signer).export()
 
 
 @app.command()
@@ -529,8 +549,11 @@ def serve(
         "--working-dir",
         str(Path(__file__).parent.parent),
     ]
-    # An absolute path, since the server works in another folder.
-    os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | {"BENTOML_HOME": str(home)})
+    # Absolute paths, since the server works in another folder.
+    absolute = {"BENTOML_HOME": str(home)}
+    if trusted := os.environ.get(KEYS):
+        absolute[KEYS] = ",".join(map(str, paths(trusted)))
+    os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | absolute)
 
 
 def main() -> None:
@@ -612,6 +635,12 @@ def _free_address(host: str, port: int) -> str:
 def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:
     extra = [f"train.device={device!r}"] if device else []
     return tasks.load(task, data, [*(overrides or []), *extra])
+
+
+def _signer(key: Path | None, certificates: list[Path] | None) -> Signer | None:
+    if key is None and certificates:
+        raise UserError(f"--certificate {certificates[0]}: needs its private key: --sign KEY")
+    return None if key is None else Signer(key, certificates or ())
 
 
 def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:

@@ -60,6 +60,7 @@ class Run:
         # export
         self.model = folder / "model.onnx"
         self.card = folder / "card.json"
+        self.bom = folder / "bom.json"
         # audit
         self.audit = folder / "audit.json"
         self.audit_page = folder / "audit.html"

@@ -22,6 +22,7 @@ from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
+from pipeline.signing import Signer
 from pipeline.task import Task, UserError, Variation, digest
 from service import media
 from service.media import Limits
@@ -51,6 +52,7 @@ class Entry(BaseModel):
     device: str = "cpu"  # or cuda; that the network was trained on
     forced: bool = False  # whether it was exported although the gate had not passed
     version: str = ""  # in the model store
+    signed_by: str = ""
 
 
 class Workflow:
@@ -61,6 +63,7 @@ class Workflow:
     strict : a file that cannot be used is an error
     force : redo what is up to date, and export although the gate has not passed
     engine : where features are extracted and the network is trained
+    signer : signs what is exported
 
     Example
     -------
@@ -74,8 +77,17 @@ class Workflow:
     (True, False)
     """
 
-    def __init__(self, task: Task, run: Run, strict: bool = False, force: bool = False, engine: Engine = LOCAL) -> None:
+    def __init__(
+        self,
+        task: Task,
+        run: Run,
+        strict: bool = False,
+        force: bool = False,
+        engine: Engine = LOCAL,
+        signer: Signer | None = None,
+    ) -> None:
         self.task, self.run, self.strict, self.force, self.engine = task, run, strict, force, engine
+        self.signer = signer
         self.entries = _read(run.provenance)
         self.outputs = {
             "extract": (run.features,),
@@ -146,9 +158,9 @@ class Workflow:
             from pipeline import export
 
         inputs = self._inputs("export")
-        card = export.export(self.task, self.run, self.force)
-        summary = f"{card.name}:{card.version}"
-        self._record("export", inputs, "", summary, forced=card.gate_forced, version=card.version)
+        card = export.export(self.task, self.run, self.force, self.signer)
+        summary, signed_by = f"{card.name}:{card.version}", "" if self.signer is None else self.signer.who
+        self._record("export", inputs, "", summary, forced=card.gate_forced, version=card.version, signed_by=signed_by)
 
     def is_up_to_date(self, stage: str) -> bool:
         """Whether the stage would write the same files again."""
@@ -163,7 +175,8 @@ class Workflow:
             case "validate":  # `percept plot` may have drawn these again
                 return self.run.page.is_file() and self.run.plots.is_dir() and self.run.samples.is_dir()
             case _:
-                return _is_exported(self.task.name, entry.version) and (self.force or not entry.forced)
+                is_signed = self.signer is None or self.signer.who == entry.signed_by
+                return is_signed and _is_exported(self.task.name, entry.version) and (self.force or not entry.forced)
 
     def _check_store(self) -> None:
         check_store(f"models/{self.task.name}", "tmp")

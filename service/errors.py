@@ -27,3 +27,7 @@ class UnknownModel(LookupError):
 
 class StoreBlocked(Exception):
     """The model store does not answer in time: it may lie on a network share that hangs."""
+
+
+class Untrusted(ValueError):
+    """Nobody trusted has signed a version of a model, or it is too old; the message is one line for clients."""

@@ -22,6 +22,7 @@ from bentoml.validators import ContentType
 from opentelemetry.util.http import ExcludeList
 from starlette.types import ASGIApp
 
+from models.card import BOM_FILE, SIGNATURE_FILE
 from service import options
 from service.http import connections, log, memory
 from service.http.app import App
@@ -68,9 +69,27 @@ class Service(bentoml.Service[Any]):  # type: ignore[misc]
         return whole if is_main else app.bentoml
 
 
+VERIFYING = "cryptography>=45"  # what an image needs besides, if models in it are signed
+
+
+class Image(bentoml.images.Image):  # type: ignore[misc]
+    """The container's image; what `bentoml build` installs in it is listed in the Bento, with the licences."""
+
+    __slots__ = ()
+
+    def freeze(self, bento_fs: Path, envs: Any, platform_: str | None = None) -> Any:
+        """Called by `bentoml build` for the folder of the Bento."""
+        from service.serving import bom
+
+        packed = [Path(bentoml.models.get(model.tag).path) / BOM_FILE for model in Percept.models]  # type: ignore[attr-defined]
+        bills = [file.read_bytes() for file in packed if file.is_file()]
+        (bento_fs / "src" / BOM_FILE).write_bytes(bom.of_bento(self.python_requirements.splitlines(), bills))
+        return super().freeze(bento_fs, envs, platform_)
+
+
 # The container's image. BentoML knows no distro "slim", so it leaves out the compiler, git and gnupg. None is needed:
 # everything is installed from wheels, and soundfile's holds libsndfile. constraints.txt pins the versions.
-IMAGE = bentoml.images.Image(
+IMAGE = Image(
     base_image="python:3.11-slim", python_version="3.11", distro="slim", build_include_paths=["constraints.txt"]
 )
 
@@ -100,7 +119,7 @@ class Percept:
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class
         fixed = [bentoml.models.get(model.tag) for model in bento.info.all_models] if bento else None
         metrics = Metrics()
-        self.repository = Repository(fixed, metrics.changed)
+        self.repository = Repository(fixed, metrics.changed, app.trust)
         app.open(self.repository, metrics)
         gc.freeze()  # else every full collection walks all imported objects: 30 ms without an answer
 
@@ -148,8 +167,9 @@ except ValueError as error:
 
 if is_supervisor:  # or `bentoml build`; a worker has no use for them, and 200 take it 0.4 s
     try:  # The models that `bentoml build` puts into a Bento: those that `make bento` names, or all of the store.
-        Percept.models.extend(  # type: ignore[attr-defined]
-            BentoModel(model.tag) for model in chosen(os.environ.get("PERCEPT_BENTO", "").split())
-        )
+        packed = chosen(os.environ.get("PERCEPT_BENTO", "").split())
+        Percept.models.extend(BentoModel(model.tag) for model in packed)  # type: ignore[attr-defined]
+        if any(Path(model.path_of(SIGNATURE_FILE)).is_file() for model in packed):
+            IMAGE.python_packages(VERIFYING)
     except ValueError as error:
         sys.exit(f"percept: {error}")

@@ -1,5 +1,6 @@
 """The Bento: what `bentoml build` packs, and that it runs where nothing but its own requirements is installed."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tarfile
 import time
 import tomllib
+from datetime import UTC, datetime
 from importlib.metadata import distribution, distributions, packages_distributions
 from pathlib import Path
 
@@ -14,11 +16,16 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from service.serving.bom import bill
+from service.serving.trust import Trust, fingerprint
 from tests.service.helpers import digit_file, sound_bytes, tone
 from tests.serving import FIRST, NEWEST, ROOT, digits_model, fill_store, put, resident_mb, serving, workers
+from tests.signing import files_of, key, public, sign
 
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where uv is
 
@@ -47,6 +54,10 @@ def built(tmp_path_factory):
     """A BENTOML_HOME in which a Bento was built."""
     home = tmp_path_factory.mktemp("built")
     fill_store(home)
+    digits = home / "models" / "digits" / NEWEST
+    component = {"type": "machine-learning-model", "bom-ref": "model", "name": "digits", "version": NEWEST}
+    (digits / "bom.json").write_text(json.dumps(bill(component, [], datetime.now(UTC))))
+    sign(digits, home, key("ours"))
     bentoml(home, "build", "--version", "test")
     return home
 
@@ -137,9 +148,30 @@ def test_contents(unpacked):
     source = {str(path.relative_to(unpacked / "src")) for path in (unpacked / "src").rglob("*") if path.is_file()}
     service = {str(path.relative_to(ROOT)) for path in (ROOT / "service").rglob("*") if path.suffix != ".pyc"}
     files = {path for path in service if (ROOT / path).is_file()}
-    assert source == files | {"models/__init__.py", "models/card.py", "bentofile.yaml", "constraints.txt"}
+    assert source == files | {"models/__init__.py", "models/card.py", "bentofile.yaml", "bom.json", "constraints.txt"}
     models = {f"{path.parent.name}:{path.name}" for path in (unpacked / "models").glob("*/*") if path.is_dir()}
     assert models == {f"digits:{NEWEST}", f"instruments:{NEWEST}", f"sums:{NEWEST}"}
+
+
+def test_the_bill_of_materials_lists_what_the_image_installs_and_the_models(unpacked):
+    text = (unpacked / "src" / "bom.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    components = json.loads(text)["components"]
+    pinned = (ROOT / "constraints.txt").read_text().lower().replace("_", "-").split()
+    packages = {f"{one['name']}=={one['version']}" for one in components if one["type"] == "library"}
+    assert packages <= set(pinned)
+    names = {name.partition("==")[0] for name in packages}
+    requirements = (unpacked / "env" / "python" / "requirements.txt").read_text().splitlines()
+    assert {canonicalize_name(Requirement(line).name) for line in requirements} <= names
+    assert {"starlette", "cffi", "cryptography"} <= names  # what others bring, and what signatures need
+    models = [one["bom-ref"] for one in components if one["type"] == "machine-learning-model"]
+    assert models == [f"digits:{NEWEST}"]  # the others were exported without one
+
+
+def test_the_signature_of_a_model_is_verified_in_the_bento(unpacked):
+    public = key("ours").public_key()
+    model = files_of(unpacked / "models" / "digits" / NEWEST)
+    assert Trust({fingerprint(public): public}).check(model) == fingerprint(public)
 
 
 def test_holds_no_addresses_or_paths_of_this_machine(unpacked, built):
@@ -154,8 +186,13 @@ def test_holds_no_addresses_or_paths_of_this_machine(unpacked, built):
 def test_models_of_the_bento_are_served_although_the_store_has_newer_ones(built):
     assert FIRST != NEWEST
     put(built, digits_model("v3"))
-    with serving(built, target="percept:test") as server:
+    with serving(built, target="percept:test", PERCEPT_TRUSTED_KEYS=str(public(built, key("ours")))) as server:
         assert httpx.post(f"{server.url}/digits", content=digit_file(3)).json()["version"] == NEWEST
+        found = httpx.get(f"{server.url}/models").json()
+        assert [*found["trust"]["signed_by"]] == ["digits"]
+        assert found["failed"]["sums"] == f"sums:{NEWEST} is not trusted: it carries no signature"
+        assert found["bom"] == ["/models/digits/bom", "/models/bom"]
+        assert httpx.get(f"{server.url}/models/bom").json()["bomFormat"] == "CycloneDX"
 
 
 def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsys):

@@ -19,7 +19,7 @@ ORDER = (
     ("threads",),
     ("sources",),
     ("task",),
-    ("run", "engine"),
+    ("run", "engine", "signing"),
     ("extract",),
     ("train",),
     ("report",),

@@ -1,18 +1,21 @@
 """Stage 4: weights → one self-contained ONNX graph with its card, checked against torch and librosa, into the store."""
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import bentoml
 import numpy as np
 
-from models.card import SAMPLES_FILE, FeatureGroup, ModelCard, seal
+from models.card import SAMPLES_FILE, SIGNATURE_FILE, FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
+from pipeline.export.bom import bom
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
 from pipeline.extract import Features
 from pipeline.profile import step
 from pipeline.report.schema import Report
 from pipeline.run import Run, library_versions, replacing
+from pipeline.signing import Signer
 from pipeline.task import Task, UserError, digest
 from pipeline.train import weights
 from pipeline.train.data import load_datasets, pieces
@@ -24,12 +27,14 @@ PLOTTED = 2  # numbers of a vector whose ranges are kept, at most: the page plot
 BINS = 10  # of a feature group's scores, in the card
 
 
-def export(task: Task, run: Run, force: bool = False) -> ModelCard:
-    """Export `run/weights.pt` to `run/model.onnx` and `run/card.json`, and put them into BentoML's model store.
+def export(task: Task, run: Run, force: bool = False, signer: Signer | None = None) -> ModelCard:
+    """Export `run/weights.pt` to `model.onnx`, `card.json` and `bom.json` in `run`, and put them into BentoML's model
+    store.
 
     Parameters
     ----------
     force : export although the gate has not passed; the card records it
+    signer : signs the files that the store gets
 
     Raises
     ------
@@ -44,17 +49,21 @@ def export(task: Task, run: Run, force: bool = False) -> ModelCard:
     tag = bentoml.Tag(task.name, None).make_new_version()
     card = _card(tag, graph, facts, report, features, check(model, graph, run))
     file, text = seal(model.SerializeToString(), card)
-    # Both files of the run take their places only after the store has the model: they stay whole, and of one version.
-    with replacing(run.card) as card_file, replacing(run.model) as model_file:
-        card_file.write_bytes(text + b"\n")
-        model_file.write_bytes(file)
-        contents = {run.model.name: file, run.card.name: text + b"\n", run.report.name: run.report.read_bytes()}
-        names = card.labels if card.kind != "regression" else ("sample",)
-        contents[SAMPLES_FILE] = samples.packed(run.samples, names, card.input)
+    made = {run.bom: bom(card, report, file), run.card: text + b"\n", run.model: file}
+    contents = {path.name: content for path, content in made.items()} | {run.report.name: run.report.read_bytes()}
+    names = card.labels if card.kind != "regression" else ("sample",)
+    contents[SAMPLES_FILE] = samples.packed(run.samples, names, card.input)
+    if signer is not None:
+        contents[SIGNATURE_FILE] = signer.sign(contents, str(tag))
+    # The files of the run take their places only after the store has the model: they stay whole, and of one version.
+    with ExitStack() as written:
+        for path, content in made.items():
+            written.enter_context(replacing(path)).write_bytes(content)
         with step("model store"):
             store.add(tag, facts.kind, contents)
     checks = ", ".join(f"{name} {value:.1e}" for name, value in card.checks.items())
-    print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}")
+    signed = "" if signer is None else f"; signed by {signer.who}"
+    print(f"{task.name}: {tag} → {run.model} and the model store; largest differences: {checks}{signed}")
     return ModelCard.model_validate_json(text)
 
 

@@ -8,11 +8,13 @@ import asyncio
 import logging
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from models.card import BOM_FILE
 from service.errors import StoreBlocked
 from service.http import errors, log, memory
 from service.http.admission import Admission
@@ -22,6 +24,7 @@ from service.http.request import REQUEST_ID, Headers, Request, Response
 from service.http.routing import Router, handler
 from service.http.state import State
 from service.media import Limits, positive
+from service.serving.trust import Trust
 
 if TYPE_CHECKING:
     from service.metrics import Metrics
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bentoml.percept")
 
 MAX_CONCURRENCY = 64  # requests in flight unless PERCEPT_MAX_CONCURRENCY sets another number; further ones are refused
+BOM = Path(__file__).parents[2] / BOM_FILE  # where `bentoml build` writes that of the Bento
 EVERY_RESPONSE: Headers = ((b"x-content-type-options", b"nosniff"),)
 FAILED = "the service has failed; its log says why"
 
@@ -49,12 +53,14 @@ class App:
         self.admission = Admission(positive("PERCEPT_MAX_CONCURRENCY", MAX_CONCURRENCY))
         self.keys = APIKeys.from_environment()
         self.logs = log.wanted()
+        self.trust = Trust.from_environment()
 
     def open(self, repository: "Repository", metrics: "Metrics") -> None:
         """Serve these models from now on."""
         from service.http.routes import table  # loads ONNX Runtime, which BentoML's supervisor process does not need
 
         self.state = State(repository, metrics, self.limits, self.admission, self.keys, self.bentoml, self.logs)
+        self.state.bom = BOM.read_bytes() if BOM.is_file() else None
         self.router = Router(table(self.state))
 
     async def follow(self, seconds: float) -> None:

@@ -29,7 +29,6 @@ from service.http.tensors import (
 )
 from service.media.work import UNPACKED, Work
 from service.serving.predictor import PIECE, Predictor
-from service.serving.repository import not_loaded
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
@@ -141,7 +140,12 @@ class Protocol:
             if version == current:
                 yield {"name": name, "version": version, "state": "READY", "reason": ""}
             elif version == broken:
-                yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": not_loaded(name, version)}
+                yield {
+                    "name": name,
+                    "version": version,
+                    "state": "UNAVAILABLE",
+                    "reason": self.repository.failure(name) or "",
+                }
             else:
                 reason = f"opened when /v2/models/{name}/versions/{version} is asked"
                 yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}

@@ -1,6 +1,7 @@
 """Routes for operators and load balancers (models, liveness, metrics), and those that BentoML answers."""
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Send
 
 from service.http.request import Headers, Request, Response
@@ -10,15 +11,28 @@ from service.metrics import CONTENT_TYPE
 
 
 async def models(state: State, request: Request) -> Response:
-    """The cards of the models that are served, which models could not be loaded, and how large a file may be."""
+    """The cards of the models that are served, which models could not be loaded, how large a file may be, where the
+    bills of materials are, and who has signed what, if that is asked for."""
     cards = [predictor.card.model_dump(mode="json") for predictor in state.repository.served.values()]
     limits = {kind: state.limits.bytes_of(kind) for kind in BYTES}
-    return Response(orjson.dumps({"models": cards, "failed": state.repository.failures(), "limits": limits}))
+    boms = [f"/models/{name}/bom" for name, one in state.repository.served.items() if one.bom is not None]
+    boms += ["/models/bom"] if state.bom is not None else []
+    content = {"models": cards, "failed": state.repository.failures(), "limits": limits, "bom": boms}
+    return Response(orjson.dumps(content | state.repository.signers()))
 
 
 async def samples(state: State, request: Request, model: str) -> Response:
     """A file for each class of a model, to try it with: name → the file's name, and its bytes in Base64."""
     return Response((await state.repository.find(model, None)).samples)
+
+
+async def bom(state: State, request: Request, model: str | None = None) -> Response:
+    """The bill of materials of a model, or of the Bento."""
+    found = state.bom if model is None else (await state.repository.find(model, None)).bom
+    if found is None:
+        what = "the service was not started from a Bento" if model is None else f"{model} was exported without one"
+        raise HTTPException(404, f"there is no bill of materials: {what}")
+    return Response(found, content_type=b"application/vnd.cyclonedx+json")
 
 
 async def live(request: Request) -> Response:

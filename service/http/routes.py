@@ -40,6 +40,8 @@ def table(state: State) -> list[Route]:
         Route("/predict/{model}", "POST", any_model, "predict"),
         Route("/predict/{model}/versions/{version}", "POST", any_model, "predict"),
         Route("/models", "GET", models, "models"),
+        Route("/models/bom", "GET", partial(operation.bom, state), "bento_bom"),
+        Route("/models/{model}/bom", "GET", partial(operation.bom, state), "bom"),
         Route("/models/{model}/samples", "GET", partial(operation.samples, state), "samples"),
         Route("/livez", "GET", operation.live, "livez"),
         Route("/healthz", "GET", operation.live),

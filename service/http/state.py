@@ -32,6 +32,7 @@ class State:
     logs: bool  # whether requests are logged
     scheduler: Scheduler = field(default_factory=Scheduler)
     schema: bytes | None = None  # BentoML's
+    bom: bytes | None = None  # of the Bento; None if the service was not started from one
     _rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rendered: asyncio.Task[bytes] | None = None  # what the next rendering will give
 

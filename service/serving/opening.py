@@ -17,14 +17,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.card import CARD_FILE, FAMILIARITY, FEATURES, SAMPLES_FILE, ModelCard
+from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, SAMPLES_FILE, ModelCard
 from service.media import Limits
 from service.serving.drift import Drift
 from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file, watches_media
 from service.serving.store import Stored
+from service.serving.trust import Trust
 
 MAX_BYTES = 2**28  # of a file: 67 million weights
-MAX_SAMPLES = 2**23  # of the file of samples
+MAX_BESIDE = 2**23  # of the samples, and of the bill of materials, that are served
 MEMORY = 2**31  # bytes that the process may take beside what it has while a version is opened
 SECONDS = 3.0  # for all answers of the trial, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
@@ -37,18 +38,19 @@ FRONT_ENDS = {  # kind of features → kind of input
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
-def opened(model: Stored) -> Predictor:
+def opened(model: Stored, trust: Trust | None = None) -> Predictor:
     """A predictor of the version, which has answered, so that no request pays for lazy initialisation.
 
-    Raises ValueError, in one line, if the files do not belong together or the graph does not fit the card; OSError if
-    they cannot be read; and what ONNX Runtime raises for a graph that it cannot load.
+    Each file is read once: what is served are the bytes that `trust` has checked.
+
+    Raises Untrusted if `trust` does not accept them; ValueError, in one line, if the files do not belong together or
+    the graph does not fit the card; OSError if they cannot be read; and what ONNX Runtime raises for a graph that it
+    cannot load.
     """
-    files = model.folder / MODEL_FILE, model.folder / CARD_FILE
-    for file in files:
-        if (size := file.stat().st_size) > MAX_BYTES:
-            raise ValueError(f"{file.name} has {size} bytes; at most {MAX_BYTES} are opened")
     with _bounded_memory():
-        predictor = Predictor(*files)
+        files = _files(model.folder, trust is not None)
+        signer = None if trust is None else trust.check(files)
+        predictor = Predictor(files[MODEL_FILE], files[CARD_FILE])
         card = predictor.card
         if (card.name, card.version) != (model.name, model.version):
             raise ValueError(f"its card is that of {card.name}:{card.version}")
@@ -56,10 +58,27 @@ def opened(model: Stored) -> Predictor:
         _check_graph(predictor.session, card)
         with _bounded_time(predictor):
             _try_out(predictor)
-    with suppress(OSError):  # versions exported earlier have none
-        if (file := model.folder / SAMPLES_FILE).stat().st_size <= MAX_SAMPLES:
-            predictor.samples = file.read_bytes()
+    beside = {name: content for name, content in files.items() if 0 < len(content) <= MAX_BESIDE}
+    predictor.samples = beside.get(SAMPLES_FILE, predictor.samples)
+    predictor.bom, predictor.signer = beside.get(BOM_FILE), signer
     return predictor
+
+
+def _files(folder: Path, everything: bool) -> dict[str, bytes]:
+    """The content of a version's files: of those that are served, or of everything that may be signed."""
+    needed = (MODEL_FILE, CARD_FILE)
+    beside = [file.name for file in folder.iterdir() if file.is_file()] if everything else [SAMPLES_FILE, BOM_FILE]
+    contents = {}
+    for name in dict.fromkeys((*needed, *beside)):
+        file = folder / name
+        try:
+            if (size := file.stat().st_size) > MAX_BYTES:
+                raise ValueError(f"{name} has {size} bytes; at most {MAX_BYTES} are opened")
+            contents[name] = file.read_bytes()
+        except OSError:  # versions exported earlier lack some files
+            if name in needed:
+                raise
+    return contents
 
 
 def _check_card(card: ModelCard) -> None:

@@ -48,29 +48,33 @@ CHUNK = 0.01  # seconds of rows that go through the graph at once: more would no
 class Predictor:
     """An ONNX Runtime session for the graph in a file, and the card inside that file, which describes it."""
 
-    def __init__(self, path: str | Path, card_file: str | Path | None = None) -> None:
-        """Opens the ONNX file at `path`; if a `card_file` is given, the two must have been exported together.
+    def __init__(self, file: str | Path | bytes, card: bytes | None = None) -> None:
+        """Opens the ONNX file at a path, or with this content; if a `card` is given, the content of the file beside it,
+        the two must have been exported together.
 
-        Raises ValueError if the file carries no card or another one, OSError if a file cannot be read, and what ONNX
+        Raises ValueError if the file carries no card or another one, OSError if it cannot be read, and what ONNX
         Runtime raises for a graph that it cannot load.
         """
-        model = Path(path).read_bytes()
-        if card_file is not None:
-            check_seal(model, Path(card_file).read_bytes())
+        model = file if isinstance(file, bytes) else Path(file).read_bytes()
+        if card is not None:
+            check_seal(model, card)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 4  # what it raises says the same
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-        if card is None:
-            raise ValueError(f"{path} was not exported by percept: its metadata has no {CARD_KEY!r}")
-        self.card = ModelCard.model_validate_json(card)
+        inside = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+        if inside is None:
+            name = MODEL_FILE if isinstance(file, bytes) else file
+            raise ValueError(f"{name} was not exported by percept: its metadata has no {CARD_KEY!r}")
+        self.card = ModelCard.model_validate_json(inside)
         columns, tells = self.card.input.columns, self.card.known_threshold is not None
         self._table = TableRow(columns, tells) if columns else None
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
         self.samples = b"{}"  # examples for the page, as JSON
+        self.bom: bytes | None = None  # bill of materials, CycloneDX as JSON; versions exported earlier have none
+        self.signer: str | None = None  # see `Trust.check`; None if any model is trusted
         self._has_grown = False  # ONNX Runtime's memory, since `give_back`
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)

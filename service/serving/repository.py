@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import bentoml
 
-from service.errors import StoreBlocked, UnknownModel
+from service.errors import StoreBlocked, UnknownModel, Untrusted
 from service.serving import store
 from service.serving.opening import opened
 from service.serving.predictor import Predictor
 from service.serving.reading import HANGING, Reader
 from service.serving.store import Stored
+from service.serving.trust import Trust
 
 logger = logging.getLogger("bentoml.percept")
 
@@ -35,15 +36,19 @@ class Repository:
     ----------
     fixed : the models of a Bento, which never change; None: those of the store
     changed : called with (new, old) whenever a model is opened, replaced or closed; None stands for no model
+    trust : who must have signed a model, for it to be opened; None: any model is
     """
 
     def __init__(
         self,
         fixed: list[bentoml.Model] | None = None,
         changed: Callable[[Predictor | None, Predictor | None], None] = lambda new, old: None,
+        trust: Trust | None = None,
     ) -> None:
         self.served: dict[str, Predictor] = {}
         self.failed: dict[str, str] = {}  # name → version that could not be loaded
+        self.trust = trust
+        self._reasons: dict[str, str] = {}  # name → why, in words for clients
         self.reader = Reader()
         self.is_fixed, self._changed = fixed is not None, changed
         self._fixed = [Stored(m.tag.name, str(m.tag.version), Path(m.path)) for m in fixed or ()]
@@ -86,12 +91,11 @@ class Repository:
 
     def failure(self, name: str) -> str | None:
         """See `not_loaded`; None if no model of that name failed to load."""
-        version = self.failed.get(name)
-        return None if version is None else not_loaded(name, version)
+        return self._reasons.get(name)
 
     def failures(self) -> dict[str, str]:
         """Name → `failure` of every model that failed to load."""
-        return {name: not_loaded(name, version) for name, version in self.failed.copy().items()}
+        return self._reasons.copy()
 
     def trouble(self) -> str | None:
         """Why changes in the store are not followed, or not all of them; None if they are."""
@@ -124,9 +128,17 @@ class Repository:
         return {name: self._listed.get(name) or [known[name]] for name in names if name in known}
 
     def state(self) -> dict[str, Any]:
-        """Name → version of what is served, name → reason of what is not, and what is wrong with the store, if so."""
+        """Name → version of what is served, name → reason of what is not, who has signed what, if that is asked for,
+        and what is wrong with the store, if so."""
         state = {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
-        return state | ({"store": trouble} if (trouble := self.trouble()) else {})
+        return state | self.signers() | ({"store": trouble} if (trouble := self.trouble()) else {})
+
+    def signers(self) -> dict[str, Any]:
+        """Whom the service trusts, and who has signed each model that is served; nothing if any model is."""
+        if self.trust is None:
+            return {}
+        signed = {name: predictor.signer for name, predictor in self.served.copy().items()}
+        return {"trust": self.trust.state() | {"signed_by": signed}}
 
     def _follow(self, name: str | None = None) -> None:
         try:
@@ -184,10 +196,10 @@ class Repository:
             predictor = self._pinned.get((name, version))
             if predictor is None:
                 try:
-                    predictor = opened(model)
+                    predictor = opened(model, self.trust)
                 except Exception as error:
                     logger.error("%s cannot be served: %s", model, line(error))
-                    raise UnknownModel(not_loaded(name, version)) from error
+                    raise UnknownModel(not_loaded(model, error)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
                     self._pinned.popitem(last=False)
@@ -205,18 +217,19 @@ class Repository:
 
     def _open(self, model: Stored) -> None:
         try:
-            predictor = opened(model)
+            predictor = opened(model, self.trust)
         except Exception as error:  # one broken file must take down neither the others nor the version before it
             logger.error("%s cannot be served: %s", model, line(error))
-            self.failed[model.name] = model.version
+            self.failed[model.name], self._reasons[model.name] = model.version, not_loaded(model, error)
             return
-        self.failed.pop(model.name, None)
+        for kept in (self.failed, self._reasons):
+            kept.pop(model.name, None)
         old, self.served[model.name] = self.served.get(model.name), predictor
         self._changed(predictor, old)
         logger.info("serving %s", model)
 
     def _close(self, name: str) -> None:
-        for kept in (self.failed, self._stamps, self._listed):
+        for kept in (self.failed, self._reasons, self._stamps, self._listed):
             kept.pop(name, None)
         if old := self.served.pop(name, None):
             logger.info("no longer serving %s:%s", name, old.card.version)
@@ -232,9 +245,11 @@ class Repository:
                 logger.error("%s; what is open goes on being served", trouble)
 
 
-def not_loaded(name: str, version: str) -> str:
-    """What a client may know about a version that could not be loaded; the log has the reason."""
-    return f"{name}:{version} could not be loaded; the log of the service says why"
+def not_loaded(model: Stored, error: Exception) -> str:
+    """What a client may know about a version that could not be loaded; the log has any other reason."""
+    if isinstance(error, Untrusted):
+        return f"{model} is not trusted: {error}"
+    return f"{model} could not be loaded; the log of the service says why"
 
 
 def line(error: BaseException) -> str:

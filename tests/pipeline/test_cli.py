@@ -65,7 +65,7 @@ def test_the_whole_way_leaves_every_file(shop: Path) -> None:
     assert names == {
         "features.npz", "figures.npz", "weights.pt", "history.json", "report.json", "report.html", "plots",
         "mistakes.npz", "samples",
-        "model.onnx", "card.json", "provenance.json",
+        "model.onnx", "card.json", "bom.json", "provenance.json",
     }  # fmt: skip
     report = json.loads((run / "report.json").read_text())
     assert report["test"]["accuracy"] > 0.9

@@ -15,9 +15,11 @@ import soundfile
 
 from pipeline import export, task
 from pipeline.run import Run
+from pipeline.signing import Signer
 from pipeline.task import Task
 from pipeline.workflow import STAGES, Workflow
 from tests import command
+from tests.signing import key, private
 
 HEAVY = ("torch", "librosa", "sklearn", "scipy", "matplotlib", "bentoml", "onnx", "onnxruntime", "mirdata", "ray")
 OPTIONS = ("train.epochs=3", "train.refit=false", "model.hidden=[8]", "augment.copies=1", "validate.baselines=false",
@@ -208,6 +210,18 @@ def test_an_export_that_was_forced_is_up_to_date_only_under_force(home: Path) ->
     assert not workflow.is_up_to_date("export")
     workflow.force = True
     assert workflow.is_up_to_date("export")
+
+
+def test_an_export_that_another_key_signed_is_done_again(home: Path) -> None:
+    ours, another = (Signer(private(home, key(name))) for name in ("ours", "another"))
+    workflow = Workflow(loaded(home), Run(home / "runs" / "tones"))
+    assert workflow.is_up_to_date("export")
+    workflow.signer = ours
+    assert not workflow.is_up_to_date("export")
+    workflow.entries["export"] = workflow.entries["export"].model_copy(update={"signed_by": ours.who})
+    assert workflow.is_up_to_date("export")
+    workflow.signer = another
+    assert not workflow.is_up_to_date("export")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"extract": 1}', '{"extract": {"inputs": "x"}}'])

@@ -31,7 +31,7 @@ def application(
         app = App()
     with model_store(home):
         app.bentoml = Starlette()  # stands in for BentoML, and answers every path with 404
-        app.open(Repository(changed=_metrics().changed), _metrics())
+        app.open(Repository(changed=_metrics().changed, trust=app.trust), _metrics())
         with httpx.Client(transport=_Transport(around(app)), base_url="http://in-process") as client:
             yield client
 

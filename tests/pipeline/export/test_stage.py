@@ -1,6 +1,7 @@
 """The exported graph: equal to torch and to librosa, any batch and length, with its card; the gate; the store."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import bentoml
@@ -9,6 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from numpy.typing import NDArray
 
 from models.card import CARD_KEY, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
@@ -22,10 +25,13 @@ from pipeline.export import check, graph
 from pipeline.export import stage as export
 from pipeline.extract.features import Features
 from pipeline.run import Run
+from pipeline.signing import Signer
 from pipeline.task import UserError
 from service.serving.predictor import Predictor
+from service.serving.trust import Trust, fingerprint
 from tests.command import model_store
 from tests.pipeline.runs import validated
+from tests.signing import files_of, key, private
 
 
 def classifier(front: FrontEnd, labels: int, kind: str = "multiclass") -> Classifier:
@@ -127,20 +133,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def exported(run: Path, home: Path, *overrides: str, force: bool = False) -> bentoml.Model:
+def exported(
+    run: Path, home: Path, *overrides: str, force: bool = False, signer: Signer | None = None
+) -> bentoml.Model:
     """Validate, and export into a model store in `home`; what the store then has."""
     resolved = task.load("digits", "scans", ["validate.baselines=false", *overrides])
     validate.validate(resolved, Run(run))
     with model_store(home):
-        export.export(resolved, Run(run), force)
+        export.export(resolved, Run(run), force, signer)
         return bentoml.models.get("digits")
 
 
 @pytest.fixture(scope="module")
 def home(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BENTOML_HOME with the run's model in its store."""
+    """A BENTOML_HOME with the run's model in its store, signed."""
     home = tmp_path_factory.mktemp("home")
-    exported(run, home, "validate.min_accuracy=0.5")
+    exported(run, home, "validate.min_accuracy=0.5", signer=Signer(private(home, key("ours"))))
     return home
 
 
@@ -171,6 +179,40 @@ def test_export_checks_and_stores(run: Path, home: Path) -> None:
     for other in (text.replace(b'"0",', b'"O",', 1), text.replace(card.sha256.encode(), b"0" * 64)):
         with pytest.raises(ValueError, match="does not match the SHA-256 in the card beside it"):
             check_seal(file, other)
+
+
+def test_the_bill_of_materials(home: Path, run: Path) -> None:
+    """It fits CycloneDX's schema, as that project's library has it, and says what the card and the report say."""
+    with model_store(home):
+        text = Path(bentoml.models.get("digits").path_of("bom.json")).read_text()
+    assert text == (run / "bom.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill, card = json.loads(text), ModelCard.model_validate_json((run / "card.json").read_text())
+    model = bill["metadata"]["component"]
+    assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", card.name, card.version)
+    assert model["hashes"][0]["content"] == sha256((run / "model.onnx").read_bytes()).hexdigest()
+    data, *libraries = bill["components"]
+    assert (data["type"], data["hashes"][0]["content"]) == ("data", card.data_digest)
+    assert {one["name"]: one["version"] for one in libraries} == card.libraries
+    licences = {one["name"]: one["licenses"] for one in libraries}
+    assert licences["percept"] == [{"expression": "Apache-2.0"}]
+    assert all(licences.values())
+    found = {one["type"]: one for one in model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]}
+    test = json.loads((run / "report.json").read_text())["test"]
+    assert {name: float(one["value"]) for name, one in found.items()} == card.metrics
+    interval = found["accuracy"]["confidenceInterval"]
+    assert [float(interval["lowerBound"]), float(interval["upperBound"])] == test["accuracy_interval"]
+    properties = {one["name"]: one["value"] for one in model["modelCard"]["properties"]}
+    assert properties["percept:parameters"] == str(card.parameters)
+    assert properties["percept:model.hidden"] == json.dumps(task.load("digits", "scans").model.hidden)
+
+
+def test_what_is_signed_is_all_that_the_store_gets(home: Path) -> None:
+    with model_store(home):
+        files = files_of(Path(bentoml.models.get("digits").path))
+    assert {*files} >= {"model.onnx", "card.json", "report.json", "samples.json", "bom.json", "model.sig"}
+    ours = key("ours").public_key()
+    assert Trust({fingerprint(ours): ours}).check(files) == fingerprint(ours)
 
 
 @pytest.mark.usefixtures("home")

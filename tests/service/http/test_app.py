@@ -528,7 +528,7 @@ class TestOperation:
     def test_empty_store_is_alive_but_not_ready(self, tmp_path):
         with serving(tmp_path, wait_for="/livez") as running:
             assert httpx.get(f"{running.url}/readyz").status_code == 503
-            assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}, "limits": BYTES}
+            assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}, "limits": BYTES, "bom": []}
 
 
 def test_browsers_may_not_guess_content_types(local: httpx.Client) -> None:
