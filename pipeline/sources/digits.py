@@ -60,16 +60,15 @@ def digits(seed: int) -> list[Sample]:
     >>> len(found), found[0].file, found[-1].file, found[-1].split
     (45093, 'scans/0000-0', 'pens/test/1499-9', 'test')
     """
-    with ThreadPoolExecutor(len(SPLITS) + 1) as pool:
-        drawn = [pool.submit(pens.digits, split, n, seed) for split, n in PENS.items()]
+    with ThreadPoolExecutor(1) as pool:
         copied = pool.submit(_copies, seed)
-        samples = [Sample(s.file, s.label, _split(i), s.media) for i, s in enumerate(scans())]
-        samples += copied.result()
-        for split, of_split in zip(PENS, drawn, strict=True):
-            samples += [
-                Sample(f"pens/{split}/{i:04d}-{label}", label, split, Decoded(picture))
-                for i, (picture, label) in enumerate(zip(*of_split.result(), strict=True))
-            ]
+        drawn = {split: pens.digits(split, n, seed) for split, n in PENS.items()}
+        samples = [Sample(s.file, s.label, _split(i), s.media) for i, s in enumerate(scans())] + copied.result()
+    for split, of_split in drawn.items():
+        samples += [
+            Sample(f"pens/{split}/{i:04d}-{label}", label, split, Decoded(picture))
+            for i, (picture, label) in enumerate(zip(*of_split, strict=True))
+        ]
     return samples
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.calibration import fit_temperature
+from models.card import Kind
 from models.classifier import Classifier
 from models.familiarity import Familiarity
 from models.mfcc import Mfcc
@@ -121,7 +122,7 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
     """A familiarity of the classifier, fitted to the training samples."""
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
-        _train_contrast(familiarity.contrast, classifier, training.x, seed)
+        _train_contrast(familiarity.contrast, classifier, training, seed)
     if familiarity.mixture is not None:
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
@@ -136,19 +137,24 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
     return familiarity
 
 
-def _train_contrast(network: MLP, classifier: Classifier, samples: Tensor | RowReader, seed: int) -> None:
-    """Train the network to tell training samples (1) from as many outliers (0)."""
+def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, seed: int) -> None:
+    """Train the network to tell training samples from as many outliers: pictures by their class, with the outliers as
+    one more class; sounds as 1 from 0."""
     generator = torch.Generator().manual_seed(seed)
-    n_samples = samples.shape[0]
+    samples, n_samples = training.x, training.x.shape[0]
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
     x = torch.empty(2 * n, samples.shape[1], device=classifier.standardize.mean.device)
-    gather(samples, torch.randint(n_samples, (n,), generator=generator), x[:n])
+    kind: Kind
+    rows = torch.randint(n_samples, (n,), generator=generator)
+    gather(samples, rows, x[:n])
     if isinstance(classifier.frontend, Mfcc):
         _add_noises(x[n:], classifier, classifier.frontend, seed)
+        y, kind = (torch.arange(2 * n, device=x.device) < n).long(), "binary"
     else:
         _add_pictures(x[:n], x[n:], classifier, generator)
-    data = Dataset(x, (torch.arange(2 * n, device=x.device) < n).long())
-    trainer = ClosedForm([network], Feed([data], [seed], CONTRAST.batch_size), "binary", [CONTRAST])
+        inside = training.y[rows.to(training.y.device)]
+        y, kind = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)]), "multiclass"
+    trainer = ClosedForm([network], Feed([Dataset(x, y)], [seed], CONTRAST.batch_size), kind, [CONTRAST])
     for epoch in range(CONTRAST.epochs):
         trainer.epoch(epoch, SCHEDULES[CONTRAST.schedule](epoch, CONTRAST.epochs))
 
