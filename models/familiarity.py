@@ -113,8 +113,9 @@ class Familiarity(nn.Module):
     the sum of two, in nats: log p(k | x) of the likeliest class k, without the temperature, which would leave hardly
     any difference between confident answers; and a log-likelihood of x. For images this is log p(x) / q(x), where q
     generates out-of-distribution images, learned by a network that separates the two (Hastie, Tibshirani & Friedman
-    2009, §14.2.4), and the classes of p: so it learns what makes each of them. Other media have no such q: there it is the `Density` of the last hidden layer, scaled to vary as
-    much as log p(k | x) does among the validation samples. For sound, a third term is the log-probability, by such a
+    2009, §14.2.4), and the classes of p from each other, so that it learns what makes each of them. Other media have no
+    such q: there it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the
+    validation samples. For sound, a third term is the log-probability, by such a
     network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
     often high for noise and text; both parts are scaled to vary alike among the validation samples.

@@ -94,7 +94,8 @@ def _sum(at: Array, weights: Array, spot: Array, side: int, fine: int) -> Array:
 
     All in pixels: positions (n, MARKS, 2), lengths that marks stand for (n, MARKS), standard deviation (n, 1).
     """
-    spots = (np.arange(fine * side, dtype=np.float32) + np.float32(0.5)) / np.float32(fine) - at.swapaxes(1, 2)[..., None]
+    grid = (np.arange(fine * side, dtype=np.float32) + np.float32(0.5)) / np.float32(fine)
+    spots = grid - at.swapaxes(1, 2)[..., None]
     spots *= spots
     spots *= (np.float32(-0.5) / spot**2)[..., None, None]
     x, y = np.exp(spots, out=spots).swapaxes(0, 1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.sources.drawing import MARKS, Array, draw, vary
 from pipeline.sources.sample import SPLITS, Split
 
-VERSION = 1
+VERSION = 2
 
 # Points of strokes, "x,y" in percent of the box around the digit, y downwards; "/" lifts the pen, and a point that is
 # given twice is a corner.

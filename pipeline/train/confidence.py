@@ -20,7 +20,7 @@ from models.table import Table
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, RowReader, gather, piece_rows, pieces
+from pipeline.train.data import Dataset, gather, piece_rows, pieces
 from pipeline.train.loop import SCHEDULES
 from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
@@ -28,9 +28,13 @@ from pipeline.train.trainers import ClosedForm
 
 MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confidence
 KEPT = 0.98  # share of the validation samples that count as known, at least
-PICTURES = (4_000, 30_000)  # outliers, at least and at most; between them, as many as there are training samples
+PICTURES = (4_000, 20_000)  # outliers, at least and at most; between them, as many as there are training samples
 NOISES = 400  # sounds that are noise
-CONTRAST = Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5)
+REDRAWN = 0.2  # share of the pictures of the classes that are redrawn with another pen
+CONTRAST: dict[Kind, Train] = {
+    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-4),  # of pictures
+    "binary": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),  # of sounds
+}
 
 
 @torch.no_grad()
@@ -154,9 +158,10 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, see
         _add_pictures(x[:n], x[n:], classifier, generator)
         inside = training.y[rows.to(training.y.device)]
         y, kind = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)]), "multiclass"
-    trainer = ClosedForm([network], Feed([Dataset(x, y)], [seed], CONTRAST.batch_size), kind, [CONTRAST])
-    for epoch in range(CONTRAST.epochs):
-        trainer.epoch(epoch, SCHEDULES[CONTRAST.schedule](epoch, CONTRAST.epochs))
+    options = CONTRAST[kind]
+    trainer = ClosedForm([network], Feed([Dataset(x, y)], [seed], options.batch_size), kind, [options])
+    for epoch in range(options.epochs):
+        trainer.epoch(epoch, SCHEDULES[options.schedule](epoch, options.epochs))
 
 
 def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:
@@ -168,10 +173,10 @@ def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int)
 
 
 def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, generator: torch.Generator) -> None:
-    """Fill `outside` (n, D) with standardised pictures of no class, and redraw half of the pictures `inside`."""
-    standardize, n = classifier.standardize, len(inside)
-    pictures = inside.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
-    outside.copy_(make_outliers(pictures, n, generator))
+    """Fill `outside` (n, D) with standardised pictures of no class, and redraw some of the pictures `inside`."""
+    standardize, n = classifier.standardize, round(REDRAWN * len(inside))
+    pictures = inside[: len(inside) // 2].mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+    make_outliers(pictures, len(outside), generator, outside)
     standardize.apply_(outside)
-    inside[: n // 2] = redrawn(pictures[: n // 2], generator).to(inside.device)
-    standardize.apply_(inside[: n // 2])
+    inside[:n] = redrawn(pictures[:n], generator).to(inside.device)
+    standardize.apply_(inside[:n])
