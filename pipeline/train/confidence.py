@@ -30,9 +30,9 @@ MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confi
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 20_000)  # outliers, at least and at most; between them, as many as there are training samples
 NOISES = 400  # sounds that are noise
-REDRAWN = 0.2  # share of the pictures of the classes that are redrawn with another pen
+REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
 CONTRAST: dict[Kind, Train] = {
-    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-4),  # of pictures
+    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),  # of pictures
     "binary": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),  # of sounds
 }
 
