@@ -113,8 +113,9 @@ class Familiarity(nn.Module):
     the sum of two, in nats: log p(k | x) of the likeliest class k, without the temperature, which would leave hardly
     any difference between confident answers; and a log-likelihood of x. For images this is log p(x) / q(x), where q
     generates out-of-distribution images, learned by a network that separates the two (Hastie, Tibshirani & Friedman
-    2009, §14.2.4). Other media have no such q: there it is the `Density` of the last hidden layer, scaled to vary as
-    much as log p(k | x) does among the validation samples. For sound, a third term is the log-probability, by such a
+    2009, §14.2.4), and the classes of p from each other, so that it learns what makes each of them. Other media have no
+    such q: there it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the
+    validation samples. For sound, a third term is the log-probability, by such a
     network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
     often high for noise and text; both parts are scaled to vary alike among the validation samples.
@@ -142,7 +143,8 @@ class Familiarity(nn.Module):
     ) -> None:
         super().__init__()
         self.typicality = Typicality(groups) if groups else None
-        self.contrast = MLP(n_features, CONTRAST[outliers], 1, "relu", init="he") if outliers else None
+        n_outputs = n_labels + 1 if outliers == "images" else 1  # the last of several: out-of-distribution
+        self.contrast = MLP(n_features, CONTRAST[outliers], n_outputs, "relu", init="he") if outliers else None
         self.mixture = Mixture(n_features) if vectors else None
         self.density = None if outliers == "images" or vectors else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
@@ -164,7 +166,8 @@ class Familiarity(nn.Module):
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.density is None:
             assert self.contrast is not None
-            return [self.contrast.forward(x), of_answers]
+            logits = self.contrast.forward(x)
+            return [torch.logsumexp(logits[:, :-1], 1, keepdim=True) - logits[:, -1:], of_answers]
         if self.contrast is None:
             return [self.density.forward(hidden), of_answers]
         return [self.density.forward(hidden), of_answers, logsigmoid(self.contrast.forward(x))]

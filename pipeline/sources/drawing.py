@@ -60,31 +60,45 @@ def _ink(points: Array, weights: Array, radius: Array, edge: Array) -> Array:
     marked = weights[..., None] > 0
     low = np.where(marked, points, np.inf).min(1) - radius[:, None]
     high = np.where(marked, points, -np.inf).max(1) + radius[:, None]
-    for is_final in (False, True):
+    for fine in (1, FINE):
         scale = (BOX / (high - low).max(1))[:, None].astype(np.float32)
         corner = np.rint((BOX - (high - low) * scale) / 2)
         at = ((points - low[:, None]) * scale[..., None] + corner[:, None]).astype(np.float32)
         spot = radius[:, None] / np.float32(REACH) * scale  # standard deviation, pixels
-        total = _sum(at, weights * scale, spot, BOX)
+        total = _sum(at, weights * scale, spot, BOX, fine)
         # No ink where there is no spot, however soft the edge.
-        gain = np.maximum(spot / (np.float32(SLOPE) * edge[:, None]), 0.5 / LEVEL).astype(np.float32)[..., None]
-        if not is_final:
-            inked = total > LEVEL - (0.5 - FAINTEST) / gain
-            first = np.stack([inked.any(axis).argmax(1) for axis in (1, 2)], 1) / FINE
-            last = BOX - np.stack([inked.any(axis)[:, ::-1].argmax(1) for axis in (1, 2)], 1) / FINE
+        gain = np.maximum(spot / (np.float32(SLOPE) * edge[:, None]), 0.5 / LEVEL).astype(np.float32)
+        if fine < FINE:
+            faintest = LEVEL - (0.5 - FAINTEST) / gain
+            profiles = total.max(1), total.max(2)
+            first = np.concatenate([_begins(profile, faintest) for profile in profiles], 1)
+            last = BOX - np.concatenate([_begins(profile[:, ::-1], faintest) for profile in profiles], 1)
             low, high = low + (first - corner) / scale, low + (last - corner) / scale
-    fine = np.clip((total - np.float32(LEVEL)) * gain + np.float32(0.5), 0, 1)
-    rows = fine[:, ::FINE] + fine[:, 1::FINE]
+    total -= np.float32(LEVEL)
+    total *= gain[..., None]
+    total += np.float32(0.5)
+    np.clip(total, 0, 1, out=total)
+    rows = total[:, ::FINE] + total[:, 1::FINE]
     return np.asarray(rows[..., ::FINE] + rows[..., 1::FINE])
 
 
-def _sum(at: Array, weights: Array, spot: Array, side: int) -> Array:
-    """The sum of spots, 1 in the middle of a stroke of full pressure: float32 (n, FINE · side, FINE · side).
+def _begins(profile: Array, level: Array) -> Array:
+    """Where profiles (n, side), of whole pixels, first exceed a level (n, 1), between the pixels' centres: (n, 1)."""
+    i = (profile > level).argmax(1)[:, None]
+    value, before = (np.take_along_axis(profile, (i - k).clip(0), 1) * (i >= k) for k in (0, 1))
+    return np.asarray(i + 0.5 - (value - level) / np.maximum(value - before, 1e-6))
+
+
+def _sum(at: Array, weights: Array, spot: Array, side: int, fine: int) -> Array:
+    """The sum of spots, 1 in the middle of a stroke of full pressure: float32 (n, fine · side, fine · side).
 
     All in pixels: positions (n, MARKS, 2), lengths that marks stand for (n, MARKS), standard deviation (n, 1).
     """
-    grid = (np.arange(FINE * side, dtype=np.float32) + 0.5) / FINE
-    x, y = (np.exp(np.square(grid - at[..., i, None]) * (-0.5 / spot**2)[..., None]) for i in (0, 1))
+    grid = (np.arange(fine * side, dtype=np.float32) + np.float32(0.5)) / np.float32(fine)
+    spots = grid - at.swapaxes(1, 2)[..., None]
+    spots *= spots
+    spots *= (np.float32(-0.5) / spot**2)[..., None, None]
+    x, y = np.exp(spots, out=spots).swapaxes(0, 1)
     y *= (weights / (spot * np.float32(np.sqrt(2 * np.pi))))[..., None].astype(np.float32)
     return np.asarray(np.matmul(y.swapaxes(1, 2), x))
 

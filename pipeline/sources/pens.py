@@ -8,8 +8,9 @@ digits the other, so that both tell what a network makes of hands that it has no
 Raise VERSION when the digits of the same seed change.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.sources.drawing import MARKS, Array, draw, vary
 from pipeline.sources.sample import SPLITS, Split
 
-VERSION = 1
+VERSION = 2
 
 # Points of strokes, "x,y" in percent of the box around the digit, y downwards; "/" lifts the pen, and a point that is
 # given twice is a corner.
@@ -244,15 +245,18 @@ def digits(split: Split, n: int, seed: int) -> tuple[NDArray[np.uint8], list[str
     >>> pictures.shape, labels[:3]
     ((20, 28, 28), ['0', '0', '1'])
     """
-    rng = np.random.default_rng([VERSION, seed, SPLITS.index(split)])
-    made, labels = [], []
-    for label, texts in SHAPES.items():
-        shapes = {"train": texts[:-2], "validation": texts[-2:-1], "test": texts[-1:]}[split]
-        for count, text in zip(rng.multinomial(n // 10, np.full(len(shapes), 1 / len(shapes))), shapes, strict=True):
-            if count:
-                made.append(_drawn(Shape.of(text, WIDTH[label]), int(count), rng))
-                labels += [label] * int(count)
-    return np.concatenate(made), labels
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(partial(_of_class, split, n // len(SHAPES), seed), SHAPES))
+    return np.concatenate(made), [label for label, pictures in zip(SHAPES, made, strict=True) for _ in pictures]
+
+
+def _of_class(split: Split, n: int, seed: int, label: str) -> NDArray[np.uint8]:
+    """`n` digits of one class."""
+    rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), int(label)])
+    texts = {"train": SHAPES[label][:-2], "validation": SHAPES[label][-2:-1], "test": SHAPES[label][-1:]}[split]
+    counts = rng.multinomial(n, np.full(len(texts), 1 / len(texts))).tolist()
+    shapes = [Shape.of(text, WIDTH[label]) for text in texts]
+    return np.concatenate([_drawn(one, count, rng) for one, count in zip(shapes, counts, strict=True) if count])
 
 
 def _drawn(shape: Shape, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.calibration import fit_temperature
+from models.card import Kind
 from models.classifier import Classifier
 from models.familiarity import Familiarity
 from models.mfcc import Mfcc
@@ -20,7 +21,7 @@ from pipeline.profile import step
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, RowReader, gather, piece_rows, pieces
+from pipeline.train.data import Dataset, gather, piece_rows, pieces
 from pipeline.train.loop import SCHEDULES
 from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
@@ -28,9 +29,13 @@ from pipeline.train.trainers import ClosedForm
 
 MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confidence
 KEPT = 0.98  # share of the validation samples that count as known, at least
-PICTURES = (4_000, 30_000)  # outliers, at least and at most; between them, as many as there are training samples
+PICTURES = (4_000, 20_000)  # outliers, at least and at most; between them, as many as there are training samples
 NOISES = 400  # sounds that are noise
-CONTRAST = Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5)
+REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
+CONTRAST: dict[Kind, Train] = {
+    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),  # of pictures
+    "binary": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),  # of sounds
+}
 
 
 @torch.no_grad()
@@ -123,7 +128,7 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
     """A familiarity of the classifier, fitted to the training samples."""
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
-        _train_contrast(familiarity.contrast, classifier, training.x, seed)
+        _train_contrast(familiarity.contrast, classifier, training, seed)
     if familiarity.mixture is not None:
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
@@ -138,21 +143,27 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
     return familiarity
 
 
-def _train_contrast(network: MLP, classifier: Classifier, samples: Tensor | RowReader, seed: int) -> None:
-    """Train the network to tell training samples (1) from as many outliers (0)."""
+def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, seed: int) -> None:
+    """Train the network to tell training samples from as many outliers: pictures by their class, with the outliers as
+    one more class; sounds as 1 from 0."""
     generator = torch.Generator().manual_seed(seed)
-    n_samples = samples.shape[0]
+    samples, n_samples = training.x, training.x.shape[0]
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
     x = torch.empty(2 * n, samples.shape[1], device=classifier.standardize.mean.device)
-    gather(samples, torch.randint(n_samples, (n,), generator=generator), x[:n])
+    kind: Kind
+    rows = torch.randint(n_samples, (n,), generator=generator)
+    gather(samples, rows, x[:n])
     if isinstance(classifier.frontend, Mfcc):
         _add_noises(x[n:], classifier, classifier.frontend, seed)
+        y, kind = (torch.arange(2 * n, device=x.device) < n).long(), "binary"
     else:
         _add_pictures(x[:n], x[n:], classifier, generator)
-    data = Dataset(x, (torch.arange(2 * n, device=x.device) < n).long())
-    trainer = ClosedForm([network], Feed([data], [seed], CONTRAST.batch_size), "binary", [CONTRAST])
-    for epoch in range(CONTRAST.epochs):
-        trainer.epoch(epoch, SCHEDULES[CONTRAST.schedule](epoch, CONTRAST.epochs))
+        inside = training.y[rows.to(training.y.device)]
+        y, kind = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)]), "multiclass"
+    options = CONTRAST[kind]
+    trainer = ClosedForm([network], Feed([Dataset(x, y)], [seed], options.batch_size), kind, [options])
+    for epoch in range(options.epochs):
+        trainer.epoch(epoch, SCHEDULES[options.schedule](epoch, options.epochs))
 
 
 def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:
@@ -164,10 +175,10 @@ def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int)
 
 
 def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, generator: torch.Generator) -> None:
-    """Fill `outside` (n, D) with standardised pictures of no class, and redraw half of the pictures `inside`."""
-    standardize, n = classifier.standardize, len(inside)
-    pictures = inside.mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
-    outside.copy_(make_outliers(pictures, n, generator))
+    """Fill `outside` (n, D) with standardised pictures of no class, and redraw some of the pictures `inside`."""
+    standardize, n = classifier.standardize, round(REDRAWN * len(inside))
+    pictures = inside[: len(inside) // 2].mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+    make_outliers(pictures, len(outside), generator, outside)
     standardize.apply_(outside)
-    inside[: n // 2] = redrawn(pictures[: n // 2], generator).to(inside.device)
-    standardize.apply_(inside[: n // 2])
+    inside[:n] = redrawn(pictures[:n], generator).to(inside.device)
+    standardize.apply_(inside[:n])

@@ -7,7 +7,6 @@ with other pens, so that the network learns their shapes and not the width of th
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +21,6 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, max_pool2d
 from models.frontend import IMAGE_SIZE
 from pipeline.task import Augment
 from pipeline.train.distortion import Distortion
-from service.errors import MediaError
 from service.media.image import WHITE, to_mnist_form
 
 STROKES = 4  # in a scribble, at most
@@ -37,14 +35,15 @@ SCRIPTS = (  # Unicode ranges: Armenian, Hebrew, Arabic, Lao, Georgian, Canadian
 )  # fmt: skip
 PAGE = 80  # pixels: side of the page that a glyph is drawn on
 THICKEST, BLUR = 3, 2.0  # pixels of that page: how much its strokes are thickened and blurred, at most
-DRAWN = 4_000  # glyphs, at most; beyond that they repeat, since drawing takes most of the time
+MARGIN = 4  # pixels of that page that are kept around a glyph: a smaller picture is brought to MNIST's form sooner
+DRAWN = 3_000  # glyphs, at most; beyond that they repeat, since drawing takes most of the time
 DISTORTED = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
 PIECE = 1_000  # pictures drawn at a time
 SHARPEST = 4  # times the contrast between ink and paper, at most
 
 
-def make_outliers(pictures: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """`n` pictures that belong to no class, float32 (n, 784), 0 = background, 1 = ink.
+def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
+    """`n` pictures that belong to no class, float32 (n, 784), 0 = background, 1 = ink; written to `out` if it is given.
 
     A third are glyphs, a third pictures of the classes that are rotated, cut up or superposed, the others scribbles and
     textures.
@@ -74,12 +73,12 @@ def make_outliers(pictures: Tensor, n: int, generator: torch.Generator) -> Tenso
         lambda: scribbles(3 * part, generator),
         lambda: glyphs(n - 10 * part, generator),
     ]
-    made, start = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE), 0
+    made, start = torch.empty(n, IMAGE_SIZE**2) if out is None else out, 0
     for make in makers:  # one after the other, so that each can reuse the memory of the last
-        images_made = _centred(make())
+        images_made = _centred(make()).flatten(1)
         made[start : start + len(images_made)] = images_made
         start += len(images_made)
-    return made.flatten(1)
+    return made
 
 
 def redrawn(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,7 +182,9 @@ def _page(characters: Sequence[str], typeface: ImageFont.FreeTypeFont, generator
         page = Image.new("L", (PAGE, PAGE), 0)
         centre = (PAGE // 2, PAGE // 2)
         ImageDraw.Draw(page).text(centre, characters[which], fill=WHITE, font=typeface, anchor="mm", stroke_width=thick)
-        with suppress(MediaError):  # no ink: try another
+        if box := page.getbbox():  # else there is no ink: try another
+            left, top, right, bottom = box
+            page = page.crop((left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN))
             return to_mnist_form(np.asarray(page.filter(ImageFilter.GaussianBlur(blur))))
 
 

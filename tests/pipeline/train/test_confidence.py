@@ -50,7 +50,7 @@ def test_out_of_distribution_pictures(home: Path) -> None:
     assert np.mean(np.concatenate(found.pop("printed digits")) >= predictor.card.known_threshold) >= 0.92
     areas = {name: unknown.auroc(known, np.concatenate(scores)) for name, scores in found.items()}
     assert len(areas) >= 7
-    assert areas.pop("letters") >= 0.91  # an O is a zero, and pens draw many an s as a five
+    assert areas.pop("letters") >= 0.94  # an O is a zero, and pens draw many an s as a five
     assert min(areas.values()) >= 0.95, areas
 
 
