@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,6 @@ from pipeline.run import Run
 from pipeline.task import Task
 from pipeline.workflow import STAGES, Workflow
 from tests import command
-from tests.pipeline.runs import few_outliers
 
 HEAVY = ("torch", "librosa", "sklearn", "scipy", "matplotlib", "bentoml", "onnx", "onnxruntime", "mirdata", "ray")
 OPTIONS = ("train.epochs=3", "train.refit=false", "model.hidden=[8]", "augment.copies=1", "validate.baselines=false",
@@ -43,14 +41,7 @@ def report():
 atexit.register(report)
 from pipeline import cli, sources
 load = sources.load
-
-def counted(*args):
-    loads.update(["load"])
-    from pipeline.train import confidence  # which a run that loads its source imports anyway
-    confidence.NOISES, confidence.PICTURES = 20, (400, 400)  # otherwise they take most of its time
-    return load(*args)
-
-sources.load = counted
+sources.load = lambda *args: (loads.update(["load"]), load(*args))[1]
 cli.main()
 """
 
@@ -84,11 +75,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 @pytest.fixture
-def home(first: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(first: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Path:
     root, _ = first
     monkeypatch.setenv("BENTOML_HOME", str(root))
-    with few_outliers():
-        yield root
+    return root
 
 
 def loaded(home: Path, *overrides: str) -> Task:
