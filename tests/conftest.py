@@ -5,6 +5,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from tests.serving import Server, fill_store, serving  # noqa: E402
 # Files that start first, the slowest first, so that all workers end at about the same time.
 LONGEST = (
     "tests/pipeline/test_engine.py", "tests/pipeline/train/test_confidence.py", "tests/test_end_to_end.py",
-    "tests/pipeline/report/test_timeline.py", "tests/service/test_page.py", "tests/service/http/test_faults.py",
-    "tests/service/serving/test_repository.py", "tests/pipeline/test_cli.py", "tests/pipeline/export/test_stage.py",
-    "tests/pipeline/tune/test_study.py", "tests/service/http/test_clients.py",
-    "tests/pipeline/validate/test_baselines.py", "tests/benchmarks/test_benchmarks.py",
-    "tests/pipeline/sources/test_recordings.py", "tests/pipeline/test_workflow.py", "tests/models/steps/test_cpu.py",
-    "tests/test_unit.py", "tests/service/http/test_app.py", "tests/service/http/test_oip.py",
-    "tests/models/steps/test_gpu.py", "tests/pipeline/sources/test_notes.py", "tests/test_bento.py",
+    "tests/test_unit_page.py", "tests/service/http/test_faults.py", "tests/service/test_page.py",
+    "tests/service/http/test_clients.py", "tests/pipeline/train/test_on_keras.py", "tests/pipeline/tune/test_study.py",
+    "tests/pipeline/report/test_timeline.py", "tests/benchmarks/test_benchmarks.py",
+    "tests/pipeline/validate/test_baselines.py", "tests/pipeline/sources/test_recordings.py",
+    "tests/models/steps/test_cpu.py", "tests/pipeline/test_workflow.py", "tests/service/http/test_app.py",
+    "tests/models/steps/test_gpu.py", "tests/pipeline/test_cli.py", "tests/pipeline/tune/test_stacks.py",
+    "tests/test_unit.py", "tests/service/http/test_oip.py", "tests/pipeline/sources/test_notes.py",
+    "tests/test_bento.py",
 )  # fmt: skip
 
 
@@ -58,22 +60,25 @@ Trained = Callable[..., Path]
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """`trained(home, task, *options)`: `home`, with a finished `percept run` of a built-in task in its runs and store.
 
-    The first caller trains; all others, in any worker, get copies, which they may change.
+    The first caller trains; all others, in any worker, get copies, which they may change. With `outliers=False`, for
+    tests that are not about `known`, see `few_outliers`.
     """
     from tests import command  # imports PyTorch and more, which a worker may never need
+    from tests.pipeline.runs import few_outliers
 
     folder = tmp_path_factory.getbasetemp()  # a worker's own lies in the session's
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "trained"
     shared.mkdir(exist_ok=True)
 
-    def run(home: Path, task: str, *options: str) -> Path:
-        kept = shared / f"{task}-{sha256(repr(options).encode()).hexdigest()[:8]}"
+    def run(home: Path, task: str, *options: str, outliers: bool = True) -> Path:
+        kept = shared / f"{task}-{sha256(repr((options, outliers)).encode()).hexdigest()[:8]}"
         with kept.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 begun = kept.with_suffix(".begun")
                 begun.mkdir()
-                command.ran(begun, task, options=options)
+                with nullcontext() if outliers else few_outliers():
+                    command.ran(begun, task, options=options)
                 begun.rename(kept)
         shutil.copytree(kept, home, dirs_exist_ok=True)
         return home

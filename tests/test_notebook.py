@@ -22,8 +22,9 @@ from tests.test_unit_page import write_clips, write_mnist
 ROOT = DOCS.parent
 CHEAP = """
 from pathlib import Path
-from tests.test_unit_page import cheap, confidence
-confidence.PICTURES = (400, 400)  # the network behind `known` takes most of the time
+from pipeline.train import confidence
+from tests.test_unit_page import cheap
+confidence.PICTURES, confidence.NOISES = (400, 400), 20  # the network behind `known` takes most of the time
 for sys.argv[1:] in cheap(sys.argv[1:], Path.cwd(), False):
     try:
         cli.main()

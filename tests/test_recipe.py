@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from pipeline.threads import threads
-from pipeline.train import confidence
 from tests.command import percept
 from tests.pages import Block, blocks
+from tests.pipeline.runs import few_outliers
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, with NumPy 2
 
@@ -41,11 +41,10 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Names:
     home = tmp_path_factory.mktemp("recipe")
     found: Names = {"home": home}
     keras = False
-    with threads(1), torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
+    with few_outliers(), threads(1), torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("MPLBACKEND", "agg")
         patch.setenv("KERAS_BACKEND", "torch")
-        patch.setattr(confidence, "PICTURES", (400, 400))  # the network behind `known` takes most of the time
         for block in blocks("recipe.md"):
             keras = ("keras" in block.text and block.language == "python") or (keras and "model" in block.text)
             if keras and find_spec("keras") is None:

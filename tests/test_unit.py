@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
 from tests.command import percept, ran
-from tests.serving import serving
+from tests.service.in_process import application
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def test_gradcheck_prints_a_table_below_its_limit(home: Path) -> None:
 
 
 def test_both_are_served(home: Path) -> None:
-    with serving(home) as server, httpx.Client(base_url=server.url) as client:
+    with application(home) as client:
         for x in (0.1, 0.25, 0.8):
             answer = client.post("/predict/sine", json=[x]).raise_for_status().json()
             assert answer.keys() == {"model", "version", "value"}

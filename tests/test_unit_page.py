@@ -26,10 +26,10 @@ from pipeline import cli
 from pipeline.lessons import backprop
 from pipeline.lessons.gradcheck import as_reference
 from pipeline.threads import threads
-from pipeline.train import confidence
 from service.media.image import to_mnist_form
 from tests.command import percept
 from tests.pages import DOCS, Block, blocks
+from tests.pipeline.runs import few_outliers
 from tests.pipeline.sources.test_sources import idx
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, with NumPy 2
@@ -141,9 +141,8 @@ def follow(home: Path, whole: bool) -> dict[str, str]:
     write_clips(home / "clips")
     (home / "mnist").mkdir()
     write_mnist(home / "mnist")
-    with pytest.MonkeyPatch.context() as patch, threads(1):
+    with few_outliers(), pytest.MonkeyPatch.context() as patch, threads(1):
         patch.chdir(home)
-        patch.setattr(confidence, "PICTURES", (400, 400))  # the network behind `known` takes most of the time
         return {block.text.partition("\n")[0]: run(block, home, whole) for block in blocks("unit.md")}
 
 

@@ -1,5 +1,7 @@
 """Runs that tests make with the stages themselves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,20 @@ from pipeline.run import Run
 from pipeline.train import confidence
 
 
-def validated(folder: Path, name: str, *overrides: str) -> Report:
-    """Extract, train and validate a built-in task in a run directory; its report.
-
-    The network behind `known` learns from few pictures, which otherwise takes most of the time of a short training.
-    """
-    resolved = task.load(name, overrides=overrides)
-    extract.extract(resolved, Run(folder))
+@contextmanager
+def few_outliers() -> Iterator[None]:
+    """The network behind `known` learns from few pictures or noises, which otherwise takes most of the time of a short
+    training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confidence, "PICTURES", (400, 400))
+        patch.setattr(confidence, "NOISES", 20)
+        yield
+
+
+def validated(folder: Path, name: str, *overrides: str) -> Report:
+    """Extract, train with `few_outliers` and validate a built-in task in a run directory; its report."""
+    resolved = task.load(name, overrides=overrides)
+    extract.extract(resolved, Run(folder))
+    with few_outliers():
         train.train(resolved, Run(folder))
     return validate.validate(resolved, Run(folder))

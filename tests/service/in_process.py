@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import httpx
@@ -17,10 +17,16 @@ from service.serving.repository import Repository
 from tests.command import model_store
 
 
+class Client(httpx.Client):
+    """A client of the application; `poll` makes the application look into its store, as a service does all the time."""
+
+    poll: Callable[[], None]
+
+
 @contextmanager
 def application(
     home: Path, around: Callable[[ASGIApp], ASGIApp] = lambda app: app, **environment: str
-) -> Iterator[httpx.Client]:
+) -> Iterator[Client]:
     """A client of the application with the models of `home`, like `serving` without a server; one home at a time.
 
     `around` may put middleware in front of it.
@@ -32,7 +38,9 @@ def application(
     with model_store(home):
         app.bentoml = Starlette()  # stands in for BentoML, and answers every path with 404
         app.open(Repository(changed=_metrics().changed, trust=app.trust), _metrics())
-        with httpx.Client(transport=_Transport(around(app)), base_url="http://in-process") as client:
+        transport = _Transport(around(app))
+        with Client(transport=transport, base_url="http://in-process") as client:
+            client.poll = partial(transport.poll, app)
             yield client
 
 
@@ -46,6 +54,9 @@ class _Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.read()  # its stream can then be read with `await` too
         return self._loop.run_until_complete(self._answered(request))
+
+    def poll(self, app: App) -> None:
+        self._loop.run_until_complete(app.state.reload())
 
     async def _answered(self, request: httpx.Request) -> httpx.Response:
         response = await self._transport.handle_async_request(request)

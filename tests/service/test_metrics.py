@@ -8,10 +8,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.service.helpers import digit_file
 from tests.serving import NEWEST, Server, serving
 
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
-def series(url: str, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """(name, labels) → value of all that /metrics has, by Prometheus' own parser."""
-    text = httpx.get(f"{url}/metrics", headers=headers).text
+
+def series(url: str, **headers: str) -> Series:
+    """`parsed` of all that /metrics has."""
+    return parsed(httpx.get(f"{url}/metrics", headers=headers).text)
+
+
+def parsed(text: str) -> Series:
+    """(name, labels) → value, by Prometheus' own parser."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -19,7 +25,7 @@ def series(url: str, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], .
     }
 
 
-def total(found: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str, **labels: str) -> float:
+def total(found: Series, name: str, **labels: str) -> float:
     """The sum of the series of that name that have these labels."""
     return sum(value for (n, have), value in found.items() if n == name and labels.items() <= dict(have).items())
 

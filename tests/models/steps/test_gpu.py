@@ -67,7 +67,8 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_interpreted_kernels_train_as_autograd_does() -> None:
     file = "tests/models/steps/interpreted_kernels.py"
-    assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1").startswith("." * 11)
+    options = ("-q", "--noconftest", "-p", "no:cacheprovider")  # what conftest.py imports takes seconds
+    assert run("-m", "pytest", *options, file, TRITON_INTERPRET="1").startswith("." * 11)
 
 
 def test_kernels_compile_for_a_gpu() -> None:

@@ -21,7 +21,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two runs, the second one with a network that has lost some of its weights; and the first one's in
     the model store."""
     folder = tmp_path_factory.mktemp("compared")
-    extract.extract(task.load("digits"), Run(folder / "runs" / "whole"))
+    extract.extract(task.load("digits", "scans"), Run(folder / "runs" / "whole"))
     shutil.copytree(folder / "runs" / "whole", folder / "runs" / "worn")
     shutil.copytree(folder / "runs" / "whole", folder / "runs" / "digits")
     model = digits_model(NEWEST)

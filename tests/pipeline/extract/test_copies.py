@@ -263,6 +263,7 @@ def test_rows_with_copies(tmp_path: Path) -> None:
     assert len(x) == 2
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_refitting_learns_from_the_validation_samples_too(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     run, once = tmp_path / "run", clips(tmp_path / "clips", "train.refit=false")

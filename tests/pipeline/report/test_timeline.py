@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,8 +27,10 @@ from service.errors import Unusable
 from service.serving import Window
 from service.serving.predictor import BATCH, PIECE, Predictor
 from tests import command
+from tests.pipeline.runs import few_outliers
 from tests.pipeline.test_cli import percept
 from tests.service.helpers import SOUND_FILES, mutated, refusal, sound_bytes, tone
+from tests.service.in_process import application
 from tests.serving import NEWEST, ROOT, build, instruments_model, peak_mb, resident_mb, serving, workers
 
 RATE = 22_050  # Hz
@@ -65,7 +68,15 @@ def band(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "clips" / note.instrument).mkdir(parents=True, exist_ok=True)
             soundfile.write(root / "clips" / note.instrument / f"{note.name}.wav", note.render(), SAMPLE_RATE)
     options = ("--data", str(root / "clips"), "--set", "validate.baselines=false", "--set", "augment.copies=3")
-    return command.ran(root, "instruments", options=options)
+    with few_outliers():
+        return command.ran(root, "instruments", options=options)
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[httpx.Client]:
+    """A client of the application in this process, with the models of tests/serving.py."""
+    with application(home) as client:
+        yield client
 
 
 def played(instrument: str, seconds: float) -> NDArray[np.float32]:
@@ -205,10 +216,10 @@ class TestBand:
     def test_every_instrument_is_heard_where_it_plays(self, band: Path) -> None:
         silence = np.zeros(RATE * 3 // 2, np.float32)
         sound = np.concatenate([played("violin", 4), silence, played("bassoon", 4), silence, played("marimba", 4)])
-        with serving(band) as server:
+        with application(band) as client:
             for format in ("WAV", "FLAC", "OGG", "MP3"):
                 file = sound_bytes(np.repeat(sound, 2)[:, np.newaxis], 2 * RATE, format)
-                answer = httpx.post(f"{server.url}/instruments?timeline=0.5", content=file, timeout=30).json()
+                answer = client.post("/instruments?timeline=0.5", content=file).json()
                 heard = [window["label"] for window in answer["timeline"][:30]]
                 for start, label in ((0, "violin"), (11, "bassoon"), (22, "marimba")):
                     assert heard[start : start + 8].count(label) >= 7, (format, heard)

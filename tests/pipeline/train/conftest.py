@@ -6,7 +6,6 @@ import pytest
 
 from pipeline import extract, task
 from pipeline.run import Run
-from pipeline.train import confidence
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +14,3 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("digits")
     extract.extract(task.load("digits", "scans"), Run(run))
     return run
-
-
-@pytest.fixture
-def few_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train the network behind `known` on few pictures: it takes most of the time of a short training."""
-    monkeypatch.setattr(confidence, "PICTURES", (400, 400))

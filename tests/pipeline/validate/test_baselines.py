@@ -30,7 +30,7 @@ def digits() -> tuple[Rows, Rows, Rows]:
     """scikit-learn's digits as they are, 8 × 8, in three parts."""
     x, y = load_digits(return_X_y=True)
     x = ((x - x.mean()) / x.std()).astype(np.float32)
-    return Rows(x[:800], y[:800]), Rows(x[800:1100], y[800:1100]), Rows(x[1100:], y[1100:])
+    return Rows(x[:400], y[:400]), Rows(x[400:600], y[400:600]), Rows(x[1400:], y[1400:])
 
 
 def found(parts: tuple[Rows, Rows, Rows], seed: int = 0, **options: Any) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_baselines_equal_scikit_learn_called_by_hand(results: list[dict[str, Any
         predicted = model.predict(test.x)
         assert row["accuracy"] == sk.accuracy_score(test.y, predicted)
         assert row["accuracy_interval"] == wilson(float((predicted == test.y).mean()), len(test.y))
-        assert row["samples"] == row["available"] == 800
+        assert row["samples"] == row["available"] == 400
         right = np.arange(len(test.y)) % 3 > 0
         assert row["only_network"] == (right & (predicted != test.y)).sum()
         assert row["only_baseline"] == (~right & (predicted == test.y)).sum()
@@ -93,7 +93,7 @@ def test_many_rows_are_subsampled(results: list[dict[str, Any]], monkeypatch: py
     monkeypatch.setattr(baselines, "LIMIT", 200)
     monkeypatch.setattr(baselines, "CHOICE", 100)
     few = found(digits())
-    assert [(row["samples"], row["available"]) for row in few] == [(200, 800)] * 3
+    assert [(row["samples"], row["available"]) for row in few] == [(200, 400)] * 3
     assert all(row["accuracy"] < full["accuracy"] for row, full in zip(few, results, strict=True))
     assert found(digits()) == few
     assert found(digits(), seed=1) != few
@@ -109,7 +109,7 @@ def test_without_validation_rows_scikit_learn_s_defaults_are_used() -> None:
 def test_baselines_are_fitted_to_the_validation_rows_if_the_network_was() -> None:
     training, validation, test = digits()
     learned = Rows(np.concatenate([training.x, validation.x]), np.concatenate([training.y, validation.y]))
-    assert [row["samples"] for row in found((training, validation, test), learned=learned)] == [1100] * 3
+    assert [row["samples"] for row in found((training, validation, test), learned=learned)] == [600] * 3
 
 
 def test_a_class_without_fitted_rows_has_no_log_loss(monkeypatch: pytest.MonkeyPatch) -> None:

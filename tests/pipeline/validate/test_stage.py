@@ -162,6 +162,7 @@ def test_samples_of_the_test_split_are_kept_as_files(run: Path) -> None:
         assert np.array_equal(decode_image(file.read_bytes(), Limits()), np.asarray(Image.open(file)))
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_features_that_changed_since_training_are_refused(tmp_path: Path) -> None:
     resolved = task.load("digits", "scans", ["train.epochs=1"])
     extract.extract(resolved, Run(tmp_path))
@@ -171,6 +172,7 @@ def test_features_that_changed_since_training_are_refused(tmp_path: Path) -> Non
         validate.validate(resolved, Run(tmp_path))
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_a_label_that_the_model_does_not_know_is_one_line(tmp_path: Path) -> None:
     for label, frequencies in {"low": range(200, 400, 10), "high": range(2000, 2200, 10)}.items():
         (tmp_path / "data" / label).mkdir(parents=True)

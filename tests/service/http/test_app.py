@@ -39,6 +39,7 @@ from service.metrics import Metrics
 from service.serving.predictor import Predictor
 from service.serving.repository import Repository
 from tests.command import model_store
+from tests.load import closed_loop, post
 from tests.service import in_process
 from tests.service.helpers import (
     FLUTE,
@@ -51,6 +52,7 @@ from tests.service.helpers import (
     to_bytes,
     tone,
 )
+from tests.service.in_process import application
 from tests.service.phone import PHONE_PHOTO, PHONE_SOUNDS, heic, recorded
 from tests.serving import NEWEST, ROOT, instruments_model, put, put_broken, resident_mb, serving, until, workers
 
@@ -509,13 +511,23 @@ class TestOperation:
             faults.append(int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[7]))  # minor ones
         assert faults[-1] - faults[19] < 20 * 50  # of 4,096 bytes; the parser alone takes some 400 pages
 
-    def test_broken_models_do_not_take_the_others_down(self, tmp_path):
+    def test_versions_that_are_not_there(self, server):
+        """Each path as it is, which HTTP clients would normalise."""
+        names = ("v", "v3", "latest", ".", "..", "../v1", "%2e%2e", "..%2fv1", "v1%2f", "v1%00", "", "%20", "%C3%BC")
+        before = server.log.stat().st_size
+        for name in (*names, "x" * 4000):
+            for path in (f"/predict/sums/versions/{name}", f"/v2/models/sums/versions/{name}/infer"):
+                (refused,) = closed_loop(server.url, [post(path, b"[3, 1]")], 1, n=1).refusals
+                assert refused.startswith(b"HTTP/1.1 404 "), (path, refused)
+        assert "Traceback" not in server.log.read_text()[before:]
+
+    def test_broken_models_do_not_take_the_others_down(self, tmp_path, caplog):
         put(tmp_path, instruments_model(NEWEST))
         put_broken(tmp_path)
         with bentoml.models.create("unlabelled:v1", _model_store=ModelStore(tmp_path / "models")):
             pass
         (tmp_path / "models" / "unfinished" / "v1").mkdir(parents=True)
-        with serving(tmp_path) as running, httpx.Client(base_url=running.url) as client:
+        with application(tmp_path) as client:
             assert client.post("/instruments", content=FLUTE).json()["label"] == "flute"
             answer = client.get("/models").json()
             assert [card["name"] for card in answer["models"]] == ["instruments"]
@@ -523,12 +535,14 @@ class TestOperation:
             assert refusal(client.post("/predict/broken", content=b"x")) == 404
             assert refusal(client.post("/digits", content=b"x")) == 404
             assert str(tmp_path) not in client.get("/models").text
-            assert "broken:v1" in running.log.read_text()
+        assert any("broken:v1" in line for line in caplog.messages)
 
     def test_empty_store_is_alive_but_not_ready(self, tmp_path):
-        with serving(tmp_path, wait_for="/livez") as running:
-            assert httpx.get(f"{running.url}/readyz").status_code == 503
-            assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}, "limits": BYTES, "bom": []}
+        """tests/service/test_page.py starts a real server with one."""
+        with application(tmp_path) as client:
+            assert client.get("/livez").is_success
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/models").json() == {"models": [], "failed": {}, "limits": BYTES, "bom": []}
 
 
 def test_browsers_may_not_guess_content_types(local: httpx.Client) -> None:

@@ -43,16 +43,20 @@ class TestDocument:
         schemathesis.openapi.from_dict(document).validate()
         assert set(document["components"]["securitySchemes"]) == {"bearer", "basic", "header"}
 
-    @pytest.mark.parametrize(("key", "examples"), [(False, 5), (True, 15)])
-    def test_is_true(self, server, closed, tmp_path, key, examples):
+    @pytest.mark.parametrize(
+        ("key", "extent"),
+        [(False, ("--max-examples", "5", "--phases", "examples,fuzzing")), (True, ("--max-examples", "15"))],
+    )
+    def test_is_true(self, server, closed, tmp_path, key, extent):
         """Whatever is sent, statuses, content types and bodies are those in the document.
 
-        Without keys the service differs only in what it refuses, so fewer examples do.
+        Without keys the service differs only in what it refuses, and the document only in what it says of keys, as
+        tests/service/http/test_auth.py shows; so fewer requests do.
         """
         url = closed if key else server.url
         command = [
             sys.executable, "-m", "schemathesis.cli", "run", f"{url}/docs.json", "--url", url, "--no-color",
-            "--generation-deterministic", "--max-examples", f"{examples}", "--header", f"X-API-Key: {KEY}",
+            "--generation-deterministic", *extent, "--header", f"X-API-Key: {KEY}",
             # A schema cannot say which bytes are a picture, or fit which model; and a request with a wrong key passes,
             # because the right one is in another header. TestKeys tests what is refused without a key.
             "--exclude-checks", "positive_data_acceptance,ignored_auth",

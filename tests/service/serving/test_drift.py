@@ -13,44 +13,46 @@ from service.media.image import to_mnist_form
 from service.serving import drift
 from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Scores
 from tests.conftest import Trained
-from tests.service.test_metrics import series
-from tests.serving import Server, serving
+from tests.service.in_process import application
+from tests.service.test_metrics import parsed
 
 
 class TestDrift:
     @pytest.fixture(scope="class")
     @classmethod
-    def exported(cls, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-        """A service of `digits` as the pipeline exports it."""
+    def exported(cls, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+        """A client of `digits` as the pipeline exports it."""
         home = tmp_path_factory.mktemp("drift")
-        trained(home, "digits", "--data", "scans")
-        with serving(home) as running:
-            yield running
+        trained(home, "digits", "--data", "scans", outliers=False)
+        with application(home) as client:
+            yield client
 
-    def indices(self, server: Server) -> dict[str, float]:
+    def indices(self, client: httpx.Client) -> dict[str, float]:
         return {
             dict(labels)["group"]: value
-            for (name, labels), value in series(server.url).items()
+            for (name, labels), value in parsed(client.get("/metrics").text).items()
             if name == "percept_drift_psi"
         }
 
-    def test_it_rises_when_the_requests_change(self, exported: Server) -> None:
+    def test_it_rises_when_the_requests_change(self, exported: httpx.Client) -> None:
         digits = load_digits()
         pictures = np.stack([to_mnist_form(image) for image in digits.images])
         rng = np.random.default_rng(0)
+        parameters = f'"parameters":{{"binary_data_size":{ROWS * 784}}}'
+        tensor = f'{{"inputs":[{{"name":"image","shape":[{ROWS},28,28],"datatype":"UINT8",{parameters}}}]}}'.encode()
+        size = {"inference-header-content-length": str(len(tensor))}
 
         def ask(rows: NDArray[np.intp], batches: int) -> None:
             for _ in range(batches):
                 batch = pictures[rng.choice(rows, ROWS)]
-                tensor = {"name": "image", "shape": batch.shape, "datatype": "UINT8", "data": batch.ravel().tolist()}
-                assert client.post("/v2/models/digits/infer", json={"inputs": [tensor]}).is_success
+                body = tensor + batch.tobytes()
+                assert exported.post("/v2/models/digits/infer", content=body, headers=size).is_success
 
-        with httpx.Client(base_url=exported.url) as client:
-            assert self.indices(exported) == {}
-            ask(np.arange(len(pictures)), EVERY * WINDOW // ROWS)
-            usual = self.indices(exported)
-            ask(np.flatnonzero(digits.target == 1), EVERY * WINDOW // ROWS)
-            changed = self.indices(exported)
+        assert self.indices(exported) == {}
+        ask(np.arange(len(pictures)), EVERY * WINDOW // ROWS)
+        usual = self.indices(exported)
+        ask(np.flatnonzero(digits.target == 1), EVERY * WINDOW // ROWS)
+        changed = self.indices(exported)
         assert set(usual) == set(changed) == {f"rows {i}–{i + 3}" for i in range(0, 28, 4)}
         assert max(usual.values()) < 0.1
         assert max(changed.values()) > 0.5
