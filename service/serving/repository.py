@@ -60,6 +60,8 @@ class Repository:
             except StoreBlocked:
                 continue
             break
+        if nothing := self._nothing():
+            logger.warning(nothing)
 
     async def follow(self, name: str | None = None) -> None:
         """Open what is new in the store, close what is gone; with a `name`, also retry that model if it failed.
@@ -126,7 +128,13 @@ class Repository:
     def state(self) -> dict[str, Any]:
         """Name → version of what is served, name → reason of what is not, and what is wrong with the store, if so."""
         state = {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
-        return state | ({"store": trouble} if (trouble := self.trouble()) else {})
+        return state | ({"store": trouble} if (trouble := self.trouble() or self._nothing()) else {})
+
+    def _nothing(self) -> str | None:
+        """That there is nothing to serve, where it has no other reason; None if there is something."""
+        if self._known() or self.trouble():
+            return None
+        return f"the {'Bento' if self.is_fixed else 'model store'} holds no model of percept"
 
     def _follow(self, name: str | None = None) -> None:
         try:

@@ -34,7 +34,6 @@ from service.http.auth import APIKeys
 from service.http.request import Request
 from service.http.state import State
 from service.media import Limits
-from service.media.limits import BYTES
 from service.metrics import Metrics
 from service.serving.predictor import Predictor
 from service.serving.repository import Repository
@@ -524,11 +523,6 @@ class TestOperation:
             assert refusal(client.post("/digits", content=b"x")) == 404
             assert str(tmp_path) not in client.get("/models").text
             assert "broken:v1" in running.log.read_text()
-
-    def test_empty_store_is_alive_but_not_ready(self, tmp_path):
-        with serving(tmp_path, wait_for="/livez") as running:
-            assert httpx.get(f"{running.url}/readyz").status_code == 503
-            assert httpx.get(f"{running.url}/models").json() == {"models": [], "failed": {}, "limits": BYTES}
 
 
 def test_browsers_may_not_guess_content_types(local: httpx.Client) -> None:
