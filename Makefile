@@ -4,10 +4,10 @@ BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 MODELS ?= digits instruments
 
-.PHONY: help run test soak serve bento bench figures notebook clean
+.PHONY: help run test soak image-test serve bento bench figures notebook clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 run: .venv/ready  ## train, validate and export both built-in tasks, then send the service one digit and one note
 	$(BIN)/percept run digits
@@ -25,6 +25,9 @@ test: .venv/ready  ## ruff, mypy --strict, pytest
 
 soak: .venv/ready  ## pytest's long repetitions, which `make test` leaves out
 	$(BIN)/pytest -m soak
+
+image-test: .venv/ready  ## build the container's image with Debian's podman, run it, and measure it; as root
+	$(BIN)/pytest -m image -rs tests/test_image.py
 
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve
