@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.service.helpers import digit_file, refusal
-from tests.serving import NEWEST, ROOT, digits_model, fill_store, put, serving, until, workers
+from tests.serving import NEWEST, ROOT, Server, digits_model, fill_store, put, serving, until, workers
 
 KEY = {"x-api-key": "k"}
 
@@ -28,17 +28,23 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def asking(server: Server) -> httpx.Client:
+    """A client with a new connection for each request, which any worker may accept."""
+    return httpx.Client(base_url=server.url, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def test_two_workers_are_one_service(tmp_path: Path) -> None:
     """Each answers alone, follows the store, and knows the metrics of both; both finish when the service is stopped."""
     fill_store(tmp_path)
     config = tmp_path / "bentoml.yaml"
     config.write_text("services: {percept: {workers: 2}}")
-    with serving(tmp_path, BENTOML_CONFIG=str(config), PERCEPT_POLL_SECONDS="1", PERCEPT_API_KEYS="k") as server:
+    settings = {"BENTOML_CONFIG": str(config), "PERCEPT_POLL_SECONDS": "1", "PERCEPT_API_KEYS": "k"}
+    with serving(tmp_path, **settings) as server, asking(server) as client:
         until(lambda: len(workers(server)) == 2)
         pids = workers(server)
 
         def answer() -> dict[str, object]:
-            response = httpx.post(f"{server.url}/digits", content=digit_file(3), headers=KEY, timeout=20)
+            response = client.post("/digits", content=digit_file(3), headers=KEY)
             answer: dict[str, object] = response.json()
             return answer
 
@@ -49,11 +55,11 @@ def test_two_workers_are_one_service(tmp_path: Path) -> None:
                 with stopped(other):
                     until(lambda expected=expected: answer()["version"] == expected, 20)
                     assert answer()["label"] == "3"
-                    assert httpx.post(f"{server.url}/digits", content=digit_file(3)).status_code == 401
+                    assert client.post("/digits", content=digit_file(3)).status_code == 401
         counts = []
         for other in pids:
             with stopped(other):
-                text = httpx.get(f"{server.url}/metrics", headers=KEY).text
+                text = client.get("/metrics", headers=KEY).text
                 counts.append(
                     re.findall(r'^percept_requests_total\{code="401",route="/digits"\} (\S+)$', text, re.MULTILINE)
                 )
@@ -73,19 +79,22 @@ def test_nothing_to_serve(tmp_path: Path, what: str) -> None:
         environment = os.environ | {"BENTOML_HOME": str(tmp_path)}
         command = [sys.executable, "-m", "bentoml", "build", "--version", "none"]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    with serving(tmp_path, target=target, wait_for="/livez", PERCEPT_POLL_SECONDS="1") as server:
+    with (
+        serving(tmp_path, target=target, wait_for="/livez", PERCEPT_POLL_SECONDS="1") as server,
+        asking(server) as client,
+    ):
         expected = {"ready": False, "models": {}, "failed": {}, "store": f"the {what} holds no model of percept"}
         for path in ("/readyz", "/v2/health/ready"):
-            ready = httpx.get(server.url + path)
+            ready = client.get(path)
             assert (ready.status_code, ready.json()) == (503, expected)
-        assert refusal(httpx.post(f"{server.url}/digits", content=digit_file(3))) == 404
-        assert httpx.get(f"{server.url}/models").json()["models"] == []
-        assert httpx.get(f"{server.url}/").is_success
-        assert httpx.get(f"{server.url}/metrics").is_success
+        assert refusal(client.post("/digits", content=digit_file(3))) == 404
+        assert client.get("/models").json()["models"] == []
+        assert client.get("/").is_success
+        assert client.get("/metrics").is_success
         put(tmp_path, digits_model(NEWEST))
         if what == "model store":
-            until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
-            assert httpx.get(f"{server.url}/readyz").json() == {
+            until(lambda: client.get("/readyz").status_code == 200)
+            assert client.get("/readyz").json() == {
                 "ready": True,
                 "models": {"digits": NEWEST},
                 "failed": {},
