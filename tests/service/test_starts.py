@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.service.helpers import digit_file, refusal
-from tests.serving import NEWEST, ROOT, Server, digits_model, fill_store, put, serving, until, workers
+from tests.serving import NEWEST, ROOT, Server, digits_model, put, serving, until, workers
 
 KEY = {"x-api-key": "k"}
 
@@ -33,72 +32,59 @@ def asking(server: Server) -> httpx.Client:
     return httpx.Client(base_url=server.url, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
 
 
+def check_that_nothing_is_served(client: httpx.Client, what: str) -> None:
+    expected = {"ready": False, "models": {}, "failed": {}, "store": f"the {what} holds no model of percept"}
+    for path in ("/readyz", "/v2/health/ready"):
+        ready = client.get(path)
+        assert (ready.status_code, ready.json()) == (503, expected)
+    assert refusal(client.post("/digits", content=digit_file(3), headers=KEY)) == 404
+    assert client.get("/models", headers=KEY).json()["models"] == []
+    for path in ("/", "/metrics", "/v2/repository/index"):
+        assert client.request("POST" if "index" in path else "GET", path, headers=KEY).is_success
+
+
 def test_two_workers_are_one_service(tmp_path: Path) -> None:
-    """Each answers alone, follows the store, and knows the metrics of both; both finish when the service is stopped."""
-    fill_store(tmp_path)
+    """Each answers alone, from a store that was empty when they started, and knows the metrics of both; both end when
+    the service is stopped."""
     config = tmp_path / "bentoml.yaml"
     config.write_text("services: {percept: {workers: 2}}")
     settings = {"BENTOML_CONFIG": str(config), "PERCEPT_POLL_SECONDS": "1", "PERCEPT_API_KEYS": "k"}
-    with serving(tmp_path, **settings) as server, asking(server) as client:
+    with serving(tmp_path, wait_for="/livez", **settings) as server, asking(server) as client:
         until(lambda: len(workers(server)) == 2)
         pids = workers(server)
-
-        def answer() -> dict[str, object]:
-            response = client.post("/digits", content=digit_file(3), headers=KEY)
-            answer: dict[str, object] = response.json()
-            return answer
-
-        for expected in (NEWEST, "v3"):
-            if expected == "v3":
-                put(tmp_path, digits_model("v3"))
-            for other in pids:
-                with stopped(other):
-                    until(lambda expected=expected: answer()["version"] == expected, 20)
-                    assert answer()["label"] == "3"
-                    assert client.post("/digits", content=digit_file(3)).status_code == 401
-        counts = []
+        for other in pids:
+            with stopped(other):
+                check_that_nothing_is_served(client, "model store")
+        put(tmp_path, digits_model(NEWEST))
+        for other in pids:
+            with stopped(other):
+                until(lambda: client.get("/readyz").is_success, 20)
+                answer = client.post("/digits", content=digit_file(3), headers=KEY).json()
+                assert (answer["label"], answer["version"]) == ("3", NEWEST)
+                assert client.post("/digits", content=digit_file(3)).status_code == 401
         for other in pids:
             with stopped(other):
                 text = client.get("/metrics", headers=KEY).text
-                counts.append(
-                    re.findall(r'^percept_requests_total\{code="401",route="/digits"\} (\S+)$', text, re.MULTILINE)
+                counted = re.findall(
+                    r'^percept_requests_total\{code="(200|401)",route="/digits"\} (\S+)$', text, re.MULTILINE
                 )
-        assert counts == [["4.0"], ["4.0"]]
+                assert dict(counted) == {"200": "2.0", "401": "2.0"}
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-        assert "Traceback" not in server.log.read_text()
-
-
-@pytest.mark.parametrize("what", ["model store", "Bento"])
-def test_nothing_to_serve(tmp_path: Path, what: str) -> None:
-    """It lives, is not ready, and says why; a store that is filled later is served."""
-    target = "."
-    if what == "Bento":
-        target = "percept:none"
-        environment = os.environ | {"BENTOML_HOME": str(tmp_path)}
-        command = [sys.executable, "-m", "bentoml", "build", "--version", "none"]
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    with (
-        serving(tmp_path, target=target, wait_for="/livez", PERCEPT_POLL_SECONDS="1") as server,
-        asking(server) as client,
-    ):
-        expected = {"ready": False, "models": {}, "failed": {}, "store": f"the {what} holds no model of percept"}
-        for path in ("/readyz", "/v2/health/ready"):
-            ready = client.get(path)
-            assert (ready.status_code, ready.json()) == (503, expected)
-        assert refusal(client.post("/digits", content=digit_file(3))) == 404
-        assert client.get("/models").json()["models"] == []
-        assert client.get("/").is_success
-        assert client.get("/metrics").is_success
-        put(tmp_path, digits_model(NEWEST))
-        if what == "model store":
-            until(lambda: client.get("/readyz").status_code == 200)
-            assert client.get("/readyz").json() == {
-                "ready": True,
-                "models": {"digits": NEWEST},
-                "failed": {},
-            }
         log = server.log.read_text()
-        assert log.count(expected["store"]) == 1
-        assert "Traceback" not in log
+    assert log.count("the model store holds no model of percept") == 2  # once for each worker
+    assert "Traceback" not in log
+
+
+def test_a_bento_without_models(tmp_path: Path) -> None:
+    """It does not serve the models of the store either."""
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "bentoml", "build", "--version", "none"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    put(tmp_path, digits_model(NEWEST))
+    with serving(tmp_path, target="percept:none", wait_for="/livez") as server, asking(server) as client:
+        check_that_nothing_is_served(client, "Bento")
+        log = server.log.read_text()
+    assert log.count("the Bento holds no model of percept") == 1
+    assert "Traceback" not in log
