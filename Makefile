@@ -4,7 +4,7 @@ BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 MODELS ?= digits instruments
 
-.PHONY: help run test soak serve bento bench figures notebook licences audit-deps clean
+.PHONY: help run test soak image-test serve bento bench figures notebook licences audit-deps clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: .venv/ready  ## ruff, mypy --strict, pytest
 
 soak: .venv/ready  ## pytest's long repetitions, which `make test` leaves out
 	$(BIN)/pytest -m soak
+
+image-test: .venv/ready  ## build the container's image with Debian's podman, run it, and measure it; as root
+	$(BIN)/pytest -m image -rs tests/test_image.py
 
 serve: .venv/ready  ## serve the models of the store on port 3000
 	$(BIN)/percept serve

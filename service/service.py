@@ -46,6 +46,9 @@ if is_supervisor:
     # glibc reads it when a worker starts. With a heap for each thread instead, what is free at the end of each, up to
     # memory.KEPT, would never go back to the system.
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    # OpenBLAS reads it when a worker imports NumPy. By default it starts a thread for each core of the machine,
+    # whatever the container's CPU quota; a request is computed in one thread.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Seconds after which a thread lets another one go on. With Python's default, ten times as long, the event loop would
 # wait 5 ms beside a thread in Python after each input and output, of which a picture needs ten.
@@ -88,9 +91,29 @@ class Image(bentoml.images.Image):  # type: ignore[misc]
 
 
 # The container's image. BentoML knows no distro "slim", so it leaves out the compiler, git and gnupg. None is needed:
-# everything is installed from wheels, and soundfile's holds libsndfile. constraints.txt pins the versions.
+# everything is installed from wheels, and soundfile's holds libsndfile. constraints.txt pins the versions. The packages
+# stand here because the setup_script of bentofile.yaml, deploy/slim.py, would run after the installation of its own.
 IMAGE = Image(
-    base_image="python:3.11-slim", python_version="3.11", distro="slim", build_include_paths=["constraints.txt"]
+    base_image="python:3.11-slim",
+    python_version="3.11",
+    distro="slim",
+    python_requirements="""\
+bentoml>=1.4.30
+httptools>=0.6.3
+numpy>=1.26
+onnxruntime>=1.20
+orjson>=3.10
+pillow>=11.0
+prometheus-client>=0.20
+pydantic>=2.9
+pysimdjson>=7.0
+python-multipart>=0.0.18
+pyyaml>=6.0
+soundfile>=0.13
+soxr>=0.5
+uvloop>=0.21; sys_platform != 'win32'
+""",  # [project].dependencies of pyproject.toml, without typer: only the command line needs it
+    build_include_paths=["constraints.txt"],
 )
 
 

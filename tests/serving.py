@@ -87,7 +87,12 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 def workers(server: Server) -> list[int]:
     """The process ids of the server's workers."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return workers_of(server.process.pid)
+
+
+def workers_of(supervisor: int) -> list[int]:
+    """The process ids of the workers that this process started."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
     return [
         int(pid) for pid in children.split() if b"_bentoml_impl.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
@@ -133,6 +138,7 @@ def put(home: Path, model: onnx.ModelProto) -> None:
         Path(stored.path_of("model.onnx")).write_bytes(file)
         Path(stored.path_of("card.json")).write_bytes(text)
         Path(stored.path_of("report.json")).write_text("{}")
+        Path(stored.path).chmod(0o755)
 
 
 def put_broken(home: Path) -> None:

@@ -21,6 +21,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy import slim
+from service.service import IMAGE
 from service.serving.bom import bill
 from service.serving.trust import Trust, fingerprint
 from tests.service.helpers import digit_file, sound_bytes, tone
@@ -91,12 +93,15 @@ class Dockerfile:
 
 
 FRESH = pytest.param("fresh", marks=pytest.mark.soak)
-# A sitecustomize.py that hides modules.
+# A sitecustomize.py that hides modules: some by name, and those that deploy/slim.py takes out of the packages.
 HIDE = """
-import sys
+import re, sys
+from pathlib import Path
 class Hidden:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names!r}:
+        top, *inner = name.split(".")
+        is_package = any(Path(folder, inner[-1]).is_dir() for folder in path or ())
+        if top in {names!r} or (is_package and re.match({unused!r}, name.replace(".", "/") + "/")):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Hidden())
 """
@@ -135,11 +140,13 @@ def environment(unpacked, tmp_path_factory, request):
     requirements = str(unpacked / "env" / "python" / "requirements.txt")
     install = ["uv", "--directory", str(unpacked / "src"), "pip", "install", "--quiet", "-r", requirements]
     subprocess.run(install, env=os.environ | Dockerfile(unpacked, folder).variables() | {"PATH": PATH}, check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    slim.slim(packages)
     return folder / "bin" / "python"
 
 
 def test_requirements_are_those_of_serving():
-    packed = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
+    packed = IMAGE.python_requirements.splitlines()
     base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert packed == [requirement for requirement in base if not requirement.startswith("typer")]
 
@@ -201,7 +208,7 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
     if environment == Path(sys.executable):
         hidden = modules_beside((unpacked / "env" / "python" / "requirements.txt").read_text().splitlines())
         assert hidden > heavy
-        (tmp_path / "sitecustomize.py").write_text(HIDE.format(names=hidden))
+        (tmp_path / "sitecustomize.py").write_text(HIDE.format(names=hidden, unused=slim.UNUSED.pattern))
         paths, megabytes = str(tmp_path), 0
     else:
         (packages,) = environment.parent.parent.glob("lib/python*/site-packages")
@@ -233,7 +240,7 @@ def test_runs_with_its_requirements_alone(unpacked, environment, tmp_path, capsy
                 f" resident, ready in {server.seconds:.1f} s, first /instruments answer in {first * 1000:.0f} ms"
             )
     assert not any(Path(tmp_path, "models").iterdir())
-    assert megabytes < 320
+    assert megabytes < 230
     assert sizes[0] < 250
     assert first < 20 * np.median(later)  # no request pays for lazy initialisation
 

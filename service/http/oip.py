@@ -52,7 +52,7 @@ class Protocol:
         return _json({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """200 if any model is ready, else 503; lists the models that failed to load."""
+        """200 if any model is ready, else 503; says which failed to load, and what is wrong with the store."""
         ready = bool(self.repository.served)
         return _json({"ready": ready, **self.repository.state()}, 200 if ready else 503)
 

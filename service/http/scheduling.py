@@ -3,6 +3,7 @@ or in a thread."""
 
 import asyncio
 import heapq
+import math
 import os
 import sys
 import threading
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+from bentoml._internal.resource import CpuResource
 
 from service.media.work import Work
 
@@ -33,6 +35,18 @@ def _behind(compute: Callable[[], T]) -> T:
     return compute()
 
 
+def cores() -> int:
+    """Cores that this process can keep busy: those of its affinity, as far as the CPU quota of its container goes. With
+    more threads, the kernel would stop all of them for the rest of each period, the event loop's too.
+
+    Example
+    -------
+    >>> 1 <= cores() <= len(os.sched_getaffinity(0))
+    True
+    """
+    return min(len(os.sched_getaffinity(0)), math.ceil(CpuResource.from_system()))
+
+
 def takes_thread(work: Work) -> bool:
     """Whether so much work is done in a thread."""
     return work.seconds > INLINE
@@ -51,9 +65,9 @@ class Scheduler:
     """
 
     def __init__(self) -> None:
-        cores = len(os.sched_getaffinity(0))
-        self._lanes = anyio.CapacityLimiter(cores), anyio.CapacityLimiter(cores)
-        self._threads = anyio.CapacityLimiter(2 * cores)
+        n = cores()
+        self._lanes = anyio.CapacityLimiter(n), anyio.CapacityLimiter(n)
+        self._threads = anyio.CapacityLimiter(2 * n)
         self._memory, self._freed = 0, asyncio.Condition()
         self._computed = self._said = 0.0  # when a thread last ended; the same at the last `is_done` that found so
         self._slice_end: float | None = None  # of the slice that has begun in this iteration of the loop

@@ -65,6 +65,8 @@ class Repository:
             except StoreBlocked:
                 continue
             break
+        if nothing := self._nothing():
+            logger.warning(nothing)
 
     async def follow(self, name: str | None = None) -> None:
         """Open what is new in the store, close what is gone; with a `name`, also retry that model if it failed.
@@ -131,7 +133,8 @@ class Repository:
         """Name → version of what is served, name → reason of what is not, who has signed what, if that is asked for,
         and what is wrong with the store, if so."""
         state = {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
-        return state | self.signers() | ({"store": trouble} if (trouble := self.trouble()) else {})
+        trouble = self.trouble() or self._nothing()
+        return state | self.signers() | ({"store": trouble} if trouble else {})
 
     def signers(self) -> dict[str, Any]:
         """Whom the service trusts, and who has signed each model that is served; nothing if any model is."""
@@ -139,6 +142,12 @@ class Repository:
             return {}
         signed = {name: predictor.signer for name, predictor in self.served.copy().items()}
         return {"trust": self.trust.state() | {"signed_by": signed}}
+
+    def _nothing(self) -> str | None:
+        """That there is nothing to serve, where it has no other reason; None if there is something."""
+        if self._known() or self.trouble():
+            return None
+        return f"the {'Bento' if self.is_fixed else 'model store'} holds no model of percept"
 
     def _follow(self, name: str | None = None) -> None:
         try:

@@ -34,7 +34,6 @@ from service.http.auth import APIKeys
 from service.http.request import Request
 from service.http.state import State
 from service.media import Limits
-from service.media.limits import BYTES
 from service.metrics import Metrics
 from service.serving.predictor import Predictor
 from service.serving.repository import Repository
@@ -536,13 +535,6 @@ class TestOperation:
             assert refusal(client.post("/digits", content=b"x")) == 404
             assert str(tmp_path) not in client.get("/models").text
         assert any("broken:v1" in line for line in caplog.messages)
-
-    def test_empty_store_is_alive_but_not_ready(self, tmp_path):
-        """tests/service/test_page.py starts a real server with one."""
-        with application(tmp_path) as client:
-            assert client.get("/livez").is_success
-            assert client.get("/readyz").status_code == 503
-            assert client.get("/models").json() == {"models": [], "failed": {}, "limits": BYTES, "bom": []}
 
 
 def test_browsers_may_not_guess_content_types(local: httpx.Client) -> None:

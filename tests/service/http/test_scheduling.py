@@ -1,6 +1,7 @@
 """Where and when answers are computed."""
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from functools import partial
 
 import anyio
 import pytest
+from bentoml._internal.resource import CpuResource
 
 from service.http.scheduling import INLINE, MEMORY, SHORT, SLICE, Scheduler
 from service.media.work import Work
@@ -132,6 +134,25 @@ def test_short_work_in_threads_does_not_wait_for_long() -> None:
         assert not scheduler.is_done(quiet=0)  # said once
 
     asyncio.run(arriving())
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(0.5, 1), (1.5, 2), (64.0, 3)])
+def test_no_more_threads_than_cores_and_quota(quota: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On three cores. tests/test_image.py sets a real quota."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(CpuResource, "from_system", lambda: quota)
+    at_once: list[int] = []
+
+    async def arriving() -> None:
+        def compute() -> None:
+            at_once.append(scheduler._threads.borrowed_tokens)
+            time.sleep(0.005)
+
+        scheduler = Scheduler()
+        await asyncio.gather(*(scheduler.run(compute, Work(10)) for _ in range(8)))
+
+    asyncio.run(arriving())
+    assert max(at_once) == expected
 
 
 def test_memory_of_all_threads_is_bounded() -> None:

@@ -283,7 +283,8 @@ def test_a_store_that_is_gone_for_a_moment_keeps_what_is_open(home: Path, caplog
         assert followed()["models"] == {"sums": "v2"}
         shutil.move(aside, folder / "sums")
         store.remove("sums", None)
-        assert followed() == {"ready": False, "models": {}, "failed": {}}
+        nothing = "the model store holds no model of percept"
+        assert followed() == {"ready": False, "models": {}, "failed": {}, "store": nothing}
         assert answer(client)[0] == 404
 
 
