@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pipeline.audit import neighbours
-from pipeline.audit.neighbours import nearest
+from pipeline.extract.neighbours import nearest
 
 
 def test_they_are_those_of_all_pairs() -> None:
