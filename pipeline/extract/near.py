@@ -5,9 +5,10 @@ then compared by the phases of their fingerprints (`coherence.py`). Symbols, of 
 copies, must be much nearer to each other than to the rest.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -15,164 +16,135 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.card import Input
-from pipeline.extract import fingerprints
+from pipeline.extract import descriptions, fingerprints
 from pipeline.extract.coherence import match
 from pipeline.extract.fingerprints import RATE
 from pipeline.extract.neighbours import nearest, principal
 
-NEIGHBOURS = 5  # of each sample that may be copies of it
+NEIGHBOURS = 8  # of each sample that may be copies of it
+MANY = 10_000  # samples from which on not all are compared with all
+PER_LANDMARK = 200  # of them, which have that landmark for their nearest
+LANDMARKS = 3  # nearest ones of each sample
 BLOCK = 1_024  # fingerprints that are described at a time
 COMPARED = 64  # pairs whose fingerprints are compared at a time
-
-RADIUS = 9  # of the Fourier coefficients of a symbol, in cycles for its width
-# Mean squared differences between copies on the rings of radius 1, 2, …, of 3,000 of MNIST's digits
-DIFFERENCES = (0.001, 0.004, 0.009, 0.012, 0.023, 0.035, 0.062, 0.112, 0.185)
-TINY = 1e-6
-
-FRAME = 512  # samples of a sound's fingerprint
-BANDS = 32  # between LOW and HIGH, of equal ratio
-LOW, HIGH = 100.0, 3_400.0  # Hz: what a telephone's bandwidth keeps
-RANGE = 25.0  # dB below the strongest band, beneath which noise may differ
+SCALES = (0.95, 0.975, 1.0, 1.025, 1.05)  # of a symbol's height and width: the box around its ink may have changed
+SCALED = 2.2  # times as far as a copy may be, at most, before its scale is looked for
 
 Pairs = NDArray[np.int64]  # (M, 2), the smaller index first, in order
 Read = Callable[[NDArray[np.int64]], NDArray[np.int8]]  # indices (n,) → fingerprints (n, P)
+Signals = Callable[[NDArray[np.int64]], Tensor]  # indices (n,) → the same as signals, float32 (n, *shape)
 
 
 @dataclass(frozen=True, slots=True)
-class Medium:
+class Medium(ABC):
     """How copies are recognised among the fingerprints of one kind of media.
 
     describe : fingerprints as signals, float32 (n, *shape) → float32 (n, D), which hardly changes in a copy
-    reach : the largest distance of a copy
-    ratio : of the distance to the farthest of NEIGHBOURS, the most that a copy may have; 1 = whatever the others
-    band : frequencies, in cycles for each sample, whose phases are compared; None: distances are enough
-    alike : the least coherence of a copy
-    overlap : the least share of the smaller signal that both have in common
+    reach : the largest distance of a candidate
+    ratio : of the distance to the farthest of NEIGHBOURS, the most that a copy has; 1 = whatever the others
     """
 
     describe: Callable[[Tensor], Tensor]
     reach: float
-    ratio: float = 1.0
-    band: tuple[float, float] | None = None
-    alike: float = 0.0
-    overlap: float = 0.0
+    ratio: float
+
+    @abstractmethod
+    def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
+        """Which of the candidates are copies; `most` is the largest distance of each pair."""
 
 
-def find(form: Input, n: int, read: Read) -> Pairs:
-    """The pairs of near duplicates among n samples, whose fingerprints `read` gives.
+@dataclass(frozen=True, slots=True)
+class Coherent(Medium):
+    """Of which a copy has the same phases.
 
-    The result does not depend on the number of threads, and is found in time that grows with n² only in one product of
-    matrices: a minute for 100,000 samples.
+    band : frequencies, in cycles for each sample, that are compared
+    alike : the least coherence of a copy
+    overlap : the least share of the smaller signal that both have in common
+    framed : signals as they are compared
     """
+
+    band: tuple[float, float]
+    alike: float
+    overlap: float
+    framed: Callable[[Tensor], Tensor] = lambda signals: signals
+
+    def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
+        near = (_distances(points, pairs[:, 0], pairs[:, 1:])[:, 0] <= most).numpy()
+        for part in np.split(np.flatnonzero(near), range(COMPARED, int(near.sum()), COMPARED)):
+            one, other = (self.framed(signals(rows)) for rows in pairs[part].T)
+            score, overlap = match(one, other, self.band)
+            near[part] = ((score >= self.alike) & (overlap >= self.overlap)).numpy()
+        return near
+
+
+class Crowded(Medium):
+    """Of which two may look alike and yet be no copies."""
+
+    def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
+        distance = _distances(points, pairs[:, 0], pairs[:, 1:])[:, 0]
+        for part in torch.split((distance <= SCALED * most).nonzero()[:, 0], BLOCK):
+            others, symbols = points[pairs[part, 0]], signals(pairs[part, 1])
+            for scale in product(SCALES, SCALES):
+                found = (others - descriptions.rings(symbols, scale)).norm(dim=1)
+                distance[part] = torch.minimum(distance[part], found)
+        return (distance <= most).numpy()
+
+
+SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.8, overlap=0.4)
+PICTURE = Coherent(
+    descriptions.magnitudes, 0.4, 0.65, band=(0.03, 0.2), alike=0.9, overlap=0.6, framed=descriptions.framed
+)
+SYMBOL = Crowded(descriptions.rings, 0.4, 0.33)
+
+
+@torch.inference_mode()
+def find(form: Input, n: int, read: Read) -> Pairs:
+    """The pairs of near duplicates among n samples, whose fingerprints `read` gives."""
     shape = fingerprints.shape(form)
     if n < 2 or not shape[0]:
         return np.empty((0, 2), np.int64)
-    medium = _medium(form)
+    medium = SOUND if form.sample_rate is not None else PICTURE if len(form.shape) == 4 else SYMBOL
 
     def signals(rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(read(rows)).float().view(-1, *shape)
+        return torch.tensor(read(rows), dtype=torch.float32).view(-1, *shape)
 
-    blocks = np.split(np.arange(n), range(BLOCK, n, BLOCK))
-    points = torch.cat([medium.describe(signals(rows)) for rows in blocks])
-    found = _near(points, medium)
-    if medium.band is None or not len(found):
-        return found
-    return np.concatenate(list(_coherent(found, signals, medium)))
-
-
-def _near(points: Tensor, medium: Medium) -> Pairs:
-    """Pairs of points of which one is among the nearest neighbours of the other, within reach."""
-    k = min(NEIGHBOURS, len(points) - 1)
-    index, _ = nearest(principal(points.numpy()), k)
-    first = np.repeat(np.arange(len(points)), k)
-    distance = torch.cat(
-        [
-            (points[rows].unsqueeze(1) - points[torch.from_numpy(index[rows])]).square().sum(2).sqrt()
-            for rows in torch.arange(len(points)).split(BLOCK)
-        ]
-    ).numpy()  # in all dimensions
-    widest = distance.max(1) if k == NEIGHBOURS else np.full(len(points), np.inf)
-    near = distance.reshape(-1)
-    most = np.minimum(medium.reach, medium.ratio * np.minimum(widest[first], widest[index.reshape(-1)]))
-    pairs = np.sort(np.stack([first, index.reshape(-1)], 1)[near <= most], 1)
-    return np.unique(pairs, axis=0)
+    points = torch.cat([medium.describe(signals(rows)) for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK))])
+    reduced = principal(points.numpy())
+    rows, index = _candidates(reduced)
+    inside = (_distances(points, rows, index) <= medium.reach).numpy().reshape(-1)
+    pairs = np.sort(np.stack([np.repeat(rows, index.shape[1]), index.reshape(-1)], 1), 1)
+    pairs = np.unique(pairs[inside], axis=0)
+    most = torch.full((len(pairs),), medium.reach)
+    if medium.ratio < 1 and n > NEIGHBOURS and len(pairs):
+        rows = np.unique(pairs)
+        farthest = torch.zeros(n)
+        farthest[rows] = _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0]).amax(1)
+        most = most.minimum(medium.ratio * farthest[pairs].amin(1))
+    return pairs[medium.are_copies(pairs, most, points, signals)]
 
 
-@torch.inference_mode()
-def _coherent(pairs: Pairs, signals: Callable[[NDArray[np.int64]], Tensor], medium: Medium) -> Iterator[Pairs]:
-    """The pairs whose fingerprints are one signal, perhaps shifted."""
-    assert medium.band is not None
-    for part in np.split(pairs, range(COMPARED, len(pairs), COMPARED)):
-        found = match(signals(part[:, 0]), signals(part[:, 1]), medium.band)
-        yield part[((found.score >= medium.alike) & (found.overlap >= medium.overlap)).numpy()]
+def _candidates(points: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows (n,), and the indices (n, k) of the nearest neighbours of each.
 
-
-def _medium(form: Input) -> Medium:
-    if form.sample_rate is not None:
-        return SOUND
-    return PICTURE if len(form.shape) == 4 else SYMBOL
-
-
-@torch.inference_mode()
-def spectrum(sounds: Tensor) -> Tensor:
-    """Sounds (n, T) → dB of the power in BANDS, above a floor, float32 (n, BANDS); the level does not count.
-
-    The loudest parts count the most, so that it does not matter much what was cut off.
+    Where there are many points, one is compared with those only that share one of its nearest landmarks, which are some
+    of the points. A copy is much nearer to a point than any landmark.
     """
-    frames = sounds.unfold(1, FRAME, FRAME // 2) * torch.hann_window(FRAME)
-    power = torch.fft.rfft(frames).abs().square().sum(1)
-    edges = np.unique(np.rint(np.geomspace(LOW, HIGH, BANDS + 1) * FRAME / RATE).astype(int))
-    bands = torch.stack([power[:, a:b].sum(1) for a, b in itertools.pairwise(edges)], 1)
-    decibels = 10 * torch.log10(bands.clamp(min=TINY))
-    decibels = torch.maximum(decibels, decibels.amax(1, keepdim=True) - RANGE)
-    return (decibels - decibels.mean(1, keepdim=True)) / decibels.shape[1] ** 0.5
+    k, n = min(NEIGHBOURS, len(points) - 1), len(points)
+    if n < MANY:
+        return np.arange(n), nearest(points, k)[0]
+    lists, _ = nearest(points, LANDMARKS, among=np.arange(n // PER_LANDMARK))
+    order = np.argsort(lists.reshape(-1), kind="stable")
+    of_each = np.split(order // LANDMARKS, np.searchsorted(lists.reshape(-1)[order], np.arange(1, n // PER_LANDMARK)))
+    rows, index = [], []
+    for landmark, among in enumerate(of_each):
+        asked = among[lists[among, 0] == landmark]
+        if len(asked) and len(among) > k:
+            rows.append(asked)
+            index.append(nearest(points, k, asked, among)[0])
+    return np.concatenate(rows), np.concatenate(index)
 
 
-@torch.inference_mode()
-def rings(symbols: Tensor) -> Tensor:
-    """Symbols (n, H, W) → their Fourier coefficients up to RADIUS, as if their centres of mass were in one place, real
-    and imaginary parts side by side, float32 (n, D).
-
-    The coefficients on each ring are normalised, so that the squared distance is a weighted sum of one minus the
-    Fourier ring correlation (Saxton & Baumeister 1982): blurring and other sizes do not change it. The rings' weights
-    are the inverse of the deviations that copying makes.
-    """
-    height, width = symbols.shape[1:]
-    rows, columns = torch.arange(height).float(), torch.arange(width).float()
-    mass = symbols.sum((1, 2)).clamp(min=TINY)
-    centres = (symbols.sum(2) @ rows) / mass, (symbols.sum(1) @ columns) / mass
-    down, across = torch.arange(RADIUS + 1.0), torch.arange(-RADIUS, RADIUS + 1.0)
-    left, right = _waves(rows / height, down), _waves(columns / width, across)
-    shifts = (_waves(centres[0] / height, -down), _waves(centres[1] / width, -across))
-    found = (left.T @ symbols.to(left.dtype) @ right) * shifts[0].unsqueeze(2) * shifts[1].unsqueeze(1)
-    radius = torch.hypot(down[:, None], across[None]).round()
-    weights = torch.tensor(DIFFERENCES) ** -0.5
-    parts = []
-    for ring, weight in enumerate(weights / weights.sum(), 1):
-        on = found[:, radius == ring]
-        on = torch.cat([on.real, on.imag], 1)
-        parts.append(on * weight.sqrt() / on.norm(dim=1, keepdim=True).clamp(min=TINY))
-    return torch.cat(parts, 1)
-
-
-@torch.inference_mode()
-def magnitudes(pictures: Tensor) -> Tensor:
-    """Pictures (n, H, W) → the roots of the magnitudes of their Fourier coefficients up to RADIUS, of length 1, which a
-    small shift hardly changes, float32 (n, D)."""
-    height, width = pictures.shape[1:]
-    window = torch.hann_window(height)[:, None] * torch.hann_window(width)
-    around = pictures - (pictures * window).sum((1, 2), keepdim=True) / window.sum()
-    down, across = torch.fft.fftfreq(height, 1 / height), torch.fft.rfftfreq(width, 1 / width)
-    radius = torch.hypot(down[:, None], across[None])
-    found = torch.fft.rfft2(around * window).abs().sqrt()[:, (radius > 0) & (radius <= RADIUS)]
-    return found / found.norm(dim=1, keepdim=True).clamp(min=TINY)
-
-
-def _waves(places: Tensor, frequencies: Tensor) -> Tensor:
-    """e^(-2πi p f), complex64 (places, frequencies)."""
-    return torch.exp(-2j * torch.pi * torch.outer(places, frequencies))
-
-
-SOUND = Medium(spectrum, reach=1.5, band=(60 / RATE, 3_500 / RATE), alike=0.85, overlap=0.4)
-SYMBOL = Medium(rings, reach=0.3, ratio=0.45)
-PICTURE = Medium(magnitudes, reach=0.3, band=(0.03, 0.3), alike=0.85, overlap=0.6)
+def _distances(points: Tensor, rows: NDArray[np.int64], index: NDArray[np.int64]) -> Tensor:
+    """Distances (n, k) of points to others, in all dimensions."""
+    parts = zip(*(torch.split(torch.from_numpy(which), BLOCK) for which in (rows, index)), strict=True)
+    return torch.cat([(points[a].unsqueeze(1) - points[b]).norm(dim=2) for a, b in parts])
