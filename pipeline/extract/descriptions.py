@@ -82,7 +82,8 @@ def magnitudes(pictures: Tensor) -> Tensor:
 def framed(pictures: Tensor) -> Tensor:
     """Pictures (n, H, W) without their mean, faded out at the edges, which are in no copy of which some is cut off."""
     along = [torch.hann_window(n + 2, periodic=False)[1:-1] ** FADING for n in pictures.shape[1:]]
-    return (pictures - pictures.mean((1, 2), keepdim=True)) * torch.outer(*along)
+    faded: Tensor = (pictures - pictures.mean((1, 2), keepdim=True)) * torch.outer(*along)
+    return faded
 
 
 def _waves(places: Tensor, frequencies: Tensor) -> Tensor:
