@@ -76,7 +76,8 @@ def magnitudes(pictures: Tensor) -> Tensor:
     down, across = torch.fft.fftfreq(height, 1 / height), torch.fft.rfftfreq(width, 1 / width)
     radius = torch.hypot(down[:, None], across[None])
     found: Tensor = torch.fft.rfft2(around * window).abs().sqrt()[:, (radius > 0) & (radius <= RADIUS)]
-    return found / found.norm(dim=1, keepdim=True).clamp(min=TINY)
+    unit: Tensor = found / found.norm(dim=1, keepdim=True).clamp(min=TINY)
+    return unit
 
 
 def framed(pictures: Tensor) -> Tensor:
