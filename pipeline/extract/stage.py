@@ -137,7 +137,7 @@ def _extracted(
 class _Known(NamedTuple):
     """What an earlier extraction has found out about near duplicates.
 
-    near : pairs of contents
+    near : pairs of contents, in order
     contents : among which they were looked for
     key : of the recipe
     """
@@ -150,7 +150,7 @@ class _Known(NamedTuple):
     def of(run: Run) -> "_Known":
         with suppress(UserError):  # no features yet
             before = Features.of(run)
-            pairs = [(one, other) for one, other in before.digest[before.near].tolist()]
+            pairs = [(min(pair), max(pair)) for pair in before.digest[before.near].tolist()]
             return _Known(sorted(pairs), frozenset(before.digest.tolist()), before.key)
         return _Known([], frozenset(), "")
 
@@ -161,7 +161,7 @@ class _Known(NamedTuple):
 
 
 def _near(done: _Extracted) -> list[tuple[str, str]]:
-    """Pairs of contents that are near duplicates, found by their fingerprints."""
+    """Pairs of contents that are near duplicates, in order, found by their fingerprints."""
     usable = sorted(content for content, one in done.results.items() if one.file is not None)
     with reading() as reader:
 
@@ -297,7 +297,7 @@ def _features(
         key=recipe.key,
         copies_key=recipe.copies_key,
         state=recipe.state,
-        near=np.array([sorted((row[one], row[other])) for one, other in near], np.int64).reshape(-1, 2),
+        near=np.array(sorted(sorted((row[one], row[other])) for one, other in near), np.int64).reshape(-1, 2),
     )
 
 

@@ -135,7 +135,8 @@ class Report(TypedDict):
     task: dict[str, Any]  # resolved
     # train, validation, test: counts; skipped: file and reason; classes: counts of each label; skipped_by_class: label,
     # count; skipped_by_reason: reason, files (a count), first (one of them); groups: counts of groups in the same form,
-    # None where there are none. Earlier versions lack the last three
+    # None where there are none; near_duplicates: pairs of files, and whether the data itself divides them between
+    # splits. Earlier versions lack the last four
     samples: dict[str, Any]
     model: dict[str, Any]  # layers, parameters
     training: dict[str, Any]  # epochs, best_epoch, seconds, device

@@ -191,6 +191,10 @@ def _samples(features: Features) -> dict[str, Any]:
         ],
         "classes": _class_counts(features),
         "groups": counts(features),
+        "near_duplicates": [
+            {"files": features.file[pair].tolist(), "divided": len(set(features.split[pair].tolist())) > 1}
+            for pair in features.near
+        ],
     }
 
 
