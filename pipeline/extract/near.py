@@ -70,8 +70,10 @@ class Coherent(Medium):
 
     def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
         near = (_distances(points, pairs[:, 0], pairs[:, 1:])[:, 0] <= most).numpy()
-        for part in np.split(np.flatnonzero(near), range(COMPARED, int(near.sum()), COMPARED)):
-            one, other = (self.framed(signals(rows)) for rows in pairs[part].T)
+        rows = np.flatnonzero(near)
+        for first in range(0, len(rows), COMPARED):
+            part = rows[first : first + COMPARED]
+            one, other = (self.framed(signals(side)) for side in pairs[part].T)
             score, overlap = match(one, other, self.band)
             near[part] = ((score >= self.alike) & (overlap >= self.overlap)).numpy()
         return near
@@ -90,7 +92,7 @@ class Crowded(Medium):
         return (distance <= most).numpy()
 
 
-SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.8, overlap=0.4)
+SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.9, overlap=0.4)
 PICTURE = Coherent(
     descriptions.magnitudes, 0.4, 0.65, band=(0.03, 0.2), alike=0.9, overlap=0.6, framed=descriptions.framed
 )

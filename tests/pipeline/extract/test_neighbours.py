@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pipeline.audit import neighbours
+from pipeline.extract import neighbours
 from pipeline.extract.neighbours import nearest
 
 
