@@ -108,6 +108,17 @@ class Sets(TypedDict):
     per_class: list[CoveredClass]
 
 
+class Takes(TypedDict):
+    """Files that look like takes of one source, though nobody has named them as groups."""
+
+    pattern: str  # as data.group takes it
+    groups: int
+    files: list[str]  # some that are one group
+    accuracy: float  # on the test samples, of networks that learned from no sample of their group
+    accuracy_interval: Interval
+    macro_recall: float
+
+
 class Mistake(TypedDict):
     """A wrong answer to a test sample."""
 
@@ -144,6 +155,7 @@ class Report(TypedDict):
     baselines: NotRequired[list[Baseline]]
     regressors: NotRequired[list[Regressor]]
     calibration: NotRequired[Calibration | None]
+    takes: NotRequired[Takes | None]  # None: groups have names, or nothing tells of any
     sets: NotRequired[Sets | None]  # None: a regression, or too few validation samples
     mistakes: list[Mistake]
     sample_rate: int | None  # Hz; sound only

@@ -21,6 +21,7 @@ from pipeline.validate import samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
+from pipeline.validate.takes import apart, lowered, suspected
 
 
 class _Baselines(TypedDict, total=False):
@@ -47,6 +48,8 @@ def validate(task: Task, run: Run) -> Report:
     predictions, known = predict(classifier, facts, features)
     test = predictions.metrics() | known
     files = features.file[features.rows("test")].tolist()
+    suspicion = suspected(features)
+    takes = apart(suspicion, features, facts) if suspicion is not None else None
     report: Report = {
         "name": task.name,
         "kind": facts.kind,
@@ -63,7 +66,8 @@ def validate(task: Task, run: Run) -> Report:
         "mistakes": _mistakes(predictions, files),
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),
-        "gate": gate(test, task.validate_),
+        "takes": takes,
+        "gate": gate(lowered(test, takes), task.validate_),
         "weights": run.digest(run.weights, "train"),
         "libraries": library_versions(),
     }
