@@ -92,7 +92,7 @@ class Crowded(Medium):
         return (distance <= most).numpy()
 
 
-SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.9, overlap=0.4)
+SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.94, overlap=0.4)
 PICTURE = Coherent(
     descriptions.magnitudes, 0.4, 0.65, band=(0.03, 0.2), alike=0.9, overlap=0.6, framed=descriptions.framed
 )

@@ -33,7 +33,7 @@ from pipeline.extract.splits import (
 from pipeline.extract.tables import with_columns
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
-from pipeline.sources import Sample
+from pipeline.sources import REGISTRY, Sample
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
@@ -161,7 +161,9 @@ class _Known(NamedTuple):
 
 
 def _near(done: _Extracted) -> list[tuple[str, str]]:
-    """Pairs of contents that are near duplicates, in order, found by their fingerprints."""
+    """Pairs of contents that are near duplicates, in order, found by their fingerprints; none in percept's own data."""
+    if REGISTRY[done.task.data.source].form == "name":
+        return []
     usable = sorted(content for content, one in done.results.items() if one.file is not None)
     with reading() as reader:
 
