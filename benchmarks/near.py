@@ -78,12 +78,10 @@ def measure(name: str, form: Input, media: list[Media], ways: dict[str, Copy], s
     first[order[order < n]] = np.flatnonzero(order < n)
     found = together == together[first[source]]
     kinds = np.array(way)[order]
-    print(
-        f"{name}: {n:,} samples, {len(media) - n:,} copies; fingerprints {made - started:.1f} s, search {ended - made:.1f} s"
-    )
-    print(
-        f"  {len(pairs):,} pairs, {int((~true).sum())} of them false: {100 * np.mean(~true) if len(pairs) else 0:.2f} %"
-    )
+    seconds = f"fingerprints {made - started:.1f} s, search {ended - made:.1f} s"
+    print(f"{name}: {n:,} samples, {len(media) - n:,} copies; {seconds}")
+    share = 100 * float(np.mean(~true)) if len(pairs) else 0.0
+    print(f"  {len(pairs):,} pairs, {int((~true).sum())} of them false: {share:.2f} %")
     each = ", ".join(f"{label} {100 * found[kinds == label].mean():.1f}" for label in ways)
     print(f"  recall {100 * found[kinds != ''].mean() if ways else 0:.1f} %: {each}", flush=True)
 

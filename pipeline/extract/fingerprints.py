@@ -1,8 +1,9 @@
 """Fingerprints: of each sound or picture the few bytes by which copies of it are recognised without decoding it again.
 
-A fingerprint is a small piece of the signal itself: a second of a sound about its loudest place, at a telephone's
-sampling rate, or a picture's grey levels on a small grid. `near.py` compares them. Raise `FINGERPRINTS_VERSION` in
-pipeline/task.py when the fingerprint of the same media changes: caches of features are keyed by it.
+A fingerprint is a small piece of the signal itself: a second or two of a sound about its loudest places, at the
+sampling rate of a telephone, or a picture's grey levels on a small grid. `near.py` compares them. Raise
+`FINGERPRINTS_VERSION` in pipeline/task.py when the fingerprint of the same media changes: caches of features are keyed
+by it.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ LENGTH = 8_192  # samples of a sound, a second
 LEVELS = 40  # a second, at which the loudness of a sound is looked at
 SMOOTHED = 0.5  # seconds over which it is averaged, so that the loudest place is the same in a trimmed copy
 BEFORE = 0.3  # of the fingerprint lie before the loudest place
+QUIET = 0.03  # of the peak: a piece with a lower one tells nothing but of the room
 SIDE = 32  # pixels of a picture in colour
 PEAK = 127  # int8
 
@@ -36,7 +38,7 @@ def of(form: Input) -> Callable[[NDArray[np.generic]], Print]:
 
 
 def shape(form: Input) -> tuple[int, ...]:
-    """The shape of a fingerprint as a signal."""
+    """The shape of the signals of which a fingerprint has one or more."""
     if form.sample_rate is not None:
         return (LENGTH,)
     if form.kind == "image":
@@ -45,21 +47,31 @@ def shape(form: Input) -> tuple[int, ...]:
 
 
 def sound(waveform: NDArray[np.float32], sample_rate: int) -> Print:
-    """A second of a waveform (T,) about its loudest place, int8 (LENGTH,); a shorter one as a whole, then zeros.
+    """Two pieces of a waveform (T,), int8 (2 * LENGTH,): a second about its loudest place, and one about the loudest of
+    its second half, since the loudest may have been cut off in a copy.
+
+    A waveform that is no longer than a second is the first piece, followed by zeros. The second piece is zeros where it
+    would be too quiet, or mostly the first.
 
     >>> sound(np.float32([0, 0.5, 0, -0.5]), 8000)[:5].tolist()
     [0, 127, 0, -127, 0]
     """
     found = soxr.resample(waveform, sample_rate, RATE) if len(waveform) > 1 else waveform
-    if len(found) > LENGTH:
-        hop = RATE // LEVELS
-        level = np.add.reduceat(np.square(found), np.arange(0, len(found), hop))
-        loudest = int(np.convolve(level, np.hanning(round(SMOOTHED * LEVELS) + 2), "same").argmax()) * hop
-        first = min(max(0, loudest - round(BEFORE * LENGTH)), len(found) - LENGTH)
-        found = found[first : first + LENGTH]
-    peak = float(np.abs(found).max(initial=0)) or 1.0
-    levels = np.rint(found * (PEAK / peak)).astype(np.int8)
-    return np.pad(levels, (0, LENGTH - len(levels)))
+    hop = RATE // LEVELS
+    level = np.add.reduceat(np.square(found), np.arange(0, len(found), hop))
+    smooth = np.convolve(level, np.hanning(round(SMOOTHED * LEVELS) + 2), "same")[: len(level)]
+    half = len(smooth) // 2
+    firsts = [
+        max(0, min(place * hop - round(BEFORE * LENGTH), len(found) - LENGTH))
+        for place in (int(smooth.argmax()), half + int(smooth[half:].argmax()))
+    ]
+    one, other = (found[first : first + LENGTH] for first in firsts)
+    peak, later = (float(np.abs(piece).max(initial=0)) for piece in (one, other))
+    if firsts[1] - firsts[0] < LENGTH // 2 or later < QUIET * peak:
+        other, later = other[:0], 0.0
+    pieces = ((one, peak), (other, later))
+    levels = [np.rint(piece * (PEAK / (top or 1.0))).astype(np.int8) for piece, top in pieces]
+    return np.concatenate([np.pad(piece, (0, LENGTH - len(piece))) for piece in levels])
 
 
 def picture(pixels: NDArray[np.uint8]) -> Print:

@@ -5,6 +5,7 @@ then compared by the phases of their fingerprints (`coherence.py`). Symbols, of 
 copies, must be much nearer to each other than to the rest.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,9 @@ class Crowded(Medium):
 
     def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
         distance = _distances(points, pairs[:, 0], pairs[:, 1:])[:, 0]
-        for part in torch.split((distance <= SCALED * most).nonzero()[:, 0], BLOCK):
+        near = np.flatnonzero((distance <= SCALED * most).numpy())
+        for first in range(0, len(near), BLOCK):
+            part = near[first : first + BLOCK]
             others, symbols = points[pairs[part, 0]], signals(pairs[part, 1])
             for scale in product(SCALES, SCALES):
                 found = (others - descriptions.rings(symbols, scale)).norm(dim=1)
@@ -107,9 +110,13 @@ def find(form: Input, n: int, read: Read) -> Pairs:
         return np.empty((0, 2), np.int64)
     medium = SOUND if form.sample_rate is not None else PICTURE if len(form.shape) == 4 else SYMBOL
 
-    def signals(rows: NDArray[np.int64]) -> Tensor:
-        return torch.tensor(read(rows), dtype=torch.float32).view(-1, *shape)
+    sample, part = _signals(n, read, shape)
 
+    def signals(rows: NDArray[np.int64]) -> Tensor:
+        prints = read(sample[rows]).reshape(len(rows), -1, math.prod(shape))
+        return torch.tensor(prints[np.arange(len(rows)), part[rows]], dtype=torch.float32).view(-1, *shape)
+
+    n = len(sample)
     points = torch.cat([medium.describe(signals(rows)) for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK))])
     reduced = principal(points.numpy())
     rows, index = _candidates(reduced)
@@ -122,7 +129,20 @@ def find(form: Input, n: int, read: Read) -> Pairs:
         farthest = torch.zeros(n)
         farthest[rows] = _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0]).amax(1)
         most = most.minimum(medium.ratio * farthest[pairs].amin(1))
-    return pairs[medium.are_copies(pairs, most, points, signals)]
+    pairs = np.sort(sample[pairs[medium.are_copies(pairs, most, points, signals)]], 1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+
+
+def _signals(n: int, read: Read, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The sample of each signal of the fingerprints, and its place in the fingerprint; without second ones that are
+    zeros."""
+    found = [np.empty((0, 2), np.int64)]
+    for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK)):
+        there: NDArray[np.bool_] = np.asarray(read(rows).reshape(len(rows), -1, math.prod(shape)).any(2))
+        there[:, 0] = True
+        found.append(np.argwhere(there) + np.array([rows[0], 0]))
+    sample, part = np.concatenate(found).T
+    return sample, part
 
 
 def _candidates(points: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
