@@ -97,7 +97,7 @@ class Crowded(Medium):
 
 SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.94, overlap=0.4)
 PICTURE = Coherent(
-    descriptions.magnitudes, 0.4, 0.65, band=(0.03, 0.2), alike=0.9, overlap=0.6, framed=descriptions.framed
+    descriptions.magnitudes, 0.4, 0.5, band=(0.03, 0.2), alike=0.9, overlap=0.6, framed=descriptions.framed
 )
 SYMBOL = Crowded(descriptions.rings, 0.4, 0.33)
 
@@ -123,7 +123,7 @@ def find(form: Input, n: int, read: Read) -> Pairs:
     inside = (_distances(points, rows, index) <= medium.reach).numpy().reshape(-1)
     pairs = np.sort(np.stack([np.repeat(rows, index.shape[1]), index.reshape(-1)], 1), 1)
     pairs = np.unique(pairs[inside], axis=0)
-    most = torch.full((len(pairs),), medium.reach)
+    most = torch.full((len(pairs),), medium.reach * (medium.ratio if n <= NEIGHBOURS else 1))
     if medium.ratio < 1 and n > NEIGHBOURS and len(pairs):
         rows = np.unique(pairs)
         farthest = torch.zeros(n)
