@@ -178,10 +178,11 @@ def write_json(path: Path, value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """A float32 array in C order that is never in memory as a whole: its shape, and its bytes part by part."""
+    """An array in C order that is never in memory as a whole: its shape, its bytes part by part, and its type."""
 
     shape: tuple[int, ...]
     parts: Iterable[bytes]
+    dtype: str = "<f4"
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> None:
@@ -191,7 +192,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any], compress: bool = False) -> 
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 if isinstance(array, Streamed):
-                    header = {"descr": "<f4", "fortran_order": False, "shape": array.shape}
+                    header = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
                     np.lib.format.write_array_header_1_0(member, header)
                     for part in array.parts:
                         member.write(part)

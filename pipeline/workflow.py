@@ -23,7 +23,7 @@ from pipeline.engine import LOCAL, Engine
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
-from pipeline.task import Task, UserError, Variation, digest
+from pipeline.task import FINGERPRINTS_VERSION, Task, UserError, Variation, digest
 from service import media
 from service.media import Limits
 from service.serving.home import bentoml_home
@@ -206,7 +206,7 @@ class Workflow:
             case "extract":
                 limits = asdict(Limits.from_environment())
                 inputs += [task.origin(), sources.fingerprint(task.data), limits]
-                inputs += [FEATURES_VERSION, media.VERSION, Variation.VERSION]
+                inputs += [FEATURES_VERSION, media.VERSION, FINGERPRINTS_VERSION, Variation.VERSION]
             case "train":
                 options["train"].pop("device")
                 inputs += [options["model"], options["train"]]

@@ -1,6 +1,5 @@
 """The audit of a run's samples: suspects, ranked, as a file for programs and as a page to decide on."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from models.frontend import build
 from models.targets import TARGETS
 from pipeline import sources
 from pipeline.audit import media, page, suspects
-from pipeline.audit.fingerprint import Print, fingerprint
 from pipeline.audit.suspects import Space, Suspect
 from pipeline.extract import Features, load_media
 from pipeline.progress import Progress
@@ -38,11 +36,10 @@ def audit(run: Run) -> list[Suspect]:
     x, y = np.asarray(features.x[:]), features.y
     space = Space.of(features, x)
     log_p = suspects.probabilities(features, x, y, space)
-    damaged, prints = _media(run, features)
-    pairs = suspects.twins(space, prints)
+    damaged = _media(run, features)
     found = [
         *suspects.wrong_labels(features, y, log_p, space),
-        *suspects.duplicates(features, y, pairs),
+        *suspects.duplicates(features, y),
         *suspects.outliers(features, space),
         *suspects.damaged(features, damaged),
         *suspects.unused(features),
@@ -50,7 +47,7 @@ def audit(run: Run) -> list[Suspect]:
     found.sort(key=lambda suspect: -suspect["score"])  # stable: labels stay as they are ranked
     overlaps = suspects.overlaps(features, y, log_p)
     write_json(run.audit, {"samples": len(y), "suspects": found, "overlaps": overlaps})
-    written = page.write(run, features, samples, found, overlaps, _groups(features, samples, pairs))
+    written = page.write(run, features, samples, found, overlaps, _groups(features))
     _print(run, features, found, overlaps)
     print(f"→ {written}")
     return found
@@ -69,40 +66,29 @@ def _samples(features: Features) -> dict[str, Sample]:
     return {sample.file: sample for sample in sources.load(origin.data, origin.features)}
 
 
-def _media(run: Run, features: Features) -> tuple[dict[int, media.Finding], dict[int, Print]]:
-    """Row → score and reason, of media that are silent, clipped, cut off or blank; and row → fingerprint, of sounds."""
+def _media(run: Run, features: Features) -> dict[int, media.Finding]:
+    """Row → score and reason, of media that are silent, clipped, cut off or blank."""
     form = build(features.task["features"]).input
     if form.kind == "vector":
-        return {}, {}
+        return {}
     check = media.check(form.kind, form.sample_rate)
     files = features.file.tolist()
-    decoded, found, prints = load_media(run, files), {}, {}
+    decoded, found = load_media(run, files), {}
     with Progress("media", len(files), "sample") as progress:
         for i, file in enumerate(files):
-            array = decoded[file]
-            if finding := check(array):
+            if finding := check(decoded[file]):
                 found[i] = finding
-            if form.sample_rate is not None:
-                prints[i] = fingerprint(np.asarray(array, np.float32), form.sample_rate)
             progress.update()
-    return found, prints
+    return found
 
 
-def _groups(features: Features, samples: Mapping[str, Sample], pairs: Sequence[tuple[int, int]]) -> dict[str, str]:
-    """File → name of its group, once near duplicates are in one; without those that are a group of their own.
-
-    Near duplicates that the data itself puts into different splits stay apart: a group must be in one split.
-    """
-    of = features.group.astype(object)
-    named = np.array([samples[file].split or "" for file in features.file.tolist()])
-    for i, j in pairs:
-        both = (of == of[i]) | (of == of[j])
-        if len(set(named[both])) == 1:
-            of[both] = min(of[i], of[j], key=lambda group: (group in features.digest, group))
-    names, counts = np.unique(of.astype(str), return_counts=True)
+def _groups(features: Features) -> dict[str, str]:
+    """File → name of its group; without those that are a group of their own. Near duplicates are in one, unless the
+    data itself puts them into different splits."""
+    names, counts = np.unique(features.group, return_counts=True)
     size = dict(zip(names.tolist(), counts.tolist(), strict=True))
     own = dict(zip(features.digest.tolist(), features.file.tolist(), strict=True))
-    found = zip(features.file.tolist(), of.tolist(), strict=True)
+    found = zip(features.file.tolist(), features.group.tolist(), strict=True)
     return {file: f"like {own[g]}" if g in own else g for file, g in found if g not in own or size[g] > 1}
 
 

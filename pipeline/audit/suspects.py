@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.audit.fingerprint import ALIKE, Print, likeness
-from pipeline.audit.neighbours import nearest, principal
 from pipeline.audit.out_of_fold import FEW, out_of_fold, standard
-from pipeline.extract import Features
+from pipeline.extract import Features, nearest, principal
 
 NEIGHBOURS = 5
 PRIOR = 0.1  # votes that every class has before the neighbours vote, so that none has probability 0
 WEIGHT = 0.5  # of the neighbours' verdict, the networks' being 1
 FAR = 4.0  # robust standard deviations of log distance beyond which a sample is unlike all others
-TWIN = 0.35  # of the distance to the fifth neighbour; one that is nearer is a near duplicate
 PAIRS = 20  # of overlapping classes that are named, at most
 
 Votes = NDArray[np.float64]  # (N, K)
@@ -127,27 +124,9 @@ def outliers(features: Features, space: Space) -> Iterator[Suspect]:
         yield _suspect(features, i, "outlier", score, "unlike all other samples", space.index[i, :3].tolist())
 
 
-def twins(space: Space, prints: Mapping[int, Print]) -> list[tuple[int, int]]:
-    """Pairs of near duplicates: neighbours whose fingerprints are alike, where there are fingerprints; else samples
-    much nearer to each other than both are to their other neighbours."""
-    if prints:
-        near = {(min(i, j), max(i, j)) for i, others in enumerate(space.index.tolist()) for j in others if i != j}
-        return sorted((i, j) for i, j in near if likeness(prints[i], prints[j]) >= ALIKE)
-    last = min(NEIGHBOURS, len(space.points) - 1) - 1
-    if last < 1:
-        return []
-    reach = TWIN * space.distance[:, last]
-    pairs = set()
-    for i, (others, distances) in enumerate(zip(space.index[:, :last], space.distance, strict=True)):
-        for j, distance in zip(others.tolist(), distances.tolist(), strict=False):
-            if distance <= min(reach[i], reach[j]):
-                pairs.add((min(i, j), max(i, j)))
-    return sorted(pairs)
-
-
-def duplicates(features: Features, y: NDArray[np.int64], pairs: Sequence[tuple[int, int]]) -> Iterator[Suspect]:
-    """Near duplicates; one whose twin has another label is surely worth a look."""
-    for i, j in pairs:
+def duplicates(features: Features, y: NDArray[np.int64]) -> Iterator[Suspect]:
+    """Near duplicates, as extraction has found them; one whose twin has another label is surely worth a look."""
+    for i, j in features.near.tolist():
         same = y[i] == y[j]
         also = "" if same else f", which is labelled {features.labels[y[j]]}"
         reason = f"nearly identical to {features.file[j]}{also}"

@@ -4,6 +4,7 @@ from pipeline.extract import skipped
 from pipeline.extract.copies import log_uniform
 from pipeline.extract.features import Features
 from pipeline.extract.media import load_media
+from pipeline.extract.neighbours import nearest, principal
 from pipeline.extract.recipe import Recipe, Work, row_of
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.extract.splits import assign_split, assign_splits
@@ -21,6 +22,8 @@ __all__ = [
     "extract",
     "load_media",
     "log_uniform",
+    "nearest",
+    "principal",
     "row_of",
     "skipped",
 ]

@@ -90,6 +90,7 @@ class Features:
     key, copies_key : see `Recipe`
     group : str (N,), what no split divides: the name of the sample's group, or where it has none its digest
     state : what the front end has learned from the training samples, by name; see `FrontEnd.learn`
+    near : int64 (P, 2), pairs of rows that are near duplicates; see `near.find`
     """
 
     x: Matrix
@@ -106,6 +107,7 @@ class Features:
     copies_key: str
     group: NDArray[np.str_]
     state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    near: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     @property
     def n_bytes(self) -> int:
@@ -132,11 +134,11 @@ class Features:
         return bool(self.in_groups().any())
 
     def in_groups(self) -> NDArray[np.bool_]:
-        """Which samples are in a group with a name, bool (N,). One without has its content's digest for a group, which
-        equal rows of a table share."""
+        """Which samples are in a group with a name, bool (N,). One without has the digest of a content for a group: its
+        own, which equal rows of a table share, or that of a near duplicate."""
         named = np.asarray(self.group != self.digest)
-        both = zip(self.group[named].tolist(), self.digest[named].tolist(), strict=True)
-        named[named] = [group != content.partition(REPEATED)[0] for group, content in both]
+        contents = {content.partition(REPEATED)[0] for content in self.digest.tolist()} if named.any() else set()
+        named[named] = [group not in contents for group in self.group[named].tolist()]
         return named
 
     @property
@@ -154,15 +156,18 @@ class Features:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that later stages depend on; extracting the same samples again does not change it."""
-        arrays = (self.y, self.split, self.group, self.file, self.digest, self.copy_of)
+        arrays = (self.y, self.split, self.group, self.file, self.digest, self.copy_of, self.near)
         parts = [sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
         return digest([parts, self.labels, self.skipped, self.key, self.copies_key])
 
-    def save(self, path: Path, x: Streamed | None = None, copies: Streamed | None = None) -> None:
-        """Write `features.npz`, with other values of `x` and `copies` if they are given."""
+    def save(
+        self, path: Path, x: Streamed | None = None, copies: Streamed | None = None, prints: Streamed | None = None
+    ) -> None:
+        """Write `features.npz`, with other values of `x` and `copies` if they are given, and with fingerprints."""
         arrays = {
             "x": x or self.x, "y": self.y, "labels": self.labels, "split": self.split, "files": self.file,
             "digest": self.digest, "copies": copies or self.copies, "copy_of": self.copy_of,
+            "near": self.near, "prints": prints or np.empty((len(self.digest), 0), np.int8),
             "skipped": json.dumps(self.skipped), "task": json.dumps(self.task),
             "key": self.key, "copies_key": self.copies_key, "group": self.group,
             **{f"{STATE}{name}": array for name, array in self.state.items()},
@@ -209,6 +214,7 @@ class Features:
                     task=with_new_names(json.loads(str(_read(archive, "task")))),
                     key=str(_read(archive, "key")),
                     copies_key=str(_read(archive, "copies_key")),
+                    near=_read(archive, "near") if "near.npy" in archive.namelist() else np.empty((0, 2), np.int64),
                     state={
                         name.removeprefix(STATE).removesuffix(".npy"): _read(archive, name.removesuffix(".npy"))
                         for name in archive.namelist()

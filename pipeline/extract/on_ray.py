@@ -19,7 +19,7 @@ from pipeline.extract.recipe import Recipe, Work
 from pipeline.extract.shards import Shards, read, write
 from pipeline.progress import Progress
 from pipeline.sources import Sample
-from pipeline.task import UserError, Variation
+from pipeline.task import FINGERPRINTS_VERSION, UserError, Variation
 from pipeline.threads import threads
 from service import media
 
@@ -168,7 +168,7 @@ def _prepared(plan: Any) -> tuple[_Plan, Any]:
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     """Versions that the features depend on; all nodes must have the same."""
-    features = f"{FEATURES_VERSION}.{media.VERSION}.{Variation.VERSION}"
+    features = f"{FEATURES_VERSION}.{media.VERSION}.{FINGERPRINTS_VERSION}.{Variation.VERSION}"
     return {
         "features": features,
         **{name: version(name) for name in ("percept", "torch", "numpy", "soxr", "soundfile", "pillow")},

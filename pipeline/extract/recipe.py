@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from models import FEATURES_VERSION, frontend
 from models.frontend import FrontEnd
 from models.image import Picture
-from pipeline.extract import copies, mirror
+from pipeline.extract import copies, fingerprints, mirror
+from pipeline.extract.fingerprints import Print
 from pipeline.profile import marked, step
 from pipeline.sources import Sample, Split
-from pipeline.task import Task, Variation, digest
+from pipeline.task import FINGERPRINTS_VERSION, Task, Variation, digest
 from pipeline.threads import threads
 from service import media
 from service.errors import MediaError
@@ -33,11 +34,13 @@ class Extracted:
 
     row : features float32 (D,), None if the content cannot be used
     copies : features of its copies, float32 (C, D)
+    fingerprint : int8 (P,); see `fingerprints.of`
     reason : why it cannot be used
     """
 
     row: Row | None
     copies: NDArray[np.float32]
+    fingerprint: Print
     reason: str = ""
 
 
@@ -78,6 +81,7 @@ class Recipe:
         """Digest of everything besides the content that features depend on: parameters, limits, versions of the
         code."""
         made_of = [self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION]
+        made_of.append(FINGERPRINTS_VERSION)
         learned = [[name, sha256(array.tobytes()).hexdigest()] for name, array in sorted(self.state.items())]
         return digest(made_of + learned)
 
@@ -130,18 +134,19 @@ class Recipe:
         module = self.front_end()
         row, varied_copy = marked("features", row_of(module)), marked("copies", copies.copy)
         load = marked("decode", lambda sample: sample.media.load())
+        fingerprint = marked("fingerprints", fingerprints.of(module.input))
 
         def extract(work: Work) -> Extracted:
             varied = np.empty((self.n_copies(work.split), module.n_features), np.float32)
             try:
                 decoded = load(work.sample)
             except MediaError as error:
-                return Extracted(None, varied[:0], str(error))
+                return Extracted(None, varied[:0], np.empty(0, np.int8), str(error))
             for number in range(len(varied)):
                 varied[number] = row(varied_copy(decoded, module.input, self.variation, work.content, number))
             if keep is not None and work.split == "test":
                 keep(work.sample, decoded)
-            return Extracted(row(decoded), varied)
+            return Extracted(row(decoded), varied, fingerprint(decoded))
 
         return extract
 

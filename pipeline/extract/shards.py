@@ -32,19 +32,23 @@ OPEN = 16  # files that are read at a time
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """The rows of x and of copies in an .npz file: float32 (N, D) and (M, D), each from an offset in bytes."""
+    """The rows of x, copies and prints, which are the fingerprints, in an .npz file: float32 (N, D) and (M, D), and
+    int8 (N, P), each from an offset in bytes."""
 
     path: Path
     n_features: int
     x: int
     copies: int
+    n_print: int
+    prints: int
 
     @staticmethod
     def of(path: Path) -> "RowFile":
         """Raises ValueError, KeyError, OSError or BadZipFile if it is no such file."""
         with path.open("rb") as f, ZipFile(f) as archive:
             shape, _, x = located(f, archive, "x")
-            return RowFile(path, shape[1], x, located(f, archive, "copies")[2])
+            printed, _, prints = located(f, archive, "prints")
+            return RowFile(path, shape[1], x, located(f, archive, "copies")[2], printed[1], prints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +81,29 @@ class Reader:
     def row(self, one: Stored) -> bytes:
         """Features (D,) of a usable content."""
         assert one.file is not None
-        return self._read(one.file, one.file.x, one.row, 1)
+        return self._read(one.file, one.file.x, one.row, 1, 4 * one.file.n_features)
 
     def copies(self, one: Stored, n: int) -> bytes:
         """Features (n, D) of its first copies."""
         assert one.file is not None
-        return self._read(one.file, one.file.copies, one.first, n)
+        return self._read(one.file, one.file.copies, one.first, n, 4 * one.file.n_features)
+
+    def fingerprint(self, one: Stored) -> bytes:
+        """Fingerprint (P,) of a usable content."""
+        assert one.file is not None
+        return self._read(one.file, one.file.prints, one.row, 1, one.file.n_print)
 
     def close(self) -> None:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
 
-    def _read(self, file: RowFile, offset: int, first: int, n: int) -> bytes:
+    def _read(self, file: RowFile, offset: int, first: int, n: int, size: int) -> bytes:
         descriptor = self._open.get(file.path)
         if descriptor is None:
             if len(self._open) == OPEN:
                 os.close(self._open.pop(next(iter(self._open))))
             descriptor = self._open[file.path] = os.open(file.path, os.O_RDONLY)
-        size = 4 * file.n_features
         data = os.pread(descriptor, n * size, offset + first * size)
         if len(data) < n * size:
             raise UserError(f"{file.path}: cut off; delete it and run `percept extract` again")
@@ -130,6 +138,7 @@ def write(path: Path, results: Sequence[tuple[str, Extracted]]) -> None:
         "index": json.dumps(index),
         "x": np.concatenate([none, *(one.row[None] for one in usable if one.row is not None)]),
         "copies": np.concatenate([none, *(one.copies for one in usable)]),
+        "prints": np.stack([one.fingerprint for one in usable]) if usable else np.empty((0, 0), np.int8),
     })  # fmt: skip
 
 

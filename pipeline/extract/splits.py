@@ -29,6 +29,50 @@ def group_keys(samples: Sequence[Sample], digests: Sequence[str]) -> list[str]:
     ]
 
 
+def joined(
+    samples: Sequence[Sample], groups: Sequence[str], digests: Sequence[str], near: Iterable[tuple[str, str]]
+) -> list[str]:
+    """The groups once near duplicates are in one, unless the data itself puts them into different splits.
+
+    Parameters
+    ----------
+    groups : of each sample; see `group_keys`
+    digests : of each sample's content
+    near : pairs of contents that are near duplicates
+
+    Returns
+    -------
+    The groups; those that were joined have the first of their names, or where they have none the first of their digests
+
+    Example
+    -------
+    >>> from pipeline.sources.toy import sine
+    >>> joined(sine(0)[:4], "abcd", "abcd", [("b", "d"), ("c", "d")])
+    ['a', 'b', 'b', 'b']
+    """
+    root = {key: key for key in groups}
+    of_content = dict(zip(reversed(digests), reversed(groups), strict=True))
+    contents = set(digests)
+    named: dict[str, set[Split]] = defaultdict(set)
+    for sample, key in zip(samples, groups, strict=True):
+        named[key] |= {sample.split} if sample.split else set()
+
+    def find(key: str) -> str:
+        while root[key] != key:
+            root[key] = key = root[root[key]]
+        return key
+
+    for one, other in near:
+        if one in of_content and other in of_content:
+            pair = find(of_content[one]), find(of_content[other])
+            both = named[pair[0]] | named[pair[1]]
+            if len(both) < 2:
+                first = min(pair, key=lambda key: (key in contents, key))
+                root[pair[0]] = root[pair[1]] = first
+                named[first] = both
+    return [find(key) for key in groups]
+
+
 def assign_splits(samples: Sequence[Sample], groups: Sequence[str], data: Data) -> list[Split | None]:
     """The split of each sample: that of its group, which the data names or `assign_split` draws.
 
@@ -147,8 +191,8 @@ def _edges(positions: Sequence[float], shares: Sequence[float]) -> list[int]:
     n, total = len(positions), sum(shares)
     ends = list(accumulate(shares))
     edges = [bisect_left(positions, end, key=lambda position: position * total) for end in ends[:-1]] + [n]
-    if n < len(shares):
-        return edges
+    if n < len(shares):  # near duplicates have left a class with so few groups
+        return [max(edges[0], min(n, 1)), *edges[1:]]
     least = [max(1, round(GUARANTEED * n * share / total)) for share in shares]
     for j in reversed(range(len(edges) - 1)):
         edges[j] = min(edges[j], edges[j + 1] - least[j + 1])
@@ -168,13 +212,25 @@ def groups_of(features: Features, data: Data) -> str:
     return f"{len(named):,} groups, which no split divides, from {where}: {shown}{others}"
 
 
+def near_lines(features: Features) -> list[str]:
+    """Lines about near duplicates: those that no split divides, and those that the data itself divides."""
+    divided = features.split[features.near[:, 0]] != features.split[features.near[:, 1]]
+    lines = []
+    for of, what in ((~divided, "which no split divides"), (divided, "in different splits, since the data names them")):
+        if n := int(of.sum()):
+            first = [" = ".join(features.file[pair].tolist()) for pair in features.near[of][:GROUPS]]
+            pairs = f"{n:,} pair{'s' if n > 1 else ''} of near duplicates"
+            lines.append(f"  {pairs}, {what}: {', '.join(first)}{', …' if n > GROUPS else ''}")
+    return lines
+
+
 def _check_groups(samples: Sequence[Sample], groups: Sequence[str]) -> None:
     """UserError if a class, whose samples the data puts into no split, is in too few groups for all splits."""
     found: dict[str, set[str]] = defaultdict(set)
     n_samples: Counter[str] = Counter()
     for sample, key in zip(samples, groups, strict=True):
         label = sample.label if isinstance(sample.label, str) else ""
-        found[label].add(key)
+        found[label].add(sample.group or key)
         n_samples[label] += 1
     if any(sample.split for sample in samples) or not any(sample.group for sample in samples):
         return

@@ -5,25 +5,36 @@ Clips of sound outside the test split can have slightly varied copies, each with
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import closing, suppress
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import frontend
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
+from pipeline.extract import near as near_duplicates
 from pipeline.extract import on_ray, skipped
 from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Keep, Recipe, Work
 from pipeline.extract.shards import Shards, Stored, of_features, reading
-from pipeline.extract.splits import assign_splits, check_classes, group_keys, groups_of, without_duplicates
+from pipeline.extract.splits import (
+    assign_splits,
+    check_classes,
+    group_keys,
+    groups_of,
+    joined,
+    near_lines,
+    without_duplicates,
+)
 from pipeline.extract.tables import with_columns
 from pipeline.profile import marked, step
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
-from pipeline.sources import Sample
+from pipeline.sources import REGISTRY, Sample
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
@@ -63,36 +74,107 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     with engine.running():
         digests = on_ray.digests(samples) if engine.is_ray else _digests(samples)
         unique, duplicates = without_duplicates(samples, digests)
-        works = _works(task, samples, digests, unique)
-        once = [works[i] for i in unique]
-        task = with_columns(task, once)
-        recipe = Recipe.of(task).learned(once)
-        shards = Shards(run, recipe)
-        held = _held(run, recipe, shards)
-        missing = [one for one in once if not _is_held(one, held, recipe)]
-        if engine.is_ray:
-            on_ray.extract(missing, recipe, shards)
-        else:
-            _extract(missing, recipe, shards, media.keep)
-    results = {i: shards.found.get(digests[i]) or held[digests[i]] for i in unique}
+        known = _Known.of(run)
+        works = _works(task, samples, digests, unique, known.near)
+        done = _extracted(task, run, [works[i] for i in unique], engine, media.keep)
+        near = known.near if known.is_of(done) else _near(done)
+        moved = _works(task, samples, digests, unique, near)
+        if [one.split for one in moved] != [one.split for one in works]:  # to the split of their near duplicates
+            done = _extracted(task, run, [moved[i] for i in unique], engine, media.keep, done.new)
+        works = moved
+    results = {i: done.results[digests[i]] for i in unique}
     unusable = duplicates | {i: one.reason for i, one in results.items() if one.file is None}
-    _check_usable(task, works, unusable, strict)
+    _check_usable(done.task, works, unusable, strict)
     skipped_files = _skipped(samples, digests, duplicates, unusable)
-    features = _features(task, recipe, works, results, skipped_files)
+    features = _features(done, works, results, skipped_files, near)
     check_classes(features)
     _save(features, run, results)
-    shards.discard()
+    done.shards.discard()
     features = Features.of(run)
     media.keep_samples(run, features, samples)
     also = f" and {len(features.copies)} copies" if len(features.copies) else ""
-    n_new = sum(digest in shards.found for digest in features.digest.tolist())
+    n_new = sum(content in done.new for content in features.digest.tolist())
     counts = f"{len(features.x)} samples{also}, {n_new} newly extracted, {len(unusable)} skipped"
     print(f"{task.name}: {counts} → {run.features}")
     if features.has_groups:
         print(f"  {groups_of(features, task.data)}")
-    for line in skipped.lines(features.skipped, Counter(map(skipped.label_of, samples))):
+    for line in [*near_lines(features), *skipped.lines(features.skipped, Counter(map(skipped.label_of, samples)))]:
         print(line)
     return features
+
+
+class _Extracted(NamedTuple):
+    """Samples as they are extracted.
+
+    task : with what the training samples tell of a table's columns
+    results : by digest of the content
+    new : digests of the contents that were decoded now
+    """
+
+    task: Task
+    recipe: Recipe
+    shards: Shards
+    results: dict[str, Stored]
+    new: frozenset[str]
+
+
+def _extracted(
+    task: Task, run: Run, works: list[Work], engine: Engine, keep: Keep, new: frozenset[str] = frozenset()
+) -> _Extracted:
+    """Extract these samples, unless they are; `new` are those that this command has already extracted."""
+    task = with_columns(task, works)
+    recipe = Recipe.of(task).learned(works)
+    shards = Shards(run, recipe)
+    held = _held(run, recipe, shards, new)
+    missing = [one for one in works if not _is_held(one, held, recipe)]
+    if engine.is_ray:
+        on_ray.extract(missing, recipe, shards)
+    else:
+        _extract(missing, recipe, shards, keep)
+    results = {one.content: shards.found.get(one.content) or held[one.content] for one in works}
+    return _Extracted(task, recipe, shards, results, new | shards.found.keys())
+
+
+class _Known(NamedTuple):
+    """What an earlier extraction has found out about near duplicates.
+
+    near : pairs of contents, in order
+    contents : among which they were looked for
+    key : of the recipe
+    """
+
+    near: list[tuple[str, str]]
+    contents: frozenset[str]
+    key: str
+
+    @staticmethod
+    def of(run: Run) -> "_Known":
+        with suppress(UserError):  # no features yet
+            before = Features.of(run)
+            pairs = [(min(pair), max(pair)) for pair in before.digest[before.near].tolist()]
+            return _Known(sorted(pairs), frozenset(before.digest.tolist()), before.key)
+        return _Known([], frozenset(), "")
+
+    def is_of(self, done: _Extracted) -> bool:
+        """Whether these are all the near duplicates of what was extracted."""
+        usable = {content for content, one in done.results.items() if one.file is not None}
+        return self.key == done.recipe.key and self.contents == usable
+
+
+@step("near duplicates")
+def _near(done: _Extracted) -> list[tuple[str, str]]:
+    """Pairs of contents that are near duplicates, in order, found by their fingerprints; none in percept's own data."""
+    if REGISTRY[done.task.data.source].form == "name":
+        return []
+    usable = sorted(content for content, one in done.results.items() if one.file is not None)
+    with reading() as reader:
+
+        def read(rows: NDArray[np.int64]) -> NDArray[np.int8]:
+            prints = [reader.fingerprint(done.results[usable[i]]) for i in rows.tolist()]
+            return np.frombuffer(b"".join(prints), np.int8).reshape(len(rows), -1)
+
+        pairs = near_duplicates.find(frontend.build(done.recipe.parameters).input, len(usable), read)
+    return [(usable[i], usable[j]) for i, j in pairs.tolist()]
 
 
 def _warn_of_pictures(samples: Sequence[Sample]) -> None:
@@ -107,10 +189,11 @@ def _warn_of_pictures(samples: Sequence[Sample]) -> None:
         )
 
 
-def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
-    """Digest of the content → what an earlier run with the same key has extracted; copies only under the same key."""
-    if shards.before:
-        print(f"  {len(shards.before):,} samples were extracted by a run that was stopped", flush=True)
+def _held(run: Run, recipe: Recipe, shards: Shards, new: Set[str]) -> dict[str, Stored]:
+    """Digest of the content → what an earlier run with the same key has extracted, or this one (`new`); copies only
+    under the same key."""
+    if n := len(shards.before.keys() - new):
+        print(f"  {n:,} samples were extracted by a run that was stopped", flush=True)
     held = shards.before
     with suppress(UserError):  # no features yet
         before = Features.of(run)
@@ -132,10 +215,16 @@ def _digests(samples: Sequence[Sample]) -> list[str]:
     return digests
 
 
-def _works(task: Task, samples: Sequence[Sample], digests: Sequence[str], unique: Sequence[int]) -> list[Work]:
+def _works(
+    task: Task,
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    unique: Sequence[int],
+    near: Sequence[tuple[str, str]],
+) -> list[Work]:
     """All samples with their splits, which the unique ones are drawn into; a duplicate has that of its twin, unless the
-    data names another."""
-    groups = group_keys(samples, digests)
+    data names another. `near` are pairs of contents that are near duplicates."""
+    groups = joined(samples, group_keys(samples, digests), digests, near)
     splits = assign_splits([samples[i] for i in unique], [groups[i] for i in unique], task.data)
     drawn = dict(zip(unique, splits, strict=True))
     of_content = {digests[i]: split for i, split in drawn.items()}
@@ -185,18 +274,20 @@ def _skipped(
 
 
 def _features(
-    task: Task,
-    recipe: Recipe,
+    done: _Extracted,
     works: Sequence[Work],
     results: Mapping[int, Stored],
     skipped: tuple[Skipped, ...],
+    near: Sequence[tuple[str, str]],
 ) -> Features:
     """All about the usable samples but the features themselves, which stay on disk."""
+    task, recipe = done.task, done.recipe
     usable = [works[i] for i, one in results.items() if one.file is not None]
     n_copies = [recipe.n_copies(one.split) for one in usable]
     y, labels = targets_and_labels([one.sample.label for one in usable])
     if y.ndim == 2 and task.features.kind == "table":  # called like its column, or like the array of an .npz file
         labels = (task.data.target or labels[0],)
+    row = {one.content: i for i, one in enumerate(usable)}
     none = np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)
     return Features(
         x=none,
@@ -213,6 +304,7 @@ def _features(
         key=recipe.key,
         copies_key=recipe.copies_key,
         state=recipe.state,
+        near=np.array(sorted(sorted((row[one], row[other])) for one, other in near), np.int64).reshape(-1, 2),
     )
 
 
@@ -226,4 +318,6 @@ def _save(features: Features, run: Run, results: Mapping[int, Stored]) -> None:
         x = Streamed((len(usable), width), (reader.row(one) for one in usable))
         of_copies = (reader.copies(one, n) for one, n in zip(usable, n_copies, strict=True) if n)
         copies = Streamed((len(features.copy_of), width), of_copies)
-        features.save(run.features, x, copies)
+        n_print = usable[0].file.n_print if usable and usable[0].file else 0
+        prints = Streamed((len(usable), n_print), (reader.fingerprint(one) for one in usable), "|i1")
+        features.save(run.features, x, copies, prints)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from pipeline.profile import step
 from pipeline.report import formats
-from pipeline.report.schema import Baseline, Bin, ClassMetrics, Gate, Report
+from pipeline.report.schema import Baseline, Bin, ClassMetrics, Gate, Report, Takes
 from pipeline.report.templates import page_template
 from pipeline.run import Run, replacing
 
@@ -109,6 +109,8 @@ def headline(report: Report) -> str:
     else:
         lines = [f"{report['name']}: {others} on {samples}"]
     lines += report.get("scope", [])
+    if takes := report.get("takes"):
+        lines.append(_takes(takes))
     if "accuracy" in test:
         lines.append(others)
     if sets := report.get("sets"):
@@ -137,6 +139,16 @@ def headline(report: Report) -> str:
     lines += report.get("notes", [])
     lines.append(_verdict(report["gate"]))
     return "\n".join(line for line in lines if line)
+
+
+def _takes(takes: Takes) -> str:
+    """The accuracy with suspected takes of one source kept apart, and how to name them."""
+    interval = f" ({formats.interval(takes['accuracy_interval'])})" if takes["accuracy_interval"] else ""
+    return (
+        f"{formats.percent(takes['accuracy'])}{interval} with files kept apart that look like takes of one source, as "
+        f"{' and '.join(takes['files'][:2])}: if they are, --set 'data.group={takes['pattern']}' names the "
+        f"{formats.count(takes['groups'])} groups; if not, --set 'data.group=(.+)' says so"
+    )
 
 
 def _verdict(gate: Gate) -> str:

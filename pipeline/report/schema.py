@@ -108,6 +108,17 @@ class Sets(TypedDict):
     per_class: list[CoveredClass]
 
 
+class Takes(TypedDict):
+    """Files that look like takes of one source, though nobody has named them as groups."""
+
+    pattern: str  # as data.group takes it
+    groups: int
+    files: list[str]  # some that are one group
+    accuracy: float  # on the test samples, of networks that learned from no sample of their group
+    accuracy_interval: Interval
+    macro_recall: float
+
+
 class Mistake(TypedDict):
     """A wrong answer to a test sample."""
 
@@ -135,7 +146,8 @@ class Report(TypedDict):
     task: dict[str, Any]  # resolved
     # train, validation, test: counts; skipped: file and reason; classes: counts of each label; skipped_by_class: label,
     # count; skipped_by_reason: reason, files (a count), first (one of them); groups: counts of groups in the same form,
-    # None where there are none. Earlier versions lack the last three
+    # None where there are none; near_duplicates: pairs of files, and whether the data itself divides them between
+    # splits. Earlier versions lack the last four
     samples: dict[str, Any]
     model: dict[str, Any]  # layers, parameters
     training: dict[str, Any]  # epochs, best_epoch, seconds, device
@@ -143,6 +155,7 @@ class Report(TypedDict):
     baselines: NotRequired[list[Baseline]]
     regressors: NotRequired[list[Regressor]]
     calibration: NotRequired[Calibration | None]
+    takes: NotRequired[Takes | None]  # None: groups have names, or nothing tells of any
     sets: NotRequired[Sets | None]  # None: a regression, or too few validation samples
     mistakes: list[Mistake]
     sample_rate: int | None  # Hz; sound only

@@ -22,6 +22,7 @@ from pipeline.validate import samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
+from pipeline.validate.takes import apart, lowered, suspected
 
 
 class _Baselines(TypedDict, total=False):
@@ -48,6 +49,8 @@ def validate(task: Task, run: Run) -> Report:
     predictions, known = predict(classifier, facts, features)
     test = predictions.metrics() | known
     files = features.file[features.rows("test")].tolist()
+    suspicion = suspected(features)
+    takes = apart(suspicion, features, facts) if suspicion is not None else None
     report: Report = {
         "name": task.name,
         "kind": facts.kind,
@@ -64,7 +67,8 @@ def validate(task: Task, run: Run) -> Report:
         "mistakes": _mistakes(predictions, files),
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),
-        "gate": gate(test, task.validate_),
+        "takes": takes,
+        "gate": gate(lowered(test, takes), task.validate_),
         "weights": run.digest(run.weights, "train"),
         "libraries": library_versions(),
     }
@@ -194,6 +198,10 @@ def _samples(features: Features) -> dict[str, Any]:
         ],
         "classes": _class_counts(features),
         "groups": counts(features),
+        "near_duplicates": [
+            {"files": features.file[pair].tolist(), "divided": len(set(features.split[pair].tolist())) > 1}
+            for pair in features.near
+        ],
     }
 
 

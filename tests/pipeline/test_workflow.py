@@ -71,7 +71,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         (root / "clips" / label).mkdir(parents=True)
         for i in range(20):
             wave = np.sin(2 * np.pi * rng.uniform(low, 1.5 * low) * np.arange(4000) / 22_050)
-            soundfile.write(root / "clips" / label / f"{label}{i}.wav", 0.5 * wave, 22_050)
+            wave = 0.5 * wave + 0.15 * rng.standard_normal(4000)  # pure tones of nearly one pitch are near duplicates
+            soundfile.write(root / "clips" / label / f"{label}{i}.wav", wave, 22_050)
     (root / "clips" / "low" / "broken.wav").write_bytes(b"RIFF")
     return root, seen(root)[0]
 

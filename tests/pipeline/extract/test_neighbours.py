@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from pipeline.audit import neighbours
-from pipeline.audit.neighbours import nearest
+from pipeline.extract import neighbours
+from pipeline.extract.neighbours import nearest
 
 
 def test_they_are_those_of_all_pairs() -> None:
