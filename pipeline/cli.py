@@ -252,18 +252,28 @@ def export(
 
 
 @app.command()
-def audit(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+def audit(
+    task: TaskName,
+    data: DataOption = None,
+    set_: SetOption = None,
+    runs: RunsOption = RUNS,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option("--unlabelled", metavar="DIR", help="Files without labels, ranked by how much a label is worth."),
+    ] = None,
+) -> None:
     """Look for wrong labels, duplicates, outliers and damaged media (audit.json, audit.html).
 
     Open audit.html in a browser: each suspect is heard and seen beside what it resembles, and is kept, relabelled or
-    dropped by keyboard or finger. The page saves a manifest for `--data`. Needs no training; extracts if nothing has
-    been extracted yet.
+    dropped by keyboard or finger. With `--unlabelled`, the files of a folder are labelled there too, those first from
+    which the network would learn most. The page saves a manifest for `--data`. Needs no training; extracts if nothing
+    has been extracted yet.
     """
     _, directory = _extracted(task, data, set_, runs)
     check_writable(directory.folder)
     from pipeline.audit import audit
 
-    audit(directory)
+    audit(directory, unlabelled)
 
 
 @app.command()

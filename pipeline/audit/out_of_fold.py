@@ -1,6 +1,7 @@
 """Probabilities of the classes of every sample, from networks that have not learned from that sample."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,8 +63,9 @@ class Rows(NamedTuple):
     x: NDArray[np.float32]
     y: NDArray[np.int64]
 
-    def dataset(self, chosen: NDArray[np.bool_]) -> Dataset:
-        return Dataset(torch.from_numpy(self.x[chosen]), torch.from_numpy(self.y[chosen]))
+    def of(self, chosen: NDArray[Any]) -> "Rows":
+        """Those of a mask or of indices, in new memory."""
+        return Rows(self.x[chosen], self.y[chosen])
 
 
 def _of_fold(
@@ -73,20 +75,35 @@ def _of_fold(
     are `taken`."""
     if not held_out.any() or not (taken & ~held_out).any():
         return np.full((int(held_out.sum()), len(features.labels)), -np.log(len(features.labels)))
+    (found,) = committee(features, rows.of(taken & ~held_out), rows.x[held_out], _options(len(rows.y), seed), [seed])
+    return np.asarray(found)
+
+
+def committee(
+    features: Features, known: Rows, x: NDArray[np.float32], options: Train, seeds: Sequence[int]
+) -> NDArray[np.float64]:
+    """Logarithms of the probabilities of samples x (N, D), float64 (C, N, K), by networks trained on known ones.
+
+    Parameters
+    ----------
+    known, x : are standardised in place
+    seeds : of the networks' initial weights
+    """
     front, kind, cpu = build(features.task["features"]), features.kind, torch.device("cpu")
-    training, held = rows.dataset(taken & ~held_out), rows.dataset(held_out)
+    training, asked = Dataset(torch.from_numpy(known.x), torch.from_numpy(known.y)), torch.from_numpy(x)
     assert isinstance(training.x, torch.Tensor)
     standardize = Standardize(front.n_features).fit(training.x, front)
-    training, held = (standardised(data, standardize, cpu) for data in (training, held))
-    assert isinstance(held.x, torch.Tensor)
+    training, asked = standardised(training, standardize, cpu), standardize.apply_(asked)
     # The trainer evaluates the fold after each epoch, which nobody looks at here: one sample is enough.
-    fold = Fold(training, Dataset(held.x[:1], held.y[:1]), standardize)
-    mlp = MLP(front.n_features, (HIDDEN,), TARGETS[kind].n_outputs(len(features.labels)), "relu", seed, "he")
-    (state,) = train([Training(mlp, _options(len(rows.y), seed), fold)], kind)
-    if isinstance(state, UserError):
-        raise state
+    assert isinstance(training.x, torch.Tensor)
+    fold = Fold(training, Dataset(training.x[:1], training.y[:1]), standardize)
+    n_outputs = TARGETS[kind].n_outputs(len(features.labels))
+    networks = [MLP(front.n_features, (HIDDEN,), n_outputs, "relu", seed, "he") for seed in seeds]
+    for state in train([Training(mlp, options, fold) for mlp in networks], kind):
+        if isinstance(state, UserError):
+            raise state
     with torch.inference_mode():
-        return _log_probabilities(mlp(held.x), kind == "binary")
+        return np.stack([_log_probabilities(mlp(asked), kind == "binary") for mlp in networks])
 
 
 def _log_probabilities(logits: torch.Tensor, is_binary: bool) -> NDArray[np.float64]:

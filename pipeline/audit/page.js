@@ -1,7 +1,8 @@
 "use strict";
 {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const KINDS = { label: "Labels", duplicate: "Duplicates", outlier: "Outliers", media: "Media" };
+  const KINDS = { label: "Labels", duplicate: "Duplicates", outlier: "Outliers", media: "Media", unlabelled: "To label" };
+  const LIKELY = ["Q", "W", "E"]; // keys; a class may be called 1
   const at = (id) => document.getElementById(id);
   const memory = `percept-audit:${data.task}:${data.suspects.length}:${data.suspects[0]?.file}`;
   let decisions = recalled(); // file → "keep", "drop" or {label}
@@ -46,11 +47,42 @@
     return parts;
   }
 
-  function verdict(decision) {
-    if (!decision) return element("p", "Not decided", "hint");
-    const [name, text] = decision.label ? ["relabel", `Relabelled as ${decision.label}`]
-      : decision === "drop" ? ["drop", "Dropped"] : ["keep", "Kept as it is"];
+  const isNew = (suspect) => suspect.kind === "unlabelled";
+
+  function verdict(suspect) {
+    const decision = decisions[suspect.file];
+    if (!decision) return element("p", isNew(suspect) ? "No label yet" : "Not decided", "hint");
+    const [name, text] = decision.label ? ["relabel", `${isNew(suspect) ? "Labelled" : "Relabelled"} as ${decision.label}`]
+      : decision === "drop" ? ["drop", isNew(suspect) ? "Left out" : "Dropped"] : ["keep", "Kept as it is"];
     return element("p", text, `verdict ${name}`);
+  }
+
+  function offer(suspect) {
+    const focused = [...at("likely").children].indexOf(document.activeElement);
+    at("likely").hidden = !isNew(suspect);
+    at("likely").replaceChildren(...(suspect.likely ?? []).map((label, i) => {
+      const button = element("button", `${label} `);
+      button.type = "button";
+      button.append(element("kbd", LIKELY[i]));
+      button.onclick = () => decide({ label });
+      return button;
+    }));
+    at("likely").children[focused]?.focus();
+    at("keep").hidden = isNew(suspect);
+    at("give").textContent = isNew(suspect) ? "Label" : "Relabel";
+    at("leave").textContent = isNew(suspect) ? "Leave out" : "Drop";
+  }
+
+  function count() {
+    const counts = { labelled: 0, "left out": 0, relabelled: 0, dropped: 0, kept: 0 };
+    for (const [file, decision] of Object.entries(decisions)) {
+      const fresh = data.rows.rows[file]?.[1] === "";
+      if (decision.label) counts[fresh ? "labelled" : "relabelled"] += 1;
+      else if (decision === "drop") counts[fresh ? "left out" : "dropped"] += 1;
+      else counts.kept += 1;
+    }
+    const names = Object.keys(counts).slice(data.suspects.some(isNew) ? 0 : 2);
+    return names.map((name) => `${counts[name]} ${name}`).join(", ");
   }
 
   function draw() {
@@ -60,12 +92,13 @@
     at("place").textContent = `${place + 1} of ${suspects.length}`;
     const card = at("suspect");
     card.replaceChildren(
-      element("p", suspect.label, "label"),
+      element("p", isNew(suspect) ? "Which is it?" : suspect.label, "label"),
       element("p", suspect.reason),
       ...media(suspect.file),
-      element("p", suspect.file + (suspect.split ? `, ${suspect.split} split` : ", not used"), "file"),
-      verdict(decisions[suspect.file]),
+      element("p", suspect.file + (isNew(suspect) ? "" : suspect.split ? `, ${suspect.split} split` : ", not used"), "file"),
+      verdict(suspect),
     );
+    offer(suspect);
     at("besides").hidden = !suspect.resembles.length;
     at("near").replaceChildren(...suspect.resembles.map((file) => {
       const item = element("li");
@@ -79,10 +112,7 @@
     at("back").disabled = place === 0;
     at("next").disabled = place === suspects.length - 1;
     for (const button of at("kinds").children) button.setAttribute("aria-pressed", String(button.dataset.kind === kind));
-    const values = Object.values(decisions);
-    const dropped = values.filter((d) => d === "drop").length;
-    const relabelled = values.filter((d) => d.label).length;
-    at("decided").textContent = `${relabelled} relabelled, ${dropped} dropped, ${values.length - relabelled - dropped} kept`;
+    at("decided").textContent = count();
     at("progress").value = suspects.filter((s) => s.file in decisions).length / suspects.length;
   }
 
@@ -96,6 +126,11 @@
     } catch { /* kept as long as the page is open */ }
     if (decision !== undefined) place += 1;
     draw();
+  }
+
+  function give(i) {
+    const label = shown()[place].likely?.[i];
+    if (label !== undefined) decide({ label });
   }
 
   function relabel() {
@@ -117,8 +152,8 @@
       const decision = decisions[file];
       const label = decision?.label ?? row[1];
       if (!files) {
-        if (decision) lines.push([file, label, decision.label ? "relabel" : decision]);
-      } else if (decision !== "drop") {
+        if (decision) lines.push([file, label, !decision.label ? decision : row[1] ? "relabel" : "label"]);
+      } else if (decision !== "drop" && label) {
         lines.push([row[0], label, ...row.slice(2)]);
       }
     }
@@ -135,6 +170,7 @@
 
   function start() {
     const kinds = [...new Set(data.suspects.map((s) => s.kind))];
+    if (kinds.includes("unlabelled")) kind = "unlabelled";
     at("kinds").append(...["", ...kinds].map((name) => {
       const n = data.suspects.filter((s) => !name || s.kind === name).length;
       const button = element("button", `${name ? KINDS[name] : "All"} ${n}`);
@@ -151,8 +187,10 @@
     at("back").onclick = () => move(-1);
     at("next").onclick = () => move(1);
     at("save").onclick = save;
+    // A click leaves the focus where it is, so that space plays the next sound and does not press the button again.
+    at("bar").onmousedown = (event) => event.target.closest("button") && event.preventDefault();
     const keys = {
-      k: () => decide("keep"), d: () => decide("drop"), r: relabel, u: () => decide(undefined),
+      q: () => give(0), w: () => give(1), e: () => give(2), k: () => isNew(shown()[place]) || decide("keep"), d: () => decide("drop"), r: relabel, u: () => decide(undefined),
       ArrowLeft: () => move(-1), ArrowRight: () => move(1),
       " ": () => { const sound = document.querySelector("#suspect audio"); if (sound) sound.paused ? sound.play() : sound.pause(); },
     };

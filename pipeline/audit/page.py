@@ -23,6 +23,7 @@ from PIL import Image
 
 from models.frontend import build
 from pipeline.audit.suspects import Kind, Overlap, Suspect
+from pipeline.audit.unlabelled import Unlabelled
 from pipeline.extract import Features, load_media
 from pipeline.report.templates import page_template
 from pipeline.run import Run, replacing
@@ -50,31 +51,40 @@ def write(
     found: Sequence[Suspect],
     overlaps: Sequence[Overlap],
     groups: Mapping[str, str],
+    unlabelled: Sequence[Unlabelled] = (),
 ) -> Path:
     """Write `run/audit.html`; returns its path.
 
     Parameters
     ----------
-    samples : of the source, by file
-    groups : file → name of the group of near duplicates that it belongs to
+    samples : of the source, by file, and the unlabelled ones, whose labels are empty
+    groups : file → name of the group that it belongs to, if it is in one
+    unlabelled : files to be labelled, the one most worth it first
     """
     form = build(features.task["features"]).input
     shown = _shown(found, SHOWN[form.kind])
-    known = set(features.file.tolist())
-    files = [f for f in dict.fromkeys(f for s in shown for f in (s["file"], *s["resembles"])) if f in known]
+    offered = [_offer(one) for one in unlabelled[: SHOWN[form.kind]]]
+    usable = {*features.file.tolist(), *(one["file"] for one in unlabelled)}
+    named = dict.fromkeys(f for s in (*shown, *offered) for f in (s["file"], *s["resembles"]))
+    files = [file for file in named if file in usable]
     rows = _manifest(features, samples, groups)
     label_of = dict(zip(features.file.tolist(), features.y.tolist(), strict=True))
     data = {
         "task": run.folder.name,
         "labels": list(features.labels),
-        "suspects": shown,
+        "suspects": [*shown, *offered],
         "media": _media(run, files, samples, form),
-        "label_of": {file: features.labels[label_of[file]] for file in files},
+        "label_of": {file: features.labels[label_of[file]] for file in files if file in label_of},
         "rows": rows,
     }
     with replacing(run.audit_page) as temporary:
-        temporary.write_text(_rendered(data, found, overlaps), "utf-8")
+        temporary.write_text(_rendered(data, found, overlaps, len(unlabelled)), "utf-8")
     return run.audit_page
+
+
+def _offer(one: Unlabelled) -> dict[str, Any]:
+    """A file to be labelled in the form of a suspect."""
+    return {**one, "kind": "unlabelled", "label": "", "suggested": one["likely"][0], "split": None}
 
 
 def _shown(found: Sequence[Suspect], most: int) -> list[Suspect]:
@@ -89,9 +99,16 @@ def _shown(found: Sequence[Suspect], most: int) -> list[Suspect]:
 
 def _manifest(features: Features, samples: Mapping[str, Sample], groups: Mapping[str, str]) -> dict[str, Any]:
     """Header and rows of the manifest by file, as it is before any decision; paths are absolute, so that the manifest
-    may lie anywhere. A source without files has names instead, which `--data` cannot read: `files` is then false."""
+    may lie anywhere. A source without files has names instead, which `--data` cannot read: `files` is then false.
+
+    If there are unlabelled files, every other keeps the split that it has now: those that get a label go into training,
+    or where their group is. Chosen because they are hard, they would make the test another one.
+    """
     columns = ["path", "label"]
-    named = any(sample.split is not None for sample in samples.values())
+    grows = any(sample.label == "" for sample in samples.values())
+    split_of = dict(zip(features.file.tolist(), features.split.tolist(), strict=True)) if grows else {}
+    split_of_group = {groups[file]: split for file, split in split_of.items() if file in groups}
+    named = grows or any(sample.split is not None for sample in samples.values())
     columns += (["split"] if named else []) + (["group"] if groups else [])
     rows, has_files = {}, True
     unused = {file for file, *_ in features.skipped}
@@ -100,16 +117,18 @@ def _manifest(features: Features, samples: Mapping[str, Sample], groups: Mapping
         has_files &= path is not None
         if file in unused:  # as without a manifest: neither learned from nor tested on
             continue
+        group = groups.get(file, "")
+        split = split_of.get(file) or sample.split or ("" if sample.label else split_of_group.get(group, "train"))
         row = [readable(Path(path).resolve()) if path is not None else file, str(sample.label)]
-        rows[file] = row + ([sample.split or ""] if named else []) + ([groups.get(file, "")] if groups else [])
+        rows[file] = row + ([split] if named else []) + ([group] if groups else [])
     return {"columns": columns, "files": has_files, "rows": rows}
 
 
 def _media(run: Run, files: Sequence[str], samples: Mapping[str, Sample], form: Any) -> dict[str, dict[str, str]]:
     """File → `picture`, a data URI, and for sounds `sound`, a relative link."""
-    decoded, found = load_media(run, files), {}
+    decoded, found = load_media(run, [file for file in files if samples[file].label != ""]), {}
     for number, file in enumerate(files):
-        media = decoded[file]
+        media = decoded[file] if samples[file].label != "" else samples[file].media.load()
         if form.kind == "audio":
             waveform = np.asarray(media, np.float32)
             found[file] = {
@@ -165,16 +184,18 @@ def counted(found: Sequence[Suspect]) -> str:
     return listed or "nothing suspicious"
 
 
-def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Sequence[Overlap]) -> str:
+def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Sequence[Overlap], n_unlabelled: int) -> str:
     folder = Path(__file__).parent
     program, style = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css"))
     allowed = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
     return page_template(folder).render(
         task=data["task"],
-        n_samples=len(data["rows"]["rows"]),
+        n_samples=sum(row[1] != "" for row in data["rows"]["rows"].values()),
         counted=counted(found),
-        n_shown=len(data["suspects"]),
+        n_shown=sum(suspect["kind"] != "unlabelled" for suspect in data["suspects"]),
         n_found=len(found),
+        n_unlabelled=n_unlabelled,
+        n_offered=sum(suspect["kind"] == "unlabelled" for suspect in data["suspects"]),
         overlaps=[pair for pair in overlaps if pair["count"] > 1][:8],
         has_files=data["rows"]["files"],
         has_sounds=any("sound" in media for media in data["media"].values()),

@@ -1,5 +1,6 @@
 """The audit of a run's samples: suspects, ranked, as a file for programs and as a page to decide on."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from models.frontend import build
 from models.targets import TARGETS
 from pipeline import sources
-from pipeline.audit import media, page, suspects
+from pipeline.audit import media, page, suspects, unlabelled
 from pipeline.audit.suspects import Space, Suspect
 from pipeline.extract import Features, load_media
 from pipeline.progress import Progress
@@ -19,19 +20,24 @@ from pipeline.task import UserError, parse
 SHOWN = 5  # suspects on the console
 
 
-def audit(run: Run) -> list[Suspect]:
+def audit(run: Run, folder: Path | None = None) -> list[Suspect]:
     """Write `audit.json` and `audit.html` of a run's features; returns the suspects, the likeliest first.
 
     All samples are audited, those of the test split too: a wrong label there makes a good network look bad. Nothing is
     changed; the page writes a manifest with what was decided on it.
 
+    Parameters
+    ----------
+    folder : of unlabelled files, which are ranked by how much a label of theirs is worth, to be labelled on the page
+
     Raises
     ------
-    UserError : there are no features, or the targets are numbers
+    UserError : there are no features, the targets are numbers, or the folder has no files that fit them
     """
     features = Features.of(run)
     if not TARGETS[features.kind].has_classes:
         raise UserError("an audit looks for wrong labels of classes, and the targets are numbers")
+    pool = None if folder is None else unlabelled.read(features, folder)
     samples = _samples(features)
     x, y = np.asarray(features.x[:]), features.y
     space = Space.of(features, x)
@@ -46,9 +52,17 @@ def audit(run: Run) -> list[Suspect]:
     ]
     found.sort(key=lambda suspect: -suspect["score"])  # stable: labels stay as they are ranked
     overlaps = suspects.overlaps(features, y, log_p)
-    write_json(run.audit, {"samples": len(y), "suspects": found, "overlaps": overlaps})
-    written = page.write(run, features, samples, found, overlaps, _groups(features))
+    groups = _groups(features)
+    content: dict[str, Any] = {"samples": len(y), "suspects": found, "overlaps": overlaps}
+    if pool is not None:
+        content |= {"unlabelled": unlabelled.ranked(features, pool), "unusable": pool.unusable}
+        samples |= {sample.file: sample for sample in pool.samples}
+        groups |= unlabelled.groups(features, pool, groups)
+    write_json(run.audit, content)
+    written = page.write(run, features, samples, found, overlaps, groups, content.get("unlabelled", ()))
     _print(run, features, found, overlaps)
+    if pool is not None:
+        print(*unlabelled.lines(pool, content["unlabelled"], SHOWN), sep="\n")
     print(f"→ {written}")
     return found
 

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from pipeline.profile import step
 from pipeline.report import pictures
-from pipeline.report.schema import Bin, Report
+from pipeline.report.schema import Bin, Curve, LearningCurve, Report
 from pipeline.report.style import (
     BLUE,
     INK,
@@ -80,6 +80,9 @@ def _metrics(history: dict[str, Any], report: Report) -> Iterator[tuple[str, Fig
     if test.get("roc"):
         yield "roc", roc(test["roc"])
         yield "precision_recall", precision_recall(test["precision_recall"])
+    grown = report.get("learning_curve")
+    if grown and not grown["reason"]:
+        yield "learning_curve", learning_curve(grown)
 
 
 def _fitted_curve(inside: dict[str, Floats], report: Report) -> Iterator[tuple[str, Figure]]:
@@ -229,6 +232,41 @@ def reliability(bins: list[Bin]) -> Figure:
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     for axis in (upper.yaxis, lower.xaxis):
         axis.set_major_formatter(PERCENT)
+    return figure
+
+
+def learning_curve(found: LearningCurve) -> Figure:
+    """Accuracy, and the recall of the weakest class, over the number of training samples, which is logarithmic, with
+    95 % intervals and what the task's network has, and is expected to have with twice as many."""
+    figure = Figure(figsize=(5.5, 3.6))
+    axes = figure.add_subplot()
+    curves: list[tuple[str, Curve, str]] = [("accuracy", found["accuracy"], BLUE)]
+    if "recall" in found:
+        curves.append((f"recall of {shorten(found['weakest'])}", found["recall"], ORANGE))
+    samples, along = found["samples"], np.array(found["along"])
+    n = int(np.searchsorted(along, samples[-1])) + 1  # of the points up to the present number of samples
+    for number, (label, curve, colour) in enumerate(curves):
+        at = np.array(samples) * 1.03 ** (number - (len(curves) - 1) / 2)  # beside each other
+        low, high = np.array(curve["intervals"]).T
+        axes.vlines(at, low, high, color=colour, linewidth=1.5, alpha=0.6)
+        axes.plot(at, curve["measured"], "o", color=colour, markersize=5, label=label)
+        axes.plot(along[:n], curve["fitted"][:n], "-", color=colour, linewidth=1.2)
+        axes.plot(along[n - 1 :], curve["fitted"][n - 1 :], "--", color=colour, linewidth=1.2)
+        axes.fill_between(along, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(at[-1], curve["now"], "D", color=colour, markersize=6, markerfacecolor="none")
+        low, high = curve["doubled_interval"]
+        axes.vlines(2 * at[-1], low, high, color=colour, linewidth=1.5, alpha=0.6)
+        axes.plot(2 * at[-1], curve["doubled"], "D", color=colour, markersize=6, markerfacecolor="none")
+    axes.plot(
+        [], [], "D", color=INK, markersize=6, markerfacecolor="none", label="this network, and with twice as many"
+    )
+    ticks = [*samples, 2 * samples[-1]]
+    axes.set(xscale="log", xlabel="training samples", ylabel="test samples that are right")
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.legend(**ABOVE | {"ncols": 2})
     return figure
 
 

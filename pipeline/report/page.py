@@ -15,12 +15,12 @@ from markupsafe import Markup
 
 from pipeline.profile import step
 from pipeline.report import formats
-from pipeline.report.schema import Baseline, Bin, ClassMetrics, Gate, Report, Takes
+from pipeline.report.schema import Baseline, Bin, ClassMetrics, Curve, Gate, Report, Takes
 from pipeline.report.templates import page_template
 from pipeline.run import Run, replacing
 
 FIGURES = (
-    "loss", "accuracy", "confusion", "reliability", "roc", "precision_recall", "fit", "contributions",
+    "loss", "accuracy", "confusion", "reliability", "roc", "precision_recall", "fit", "contributions", "learning_curve",
 )  # fmt: skip
 IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
 LEARNED = ("regions", "units", "weights")  # pictures of what the network has learned
@@ -73,11 +73,12 @@ def write(run: Run) -> Path:
         kept=_kept_epoch(history, report),
         confusions=_confusions(report),
         overconfidence=_overconfidence(report["test"].get("reliability") or []),
-        weakest=_weakest(report["test"]),
+        weakest=weakest(report["test"]),
         small=_few(report["test"]),
         majority=_majority(report["test"]),
         rival=_rival(report),
         best_regressor=_best_regressor(report),
+        more_data=more_data(report),
         errors=_errors(report["test"]),
         task_file=formats.toml(report.get("task", {})),
     )
@@ -118,10 +119,10 @@ def headline(report: Report) -> str:
             f"sets of {sets['size']:.2f} labels on average hold the true one in {formats.percent(sets['covered'])}"
             f" of cases ({formats.interval(sets['covered_interval'])}), promised {formats.percent(sets['coverage'])}"
         )
-    if weakest := _weakest(test):
+    if worst := weakest(test):
         lines.append(
-            f"weakest class: {weakest['label']}, recall {formats.percent(weakest['recall'])}"
-            f" ({formats.interval(weakest['recall_interval'])}; {formats.count(weakest['support'])} samples)"
+            f"weakest class: {worst['label']}, recall {formats.percent(worst['recall'])}"
+            f" ({formats.interval(worst['recall_interval'])}; {formats.count(worst['support'])} samples)"
         )
     if few := _few(test):
         more = f" and {len(few) - CLASSES} more classes" if len(few) > CLASSES else ""
@@ -136,7 +137,7 @@ def headline(report: Report) -> str:
     if regressors := report.get("regressors"):
         errors = (f"{row['name']} {formats.number(row['rmse'])}" for row in regressors)
         lines += [f"baselines: RMSE {', '.join(errors)}", _best_regressor(report)]
-    lines += report.get("notes", [])
+    lines += [more_data(report), *report.get("notes", [])]
     lines.append(_verdict(report["gate"]))
     return "\n".join(line for line in lines if line)
 
@@ -176,10 +177,32 @@ def _kept_epoch(history: dict[str, Any], report: Report) -> dict[str, float]:
     return {key: values[index] for key, values in history.items() if values}
 
 
-def _weakest(test: dict[str, Any]) -> ClassMetrics | None:
+def weakest(test: dict[str, Any]) -> ClassMetrics | None:
     """The class with the lowest recall, among those that have `SUPPORT` test samples."""
     tested: list[ClassMetrics] = [c for c in test.get("per_class") or [] if c["support"] >= SUPPORT]
     return min(tested, key=lambda c: c["recall"] or 0.0, default=None)
+
+
+def more_data(report: Report) -> str:
+    """What twice the training samples would bring, in a sentence; "" where nothing was measured.
+
+    Example
+    -------
+    >>> curve = {"now": 0.9, "doubled": 0.93, "doubled_interval": [0.92, 0.94]}
+    >>> more_data({"learning_curve": {"reason": "", "accuracy": curve}})
+    'twice the training samples: accuracy from 90.0 % to about 93.0 % (92.0–94.0 %)'
+    """
+    found = report.get("learning_curve")
+    if not found or found["reason"]:
+        return f"twice the training samples: {found['reason']}" if found else ""
+
+    def change(curve: Curve) -> str:
+        now, then = formats.percent(curve["now"]), formats.percent(curve["doubled"])
+        ends = f"stays at about {now}" if now == then else f"from {now} to about {then}"
+        return f"{ends} ({formats.interval(curve['doubled_interval'])})"
+
+    line = f"twice the training samples: accuracy {change(found['accuracy'])}"
+    return f"{line}, recall of {found['weakest']} {change(found['recall'])}" if "recall" in found else line
 
 
 def _few(test: dict[str, Any]) -> list[str]:

@@ -119,6 +119,30 @@ class Takes(TypedDict):
     macro_recall: float
 
 
+class Curve(TypedDict):
+    """Accuracy, or the recall of a class, over the number of training samples."""
+
+    measured: list[float]  # by small networks, at `samples`
+    intervals: list[Interval]
+    fitted: list[float]  # at `along`, with its 95 % interval
+    low: list[float]
+    high: list[float]
+    now: float  # of the network
+    doubled: float  # expected of it with twice the training samples
+    doubled_interval: list[float]
+
+
+class LearningCurve(TypedDict):
+    """What more training samples would bring; see pipeline/validate/learning_curve.py."""
+
+    reason: str  # why there is no curve; else empty
+    samples: NotRequired[list[int]]
+    along: NotRequired[list[float]]  # the last one is twice the present number of training samples
+    accuracy: NotRequired[Curve]
+    weakest: NotRequired[str]  # the class with the lowest recall
+    recall: NotRequired[Curve]  # its own
+
+
 class Mistake(TypedDict):
     """A wrong answer to a test sample."""
 
@@ -157,6 +181,7 @@ class Report(TypedDict):
     calibration: NotRequired[Calibration | None]
     takes: NotRequired[Takes | None]  # None: groups have names, or nothing tells of any
     sets: NotRequired[Sets | None]  # None: a regression, or too few validation samples
+    learning_curve: NotRequired[LearningCurve | None]  # None: a regression
     mistakes: list[Mistake]
     sample_rate: int | None  # Hz; sound only
     notes: list[str]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.sources.files import expanded
+from pipeline.sources.folder import load_unlabelled
 from pipeline.sources.groups import grouped
 from pipeline.sources.pictures import in_colour
 from pipeline.sources.registry import OWN, REGISTRY, Data, Section, Shares, Source
@@ -32,6 +33,7 @@ __all__ = [
     "fingerprint",
     "load",
     "parse_data",
+    "unlabelled",
 ]
 
 _modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
@@ -81,6 +83,21 @@ def load(data: Data, features: _Features) -> list[Sample]:
     if size is not None and samples and (width := len(samples[0].media.load())) != size:
         raise UserError(f"{source.name}: {width} numbers a sample, and features.size is {size}; set it to {width}")
     return samples
+
+
+def unlabelled(folder: Path, features: _Features) -> list[Sample]:
+    """The files below a folder as samples with an empty label, in the order of their absolute paths, by which they are
+    called; nothing is decoded yet.
+
+    Raises
+    ------
+    UserError : no such folder, no files in it, or these features are of rows and numbers, not of files
+    """
+    if features.kind not in REGISTRY["folder"].features:
+        raise UserError(f"{folder}: unlabelled files are pictures or sounds, and features.kind is {features.kind!r}")
+    samples = load_unlabelled(folder, features.sample_rate)
+    size = getattr(features, "size", None)
+    return samples if size is None else [in_colour(sample, size) for sample in samples]
 
 
 def fingerprint(data: Data) -> Any:

@@ -85,6 +85,22 @@ def _samples(entries: Callable[[Data], Iterator[Entry]], data: Data, sample_rate
     ]
 
 
+def load_unlabelled(folder: Path, sample_rate: int | None) -> list[Sample]:
+    """The files below a folder as samples with an empty label, called by their absolute paths; see `load`.
+
+    Raises
+    ------
+    UserError : no such folder, or no files in it
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    limits = Limits.from_environment(SECONDS)
+    paths = walk(folder.resolve())
+    if not paths:
+        raise UserError(f"{folder}: no files to label")
+    return [Sample(readable(path), "", None, EncodedFile(path, sample_rate, limits)) for path in paths]
+
+
 def _root(data: Data) -> Path:
     return expanded(data.path or "")
 

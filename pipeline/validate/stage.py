@@ -11,7 +11,7 @@ from models.targets import TARGETS
 from pipeline.extract import Features, load_media, skipped
 from pipeline.profile import step
 from pipeline.report import curves, page
-from pipeline.report.schema import Baseline, Check, Clip, Gate, Mistake, Regressor, Report
+from pipeline.report.schema import Baseline, Check, Clip, Gate, LearningCurve, Mistake, Regressor, Report
 from pipeline.run import Run, library_versions, write_json, write_npz
 from pipeline.sources import SPLITS
 from pipeline.task import Task, UserError, Validate
@@ -20,6 +20,7 @@ from pipeline.train import weights
 from pipeline.train.data import Datasets, load_datasets, standardised
 from pipeline.validate import samples
 from pipeline.validate.inside import CLIPS, inside
+from pipeline.validate.learning_curve import learning_curve
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
 from pipeline.validate.takes import apart, lowered, suspected
@@ -64,6 +65,7 @@ def validate(task: Task, run: Run) -> Report:
         "test": test,
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
         "sets": predictions.sets(facts.scores, task.validate_.coverage),
+        "learning_curve": _learning_curve(features, classifier, facts, predictions, test),
         "mistakes": _mistakes(predictions, files),
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),
@@ -150,6 +152,15 @@ def _baselines(
     return {
         "baselines": baselines.baselines(training, held_out, test, right, seed, predictions.intervals, learned, boosted)
     }
+
+
+def _learning_curve(
+    features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions, test: dict[str, Any]
+) -> LearningCurve | None:
+    if not isinstance(predictions, ClassPredictions):
+        return None
+    worst = page.weakest(test)
+    return learning_curve(features, classifier, facts, predictions.correct(), worst and worst["label"])
 
 
 def _mistakes(predictions: Predictions, files: list[str]) -> list[Mistake]:
