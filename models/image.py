@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d, conv2d, pad, unfold
 
 from models.card import Input
 from models.familiarity import Outliers
+from models.kmeans import k_means
 from models.spans import Span
 
 CELLS = (4, 8)  # of a picture's width, in cells of oriented gradients: two scales
@@ -30,7 +31,6 @@ CONTRAST = 10.0  # of 0 … 255: added to a patch's variance, so that the noise 
 LEAST = 1e-6  # added under square roots; torch.onnx takes 1e-8 for 0 and leaves it out
 MIDDLE = 128.0  # of 0 … 255, subtracted from pixels before they are squared
 PATCHES = 60_000  # that a dictionary is learned from
-ROUNDS = 10  # of k-means
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance: directions below it are not amplified
 
 
@@ -182,7 +182,7 @@ class Picture(nn.Module):
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T.double()))
         whiten = (vectors * (values.clamp(min=0) + WHITENING).rsqrt() @ vectors.T).float()
-        atoms = _k_means((patches - mean) @ whiten, self.atoms, generator)
+        atoms = k_means((patches - mean) @ whiten, self.atoms, generator)
         rows = torch.cat([whiten, atoms @ whiten])
         # A patch loses its mean before it is whitened, so the kernel loses its own: it gives constant patches nothing.
         kernel = (rows - rows.mean(1, keepdim=True)).view(-1, self.channels, self.patch, self.patch)
@@ -206,19 +206,3 @@ def _contrast(x: Tensor, patch: int) -> Tensor:
     mean = avg_pool2d(x.mean(1, keepdim=True), patch, 1)
     variance = avg_pool2d((x * x).mean(1, keepdim=True), patch, 1) - mean * mean
     return torch.sqrt(torch.relu(variance) * (n / (n - 1)) + CONTRAST)
-
-
-def _k_means(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The means (k, d) of k clusters of x (n, d), by Lloyd's algorithm; an empty cluster begins anew at a sample."""
-
-    def drawn(n: int) -> Tensor:
-        return x[torch.randint(len(x), (n,), generator=generator)]
-
-    means = drawn(k)
-    for _ in range(ROUNDS):
-        half = means.square().sum(1) / 2
-        nearest = torch.cat([(part @ means.T - half).argmax(1) for part in torch.split(x, 10_000)])
-        counts = torch.bincount(nearest, minlength=k)
-        means = torch.zeros_like(means).index_add_(0, nearest, x) / counts.clamp(min=1)[:, None]
-        means[counts == 0] = drawn(int((counts == 0).sum()))
-    return means

@@ -63,6 +63,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
+RunName = Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run.")]
 _FORMS = {  # of `Source.form`
     "name": "{0}", "copy": "{0}[:DIR]", "own": "{0}:DIR", "folder": "FOLDER", "csv": "FILE.csv", "table": "TABLE",
 }  # fmt: skip
@@ -209,14 +210,16 @@ def export(
 
 
 @app.command()
-def audit(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+def audit(task: RunName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Look for wrong labels, duplicates, outliers and damaged media (audit.json, audit.html).
 
     Open audit.html in a browser: each suspect is heard and seen beside what it resembles, and is kept, relabelled or
     dropped by keyboard or finger. The page saves a manifest for `--data`. Needs no training; extracts if nothing has
     been extracted yet.
     """
-    _, directory = _extracted(task, data, set_, runs)
+    directory = _saved(task, data, set_, runs)
+    if data or set_ or not directory.features.exists():
+        _, directory = _extracted(task, data, set_, runs)
     check_writable(directory.folder)
     from pipeline.audit import audit
 
@@ -241,12 +244,11 @@ def compare(
 
 
 @app.command()
-def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+def plot(task: RunName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
-    resolved = _load(task, data, set_, None)
+    directory = _saved(task, data, set_, runs)
     from pipeline.report import curves, page, search
 
-    directory = Run(runs / resolved.name)
     searched = search.draw(directory) if directory.search.is_file() else []
     for figure in curves.draw(directory) + searched:
         print(figure)
@@ -588,6 +590,11 @@ def _free_address(host: str, port: int) -> str:
 def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:
     extra = [f"train.device={device!r}"] if device else []
     return tasks.load(task, data, [*(overrides or []), *extra])
+
+
+def _saved(name: str, data: str | None, overrides: list[str] | None, runs: Path) -> Run:
+    """The run of that name, or of the task of that name with these options."""
+    return Run(runs / _load(name, data, overrides, None).name) if data or overrides else Run.named(runs, name)
 
 
 def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:
