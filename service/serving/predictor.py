@@ -43,7 +43,7 @@ SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for 
 RESPONSE = 2.5e-11  # seconds for each product of a patch's value with an atom of a dictionary
 RESPONSE_BYTES = 16  # of memory for each sum of such products
 SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
-PIXEL, MEL_BANDS = 3e-8, 128  # seconds for each value of a picture that is sent back; bands of most spectrograms
+PNG, PIXEL, MEL_BANDS = 6e-5, 4e-8, 128  # seconds for a picture that is sent back, and its values; bands of most sounds
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
@@ -140,7 +140,7 @@ class Predictor:
         """What `answer` takes, estimated before a file is decoded."""
         match self.card.input.kind:
             case "image":
-                drawing = PIXEL * math.prod(size or 1 for size in self.card.input.shape) if shown else 0.0
+                drawing = PNG + PIXEL * math.prod(size or 1 for size in self.card.input.shape) if shown else 0.0
                 return work.of_image(data, limits) + self.work_of((1, 28, 28)) + Work(drawing)
             case "vector":
                 return work.of_vector(data) + self.work_of((1, 0))
@@ -150,7 +150,7 @@ class Predictor:
         windows = 0 if window is None else int(seconds / window) + 1
         of_windows = self.work_of((windows, int((window or 0) * rate)))
         whole = self.work_of((1, int(seconds * rate)))
-        again = Work(whole.seconds + PIXEL * MEL_BANDS * seen.WIDEST if shown else 0)
+        again = Work(whole.seconds + PNG + PIXEL * MEL_BANDS * seen.WIDEST if shown else 0)
         return decoding + whole + again + of_windows + Work(WINDOW * windows)
 
     def work_of(self, shape: tuple[int, ...]) -> Work:
