@@ -17,8 +17,12 @@ from models.typicality import Typicality
 
 RANK = 20  # directions in which each class has its own variance
 LEAST = 1e-3  # lower bound of the variance in all other directions, as a share of the mean variance; float32 needs one
-Outliers = Literal["images", "noises"]  # out-of-distribution inputs that can be made
-CONTRAST = {"images": (128,), "noises": (16,)}  # hidden units of the network that tells them from the known
+Outliers = Literal["images", "noises", "scenes"]  # out-of-distribution inputs that can be made
+CONTRAST = {
+    "images": (128,),
+    "noises": (16,),
+    "scenes": (64,),
+}  # hidden units of the network that tells them
 STEPS = 500  # quantiles of the validation scores, which turn a score into a rank
 LEAST_SPREAD = 1e-2  # nats: lower bound of the standard deviation of scores over the validation samples
 
@@ -117,7 +121,8 @@ class Familiarity(nn.Module):
     much as log p(k | x) does among the validation samples. For sound, a third term is the log-probability, by such a
     network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
-    often high for noise and text; both parts are scaled to vary alike among the validation samples.
+    often high for noise and text, and a third term is log p(h) / q(h) of the last hidden layer h, by such a network.
+    All three are scaled to vary alike among the validation samples.
 
     Parameters
     ----------
@@ -128,7 +133,7 @@ class Familiarity(nn.Module):
     """
 
     unit: Tensor  # (), the density is divided by it
-    unit_of_strengths: Tensor  # (), likewise the typicality
+    other_units: Tensor  # (2,), likewise the typicality and the contrast of pictures in colour
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(
@@ -142,12 +147,13 @@ class Familiarity(nn.Module):
     ) -> None:
         super().__init__()
         self.typicality = Typicality(groups) if groups else None
-        self.contrast = MLP(n_features, CONTRAST[outliers], 1, "relu", init="he") if outliers else None
+        seen = n_hidden if outliers == "scenes" else n_features
+        self.contrast = MLP(seen, CONTRAST[outliers], 1, "relu", init="he") if outliers else None
         self.mixture = Mixture(n_features) if vectors else None
         self.density = None if outliers == "images" or vectors else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
         if groups:
-            self.register_buffer("unit_of_strengths", torch.ones(()))
+            self.register_buffer("other_units", torch.ones(2))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
@@ -160,7 +166,8 @@ class Familiarity(nn.Module):
             return [self.mixture.forward(x)]
         if self.typicality is not None:
             assert self.density is not None
-            return [self.density.forward(hidden), self.typicality.forward(x)]
+            assert self.contrast is not None
+            return [self.density.forward(hidden), self.typicality.forward(x), self.contrast.forward(hidden)]
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.density is None:
             assert self.contrast is not None
@@ -171,8 +178,8 @@ class Familiarity(nn.Module):
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
         total = terms[0] / self.unit.to(terms[0])
-        for term in terms[1:]:
-            total = total + (term if self.typicality is None else term / self.unit_of_strengths.to(term))
+        for i, term in enumerate(terms[1:]):
+            total = total + (term if self.typicality is None else term / self.other_units[i].to(term))
         return total
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -182,7 +189,7 @@ class Familiarity(nn.Module):
         spreads = [term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms]
         if self.typicality is not None:
             self.unit.copy_(spreads[0])
-            self.unit_of_strengths.copy_(spreads[1])
+            self.other_units.copy_(torch.stack(spreads[1:]))
         elif self.density is not None:
             self.unit.copy_(spreads[0] / spreads[1])
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)

@@ -61,7 +61,7 @@ class Picture(nn.Module):
     one_unit = False
     weights: Tensor | None = None
     scale: float | None = None
-    outliers: Outliers | None = None
+    outliers: Outliers | None = "scenes"
     has_strengths = True
     exact_export = False
     oracle_constant: str | None = None
@@ -110,6 +110,16 @@ class Picture(nn.Module):
     def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Nothing: no figure shows thousands of weights of such features."""
         return {}
+
+    def quadrants(self) -> Tensor:
+        """In which quadrant of the picture each feature is, int64 (n_features,): 0 and 1 are above, 2 and 3 below."""
+        channels = [DIRECTIONS] * len(CELLS) + [LEVELS**self.channels, self.channels, self.channels, self.atoms]
+        found = []
+        for (_, width), of_cell in zip(self._widths, channels, strict=True):
+            side = math.isqrt(width // of_cell)
+            half = 2 * torch.arange(side) // side
+            found.append((2 * half[:, None] + half).flatten().repeat(of_cell))
+        return torch.cat(found)
 
     def groups(self) -> list[Span]:
         """One group for each kind of feature, and each scale of the gradients."""

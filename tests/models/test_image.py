@@ -34,6 +34,20 @@ def test_groups_cover_all_features_of_every_size() -> None:
         assert spans[-1][2] == front.n_features == front(front.example()).shape[1]
 
 
+def test_quadrants_tell_where_a_feature_is(front: Picture, pictures: torch.Tensor) -> None:
+    quadrants, before = front.quadrants(), front(pictures[:1])
+    assert quadrants.shape == (front.n_features,)
+    for number, (down, across) in enumerate(((0, 0), (0, 29), (29, 0), (29, 29))):
+        changed = pictures[:1].clone()
+        changed[:, down : down + 3, across : across + 3] = 255 - changed[:, down : down + 3, across : across + 3]
+        differs = ((front(changed) - before).abs() > 1e-6)[0]
+        assert set(quadrants[differs].tolist()) == {number}
+        assert all(differs[start:stop].any() for _, start, stop in front.groups())
+    for size, color in ((16, True), (20, False), (47, True)):
+        other = Picture(size=size, color=color, atoms=5)
+        assert (other.quadrants().bincount() > 0.2 * other.n_features).tolist() == [True] * 4
+
+
 def test_responses_are_those_of_whitened_patches_to_the_nearest_atoms(front: Picture, pictures: torch.Tensor) -> None:
     """Coates & Ng 2011, computed patch by patch."""
     x = pictures[:1].permute(0, 3, 1, 2).double()
