@@ -24,7 +24,7 @@ CONTRAST = {
     "scenes": (64,),
 }  # hidden units of the network that tells them
 STEPS = 500  # quantiles of the validation scores, which turn a score into a rank
-LEAST_SPREAD = 1e-2  # nats: lower bound of the standard deviation of scores over the validation samples
+LEAST_SPREAD = 1e-2  # nats: lower bound of the spread of scores over the validation samples
 
 
 class Density(nn.Module):
@@ -122,7 +122,7 @@ class Familiarity(nn.Module):
     network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
     often high for noise and text, and a third term is log p(h) / q(h) of the last hidden layer h, by such a network.
-    All three are scaled to vary alike among the validation samples.
+    All three are scaled so that their middle validation samples vary alike.
 
     Parameters
     ----------
@@ -186,12 +186,14 @@ class Familiarity(nn.Module):
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
         parts = zip(*(self._terms(*part) for part in samples), strict=True)
         terms = [torch.cat(part).double().cpu() for part in parts]
-        spreads = [term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms]
         if self.typicality is not None:
+            # By quartiles: a few samples far below the others would leave a term next to no weight.
+            spreads = torch.stack([(term.median() - term.quantile(0.25)).clamp(min=LEAST_SPREAD) for term in terms])
             self.unit.copy_(spreads[0])
-            self.other_units.copy_(torch.stack(spreads[1:]))
+            self.other_units.copy_(spreads[1:])
         elif self.density is not None:
-            self.unit.copy_(spreads[0] / spreads[1])
+            of_density, of_answers = (term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms[:2])
+            self.unit.copy_(of_density / of_answers)
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
         self.scale.copy_(torch.quantile(self._sum(terms), ranks))
 

@@ -39,7 +39,9 @@ class Picture(nn.Module):
 
     - Histograms of oriented gradients (Dalal & Triggs 2005) over cells at two scales. Each gradient is divided among
       directions by a power of the cosine between them, which takes no arctangent; cells overlap, and each histogram is
-      divided by the contrast around it.
+      divided by the contrast around it. Most are of edges, directions without a sign: a thing is the same in front of
+      something lighter and of something darker. The coarser cells have gradients with a sign too (Felzenszwalb et al.
+      2010 use both).
     - Colours: mean and deviation of red, green and blue in cells, and a histogram in quadrants, in which each pixel is
       divided among neighbouring colours.
     - Responses to a dictionary of patches, learned from pictures without labels by k-means (Coates & Ng 2011): each
@@ -113,12 +115,16 @@ class Picture(nn.Module):
 
     def quadrants(self) -> Tensor:
         """In which quadrant of the picture each feature is, int64 (n_features,): 0 and 1 are above, 2 and 3 below."""
-        channels = [DIRECTIONS] * len(CELLS) + [LEVELS**self.channels, self.channels, self.channels, self.atoms]
+        in_cell = {  # by the first word of a group's name
+            "gradients": DIRECTIONS, "edges": DIRECTIONS // 2, "colours": LEVELS**self.channels,
+            "means": self.channels, "deviations": self.channels, "patches": self.atoms,
+        }  # fmt: skip
         found = []
-        for (_, width), of_cell in zip(self._widths, channels, strict=True):
-            side = math.isqrt(width // of_cell)
+        for name, width in self._widths:
+            n = in_cell[name.split()[0]]
+            side = math.isqrt(width // n)
             half = 2 * torch.arange(side) // side
-            found.append((2 * half[:, None] + half).flatten().repeat(of_cell))
+            found.append((2 * half[:, None] + half).flatten().repeat(n))
         return torch.cat(found)
 
     def groups(self) -> list[Span]:
@@ -149,10 +155,12 @@ class Picture(nn.Module):
         cosine = torch.relu(conv2d(torch.cat([across, down], 1), self.directions) / length)
         square = cosine * cosine
         divided = square * square * square * (length / 255)
-        return [(f"gradients in {n} × {n} cells", self._histograms(divided, n)) for n in CELLS]
+        edges = divided[:, : DIRECTIONS // 2] + divided[:, DIRECTIONS // 2 :]
+        gradients = (f"gradients in {CELLS[0]} × {CELLS[0]} cells", self._histograms(divided, CELLS[0]))
+        return [gradients, *((f"edges in {n} × {n} cells", self._histograms(edges, n)) for n in CELLS)]
 
     def _histograms(self, divided: Tensor, cells: int) -> Tensor:
-        """Gradients divided among directions (N, DIRECTIONS, S, S) → their histograms in overlapping cells (N, …)."""
+        """Gradients divided among directions (N, bins, S, S) → their histograms in overlapping cells (N, …)."""
         width = self.size // cells
         histogram = avg_pool2d(pad(divided, (width // 2,) * 4), 2 * width, width)
         energy = avg_pool2d((histogram * histogram).sum(1, keepdim=True), 3, 1, 1, count_include_pad=False)

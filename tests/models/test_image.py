@@ -90,6 +90,13 @@ def test_gradients_do_not_depend_on_light_and_colours_do(front: Picture, picture
     assert (part(dark, "means") - part(pictures[:5], "means")).abs().mean() > 0.15
 
 
+def test_edges_have_no_sign_and_gradients_have(front: Picture, pictures: torch.Tensor) -> None:
+    named = {name.split()[0]: (start, stop) for name, start, stop in front.groups()}
+    change = (front(255 - pictures[:5]) - front(pictures[:5])).abs()
+    assert change[:, slice(*named["edges"])].max() < 1e-4
+    assert change[:, slice(*named["gradients"])].mean() > 0.05
+
+
 def test_grey_front_ends_do_not_see_colours(pictures: torch.Tensor) -> None:
     gray = Picture(color=False, atoms=5)
     luma = (pictures[:3].float() @ torch.tensor(image.LUMA)).round().to(torch.uint8)
