@@ -123,6 +123,7 @@ def oracle_product(graph: onnx.GraphProto, front: FrontEnd) -> onnx.NodeProto:
     """The matrix product with the front end's `oracle_constant` in its exported graph."""
     constant = getattr(front, front.oracle_constant or "").numpy()
     same = {t.name for t in graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), constant)}
+    product: onnx.NodeProto
     [product] = [node for node in graph.node if same.intersection(node.input)]
     return product
 

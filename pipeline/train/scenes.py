@@ -38,7 +38,8 @@ def _scene(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     picture = picture.reshape(size, 2, size, 2, 3).mean((1, 3))
     picture = (picture - 128) * rng.uniform(0.4, 1.3) + rng.normal(128, 20)
     noisy = picture + rng.normal(0, rng.uniform(0, 8), picture.shape)
-    return np.rint(noisy).clip(0, 255).astype(np.uint8)
+    made: NDArray[np.uint8] = np.rint(noisy).clip(0, 255).astype(np.uint8)
+    return made
 
 
 def _ground(rng: np.random.Generator, side: int) -> Picture:
