@@ -32,8 +32,7 @@ from models.classifier import Classifier, Standardize
 from models.frontend import build
 from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_DB, Mfcc
 from models.mlp import MLP
-from pipeline.export.check import oracle_product
-from pipeline.export.graph import Graph, to_onnx
+from pipeline.export.graph import Graph, oracle_product, to_onnx
 from pipeline.extract.recipe import row_of
 from pipeline.task import load
 from pipeline.threads import ordered_map
@@ -121,7 +120,7 @@ def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
     standardize, mlp = Standardize(front.n_features), MLP(front.n_features, [1], 2, "relu")
     model = to_onnx(Graph(Classifier(front, standardize, mlp, "multiclass")))
     nodes = model.graph.node
-    mfcc = oracle_product(model, front)
+    mfcc = oracle_product(model.graph, front).output[0]
     [features] = [node.input[0] for node in nodes if any(name.endswith("standardize.mean") for name in node.input)]
     to_mfcc, to_features = session(model, mfcc), session(model, features)
     clips = {f"{seconds:g} s": np.resize(sound, (1, round(seconds * front.sample_rate))) for seconds in SECONDS}

@@ -18,7 +18,8 @@ BOM_FILE = "bom.json"  # name of the bill of materials beside the ONNX file
 SIGNATURE_FILE = "model.sig"  # name of the signature of these files
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output
-FEATURES = "features"  # name of the graph's last output, the standardised features (N, D); none for pixels
+LOG_MEL = "log_mel"  # name of an output of graphs of sound: decibels above the floor, (N, n_mels, frames)
+FEATURES = "features"  # name of a last output: the standardised features (N, D); none for pixels
 
 Kind = Literal["multiclass", "binary", "regression"]
 

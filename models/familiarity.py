@@ -17,10 +17,14 @@ from models.typicality import Typicality
 
 RANK = 20  # directions in which each class has its own variance
 LEAST = 1e-3  # lower bound of the variance in all other directions, as a share of the mean variance; float32 needs one
-Outliers = Literal["images", "noises"]  # out-of-distribution inputs that can be made
-CONTRAST = {"images": (128,), "noises": (16,)}  # hidden units of the network that tells them from the known
+Outliers = Literal["images", "noises", "scenes"]  # out-of-distribution inputs that can be made
+CONTRAST = {
+    "images": (128,),
+    "noises": (16,),
+    "scenes": (64,),
+}  # hidden units of the network that tells them
 STEPS = 500  # quantiles of the validation scores, which turn a score into a rank
-LEAST_SPREAD = 1e-2  # nats: lower bound of the standard deviation of scores over the validation samples
+LEAST_SPREAD = 1e-2  # nats: lower bound of the spread of scores over the validation samples
 
 
 class Density(nn.Module):
@@ -115,10 +119,11 @@ class Familiarity(nn.Module):
     generates out-of-distribution images, learned by a network that separates the two (Hastie, Tibshirani & Friedman
     2009, §14.2.4), and the classes of p from each other, so that it learns what makes each of them. Other media have no
     such q: there it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the
-    validation samples. For sound, a third term is the log-probability, by such a
-    network, that x is not mere noise: the density does not tell if the classifier has been trained on noisy samples.
+    validation samples. For sound, a third term is the log-probability, by such a network, that x is not mere noise: the
+    density does not tell if the classifier has been trained on noisy samples.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
-    often high for noise and text; both parts are scaled to vary alike among the validation samples.
+    often high for noise and text, and a third term is log p(h) / q(h) of the last hidden layer h, by such a network.
+    All three are scaled so that their middle validation samples vary alike.
 
     Parameters
     ----------
@@ -129,7 +134,7 @@ class Familiarity(nn.Module):
     """
 
     unit: Tensor  # (), the density is divided by it
-    unit_of_strengths: Tensor  # (), likewise the typicality
+    other_units: Tensor  # (2,), likewise the typicality and the contrast of pictures in colour
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(
@@ -143,13 +148,14 @@ class Familiarity(nn.Module):
     ) -> None:
         super().__init__()
         self.typicality = Typicality(groups) if groups else None
+        seen = n_hidden if outliers == "scenes" else n_features
         n_outputs = n_labels + 1 if outliers == "images" else 1  # the last of several: out-of-distribution
-        self.contrast = MLP(n_features, CONTRAST[outliers], n_outputs, "relu", init="he") if outliers else None
+        self.contrast = MLP(seen, CONTRAST[outliers], n_outputs, "relu", init="he") if outliers else None
         self.mixture = Mixture(n_features) if vectors else None
         self.density = None if outliers == "images" or vectors else Density(n_hidden, n_labels)
         self.register_buffer("unit", torch.ones(()))
         if groups:
-            self.register_buffer("unit_of_strengths", torch.ones(()))
+            self.register_buffer("other_units", torch.ones(2))
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
@@ -162,7 +168,8 @@ class Familiarity(nn.Module):
             return [self.mixture.forward(x)]
         if self.typicality is not None:
             assert self.density is not None
-            return [self.density.forward(hidden), self.typicality.forward(x)]
+            assert self.contrast is not None
+            return [self.density.forward(hidden), self.typicality.forward(x), self.contrast.forward(hidden)]
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.density is None:
             assert self.contrast is not None
@@ -174,20 +181,22 @@ class Familiarity(nn.Module):
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
         total = terms[0] / self.unit.to(terms[0])
-        for term in terms[1:]:
-            total = total + (term if self.typicality is None else term / self.unit_of_strengths.to(term))
+        for i, term in enumerate(terms[1:]):
+            total = total + (term if self.typicality is None else term / self.other_units[i].to(term))
         return total
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
         parts = zip(*(self._terms(*part) for part in samples), strict=True)
         terms = [torch.cat(part).double().cpu() for part in parts]
-        spreads = [term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms]
         if self.typicality is not None:
+            # By quartiles: a few samples far below the others would leave a term next to no weight.
+            spreads = torch.stack([(term.median() - term.quantile(0.25)).clamp(min=LEAST_SPREAD) for term in terms])
             self.unit.copy_(spreads[0])
-            self.unit_of_strengths.copy_(spreads[1])
+            self.other_units.copy_(spreads[1:])
         elif self.density is not None:
-            self.unit.copy_(spreads[0] / spreads[1])
+            of_density, of_answers = (term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms[:2])
+            self.unit.copy_(of_density / of_answers)
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
         self.scale.copy_(torch.quantile(self._sum(terms), ranks))
 

@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d, conv2d, pad, unfold
 
 from models.card import Input
 from models.familiarity import Outliers
+from models.kmeans import k_means
 from models.spans import Span
 
 CELLS = (4, 8)  # of a picture's width, in cells of oriented gradients: two scales
@@ -30,7 +31,6 @@ CONTRAST = 10.0  # of 0 … 255: added to a patch's variance, so that the noise 
 LEAST = 1e-6  # added under square roots; torch.onnx takes 1e-8 for 0 and leaves it out
 MIDDLE = 128.0  # of 0 … 255, subtracted from pixels before they are squared
 PATCHES = 60_000  # that a dictionary is learned from
-ROUNDS = 10  # of k-means
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance: directions below it are not amplified
 
 
@@ -39,7 +39,9 @@ class Picture(nn.Module):
 
     - Histograms of oriented gradients (Dalal & Triggs 2005) over cells at two scales. Each gradient is divided among
       directions by a power of the cosine between them, which takes no arctangent; cells overlap, and each histogram is
-      divided by the contrast around it.
+      divided by the contrast around it. Most are of edges, directions without a sign: a thing is the same in front of
+      something lighter and of something darker. The coarser cells have gradients with a sign too (Felzenszwalb et al.
+      2010 use both).
     - Colours: mean and deviation of red, green and blue in cells, and a histogram in quadrants, in which each pixel is
       divided among neighbouring colours.
     - Responses to a dictionary of patches, learned from pictures without labels by k-means (Coates & Ng 2011): each
@@ -61,7 +63,7 @@ class Picture(nn.Module):
     one_unit = False
     weights: Tensor | None = None
     scale: float | None = None
-    outliers: Outliers | None = None
+    outliers: Outliers | None = "scenes"
     has_strengths = True
     exact_export = False
     oracle_constant: str | None = None
@@ -111,6 +113,20 @@ class Picture(nn.Module):
         """Nothing: no figure shows thousands of weights of such features."""
         return {}
 
+    def quadrants(self) -> Tensor:
+        """In which quadrant of the picture each feature is, int64 (n_features,): 0 and 1 are above, 2 and 3 below."""
+        in_cell = {  # by the first word of a group's name
+            "gradients": DIRECTIONS, "edges": DIRECTIONS // 2, "colours": LEVELS**self.channels,
+            "means": self.channels, "deviations": self.channels, "patches": self.atoms,
+        }  # fmt: skip
+        found = []
+        for name, width in self._widths:
+            n = in_cell[name.split()[0]]
+            side = math.isqrt(width // n)
+            half = 2 * torch.arange(side) // side
+            found.append((2 * half[:, None] + half).flatten().repeat(n))
+        return torch.cat(found)
+
     def groups(self) -> list[Span]:
         """One group for each kind of feature, and each scale of the gradients."""
         stops = list(accumulate(width for _, width in self._widths))
@@ -139,10 +155,12 @@ class Picture(nn.Module):
         cosine = torch.relu(conv2d(torch.cat([across, down], 1), self.directions) / length)
         square = cosine * cosine
         divided = square * square * square * (length / 255)
-        return [(f"gradients in {n} × {n} cells", self._histograms(divided, n)) for n in CELLS]
+        edges = divided[:, : DIRECTIONS // 2] + divided[:, DIRECTIONS // 2 :]
+        gradients = (f"gradients in {CELLS[0]} × {CELLS[0]} cells", self._histograms(divided, CELLS[0]))
+        return [gradients, *((f"edges in {n} × {n} cells", self._histograms(edges, n)) for n in CELLS)]
 
     def _histograms(self, divided: Tensor, cells: int) -> Tensor:
-        """Gradients divided among directions (N, DIRECTIONS, S, S) → their histograms in overlapping cells (N, …)."""
+        """Gradients divided among directions (N, bins, S, S) → their histograms in overlapping cells (N, …)."""
         width = self.size // cells
         histogram = avg_pool2d(pad(divided, (width // 2,) * 4), 2 * width, width)
         energy = avg_pool2d((histogram * histogram).sum(1, keepdim=True), 3, 1, 1, count_include_pad=False)
@@ -182,7 +200,7 @@ class Picture(nn.Module):
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T.double()))
         whiten = (vectors * (values.clamp(min=0) + WHITENING).rsqrt() @ vectors.T).float()
-        atoms = _k_means((patches - mean) @ whiten, self.atoms, generator)
+        atoms = k_means((patches - mean) @ whiten, self.atoms, generator)
         rows = torch.cat([whiten, atoms @ whiten])
         # A patch loses its mean before it is whitened, so the kernel loses its own: it gives constant patches nothing.
         kernel = (rows - rows.mean(1, keepdim=True)).view(-1, self.channels, self.patch, self.patch)
@@ -206,19 +224,3 @@ def _contrast(x: Tensor, patch: int) -> Tensor:
     mean = avg_pool2d(x.mean(1, keepdim=True), patch, 1)
     variance = avg_pool2d((x * x).mean(1, keepdim=True), patch, 1) - mean * mean
     return torch.sqrt(torch.relu(variance) * (n / (n - 1)) + CONTRAST)
-
-
-def _k_means(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The means (k, d) of k clusters of x (n, d), by Lloyd's algorithm; an empty cluster begins anew at a sample."""
-
-    def drawn(n: int) -> Tensor:
-        return x[torch.randint(len(x), (n,), generator=generator)]
-
-    means = drawn(k)
-    for _ in range(ROUNDS):
-        half = means.square().sum(1) / 2
-        nearest = torch.cat([(part @ means.T - half).argmax(1) for part in torch.split(x, 10_000)])
-        counts = torch.bincount(nearest, minlength=k)
-        means = torch.zeros_like(means).index_add_(0, nearest, x) / counts.clamp(min=1)[:, None]
-        means[counts == 0] = drawn(int((counts == 0).sum()))
-    return means

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from models.kmeans import k_means
+
 NUMBERS = 2**16  # in all centres together, about: the exported graph stays small
 CENTRES = (32, 256)  # at least and at most
-ROUNDS = 10  # of Lloyd's algorithm
 NEIGHBOURS = 5  # whose distance is the width of a Gaussian
 LEAST = 1e-3  # lower bound of its variance, in squared standard deviations of a number: samples may be identical
 DRAWN = 20_000  # training samples that it is fitted to, at most
@@ -21,7 +22,7 @@ class Mixture(nn.Module):
     """Log-density of standardised features, in nats: a mixture of isotropic Gaussians, each with a weight and a width
     of its own, minus what a feature's lying outside of the training samples' range costs.
 
-    The centres are those of k-means (Lloyd 1982), or the samples themselves where there are few; the width of each is
+    The centres are those of k-means, or the samples themselves where there are few; the width of each is
     the distance of the training samples next to it, as in a kernel density estimate of variable bandwidth (Breiman,
     Meisel & Purcell 1977). Density alone would not notice one number out of hundreds that is far away.
     """
@@ -56,7 +57,7 @@ class Mixture(nn.Module):
         self.low.copy_(torch.stack([low for low, _ in bounds]).amin(0))
         self.high.copy_(torch.stack([high for _, high in bounds]).amax(0))
         self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
-        centres = _centres(drawn, min(len(self.centre), len(drawn)), generator)
+        centres = drawn if len(drawn) <= len(self.centre) else k_means(drawn, len(self.centre), generator)
         n, dimensions = len(centres), drawn.shape[1]
         distances = torch.cdist(centres, drawn)
         near = distances.topk(min(NEIGHBOURS + 1, len(drawn)), largest=False).values[:, 1:]  # without itself
@@ -78,14 +79,3 @@ class Mixture(nn.Module):
         largest = log_part.amax(1, keepdim=True)
         density = largest + (log_part - largest).exp().sum(1, keepdim=True).log()
         return density - BEYOND * beyond.sum(1, keepdim=True).clamp(max=FARTHEST)
-
-
-def _centres(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n centres of x, float32 (N, D), by k-means, which begins at samples drawn at random."""
-    centres = x[torch.randperm(len(x), generator=generator)[:n].to(x.device)]
-    for _ in range(ROUNDS if n < len(x) else 0):
-        nearest = torch.cdist(x, centres).argmin(1)
-        counts = torch.bincount(nearest, minlength=n).unsqueeze(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
-        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-    return centres

@@ -66,6 +66,7 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 )
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
+RunName = Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run.")]
 _FORMS = {  # of `Source.form`
     "name": "{0}", "copy": "{0}[:DIR]", "own": "{0}:DIR", "folder": "FOLDER", "csv": "FILE.csv", "table": "TABLE",
 }  # fmt: skip
@@ -253,7 +254,7 @@ def export(
 
 @app.command()
 def audit(
-    task: TaskName,
+    task: RunName,
     data: DataOption = None,
     set_: SetOption = None,
     runs: RunsOption = RUNS,
@@ -269,7 +270,9 @@ def audit(
     which the network would learn most. The page saves a manifest for `--data`. Needs no training; extracts if nothing
     has been extracted yet.
     """
-    _, directory = _extracted(task, data, set_, runs)
+    directory = _saved(task, data, set_, runs)
+    if data or set_ or not directory.features.exists():
+        _, directory = _extracted(task, data, set_, runs)
     check_writable(directory.folder)
     from pipeline.audit import audit
 
@@ -294,12 +297,11 @@ def compare(
 
 
 @app.command()
-def plot(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
+def plot(task: RunName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
-    resolved = _load(task, data, set_, None)
+    directory = _saved(task, data, set_, runs)
     from pipeline.report import curves, page, search, steps
 
-    directory = Run(runs / resolved.name)
     searched = search.draw(directory) if directory.search.is_file() else []
     profiled = [steps.draw(directory)] if directory.profile.is_file() else []
     for figure in curves.draw(directory) + searched + profiled:
@@ -651,6 +653,11 @@ def _signer(key: Path | None, certificates: list[Path] | None) -> Signer | None:
     if key is None and certificates:
         raise UserError(f"--certificate {certificates[0]}: needs its private key: --sign KEY")
     return None if key is None else Signer(key, certificates or ())
+
+
+def _saved(name: str, data: str | None, overrides: list[str] | None, runs: Path) -> Run:
+    """The run of that name, or of the task of that name with these options."""
+    return Run(runs / _load(name, data, overrides, None).name) if data or overrides else Run.named(runs, name)
 
 
 def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:

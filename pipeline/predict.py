@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Column
-from pipeline import task as tasks
 from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, require
@@ -50,9 +49,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     ------
     UserError : no exported model of that name, or no timeline of such windows
     """
-    run = Run(runs / name)
-    if not run.folder.is_dir():
-        run = Run(runs / tasks.load(name).name)
+    run = Run.named(runs, name)
     predictor = Predictor(require(run.model, "export"))
     try:
         seconds = predictor.window(window)

@@ -15,6 +15,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 
+from pipeline import task
 from pipeline.task import UserError
 
 LIBRARIES = ("percept", "torch", "onnx", "onnxruntime", "librosa", "numpy")
@@ -74,6 +75,12 @@ class Run:
         self.profile = folder / "profile.json"  # where the time of the last profiled command went
         self.profile_figure = folder / "profile.svg"
         self._loaded: dict[tuple[Path, Any], tuple[Any, Any]] = {}
+
+    @staticmethod
+    def named(runs: Path, name: str) -> "Run":
+        """The run of that name in the folder `runs`, or else of the task of that name (see `task.load`)."""
+        run = Run(runs / name)
+        return run if run.folder.is_dir() else Run(runs / task.load(name).name)
 
     def load(self, path: Path, stage: str, read: Callable[[Path], T]) -> T:
         """The result of `read` for one of the files; the same object while the file does not change.

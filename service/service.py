@@ -160,26 +160,27 @@ class Percept:
                 await task
 
     @bentoml.api(route="/digits")  # type: ignore[untyped-decorator]
-    def digits(self, file: Annotated[Path, ContentType("image/*")]) -> dict[str, Any]:
-        """Which digit an image shows."""
-        return self._answer("digits", file)
+    def digits(self, file: Annotated[Path, ContentType("image/*")], seen: bool = False) -> dict[str, Any]:
+        """Which digit an image shows; with `seen`, also what the model sees of it."""
+        return self._answer("digits", file, seen=seen)
 
     @bentoml.api(route="/instruments")  # type: ignore[untyped-decorator]
     def instruments(
-        self, file: Annotated[Path, ContentType("audio/*")], timeline: float | None = None
+        self, file: Annotated[Path, ContentType("audio/*")], timeline: float | None = None, seen: bool = False
     ) -> dict[str, Any]:
-        """Which instrument is heard in a recording; with `timeline`, also in each window of that many seconds."""
-        return self._answer("instruments", file, timeline)
+        """Which instrument is heard in a recording; with `timeline`, also in each window of that many seconds; with
+        `seen`, also what the model sees of it."""
+        return self._answer("instruments", file, timeline, seen)
 
     @bentoml.api(route="/predict")  # type: ignore[untyped-decorator]
-    def predict(self, model: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
+    def predict(self, model: str, file: Path, timeline: float | None = None, seen: bool = False) -> dict[str, Any]:
         """The answer of any model in the store to a file."""
-        return self._answer(model, file, timeline)
+        return self._answer(model, file, timeline, seen)
 
-    def _answer(self, name: str, file: Path, timeline: float | None = None) -> dict[str, Any]:
+    def _answer(self, name: str, file: Path, timeline: float | None = None, seen: bool = False) -> dict[str, Any]:
         predictor = self.repository.get(name)
         window = predictor.window(None if timeline is None else str(timeline))
-        return predictor.answer(file.read_bytes(), app.limits, window).model_dump(exclude_unset=True)
+        return predictor.answer(file.read_bytes(), app.limits, window, seen).model_dump(exclude_unset=True)
 
 
 Percept.__class__ = Service  # type: ignore[method-assign]

@@ -79,6 +79,11 @@ def test_plots_are_drawn_again_from_saved_results(home: Path) -> None:
     printed = percept("plot", "regions", home=home).stdout.splitlines()
     (home / "kept.npz").rename(run / "features.npz")
     assert {Path(line).name for line in printed} == before | {"report.html"}
+    run.rename(run.with_name("squares"))
+    again = percept("plot", "squares", home=home)  # by the name of its folder
+    run.with_name("squares").rename(run)
+    assert len(again.stdout.splitlines()) == len(printed), again.stderr
+    assert "circles" in percept("plot", "circles", home=home).stderr
 
 
 def test_exercises_draw_their_figures(home: Path) -> None:

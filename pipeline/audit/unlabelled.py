@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import sources
-from pipeline.audit.neighbours import nearest, principal
 from pipeline.audit.out_of_fold import TRAIN, Rows, committee, standard
-from pipeline.extract import Features, Recipe, Work
+from pipeline.extract import Features, Recipe, Work, nearest, principal
 from pipeline.progress import Progress
 from pipeline.sources import Sample
 from pipeline.task import parse

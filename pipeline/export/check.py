@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.frontend import FrontEnd
-from pipeline.export.graph import Graph, answers
+from pipeline.export.graph import Graph, answers, oracle_product
 from pipeline.extract import Features, load_media
 from pipeline.profile import step
 from pipeline.run import Run
@@ -91,20 +91,12 @@ def oracle_differences(model: onnx.ModelProto, front: FrontEnd, clips: Iterable[
 
     The product is inside the exported graph, so a copy of the graph gets it as an output.
     """
-    output = oracle_product(model, front)
+    output = oracle_product(model.graph, front).output[0]
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     opened.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     session = _session(opened)
     return np.array([np.abs(_run(session, clip, [output])[0][0] - front.oracle(clip)).max() for clip in clips])
-
-
-def oracle_product(model: onnx.ModelProto, front: FrontEnd) -> str:
-    """Name of the matrix product with the front end's `oracle_constant` in its exported graph."""
-    constant = getattr(front, front.oracle_constant or "").numpy()
-    same = {t.name for t in model.graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), constant)}
-    [product] = [node for node in model.graph.node if same.intersection(node.input)]
-    return str(product.output[0])
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -11,8 +11,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from models.card import FAMILIARITY, FEATURES, WITH_FAMILIARITY
+from models.card import FAMILIARITY, FEATURES, LOG_MEL, WITH_FAMILIARITY
 from models.classifier import Classifier
+from models.frontend import FrontEnd
+from models.mfcc import Mfcc
 from models.targets import TARGETS
 from pipeline.profile import step
 
@@ -96,6 +98,8 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     _flush_subnormals(model.graph)
     if FAMILIARITY in graph.outputs:
         _make_optional(model.graph, FAMILIARITY, WITH_FAMILIARITY)
+    if isinstance(front, Mfcc):
+        _return_log_mel(model.graph, front)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -115,6 +119,26 @@ def _flush_subnormals(graph: onnx.GraphProto) -> None:
             values = onnx.numpy_helper.to_array(weights)
             kept = np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
             weights.CopyFrom(onnx.numpy_helper.from_array(kept, weights.name))
+
+
+def oracle_product(graph: onnx.GraphProto, front: FrontEnd) -> onnx.NodeProto:
+    """The matrix product with the front end's `oracle_constant` in its exported graph."""
+    constant = getattr(front, front.oracle_constant or "").numpy()
+    same = {t.name for t in graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), constant)}
+    product: onnx.NodeProto
+    [product] = [node for node in graph.node if same.intersection(node.input)]
+    return product
+
+
+def _return_log_mel(graph: onnx.GraphProto, front: Mfcc) -> None:
+    """Make the decibels whose cosine transform is the MFCC an output. They are computed anyway, so nobody waits for
+    them, asked for or not."""
+    old = oracle_product(graph, front).input[1]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [LOG_MEL if name == old else name for name in names]
+    shape = ("N", front.n_mels, "frames")
+    graph.output.append(onnx.helper.make_tensor_value_info(LOG_MEL, onnx.TensorProto.FLOAT, shape))
 
 
 def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:

@@ -13,6 +13,7 @@ from models.calibration import fit_temperature
 from models.card import Kind
 from models.classifier import Classifier
 from models.familiarity import Familiarity
+from models.image import Picture
 from models.mfcc import Mfcc
 from models.mixture import DRAWN, DRAWN_NUMBERS
 from models.mlp import MLP
@@ -21,20 +22,22 @@ from pipeline.profile import step
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, gather, piece_rows, pieces
+from pipeline.train.data import Dataset, RowReader, gather, piece_rows, pieces
 from pipeline.train.loop import SCHEDULES
 from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
+from pipeline.train.scenes import make_scenes
 from pipeline.train.trainers import ClosedForm
 
 MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confidence
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 20_000)  # outliers, at least and at most; between them, as many as there are training samples
-NOISES = 400  # sounds that are noise
+NOISES, SCENES = 400, 400  # sounds that are noise, and pictures in colour that show nothing in particular
+COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
 CONTRAST: dict[Kind, Train] = {
-    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),  # of pictures
-    "binary": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),  # of sounds
+    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),  # of symbols
+    "binary": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),  # of sounds, pictures
 }
 
 
@@ -107,7 +110,7 @@ def inherit(classifier: Classifier, calibrated: Classifier, training: Dataset, s
         familiarity.unit.copy_(calibrated.familiarity.unit)
         familiarity.scale.copy_(calibrated.familiarity.scale)
         if familiarity.typicality is not None:
-            familiarity.unit_of_strengths.copy_(calibrated.familiarity.unit_of_strengths)
+            familiarity.other_units.copy_(calibrated.familiarity.other_units)
 
 
 def threshold(familiarity: Tensor) -> float:
@@ -144,22 +147,26 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
 
 
 def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, seed: int) -> None:
-    """Train the network to tell training samples from as many outliers: pictures by their class, with the outliers as
-    one more class; sounds as 1 from 0."""
+    """Train the network to tell training samples from as many outliers: symbols by their class, with the outliers as
+    one more class; sounds, and the last hidden layer of pictures in colour, as 1 from 0."""
     generator = torch.Generator().manual_seed(seed)
     samples, n_samples = training.x, training.x.shape[0]
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
-    x = torch.empty(2 * n, samples.shape[1], device=classifier.standardize.mean.device)
-    kind: Kind
     rows = torch.randint(n_samples, (n,), generator=generator)
-    gather(samples, rows, x[:n])
-    if isinstance(classifier.frontend, Mfcc):
-        _add_noises(x[n:], classifier, classifier.frontend, seed)
-        y, kind = (torch.arange(2 * n, device=x.device) < n).long(), "binary"
+    x = torch.empty(2 * n, network.linear()[0].in_features, device=classifier.standardize.mean.device)
+    y = (torch.arange(2 * n, device=x.device) < n).long()
+    kind: Kind = "binary"
+    if isinstance(classifier.frontend, Picture):
+        _add_scenes(x, rows, classifier, classifier.frontend, samples, generator)
     else:
-        _add_pictures(x[:n], x[n:], classifier, generator)
-        inside = training.y[rows.to(training.y.device)]
-        y, kind = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)]), "multiclass"
+        gather(samples, rows, x[:n])
+        if isinstance(classifier.frontend, Mfcc):
+            _add_noises(x[n:], classifier, classifier.frontend, seed)
+        else:
+            _add_pictures(x[:n], x[n:], classifier, generator)
+            inside = training.y[rows.to(training.y.device)]
+            y = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)])
+            kind = "multiclass"
     options = CONTRAST[kind]
     trainer = ClosedForm([network], Feed([Dataset(x, y)], [seed], options.batch_size), kind, [options])
     for epoch in range(options.epochs):
@@ -182,3 +189,43 @@ def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, gener
     standardize.apply_(outside)
     inside[:n] = redrawn(pictures[:n], generator).to(inside.device)
     standardize.apply_(inside[:n])
+
+
+def _add_scenes(
+    hidden: Tensor,
+    chosen: Tensor,
+    classifier: Classifier,
+    front: Picture,
+    samples: Tensor | RowReader,
+    generator: torch.Generator,
+) -> None:
+    """Fill `hidden` (2 n, H), outputs of the last hidden layer: with those for the n chosen samples, for n / 2 collages
+    of quadrants of samples, and for scenes, again and again."""
+    n, device = len(chosen), hidden.device
+    quadrants = front.quadrants().to(device)
+    for start in range(0, n, COLLAGES):
+        rows = chosen[start : start + COLLAGES]
+        own = gather(samples, rows, torch.empty(len(rows), front.n_features, device=device))
+        hidden[start : start + len(rows)] = classifier.last_layer(own)[1]
+        if start < n // 2:
+            made = _collages(own, quadrants, generator)
+            hidden[n + start : n + start + len(rows)] = classifier.last_layer(made)[1]
+    scenes = torch.from_numpy(make_scenes(SCENES, front.size, generator.initial_seed())).to(device)
+    features = classifier.standardize(torch.cat([front(scene) for scene in torch.split(scenes, 1)]))
+    made = classifier.last_layer(features)[1]
+    hidden[n + n // 2 :] = made[torch.arange(n - n // 2, device=device) % SCENES]
+
+
+def _collages(own: Tensor, quadrants: Tensor, generator: torch.Generator) -> Tensor:
+    """As many samples (m, D) put together from quadrants of these: a third of four of them, a third of halves of two,
+    and a third of one quadrant, four times. `quadrants` int64 (D,) tells where each feature is."""
+    made, third = own.clone(), len(own) // 3
+    for quadrant in (1, 2, 3):
+        others = own[torch.randperm(len(own), generator=generator).to(own.device)]
+        part = quadrants == quadrant
+        made[:third, part] = others[:third, part]
+        if quadrant == 1:
+            right = part | (quadrants == 3)
+            made[third : 2 * third, right] = others[third : 2 * third, right]
+        made[2 * third :, part] = own[2 * third :, quadrants == 0]
+    return made

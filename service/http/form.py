@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FIELDS = (b"model", b"timeline")  # fields that a handler reads
+FIELDS = (b"model", b"timeline", b"seen")  # fields that a handler reads
 FIELD = 256  # bytes that are kept of each
 MEDIA = (b"image/", b"audio/", b"application/octet-stream")  # a part of these types is a file, even without a name
 DECODERS: dict[bytes, Callable[[bytes], bytes]] = {b"base64": binascii.a2b_base64, b"quoted-printable": binascii.a2b_qp}

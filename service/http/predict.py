@@ -20,26 +20,30 @@ LOGGED = ("model", "version", "label", "confidence", "known")  # fields of an an
 
 async def predict(state: State, request: Request, model: str | None = None, version: str | None = None) -> Response:
     """The answer of the model that the path, the form or the query names; for a recording with a timeline, if the query
-    or the form gives the length of its windows."""
+    or the form gives the length of its windows; and with what the model sees, if either asks for that."""
     predictor = None if model is None else await state.repository.find(model, version)
     max_bytes = state.limits.bytes_of(predictor.card.input.kind if predictor else "audio")
     with state.admission.slots(request.content_length(), max_bytes) as slots:
         data, content_type, fields = await read_file(request, max_bytes, slots)
         if predictor is None:
             predictor = state.repository.get(_text(fields.get("model")) or request.query("model") or "")
-        timeline = request.query("timeline")
-        window = predictor.window(_text(fields.get("timeline")) if timeline is None else timeline)
-        return await _answered(state, slots, predictor, data, content_type, window)
+
+        def asked(name: str) -> str | None:
+            value = request.query(name)
+            return _text(fields.get(name)) if value is None else value
+
+        options = predictor.window(asked("timeline")), predictor.shows(asked("seen"))
+        return await _answered(state, slots, predictor, data, content_type, options)
 
 
 async def _answered(
-    state: State, slots: Slots, predictor: Predictor, data: bytes, content_type: str, window: float | None
+    state: State, slots: Slots, predictor: Predictor, data: bytes, content_type: str, options: tuple[float | None, bool]
 ) -> Response:
-    kind, work = predictor.card.input.kind, predictor.work(data, state.limits, window)
+    kind, work = predictor.card.input.kind, predictor.work(data, state.limits, *options)
     slots.count_as_large(takes_thread(work))
 
     def compute() -> tuple[Answer, bytes]:
-        answer = predictor.answer(data, state.limits, window)
+        answer = predictor.answer(data, state.limits, *options)
         return answer, answer.to_json()  # a long timeline takes a while, so it is done here too
 
     try:

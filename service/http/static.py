@@ -28,7 +28,7 @@ DOCS = (
 )
 HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
-    (b"permissions-policy", b"microphone=(self)"),
+    (b"permissions-policy", b"camera=(self), microphone=(self)"),
     (b"cache-control", b"no-cache"),  # cached, but revalidated each time, which the ETag makes a 304
 )
 

@@ -39,6 +39,7 @@ export function prepare(card) {
 /** Shows `invitation` instead of an answer, and empties the bars. */
 export function blank(invitation) {
   $("answer").dataset.state = "blank";
+  showSeen(null);
   headline("", invitation, "");
   for (const { item, fill, value } of rows.values()) {
     item.classList.remove("top");
@@ -50,6 +51,7 @@ export function blank(invitation) {
 
 /** Shows an answer of the service. */
 export function show(answer) {
+  showSeen(answer.seen);
   if (answer.value) return showValues(answer.value, answer.known);
   const { label, confidence, known, probabilities, set = [] } = answer;
   $("answer").dataset.state = known === false ? "unknown" : "known";
@@ -75,6 +77,18 @@ export function show(answer) {
     $("bars").replaceChildren(...likeliest.map((name) => rows.get(name).item));
   }
   announce(known === false ? `${UNKNOWN} Nearest: ${label}.` : `${label}, ${percent(confidence)} confident.`);
+}
+
+/** Shows what the model sees, a PNG in Base64; nothing if there is none. */
+function showSeen(png) {
+  const figure = $("seen");
+  figure.hidden = !png;
+  if (!png) return;
+  const [image, caption] = figure.children;
+  image.src = `data:image/png;base64,${png}`;
+  const isSound = $("answer").classList.contains("hued");
+  image.alt = isSound ? "Mel spectrogram of the sound, low at the bottom" : "The picture as the model sees it";
+  caption.textContent = isSound ? "What it hears" : "What it sees";
 }
 
 function showValues(values, known) {

@@ -2,6 +2,7 @@
 
 import { blank, percent, prepare, show } from "./answer.js";
 import { ask, newest } from "./ask.js";
+import { camera } from "./camera.js";
 import { describeRequest } from "./curl.js";
 import { showExamples } from "./examples.js";
 import { drawingPad } from "./pad.js";
@@ -23,6 +24,7 @@ let limits = {}; // bytes of a file, by kind
 let card = null; // of the chosen one
 let session = newSession(0); // a new one for each new input; answers to earlier inputs are dropped
 let pad;
+let closeCamera;
 let drawing = new AbortController(); // of the request for its picture
 let plot; // of a model of one or two numbers
 let pictureFile = null; // shown on the pad instead of a drawing
@@ -30,18 +32,19 @@ let clip = null; // [file, name] of the last one
 
 /** Sends the result of `make()` to the chosen model and shows the answer, if session `id` is still the current one.
  * `then` gets the answer; a Refusal for which `ignore` is true is not shown, and `refused` is called after any other. */
-async function send(id, make, { query = "", then = () => {}, ignore = () => false, refused = () => {} } = {}) {
+async function send(id, make, { query = {}, then = () => {}, ignore = () => false, refused = () => {} } = {}) {
   if (id !== session.id) return;
   try {
     const body = await make();
     const builtIn = ["digits", "instruments"].includes(card.name);
     $("answer").ariaBusy = "true";
-    const path = (builtIn ? "" : "predict/") + encodeURIComponent(card.name) + query;
-    const answer = await ask(path, body, session.signal);
+    const path = (builtIn ? "" : "predict/") + encodeURIComponent(card.name);
+    const seen = card.input.kind === "vector" ? {} : { seen: true };
+    const answer = await ask(withQuery(path, { ...query, ...seen }), body, session.signal);
     if (id !== session.id) return;
     showError("");
     show(answer);
-    await describeRequest(path, body);
+    await describeRequest(withQuery(path, query), body);
     then(answer);
   } catch (error) {
     if (id !== session.id || ignore(error)) return;
@@ -52,11 +55,13 @@ async function send(id, make, { query = "", then = () => {}, ignore = () => fals
     if (id === session.id) $("answer").ariaBusy = "false";
   }
 }
+const withQuery = (path, query) => [path, new URLSearchParams(query)].filter(String).join("?");
 const queue = newest((call) => send(...call));
 const request = (...call) => queue([session.id, ...call]);
 
 /** Begins a new session, and aborts the request of the old one. */
 function restart() {
+  closeCamera();
   session.abort();
   session = newSession(session.id + 1);
   showError("");
@@ -125,7 +130,7 @@ async function openClip(file, name = file.name) {
   const duration = await showClip(file, name);
   if (id !== session.id) return;
   const window = Math.min(60, Math.max(WINDOW, Math.ceil((duration ?? 0) / 60) / 2)); // at most 120 windows
-  request(() => file, { query: `?timeline=${window}`, then: (answer) => showTimeline(answer.timeline) });
+  request(() => file, { query: { timeline: window }, then: (answer) => showTimeline(answer.timeline) });
 }
 
 function listen(make) {
@@ -274,6 +279,7 @@ async function open() {
   pad = drawingPad($("pad"), drawingChanged);
   $("undo").addEventListener("click", () => pad.undo());
   $("clear").addEventListener("click", () => pad.clear());
+  closeCamera = camera({ taken: openPicture, error: showError });
   plot = plane($("plane"), $("plane-legend"), fillFields);
   soundPanel({ begin: restart, live: listen, clip: openClip, error: showError });
   $("numbers").addEventListener("input", () => sendNumbers(false));

@@ -78,3 +78,8 @@ class Answer(_Fields):
         None, description="of a regression, instead of label and probabilities"
     )
     timeline: list[Window] | SkipJsonSchema[None] = None
+    seen: str | None = Field(
+        None,
+        description="a PNG in Base64 of what the model sees: a picture as it is decoded, the log-mel spectrogram of a "
+        "sound; null: its graph, of an older version, does not return that",
+    )

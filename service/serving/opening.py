@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, SAMPLES_FILE, ModelCard
+from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, LOG_MEL, SAMPLES_FILE, ModelCard
 from service.media import Limits
 from service.serving.drift import Drift
 from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file, watches_media
@@ -161,6 +161,7 @@ def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None
         (card.output, True),
         (FAMILIARITY, card.known_threshold is not None),
         (FEATURES, bool(card.groups) and not watches_media(card)),
+        (LOG_MEL, LOG_MEL in outputs),
     ):
         if is_wanted:
             _require(outputs.get(name) == TYPES["float32"], f"the graph has no output {name!r} of float32: {outputs}")
@@ -171,7 +172,8 @@ def _try_out(predictor: Predictor) -> None:
     """Raise ValueError unless the answers to a file and to batches, with all that requests may ask, fit the card."""
     card = predictor.card
     sample = predictor.decode(sample_file(card), Limits())
-    predictor.predict(sample, 2 * MIN_WINDOW if card.input.kind == "audio" else None).to_json()
+    is_sound = card.input.kind == "audio"
+    predictor.predict(sample, 2 * MIN_WINDOW if is_sound else None, card.input.kind != "vector").to_json()
     for batch in _batches(sample, card):
         for familiarity in (True, False):
             _check_answers(predictor.run(batch, True, familiarity), card)

@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.card import CARD_KEY, FAMILIARITY, FEATURES, WITH_FAMILIARITY, ModelCard, check_seal
+from models.card import CARD_KEY, FAMILIARITY, FEATURES, LOG_MEL, WITH_FAMILIARITY, ModelCard, check_seal
 from service.errors import Unusable
 from service.media import EXPECTED, Limits, check_bytes, silence, work
 from service.media.audio import decode_audio
@@ -23,10 +23,12 @@ from service.media.silence import is_silent
 from service.media.table import TableRow
 from service.media.vector import decode_vector
 from service.media.work import Work
+from service.serving import seen
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
 
 FALSE = np.array(False)
+SHOWN = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
@@ -41,6 +43,7 @@ SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for 
 RESPONSE = 2.5e-11  # seconds for each product of a patch's value with an atom of a dictionary
 RESPONSE_BYTES = 16  # of memory for each sum of such products
 SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
+PNG, PIXEL, MEL_BANDS = 6e-5, 4e-8, 128  # seconds for a picture that is sent back, and its values; bands of most sounds
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
@@ -76,6 +79,7 @@ class Predictor:
         self.bom: bytes | None = None  # bill of materials, CycloneDX as JSON; versions exported earlier have none
         self.signer: str | None = None  # see `Trust.check`; None if any model is trusted
         self._has_grown = False  # ONNX Runtime's memory, since `give_back`
+        self._has_log_mel = LOG_MEL in [o.name for o in self.session.get_outputs()]
         self._optional = WITH_FAMILIARITY in [i.name for i in self.session.get_overridable_initializers()]
         self.drift = Drift(self.card.groups)
         self.run_options: onnxruntime.RunOptions | None = None
@@ -119,15 +123,29 @@ class Predictor:
             )
         return seconds
 
-    def answer(self, data: bytes, limits: Limits, window: float | None = None) -> Answer:
-        """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
-        return self.predict(self.decode(data, limits), window)
+    def shows(self, text: str | None) -> bool:
+        """Whether an answer is to hold what the model sees, parsed from `text`; false if that is None.
 
-    def work(self, data: bytes, limits: Limits, window: float | None = None) -> Work:
+        Raises Unusable if it is neither true nor false, or the model takes numbers.
+        """
+        if text is None:
+            return False
+        if (shown := SHOWN.get(text.lower())) is None:
+            raise Unusable(f"seen={text[:20]!r}: expected true or false")
+        if shown and self.card.input.kind == "vector":
+            raise Unusable(f"only pictures and recordings are shown; {self.card.name} takes {EXPECTED['vector']}")
+        return shown
+
+    def answer(self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False) -> Answer:
+        """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
+        return self.predict(self.decode(data, limits), window, shown)
+
+    def work(self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False) -> Work:
         """What `answer` takes, estimated before a file is decoded."""
         match self.card.input.kind:
             case "image":
-                return work.of_image(data, limits) + self.work_of((1, 28, 28))
+                drawing = PNG + PIXEL * math.prod(size or 1 for size in self.card.input.shape) if shown else 0.0
+                return work.of_image(data, limits) + self.work_of((1, 28, 28)) + Work(drawing)
             case "vector":
                 return work.of_vector(data) + self.work_of((1, 0))
         rate = self.card.input.sample_rate
@@ -135,7 +153,9 @@ class Predictor:
         decoding, seconds = work.of_audio(data, rate, limits)
         windows = 0 if window is None else int(seconds / window) + 1
         of_windows = self.work_of((windows, int((window or 0) * rate)))
-        return decoding + self.work_of((1, int(seconds * rate))) + of_windows + Work(WINDOW * windows)
+        whole = self.work_of((1, int(seconds * rate)))
+        again = Work(whole.seconds + PNG + PIXEL * MEL_BANDS * seen.WIDEST if shown else 0)
+        return decoding + whole + again + of_windows + Work(WINDOW * windows)
 
     def work_of(self, shape: tuple[int, ...]) -> Work:
         """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
@@ -170,16 +190,29 @@ class Predictor:
         """Samples of a row of a batch of waveforms, as the graph fills them up."""
         return int(shape[1] + self.card.features.get("n_fft", 0))
 
-    def predict(self, sample: NDArray[Any], window: float | None = None) -> Answer:
+    def predict(self, sample: NDArray[Any], window: float | None = None, shown: bool = False) -> Answer:
         """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
-        also the timeline of the recording.
+        also the timeline of the recording; if it is to be `shown`, also what the model sees of it.
 
         Raises Unusable if the answer is not a finite number, as for a vector far outside the training data.
         """
         fields = {"model": self.card.name, "version": self.card.version} | self._fields(self.outputs_of(sample))
         if window is not None:
             fields["timeline"] = list(self._timeline(sample, window))
+        if shown:
+            fields["seen"] = self.seen(sample)
         return Answer.trusted(fields)
+
+    def seen(self, sample: NDArray[Any]) -> str | None:
+        """What the model sees of a sample as `decode` returns it, as a PNG in Base64: the picture itself, or of a sound
+        the log-mel spectrogram that the graph computes, once more; None if the graph does not return it."""
+        if self.card.input.kind == "image":
+            return seen.png(sample)
+        if not self._has_log_mel:
+            return None
+        batches = ({self.card.input.name: piece[np.newaxis]} for piece in self._pieces(sample))
+        runs = (self.session.run([LOG_MEL], batch, self.run_options) for batch in batches)
+        return seen.png(seen.beside([spectrograms[0] for (spectrograms,) in runs]))
 
     def outputs_of(self, sample: NDArray[Any]) -> list[float]:
         """One row of `run`'s outputs for a sample as `decode` returns it; for a long recording, the mean over its

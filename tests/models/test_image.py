@@ -34,6 +34,20 @@ def test_groups_cover_all_features_of_every_size() -> None:
         assert spans[-1][2] == front.n_features == front(front.example()).shape[1]
 
 
+def test_quadrants_tell_where_a_feature_is(front: Picture, pictures: torch.Tensor) -> None:
+    quadrants, before = front.quadrants(), front(pictures[:1])
+    assert quadrants.shape == (front.n_features,)
+    for number, (down, across) in enumerate(((0, 0), (0, 29), (29, 0), (29, 29))):
+        changed = pictures[:1].clone()
+        changed[:, down : down + 3, across : across + 3] = 255 - changed[:, down : down + 3, across : across + 3]
+        differs = ((front(changed) - before).abs() > 1e-6)[0]
+        assert set(quadrants[differs].tolist()) == {number}
+        assert all(differs[start:stop].any() for _, start, stop in front.groups())
+    for size, color in ((16, True), (20, False), (47, True)):
+        other = Picture(size=size, color=color, atoms=5)
+        assert (other.quadrants().bincount() > 0.2 * other.n_features).tolist() == [True] * 4
+
+
 def test_responses_are_those_of_whitened_patches_to_the_nearest_atoms(front: Picture, pictures: torch.Tensor) -> None:
     """Coates & Ng 2011, computed patch by patch."""
     x = pictures[:1].permute(0, 3, 1, 2).double()
@@ -74,6 +88,13 @@ def test_gradients_do_not_depend_on_light_and_colours_do(front: Picture, picture
     spread = part(pictures, "gradients").std(0).mean()
     assert change < 0.35 * spread
     assert (part(dark, "means") - part(pictures[:5], "means")).abs().mean() > 0.15
+
+
+def test_edges_have_no_sign_and_gradients_have(front: Picture, pictures: torch.Tensor) -> None:
+    named = {name.split()[0]: (start, stop) for name, start, stop in front.groups()}
+    change = (front(255 - pictures[:5]) - front(pictures[:5])).abs()
+    assert change[:, slice(*named["edges"])].max() < 1e-4
+    assert change[:, slice(*named["gradients"])].mean() > 0.05
 
 
 def test_grey_front_ends_do_not_see_colours(pictures: torch.Tensor) -> None:

@@ -146,7 +146,7 @@ class TestFiles:
 
     def test_its_files_are_served_and_cached(self, service):
         files = list((ROOT / "service" / "page").iterdir())
-        assert sum(file.stat().st_size for file in files) < 72_000
+        assert sum(file.stat().st_size for file in files) < 76_000
         for file in files:
             answer = httpx.get(service.url + PATHS.get(file.name, f"/page/{file.name}"))
             assert answer.content == file.read_bytes()
@@ -195,6 +195,46 @@ class TestPictures:
         expect(page.locator(LABEL)).to_be_empty()
         expect(page.get_by_text("Draw here")).to_be_visible()
         assert not painted(page, "#pad")
+
+    def test_what_the_model_sees_is_shown(self, visit):
+        page = visit("digits")
+        draw(page, SEVEN)
+        seen = page.get_by_role("img", name="The picture as the model sees it")
+        expect(seen).to_be_visible()
+        assert seen.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 28
+        expect(page.locator("#curl code")).not_to_contain_text("seen")
+        page.get_by_role("button", name="Clear").click()
+        expect(seen).to_be_hidden()
+
+    def test_a_picture_from_the_camera(self, visit):
+        page = visit("digits", permissions=["camera"])
+        page.get_by_role("button", name="Camera").focus()
+        page.keyboard.press("Enter")
+        finder = page.locator("#viewfinder")
+        expect(finder).to_be_visible()
+        check(page)
+        page.keyboard.press("Escape")
+        expect(finder).to_be_hidden()
+        page.get_by_role("button", name="Camera").click()
+        page.get_by_role("button", name="Take picture").click()
+        expect(page.locator("#curl code")).to_have_text(re.compile("/digits' --data-binary @'camera.jpg'$"))
+        expect(page.get_by_role("img", name="The picture as the model sees it")).to_be_visible()
+        assert painted(page, "#pad")
+        expect(finder).to_be_hidden()
+        expect(page.get_by_role("button", name="Camera")).to_be_visible()
+        assert page.evaluate("document.getElementById('viewfinder').srcObject") is None
+
+    def test_no_camera(self, visit, chromium):
+        page = visit("digits", permissions=["camera"])
+        page.evaluate("void (navigator.mediaDevices.getUserMedia = () => Promise.reject(Error('there is none')))")
+        page.get_by_role("button", name="Camera").click()
+        expect(page.get_by_role("alert")).to_have_text("The camera cannot be used: there is none.")
+        hidden = chromium.new_page()
+        hidden.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # as over HTTP
+        hidden.goto(page.url)
+        expect(hidden.get_by_role("button", name="Clear")).to_be_visible()
+        expect(hidden.get_by_role("button", name="Camera")).to_be_hidden()
+        hidden.close()
 
     def test_a_seven_drawn_with_a_finger(self, visit):
         page = visit(**PHONE)

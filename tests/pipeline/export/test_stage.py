@@ -14,7 +14,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from numpy.typing import NDArray
 
-from models.card import CARD_KEY, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
+from models.card import CARD_KEY, LOG_MEL, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
 from models.classifier import Classifier, Standardize
 from models.frontend import FrontEnd, Pixels, Vector
 from models.mfcc import Mfcc
@@ -74,6 +74,19 @@ def test_the_graphs_own_mfcc_equal_librosas(mfcc_graph: tuple[Classifier, onnx.M
     assert 0 < differences.max() < check.MAX_ORACLE_DIFFERENCE / 10
 
 
+def test_the_graph_returns_the_spectrogram_that_it_computes(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
+    module, model = mfcc_graph
+    front = module.frontend
+    assert isinstance(front, Mfcc)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for n in (600, 30_000):
+        clip = np.random.default_rng(n).uniform(-0.5, 0.5, (1, n)).astype(np.float32)
+        (found,) = session.run([LOG_MEL], {"audio": clip})
+        with torch.inference_mode():
+            expected = front.above_floor(front.mel_power(torch.from_numpy(clip))).numpy()
+        np.testing.assert_allclose(found, expected, atol=check.MAX_ORACLE_DIFFERENCE)
+
+
 def test_fading_noise_like_a_cymbals_can_be_exported(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
     """High frequencies at full scale and low ones near the floor, down to the last bits of 16."""
     module, model = mfcc_graph
@@ -87,7 +100,7 @@ def test_fading_noise_like_a_cymbals_can_be_exported(mfcc_graph: tuple[Classifie
 def test_the_graph_is_one_clean_file(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
     _, graph = mfcc_graph
     assert [i.name for i in graph.graph.input] == ["audio"]
-    assert [o.name for o in graph.graph.output] == ["probabilities", "features"]
+    assert [o.name for o in graph.graph.output] == ["probabilities", "features", "log_mel"]
     assert not any(t.external_data for t in graph.graph.initializer)
     assert not {"DFT", "STFT"} & {node.op_type for node in graph.graph.node}  # which ONNX Runtime does slowly
     assert str(Path(__file__).parents[3]).encode() not in graph.SerializeToString()  # no path of this machine

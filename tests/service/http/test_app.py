@@ -1,6 +1,7 @@
 """The service as its clients see it: the application in process, and a real `bentoml serve` where sockets matter."""
 
 import asyncio
+import base64
 import gzip
 import io
 import json
@@ -34,6 +35,7 @@ from service.http.auth import APIKeys
 from service.http.request import Request
 from service.http.state import State
 from service.media import Limits
+from service.media.image import decode_image
 from service.metrics import Metrics
 from service.serving.predictor import Predictor
 from service.serving.repository import Repository
@@ -558,6 +560,24 @@ def test_a_form_may_name_model_and_timeline(local: httpx.Client) -> None:
     assert refusal(local.post("/predict", data={"model": "none"}, files=files)) == 404
     assert refusal(local.post("/predict", files=files)) == 404
     assert refusal(local.post("/predict", data={"model": "digits", "timeline": "1"}, files={"f": digit_file(3)})) == 422
+
+
+def test_an_answer_holds_what_the_model_sees_if_that_is_asked_for(local: httpx.Client) -> None:
+    file = digit_file(3)
+    asked = local.post("/digits?seen=true", content=file).json()
+    with Image.open(io.BytesIO(base64.b64decode(asked["seen"]))) as image:
+        assert np.array_equal(np.asarray(image), decode_image(file, Limits()))
+    plain = local.post("/digits", content=file).json()
+    assert asked == plain | {"seen": asked["seen"]}
+    for text in ("1", "True", "true"):
+        by_form = local.post("/predict", data={"model": "digits", "seen": text}, files={"file": file}).json()
+        assert by_form["seen"] == asked["seen"]
+    assert local.post("/predict/digits?seen=false", content=file).json() == plain
+    sound = sound_bytes(tone(seconds=1))
+    assert local.post("/instruments?seen=1", content=sound).json()["seen"] is None  # its graph returns no spectrogram
+    assert local.post("/predict/sums?seen=0", content=b"[1, 2]").is_success
+    assert refusal(local.post("/predict/sums?seen=true", content=b"[1, 2]")) == 422
+    assert {refusal(local.post(f"/digits?seen={text}", content=file)) for text in ("yes", "", "2")} == {422}
 
 
 def test_a_compressed_body_is_refused(local: httpx.Client) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from models.card import FAMILIARITY
 from service.http.errors import CODES
+from service.http.form import FIELDS
 from service.http.openapi import TEMPLATE
 from service.media import EXPECTED, Limits
 from service.serving.predictor import MAX_WINDOW, MIN_WINDOW
@@ -63,6 +64,10 @@ def test_constants_in_the_template_match_the_code(document: Any) -> None:
     ]  # fmt: skip
     timeline = DOCUMENT["components"]["parameters"]["timeline"]["schema"]
     assert timeline == {"type": "number", "minimum": MIN_WINDOW, "maximum": MAX_WINDOW}
+    for name in ("digits", "instruments", "predict", "predict_by_form"):
+        form = operations[name]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        assert {*form} - {"model", "file"} <= {name.decode() for name in FIELDS}
+        assert form["seen"] == {"type": "boolean"}
     assert operations["digits"]["summary"] == f"Classify {EXPECTED['image']}"
     assert operations["instruments"]["summary"] == f"Classify {EXPECTED['audio']}"
     assert FAMILIARITY in schemas["Metadata"]["properties"]["outputs"]["description"]
