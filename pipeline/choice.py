@@ -1,6 +1,7 @@
 """Which built-in task fits a user's files: sound, symbols, other pictures, or numbers."""
 
 import csv
+import io
 from pathlib import Path
 
 from pipeline.sources.appearance import Appearance
@@ -54,7 +55,7 @@ def choose(data: Path) -> tuple[str, str]:
 def _listed(manifest: Path) -> list[Path] | None:
     """The files that a manifest lists; None if it is another table."""
     try:
-        reader = csv.DictReader(manifest.read_text("utf-8-sig").splitlines())
+        reader = csv.DictReader(io.StringIO(manifest.read_text("utf-8-sig")))
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             return None
         return [manifest.parent / row["path"] for row in reader if row["path"] and "\0" not in row["path"]]

@@ -1,6 +1,7 @@
 """A user's files: a folder of class folders, or a CSV manifest."""
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -126,15 +127,19 @@ def _manifest(data: Data) -> Iterator[Entry]:
         text = manifest.read_text("utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
         raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    reader = csv.DictReader(text.splitlines())
-    columns = reader.fieldnames or []
+    # Strictly: a quote that is not closed would take all rows after it. str.splitlines() splits at more than newlines.
+    reader = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        columns = reader.fieldnames or []
+        rows = [(reader.line_num, [_cell(row, column) for column in COLUMNS]) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{manifest}, line {reader.line_num + 1}: not CSV: {error}") from None
     missing = [column for column in ("path", "label") if column not in columns]
     if missing:
         raise UserError(
             f"{manifest}: column {missing[0]!r} is missing; expected path,label[,split][,group], "
             f"found {','.join(columns)}"
         )
-    rows = [(reader.line_num, [_cell(row, column) for column in COLUMNS]) for row in reader]
     if not rows:
         raise UserError(f"{manifest}: no rows")
     splits = split_of_each([split for _, (_, _, split, _) in rows], manifest)

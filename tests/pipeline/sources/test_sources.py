@@ -174,9 +174,12 @@ def test_empty_folder_is_one_line(tmp_path: Path) -> None:
 
 def test_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
-    manifest.write_text("\ufefflabel,path,split,comment\ncat,x/1.wav,train,ok\ndog,2.wav,,\n", "utf-8")
+    manifest.write_text(
+        "\ufefflabel,path,split,comment\ncat,x/1.wav,train,'ok'\ndog,2\u2028.wav,,'two\nlines'\n".replace("'", '"'),
+        "utf-8",
+    )
     found = samples("instruments", str(manifest))
-    assert [(s.file, s.label, s.split) for s in found] == [("x/1.wav", "cat", "train"), ("2.wav", "dog", None)]
+    assert [(s.file, s.label, s.split) for s in found] == [("x/1.wav", "cat", "train"), ("2\u2028.wav", "dog", None)]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +191,8 @@ def test_manifest(tmp_path: Path) -> None:
         ("path,label\na.wav,\n", "line 2: label is empty"),
         ("path,label,split\na.wav,x,late\n", "line 2: split 'late' is not train, validation, test"),
         ("path,label\na\0.wav,x\n", "line 2: a zero byte in the path"),
+        ('path,label\na.wav,"x\n' + "b.wav,y\n" * 20_000, "line 2: not CSV: field larger than"),
+        ('path,label\na.wav,"x\nb.wav,y\n', "line 2: not CSV: unexpected end of data"),
     ],
 )
 def test_a_bad_manifest_is_one_line(tmp_path: Path, text: str, line: str) -> None:
