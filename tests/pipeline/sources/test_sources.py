@@ -183,16 +183,26 @@ def test_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "cp1252"), (", ", "utf-8"), ("|", "utf-8")]
+)
+def test_manifests_of_any_program(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    (tmp_path / "list.csv").write_text(f"Path{delimiter}Label\r\nMöwe.wav{delimiter}gull\r\n", encoding, newline="")
+    assert [(s.file, s.label) for s in samples("instruments", str(tmp_path / "list.csv"))] == [("Möwe.wav", "gull")]
+
+
+@pytest.mark.parametrize(
     ("text", "line"),
     [
         ("path,class\na.wav,x\n", "column 'label' is missing; expected path,label"),
-        ("", "column 'path' is missing"),
+        ("", "list.csv: empty"),
         ("path,label\n", "no rows"),
         ("path,label\na.wav,\n", "line 2: label is empty"),
         ("path,label,split\na.wav,x,late\n", "line 2: split 'late' is not train, validation, test"),
-        ("path,label\na\0.wav,x\n", "line 2: a zero byte in the path"),
-        ('path,label\na.wav,"x\n' + "b.wav,y\n" * 20_000, "line 2: not CSV: field larger than"),
-        ('path,label\na.wav,"x\nb.wav,y\n', "line 2: not CSV: unexpected end of data"),
+        ("path,label\na\0.wav,x\n", "holds zero bytes"),
+        ("path,label\n" + "a.wav,x\n" * 300 + "a\0.wav,x\n", "line 302: a zero byte in the path"),
+        ('path,label\nc.wav,x\na.wav,"x\n' + "b.wav,y\n" * 20_000, "line 3: .*; is a quote not closed"),
+        ('path,label\nc.wav,x\na.wav,"x\nb.wav,y\n', "line 3: a quote is not closed"),
+        ('path,label\nc.wav,x\na.wav,"', "line 3: a quote is not closed"),
     ],
 )
 def test_a_bad_manifest_is_one_line(tmp_path: Path, text: str, line: str) -> None:
