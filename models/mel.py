@@ -23,7 +23,7 @@ def hz_to_mel(hertz: Sequence[float]) -> Array:
     >>> hz_to_mel([0, 500, 1000, 6400]).round(2).tolist()
     [0.0, 7.5, 15.0, 42.0]
     """
-    mels = np.asarray(hertz, np.float64) / LINEAR
+    mels: Array = np.asarray(hertz, np.float64) / LINEAR
     above = mels >= KNEE / LINEAR
     mels[above] = KNEE / LINEAR + np.log(np.asarray(hertz, np.float64)[above] / KNEE) / STEP
     return mels
@@ -33,10 +33,11 @@ def mel_frequencies(n: int, fmin: float, fmax: float) -> Array:
     """`n` frequencies in Hz from `fmin` to `fmax` that are equally far apart on the mel scale. (n,)
 
     >>> mel_frequencies(4, 0, 3000).round(1).tolist()
-    [0.0, 578.2, 1170.4, 3000.0]
+    [0.0, 688.4, 1475.0, 3000.0]
     """
-    mels, knee = np.linspace(*hz_to_mel([fmin, fmax]), n), KNEE / LINEAR
-    hertz = LINEAR * mels
+    first, last = hz_to_mel([fmin, fmax])
+    mels, knee = np.linspace(first, last, n), KNEE / LINEAR
+    hertz: Array = LINEAR * mels
     above = mels >= knee
     hertz[above] = KNEE * np.exp(STEP * (mels[above] - knee))
     return hertz
@@ -48,7 +49,7 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: fl
     edges = mel_frequencies(n_mels + 2, fmin, fmax or sample_rate / 2)
     widths = np.diff(edges)[:, np.newaxis]
     slopes = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1 / sample_rate))
-    triangles = np.maximum(0, np.minimum(-slopes[:-2] / widths[:-1], slopes[2:] / widths[1:]))
+    triangles: Array = np.maximum(0, np.minimum(-slopes[:-2] / widths[:-1], slopes[2:] / widths[1:]))
     triangles *= (2 / (edges[2:] - edges[:-2]))[:, np.newaxis]
     if not ((edges[:-2] == 0) | (triangles.max(axis=1) > 0)).all():
         warnings.warn(
@@ -61,12 +62,13 @@ def b_weighting(hertz: Array) -> Array:
     """How much louder or softer than at 1 kHz a tone of each frequency is heard, in decibels, at least -80.
 
     >>> b_weighting(np.array([50.0, 1000.0])).round(1).tolist()
-    [-11.6, -0.0]
+    [-11.6, 0.0]
     """
     squared = hertz**2
     with np.errstate(divide="ignore"):
-        decibels = 0.17 + 20 * (
+        decibels: Array = 0.17 + 20 * (
             np.log10(B_POLES[0]) + 1.5 * np.log10(squared)
             - np.log10(squared + B_POLES[0]) - np.log10(squared + B_POLES[1]) - 0.5 * np.log10(squared + B_POLES[2])
         )  # fmt: skip
-    return np.maximum(-80.0, decibels)
+    audible: Array = np.maximum(-80.0, decibels)
+    return audible
