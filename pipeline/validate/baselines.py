@@ -33,7 +33,7 @@ from pipeline.validate.intervals import Intervals
 
 LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
 CHOICE = 3_000  # training samples, and as many validation samples, used to choose hyperparameters
-TREES = 30  # of a forest that are in memory at a time
+TREES = 10  # of a forest that are in memory at a time
 PREDICTED = 4 << 20  # bytes of features that a model is asked about at a time: an SVM copies them as float64
 HYPERPARAMETERS = ("C", "gamma", "n_estimators")
 
