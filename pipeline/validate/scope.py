@@ -1,5 +1,6 @@
 """What a report's numbers are of: how many samples and groups, of which source, and what was never tested."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.sources import REGISTRY, SPLITS
+from pipeline.sources.files import readable
 
 ELSEWHERE = {  # kind of features → what differs in the world
     "pixels": "another camera, scanner, pen or hand",
@@ -23,7 +25,7 @@ def scope(features: Features, kind: str) -> list[str]:
     source = REGISTRY[data["source"]]
     n = f"{int(features.rows('test').sum()):,} samples"
     groups = counts(features)
-    where = f"{source.name} {data['path']}" if data["path"] else f"the data set {source.name}"
+    where = f"{source.name} {readable(Path(data['path']))}" if data["path"] else f"the data set {source.name}"
     if groups:
         together = f"in {groups['test']:,} groups of which no sample was trained on"
     else:

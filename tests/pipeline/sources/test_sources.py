@@ -172,6 +172,16 @@ def test_empty_folder_is_one_line(tmp_path: Path) -> None:
         samples("digits", str(tmp_path))
 
 
+def test_class_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
+    """macOS writes ö as o and dots."""
+    for folder in ("train/M\u00f6we", "test/Mo\u0308we"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.wav").touch()
+    assert {(s.label, s.split) for s in samples("instruments", str(tmp_path))} == {
+        ("M\u00f6we", "train"), ("M\u00f6we", "test"),
+    }  # fmt: skip
+
+
 def test_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text(
