@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from models.card import Input
 from models.familiarity import Outliers
+from models.mel import b_weighting, mel_filters, mel_frequencies
 from models.spans import Span
 
 AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db
@@ -109,8 +109,7 @@ class Mfcc(nn.Module):
         self.weights: Tensor | None = _weights(n_mfcc, cepstral_decay) if cepstral_decay else None
         columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
         rows = n_fft // columns
-        filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, dtype="float64")
-        mel = torch.from_numpy(filters)
+        mel = torch.from_numpy(mel_filters(sample_rate, n_fft, n_mels, fmin))
         factorised = _mel_of_factorised_bins(mel, rows, columns)
         self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
         constants = {
@@ -155,12 +154,16 @@ class Mfcc(nn.Module):
     def oracle(self, media: NDArray[np.float32]) -> NDArray[np.float32]:
         """librosa's MFCC (n_mfcc, frames) of a clip float32 (T,), from its decibels above a floor TOP_DB below its
         maximum."""
+        import librosa
+
         decibels = librosa.power_to_db(self.librosa_mel(media), ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
         coefficients: NDArray[np.float32] = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
         return coefficients
 
     def librosa_mel(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
         """librosa's mel power spectrogram (n_mels, frames) of a clip float32 (T,), pre-emphasised and padded."""
+        import librosa  # only here: it takes 150 MB, and a second
+
         half, alpha = self.n_fft // 2, np.float32(self.preemphasis)
         if self.fmin:
             padded = self._prolonged(clip - clip[0])
@@ -332,9 +335,9 @@ def _weights(n_mfcc: int, cepstral_decay: float) -> Tensor:
 def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) -> Tensor:
     """1 / |1 - α e^(-iω)|² at the centre of each filter, B-weighted; without fmin only 0 below LOWEST.
     (1, n_mels)"""
-    hertz = librosa.mel_frequencies(n_mels + 2, fmin=fmin, fmax=sample_rate / 2)[1:-1]
+    hertz = mel_frequencies(n_mels + 2, fmin, sample_rate / 2)[1:-1]
     gain = 1 + preemphasis**2 - 2 * preemphasis * np.cos(2 * np.pi * hertz / sample_rate)
-    weights = 10 ** (librosa.B_weighting(hertz) / 10) if fmin else hertz >= LOWEST
+    weights = 10 ** (b_weighting(hertz) / 10) if fmin else hertz >= LOWEST
     return torch.from_numpy(weights / gain).view(1, -1)
 
 

@@ -1,9 +1,9 @@
 """Which built-in task fits a user's files: sound, symbols, other pictures, or numbers."""
 
-import csv
 from pathlib import Path
 
 from pipeline.sources.appearance import Appearance
+from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import walk
 from pipeline.task import UserError
 
@@ -53,12 +53,10 @@ def choose(data: Path) -> tuple[str, str]:
 
 def _listed(manifest: Path) -> list[Path] | None:
     """The files that a manifest lists; None if it is another table."""
-    try:
-        reader = csv.DictReader(manifest.read_text("utf-8-sig").splitlines())
-        if not {"path", "label"} <= set(reader.fieldnames or ()):
-            return None
-        return [manifest.parent / row["path"] for row in reader if row["path"] and "\0" not in row["path"]]
-    except UnicodeDecodeError:  # manifests are UTF-8, tables need not be
+    lines = rows(manifest, find_format(manifest))
+    columns = [name.casefold() for name in column_names(next(lines)[1])]
+    if not {"path", "label"} <= set(columns):
         return None
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    at = columns.index("path")
+    paths = [cells[at].strip() for _, cells in lines if len(cells) > at]
+    return [manifest.parent / path for path in paths if path and "\0" not in path]

@@ -3,6 +3,7 @@
 import atexit
 import errno
 import gc
+import io
 import json
 import os
 import socket
@@ -581,6 +582,9 @@ def main() -> None:
     # repeatedly while they are created, and twice more at exit.
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may be no text, and a terminal may have no arrows
+            stream.reconfigure(errors="backslashreplace")
     try:
         _check_environment()
         caches.provide()

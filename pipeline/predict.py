@@ -135,7 +135,8 @@ def _as_json(names: Sequence[str], cells: Sequence[str], columns: Sequence[Colum
 
 
 def _line(values: dict[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False, default=Window.fields)
+    is_unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return json.dumps(values, ensure_ascii=not is_unicode, default=Window.fields)
 
 
 def _text(answer: Answer) -> str:

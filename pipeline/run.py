@@ -180,7 +180,7 @@ def json_text(value: Any) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json_text(value), "utf-8")
+        temporary.write_text(json_text(value), "utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)

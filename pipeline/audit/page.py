@@ -78,7 +78,7 @@ def write(
         "rows": rows,
     }
     with replacing(run.audit_page) as temporary:
-        temporary.write_text(_rendered(data, found, overlaps, len(unlabelled)), "utf-8")
+        temporary.write_text(_rendered(data, found, overlaps, len(unlabelled)), "utf-8", "backslashreplace")
     return run.audit_page
 
 

@@ -74,7 +74,7 @@ def compare(a: str, b: str, runs: Path) -> Comparison:
     write_json(runs / "compare.json", found)
     page = runs / "compare.html"
     with replacing(page) as temporary:
-        temporary.write_text(_page(found), "utf-8")
+        temporary.write_text(_page(found), "utf-8", "backslashreplace")
     print("\n".join(lines(found)))
     print(f"→ {page}")
     return found

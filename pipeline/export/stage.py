@@ -8,6 +8,7 @@ import numpy as np
 
 from models.card import SAMPLES_FILE, SIGNATURE_FILE, FeatureGroup, ModelCard, seal
 from models.classifier import Classifier
+from models.moments import part_rows
 from pipeline.export.bom import bom
 from pipeline.export.check import check
 from pipeline.export.graph import Graph, to_onnx
@@ -144,7 +145,7 @@ def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureG
     scores = Scores([span[1:] for span in spans])
     parts = [
         scores((classifier.standardize(part) if scale is None else part * scale).numpy())
-        for part in pieces(x, stop=n_samples)
+        for part in pieces(x, part_rows(x.shape[1]), n_samples)  # small ones: scores take several times as much memory
     ]
     groups = []
     for (name, start, stop), score in zip(spans, np.concatenate(parts).T, strict=True):

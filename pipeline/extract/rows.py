@@ -10,7 +10,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-PIECE = 16 << 20  # bytes of features that are copied or evaluated at a time
+PIECE = 4 << 20  # bytes of features that are copied or evaluated at a time
 
 
 class FileRows:

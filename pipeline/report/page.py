@@ -83,7 +83,7 @@ def write(run: Run) -> Path:
         task_file=formats.toml(report.get("task", {})),
     )
     with replacing(run.page) as temporary:
-        temporary.write_text(page, "utf-8")
+        temporary.write_text(page, "utf-8", "backslashreplace")
     return run.page
 
 

@@ -11,13 +11,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.mel import hz_to_mel, mel_filters
 from pipeline.report.style import BLUE, CLASS_COLOURS, CURVES, INK, LIGHT, ORANGE, SIGNED, TILE, Floats, shorten
 
 ENLARGE = 8  # 28 × 28 pixels become 224 × 224
 DYNAMIC_RANGE = 80  # dB below the loudest point of the clip
+AMIN = 1e-10  # lower bound of the mel power in the logarithm
+BLOCK = 256  # frames that are transformed at a time
 RESPONSES = 16  # hidden units shown one by one, at most
 HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, roughly even on the mel scale
 
@@ -27,15 +31,13 @@ def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[
 
     features : the task's `[features]`, whose frames and bands are used where it sets them
     """
-    import librosa  # loads numba: only where a run has sound
-
     names = ("n_fft", "hop_length", "n_mels", "fmin", "fmax")
     given = {name: features[name] for name in names if features.get(name) is not None}
     frames = {"n_fft": 2048, "hop_length": 512, "n_mels": 64, "fmin": 0.0, "fmax": sample_rate / 2} | given
     seconds = len(waveform) / sample_rate
     padded = np.pad(waveform, (0, max(0, frames["n_fft"] - len(waveform))))
-    power = librosa.feature.melspectrogram(y=padded, sr=sample_rate, **frames)
-    decibels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE)
+    power = np.maximum(mel_power(padded, sample_rate, **frames), AMIN)
+    decibels = np.maximum(10 * np.log10(power / power.max()), -DYNAMIC_RANGE)
 
     figure = Figure(figsize=(3.6, 2.3), dpi=150)
     axes = figure.add_axes((0.17, 0.2, 0.66, 0.7))
@@ -46,6 +48,19 @@ def spectrogram(waveform: NDArray[np.float32], sample_rate: int, features: dict[
     bar.ax.set_title("dB", fontsize=8)
     bar.outline.set_visible(False)
     return figure
+
+
+def mel_power(
+    waveform: NDArray[np.float32], sample_rate: int, n_fft: int, hop_length: int, n_mels: int, fmin: float, fmax: float
+) -> Floats:
+    """Mel power spectrogram of a mono waveform (T,) between zeros, as `librosa.feature.melspectrogram` has it.
+    (n_mels, frames)"""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    frames = sliding_window_view(np.pad(waveform, n_fft // 2), n_fft)[::hop_length]
+    filters = mel_filters(sample_rate, n_fft, n_mels, fmin, fmax).T
+    blocks = (np.abs(np.fft.rfft(frames[i : i + BLOCK] * window)) ** 2 for i in range(0, len(frames), BLOCK))
+    mel: Floats = np.concatenate([power @ filters for power in blocks]).T
+    return mel
 
 
 def clip(mel: Floats, mfcc: Floats, sample_rate: int, features: dict[str, Any]) -> Figure:
@@ -87,9 +102,7 @@ def clip(mel: Floats, mfcc: Floats, sample_rate: int, features: dict[str, Any]) 
 
 def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: float) -> AxesImage:
     """Draw a mel spectrogram (n_mels, frames) in dB, `hop` seconds a frame, on a mel axis with ticks in Hz."""
-    import librosa  # loads numba: only where a run has sound
-
-    low, high = librosa.hz_to_mel([fmin, fmax])
+    low, high = hz_to_mel([fmin, fmax])
     half = (high - low) / (len(decibels) + 1) / 2  # filters are centred between the ends of the range
     image = axes.imshow(
         decibels,
@@ -101,7 +114,7 @@ def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: floa
         extent=(-hop / 2, (decibels.shape[1] - 0.5) * hop, low + half, high - half),
     )
     hertz = [tick for tick in HERTZ if fmin <= tick <= fmax]
-    axes.set_yticks(librosa.hz_to_mel(hertz), [str(tick) for tick in hertz])
+    axes.set_yticks(hz_to_mel(hertz), [str(tick) for tick in hertz])
     axes.set(ylim=(low + half, high - half), ylabel="frequency (Hz)")
     return image
 

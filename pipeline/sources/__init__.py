@@ -111,7 +111,7 @@ def parse_data(text: str, kind: str = "") -> dict[str, str]:
 
     Raises
     ------
-    UserError : the text names no source, folder or .csv file
+    UserError : the text names no source, folder or manifest
 
     Example
     -------
@@ -128,7 +128,7 @@ def parse_data(text: str, kind: str = "") -> dict[str, str]:
         return {"source": name, "path": path}
     if Path(text).is_dir():
         return {"source": "folder", "path": text}
-    if text.lower().endswith(".csv"):
+    if text.lower().endswith((".csv", ".tsv")):
         return {"source": "csv", "path": text}
     names = ", ".join(s.name + {"copy": "[:DIR]", "own": ":DIR"}.get(s.form, "") for s in named.values())
     raise UserError(f"--data {text}: no such folder, and not one of {names} or a .csv file")

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from pipeline.errors import UserError
 
 DELIMITERS = ";\t|,"  # where two divide the first rows equally well, the earlier one: a comma may be a decimal sign
 SNIFFED = 200  # rows by which the delimiter is found
+END = "\x1a\0"  # a row of its own after the last one, unless a quote is open; no text holds it
 PIECE = 1 << 20  # bytes that are decoded at a time
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -53,13 +54,19 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
     UserError : a row cannot be read, mostly because a quote is never closed
     """
     with _text(path, form.encoding) as text:
-        reader = csv.reader(text, delimiter=form.delimiter)
+        reader = csv.reader(chain(text, [END]), delimiter=form.delimiter)
+        last = 0  # line of the row before
         try:
             for cells in reader:
+                if cells == [END]:
+                    return
+                if cells and cells[-1].endswith(END):  # all rows after the quote are in this cell
+                    raise UserError(f"{path}, line {last + 1}: a quote is not closed")
                 if any(cells) and not all(map(str.isspace, cells)):
                     yield reader.line_num, cells
+                last = reader.line_num
         except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: {error}; is a quote not closed?") from None
+            raise UserError(f"{path}, line {last + 1}: {error}; is a quote not closed?") from None
 
 
 def column_names(cells: list[str]) -> list[str]:

@@ -1,17 +1,18 @@
 """A user's files: a folder of class folders, or a CSV manifest."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import Identity, expanded, identity, loose, readable, stat, stats, walk
 from pipeline.sources.layout import ClassFolder, are_groups, class_folders, is_media
 from pipeline.sources.registry import Data, Source
@@ -79,8 +80,8 @@ def load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
 
 def _samples(entries: Callable[[Data], Iterator[Entry]], data: Data, sample_rate: int | None) -> list[Sample]:
     limits = Limits.from_environment(SECONDS)
-    return [
-        Sample(file, label, split, EncodedFile(path, sample_rate, limits), group)
+    return [  # macOS writes ö as o and dots: two folders whose names look alike are one class
+        Sample(file, normalize("NFC", label), split, EncodedFile(path, sample_rate, limits), group)
         for file, label, split, group, path in entries(data)
     ]
 
@@ -138,23 +139,20 @@ def _identities(found: Iterable[ClassFolder]) -> set[Identity | None]:
 
 def _manifest(data: Data) -> Iterator[Entry]:
     manifest = _root(data)
-    try:
-        text = manifest.read_text("utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
-        raise UserError(f"{manifest}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    reader = csv.DictReader(text.splitlines())
-    columns = reader.fieldnames or []
+    lines = rows(manifest, find_format(manifest))
+    columns = [name.casefold() for name in column_names(next(lines)[1])]
     missing = [column for column in ("path", "label") if column not in columns]
     if missing:
         raise UserError(
             f"{manifest}: column {missing[0]!r} is missing; expected path,label[,split][,group], "
             f"found {','.join(columns)}"
         )
-    rows = [(reader.line_num, [_cell(row, column) for column in COLUMNS]) for row in reader]
-    if not rows:
+    cells_of = [(line, dict(zip(columns, map(str.strip, cells), strict=False))) for line, cells in lines]
+    listed = [(line, [cells.get(column, "") for column in COLUMNS]) for line, cells in cells_of]
+    if not listed:
         raise UserError(f"{manifest}: no rows")
-    splits = split_of_each([split for _, (_, _, split, _) in rows], manifest)
-    for line, (path, label, split, group) in rows:
+    splits = split_of_each([split for _, (_, _, split, _) in listed], manifest)
+    for line, (path, label, split, group) in listed:
         if not path or not label:
             raise UserError(f"{manifest}, line {line}: {'label' if path else 'path'} is empty")
         if "\0" in path:
@@ -165,10 +163,6 @@ def _manifest(data: Data) -> Iterator[Entry]:
                 f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
             )
         yield path, label, splits.get(split), group or None, manifest.parent / path
-
-
-def _cell(row: dict[str, str | None], column: str) -> str:
-    return (row.get(column) or "").strip()
 
 
 def _fingerprint(data: Data) -> Any:

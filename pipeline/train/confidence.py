@@ -178,7 +178,8 @@ def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int)
     device = outside.device
     noises = make_noises(NOISES, front.sample_rate, seed)
     made = torch.cat([front(torch.from_numpy(noise).to(device).unsqueeze(0)) for noise in noises])
-    outside.copy_(classifier.standardize(made)[torch.arange(len(outside), device=device) % NOISES])
+    again = torch.arange(len(outside), device=device) % NOISES
+    torch.index_select(classifier.standardize(made), 0, again, out=outside)  # no copy: it may be 60 MB
 
 
 def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, generator: torch.Generator) -> None:

@@ -80,7 +80,7 @@ def save(path: Path, classifier: Classifier, facts: Facts) -> None:
     """Write the weights file."""
     # Copies: `torch.save` writes the whole buffer that a view is part of.
     tensors = {name: tensor.cpu().clone() for name, tensor in classifier.state_dict().items()}
-    text = json.dumps(asdict(facts), ensure_ascii=False).encode()
+    text = json.dumps(asdict(facts), ensure_ascii=False).encode("utf-8", "backslashreplace")
     tensors[_FACTS] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
     write_torch(path, tensors)
 

@@ -8,6 +8,7 @@ import numpy as np
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.sources import REGISTRY, SPLITS
+from pipeline.sources.files import readable
 
 ELSEWHERE = {  # kind of features → what differs in the world
     "pixels": "another camera, scanner, pen or hand",
@@ -27,7 +28,11 @@ def scope(features: Features, kind: str) -> list[str]:
     source = REGISTRY[data["source"]]
     n = f"{int(features.rows('test').sum()):,} samples"
     groups = counts(features)
-    where = f"{source.name} {Path(data['path']).name}" if data["path"] else f"the data set {source.name}"
+    where = (
+        f"{source.name} {readable(Path(data['path'])).rpartition('/')[2]}"
+        if data["path"]
+        else f"the data set {source.name}"
+    )
     if groups:
         together = f"in {groups['test']:,} groups of which no sample was trained on"
     else:
@@ -42,6 +47,10 @@ def scope(features: Features, kind: str) -> list[str]:
     elif not groups:
         unseen.append("new sessions, people or places, if samples of one of them are in several splits (data.group)")
     return [of, f"not tested: {', or '.join(unseen)}"]
+
+
+def _last(path: str) -> str:
+    return readable(Path(Path(path).name))
 
 
 def counts(features: Features) -> dict[str, Any] | None:

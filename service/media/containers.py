@@ -19,6 +19,7 @@ MAX_CHUNKS = 10_000  # of one recording
 NOT_ZERO = re.compile(rb"[^\0]")
 MAX_TAGS = 100  # ID3v2 tags in front of it
 MP3_IN_WAV = 0x55  # format tag
+BLOCKS = (0x02, 0x11, 0x31)  # format tags of ADPCM and GSM, which libsndfile does not read in RF64
 STEP = 2**22  # bytes that are searched at once
 UNKNOWN = 2**64 - 1  # a length that no file has
 STREAMINFO = b"fLaC\0\0\0\x22"  # how a FLAC file begins
@@ -198,7 +199,9 @@ def _wave(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
             readable = readable and (begin - start) % 2 == 0
             sounds.append(slice(begin, stop))
     order: Literal["big", "little"] = "big" if magic == b"RIFX" else "little"
-    if int.from_bytes(fmt[:2], order) == MP3_IN_WAV:
+    tag = int.from_bytes(fmt[:2], order)
+    readable = readable and not (magic == b"RF64" and tag in BLOCKS)
+    if tag == MP3_IN_WAV:
         parts = mpeg.recordings(b"".join(data[sound] for sound in sounds), 0, seconds)
         if parts:
             return parts, end

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
+from service.media.containers import find
 from service.media.ink import RULE, ink_on_paper, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
@@ -90,7 +91,7 @@ def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable
     """
     check_bytes(len(data), "image", limits)
     is_heic = heif.is_readable(data)
-    is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE)
+    is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE) and not _ends_within(data)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
     source = _Source(data + END_OF_IMAGE * is_cut)
     try:
@@ -230,15 +231,32 @@ def _check_jpeg(image: JpegImageFile, data: bytes, limits: Limits) -> None:
 
 def _in_several_scans(data: bytes, components: int) -> bool:
     """Whether the first scan of a JPEG leaves something to others, so that the decoder holds all coefficients."""
-    at = 2
-    while data[at : at + 1] == b"\xff":
-        marker = data[at + 1]
+    for at, marker in _markers(data):
         if marker in PROGRESSIVE:
             return True
         if marker == START_OF_SCAN:
             return data[at + 4] < components
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
     return True
+
+
+def _ends_within(data: bytes) -> bool:
+    """Whether a JPEG ends before the file does: cameras append videos, second pictures and notes of their own. A
+    thumbnail in front of the first scan has an end too."""
+    scan = next((at for at, marker in _markers(data) if marker == START_OF_SCAN), len(data))
+    return find(data, END_OF_IMAGE, scan) >= 0
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the segments of a JPEG begin, and their markers, up to the first scan; of few pieces, as in a header."""
+    at = 2
+    for _ in range(HEADER_PIECES):
+        if data[at : at + 1] != b"\xff" or at + 1 == len(data):
+            return
+        marker = data[at + 1]
+        yield at, marker
+        if marker == START_OF_SCAN:
+            return
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
 
 
 def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
@@ -274,7 +292,8 @@ def wide_gray(image: Image.Image) -> Gray:
 
 def _decoded_rows(image: Image.Image) -> Image.Image:
     """The rows of a JPEG up to the last one that was decoded to its right end."""
-    decoded = np.asarray(image.convert("L").crop((image.width - 1, 0, image.width, image.height))) != NOT_DECODED
+    differs = np.asarray(image.convert("L")) != NOT_DECODED
+    decoded = differs[:, -1] if differs[:, -1].any() else differs.any(axis=1)  # the ground may be of that grey itself
     if not decoded.any():
         raise Unreadable("the JPEG is cut off before its first rows of pixels")
     return image.crop((0, 0, image.width, int(decoded.nonzero()[0][-1]) + 1))

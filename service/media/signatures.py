@@ -115,12 +115,13 @@ OGG = {  # by the first bytes of the first packet
 CAF = {  # by the format of its description
     b"alac": "ALAC", b"ima4": "IMA4", b"aac ": "AAC", b"opus": "Opus", b".mp3": "MP3", b"flac": "FLAC", b"aach": "AAC",
     b"aacp": "AAC", b"MAC3": "MACE", b"MAC6": "MACE", b"ac-3": "AC-3", b"QDM2": "QDesign", b"ilbc": "iLBC",
+    b".mp1": "MP1", b".mp2": "MP2", b"ms\0\x02": "MS ADPCM", b"ms\0\x11": "IMA ADPCM", b"ms\0\x31": "GSM",
 }  # fmt: skip
 WAV = {  # by the format tag; 0xFFFE gives the tag in its extension
     0x0A: "Windows Media voice", 0x160: "WMA", 0x161: "WMA", 0x162: "WMA", 0x163: "WMA", 0xFF: "AAC", 0x1610: "AAC",
     0x2000: "AC-3", 0x2001: "DTS", 0x75: "VoxWare", 0x22: "TrueSpeech", 0x42: "G.723", 0x64: "G.726", 0x45: "G.726",
     0x28F: "G.722", 0x65: "G.722", 0x83: "G.729", 0x270: "ATRAC3", 0xA109: "Speex", 0x566F: "Vorbis", 0x674F: "Vorbis",
-    0xF1AC: "FLAC", 0x704F: "Opus", 0x08: "DTS", 0x92: "AC-3",
+    0xF1AC: "FLAC", 0x704F: "Opus", 0x08: "DTS", 0x92: "AC-3", 0x50: "MP2",
 }  # fmt: skip
 HEIC, AVIF = Kind("image", "a HEIC photo", TO_PNG, "heif"), Kind("image", "an AVIF image")
 BRANDS = {  # of ISO base media files, by major brand; any other is MPEG-4

@@ -95,6 +95,14 @@ def test_predictions_as_json_and_as_a_table(shop: Path) -> None:
     assert [row.split()[1] for row in table.stdout.splitlines()] == ["beep", "whistle"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])
+def test_a_name_that_the_terminal_cannot_show_is_escaped(shop: Path, encoding: str) -> None:
+    file = os.fsdecode(b"m\xc3\xb6we \xff.wav")
+    done = percept("predict", "shop", file, "--json", home=shop, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout) == {"file": file, "error": "No such file or directory"}
+
+
 def test_later_stages_keep_to_what_was_extracted_and_trained(shop: Path) -> None:
     done = command.percept("train", "instruments", "--set", "name=shop", "--set", "features.n_mfcc=13", home=shop)
     assert done.returncode == 1

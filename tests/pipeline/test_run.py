@@ -1,12 +1,14 @@
 """Run: files are read once as long as they stay the same, and written as a whole or not at all."""
 
+import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pipeline.run import Run, replacing, write_json
-from pipeline.task import UserError
+from pipeline.task import UserError, digest
 
 
 def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
@@ -38,3 +40,10 @@ def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert run.report.read_text() == "1\n"
     assert [file.name for file in run.folder.iterdir()] == ["report.json"]
+
+
+def test_names_that_are_no_text_are_written_and_read_again(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "a.json", {"path": name})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"path": name}
+    assert digest(name) != digest("caf")

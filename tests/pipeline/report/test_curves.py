@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import librosa
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -331,6 +332,13 @@ def test_a_run_on_sound_shows_spectrograms(tmp_path: Path) -> None:
     for path in spectrograms:
         assert {"time (s)", "frequency (Hz)", "dB"} <= set(texts(path))
         assert path.read_text().count("<image ") == 2  # the clip and the colour bar
+
+
+def test_mel_power_is_librosas() -> None:
+    waveform = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
+    options: dict[str, Any] = {"n_fft": 512, "hop_length": 128, "n_mels": 40, "fmin": 80.0, "fmax": 7_000.0}
+    expected = librosa.feature.melspectrogram(y=waveform, sr=16_000, **options)
+    assert pictures.mel_power(waveform, 16_000, **options) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_spectrogram_has_the_task_s_frames_and_is_brightest_where_the_tone_is() -> None:

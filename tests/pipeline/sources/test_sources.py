@@ -172,22 +172,47 @@ def test_empty_folder_is_one_line(tmp_path: Path) -> None:
         samples("digits", str(tmp_path))
 
 
+def test_class_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
+    """macOS writes ö as o and dots."""
+    for folder in ("train/M\u00f6we", "test/Mo\u0308we"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.wav").touch()
+    assert {(s.label, s.split) for s in samples("instruments", str(tmp_path))} == {
+        ("M\u00f6we", "train"), ("M\u00f6we", "test"),
+    }  # fmt: skip
+
+
 def test_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "list.csv"
-    manifest.write_text("\ufefflabel,path,split,comment\ncat,x/1.wav,train,ok\ndog,2.wav,,\n", "utf-8")
+    manifest.write_text(
+        "\ufefflabel,path,split,comment\ncat,x/1.wav,train,'ok'\ndog,2\u2028.wav,,'two\nlines'\n".replace("'", '"'),
+        "utf-8",
+    )
     found = samples("instruments", str(manifest))
-    assert [(s.file, s.label, s.split) for s in found] == [("x/1.wav", "cat", "train"), ("2.wav", "dog", None)]
+    assert [(s.file, s.label, s.split) for s in found] == [("x/1.wav", "cat", "train"), ("2\u2028.wav", "dog", None)]
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "cp1252"), (", ", "utf-8"), ("|", "utf-8")]
+)
+def test_manifests_of_any_program(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    (tmp_path / "list.csv").write_text(f"Path{delimiter}Label\r\nMöwe.wav{delimiter}gull\r\n", encoding, newline="")
+    assert [(s.file, s.label) for s in samples("instruments", str(tmp_path / "list.csv"))] == [("Möwe.wav", "gull")]
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("path,class\na.wav,x\n", "column 'label' is missing; expected path,label"),
-        ("", "column 'path' is missing"),
+        ("", "list.csv: empty"),
         ("path,label\n", "no rows"),
         ("path,label\na.wav,\n", "line 2: label is empty"),
         ("path,label,split\na.wav,x,late\n", "line 2: split 'late' is not train, validation, test"),
-        ("path,label\na\0.wav,x\n", "line 2: a zero byte in the path"),
+        ("path,label\na\0.wav,x\n", "holds zero bytes"),
+        ("path,label\n" + "a.wav,x\n" * 300 + "a\0.wav,x\n", "line 302: a zero byte in the path"),
+        ('path,label\nc.wav,x\na.wav,"x\n' + "b.wav,y\n" * 20_000, "line 3: .*; is a quote not closed"),
+        ('path,label\nc.wav,x\na.wav,"x\nb.wav,y\n', "line 3: a quote is not closed"),
+        ('path,label\nc.wav,x\na.wav,"', "line 3: a quote is not closed"),
     ],
 )
 def test_a_bad_manifest_is_one_line(tmp_path: Path, text: str, line: str) -> None:

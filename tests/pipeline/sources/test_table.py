@@ -131,7 +131,7 @@ def test_columns_of_one_name_splits_and_a_file_without_a_header(tmp_path: Path) 
         (
             'a,b,y\n1,"2,x\n' + "1,2,x\n" * 9,
             {},
-            "none of its rows can be used; the first, t.csv:11: 2 cells in the row",
+            "t.csv, line 2: a quote is not closed",
         ),
         ("a,y\n1,\n2,?\n", {}, "no row has a value in the target's column 'y'"),
         (PLAIN + '1,"' + "x\n" * 200_000, {}, "is a quote not closed"),

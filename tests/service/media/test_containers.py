@@ -153,6 +153,15 @@ class TestUnknownLength:
         assert np.array_equal(hear(put(put(data, 40, bytes(4)), 4, struct.pack("<I", size))), hear(data))
         assert np.array_equal(hear(b"BW64" + put(file("RF64"), 0, b"RF64")[4:]), hear(data))
 
+    @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+    def test_coded_blocks_in_rf64(self, subtype):
+        wav = file("WAV", subtype)
+        at, unknown = wav.index(b"data") + 4, bytes([255]) * 4
+        lengths = struct.pack("<IQQQI", 28, len(wav) + 28, int.from_bytes(wav[at : at + 4], "little"), 0, 0)
+        heard = hear(b"RF64" + unknown + b"WAVEds64" + lengths + put(wav, at, unknown)[12:])
+        expected = hear(wav)
+        assert np.array_equal(heard[: len(expected)], expected)  # what pads the last block may follow
+
     def test_bytes_after_an_empty_sound_are_not_heard(self):
         empty = sound_bytes(np.zeros((0, 1)), RATE)
         for data in (empty, empty + b"LIST\x0c\0\0\0INFOabcdefgh"):

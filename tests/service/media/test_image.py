@@ -180,6 +180,17 @@ class TestImages:
             assert difference(decode_image(data[:-cut], LIMITS), whole) < 1
         assert reason(decode_image, data[:100], LIMITS) is Unreadable
 
+    @pytest.mark.parametrize("ground", [255, 128])  # libjpeg fills what is missing with 128
+    def test_jpeg_that_something_follows(self, ground):
+        """Cameras append videos, second pictures and notes; an end in the thumbnail is not the picture's."""
+        page = Image.fromarray(np.asarray(seven((240, 320))) // 255 * np.uint8(ground))
+        thumbnail = to_bytes(page.resize((24, 32)), "JPEG")
+        data = to_bytes(page, "JPEG", quality=90, comment=thumbnail)
+        whole = decode_image(data, LIMITS)
+        for follows in (b"\n", bytes(100), b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(5000)):
+            assert np.array_equal(decode_image(data + follows, LIMITS), whole)
+        assert difference(decode_image(data[: -len(data) // 20], LIMITS), whole) < 1
+
     @pytest.mark.parametrize("grey", [0, 128, 255])
     def test_blank_page(self, grey):
         for format in ("PNG", "JPEG"):

@@ -31,7 +31,8 @@ def brands(*names):
     [
         (ogg(b"\x7fFLAC\1\0"), "FLAC in Ogg"), (ogg(b"Speex   1.2"), "Speex in Ogg"), (wav(0x161), "WMA in WAV"),
         (wav(0x2000), "AC-3 in WAV"), (b"0&\xb2u\x8ef\xcf\x11" + bytes(99), "WMA or other Windows Media"),
-        (b"wvpk" + bytes(99), "WavPack audio"), (b"MAC \x96\x0f" + bytes(99), "Monkey's Audio"),
+        (wav(0x50), "MP2 in WAV"), (b"wvpk" + bytes(99), "WavPack audio"),
+        (b"MAC \x96\x0f" + bytes(99), "Monkey's Audio"),
         (b"\x0bw" + bytes(99), "AC-3 audio"), (b"\x7f\xfe\x80\1" + bytes(99), "DTS audio"),
         (bytes(4) + b"\xf8\x72\x6f\xba" + bytes(99), "Dolby TrueHD audio"), (b"DSD " + bytes(99), "DSD audio (DSF)"),
         (b".ra\xfd" + bytes(99), "RealAudio"), (b"RIFF\0\1\0\0AVI LIST" + bytes(99), "AVI video"),
