@@ -65,7 +65,9 @@ def _is_page(page: NDArray[np.uint8], paper: NDArray[np.uint8], dark: Gray, mask
     written = float(mask.mean())
     if not 0 < written < MOST or float((np.abs(dark) > FAINT * level).mean()) > written + EDGES:
         return False
-    darkest, brightest = int(paper.min()), int(paper.max())
+    rim = round(RULE * max(paper.shape))  # a strip of table or of a scanner's lid may show
+    inner = paper[rim:-rim, rim:-rim]
+    darkest, brightest = int(inner.min()), int(inner.max())
     return darkest > SHADE * brightest or darkest > float(np.median(page[mask]))
 
 

@@ -62,6 +62,9 @@ PHOTOS = {
     "ruled, in shadow": written(lines(SLANTED, dark=40), light=shadow(30)),
     "chalk on a board": written(90.0, ink=230, light=FALLOFF),
     "edge of the table": written(np.where(Y > 530, 70.0, PAPER)),
+    "a scanner's lid at one side": written(np.where(X < 7, 25.0, PAPER)),
+    "the same at two, below and right": written(np.where((SIZE[0] - X < 7) | (SIZE[1] - Y < 7), 25.0, PAPER)),
+    "dark corners": written(PAPER, light=1 - 0.75 * ((X / SIZE[0] - 0.5) ** 2 + (Y / SIZE[1] - 0.5) ** 2) * 2),
 }
 
 
