@@ -97,27 +97,37 @@ def _answers(
 
 def parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[Part]:
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
-    the model is one of a table."""
+    the model is one of a table. Where a table cannot be read, that is what reading its last part raises."""
     for file in files:
         if not columns or file.suffix.lower() not in TABLES:
             yield file, file.read_bytes
             continue
-        form = find_format(file)
-        stream = rows(file, form)
-        first = next(stream)
-        names = column_names(first[1])
-        numbered = [f"column {i}" for i in range(1, len(names) + 1)]
-        is_header = not {column.name for column in columns} <= {*numbered} - {
-            *names
-        }  # else the model's had none either
-        if not is_header:
-            names = numbered
-        elif (second := next(stream, None)) is None:
-            raise UserError(f"{file}: no rows below the header")
-        else:
-            first = second
-        for line, cells in chain([first], stream):
-            yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, form.delimiter == ";")
+        try:
+            yield from _rows(file, columns)
+        except UserError as error:  # of this file alone: others, and its rows before, have their answers
+            yield file, partial(_unusable, str(error).removeprefix(str(file)).lstrip(":, "))
+
+
+def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
+    """The rows of a text table. Raises UserError where it cannot be read."""
+    form = find_format(file)
+    stream = rows(file, form)
+    first = next(stream)
+    names = column_names(first[1])
+    numbered = [f"column {i}" for i in range(1, len(names) + 1)]
+    is_header = not {column.name for column in columns} <= {*numbered} - {*names}  # else the model's had none either
+    if not is_header:
+        names = numbered
+    elif (second := next(stream, None)) is None:
+        raise UserError(f"{file}: no rows below the header")
+    else:
+        first = second
+    for line, cells in chain([first], stream):
+        yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, form.delimiter == ";")
+
+
+def _unusable(reason: str) -> bytes:
+    raise Unusable(reason)
 
 
 def _as_json(names: Sequence[str], cells: Sequence[str], columns: Sequence[Column], comma: bool) -> bytes:

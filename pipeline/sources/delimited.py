@@ -47,26 +47,29 @@ def find_format(path: Path) -> Format:
 
 
 def rows(path: Path, form: Format) -> Iterator[Row]:
-    """The rows that are not blank, one after the other.
+    """The rows that are not blank, one after the other; there is at least one.
 
     Raises
     ------
-    UserError : a row cannot be read, mostly because a quote is never closed
+    UserError : no row holds anything, or one cannot be read, mostly because a quote is never closed
     """
     with _text(path, form.encoding) as text:
         reader = csv.reader(chain(text, [END]), delimiter=form.delimiter)
-        last = 0  # line of the row before
+        last, is_empty = 0, True  # line of the row before
         try:
             for cells in reader:
                 if cells == [END]:
-                    return
+                    break
                 if cells and cells[-1].endswith(END):  # all rows after the quote are in this cell
                     raise UserError(f"{path}, line {last + 1}: a quote is not closed")
                 if any(cells) and not all(map(str.isspace, cells)):
+                    is_empty = False
                     yield reader.line_num, cells
                 last = reader.line_num
         except csv.Error as error:
             raise UserError(f"{path}, line {last + 1}: {error}; is a quote not closed?") from None
+    if is_empty:
+        raise UserError(f"{path}: empty")
 
 
 def column_names(cells: list[str]) -> list[str]:

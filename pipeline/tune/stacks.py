@@ -17,6 +17,7 @@ from models.classifier import Standardize
 from models.mlp import MLP
 from models.steps.closed_form import MOMENTS
 from pipeline import threads
+from pipeline.profile import WAITING, step
 from pipeline.task import Train, UserError
 from pipeline.train import (
     TRAINERS,
@@ -75,7 +76,8 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
     workers = torch.get_num_threads() if device.type == "cpu" else 1
     with threads.pool(workers) as pool:
         try:
-            list(pool.map(work, parts))
+            with step(WAITING):
+                list(pool.map(work, parts))
         except BaseException:  # Ctrl-C reaches this thread only
             stop.set()
             raise

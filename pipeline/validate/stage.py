@@ -154,6 +154,7 @@ def _baselines(
     }
 
 
+@step("learning curve")
 def _learning_curve(
     features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions, test: dict[str, Any]
 ) -> LearningCurve | None:

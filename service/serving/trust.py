@@ -148,9 +148,10 @@ def _read(file: Path, keys: dict[str, "EllipticCurvePublicKey"], authorities: li
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    found = [*PEM.finditer(file.read_bytes())]
-    for block in found:
+    is_empty = True
+    for block in PEM.finditer(file.read_bytes()):
         kind = block[1].decode()
+        is_empty &= kind not in ("CERTIFICATE", "PUBLIC KEY")
         if kind == "CERTIFICATE":
             authorities.append(x509.load_pem_x509_certificate(block[0]))
         elif kind == "PUBLIC KEY":
@@ -158,7 +159,7 @@ def _read(file: Path, keys: dict[str, "EllipticCurvePublicKey"], authorities: li
             keys[fingerprint(key)] = key
         elif "PRIVATE" in kind:
             raise ValueError("this is a private key; the service takes the public one: openssl pkey -in KEY -pubout")
-    if not keys and not authorities:
+    if is_empty:
         raise ValueError("holds no public key and no certificate in PEM")
 
 
@@ -177,12 +178,14 @@ def _times(text: str | None) -> dict[str, datetime]:
     >>> _times("2026-11-28, digits=2026-12-01T08:00Z")["digits"].isoformat()
     '2026-12-01T08:00:00+00:00'
     """
-    times = {}
+    times = dict[str, datetime]()
     for entry in (text or "").split(","):
-        name, _, time = entry.strip().rpartition("=")
+        name, _, time = (part.strip() for part in entry.rpartition("="))
         if entry.strip():
+            if name in times:  # which of the two holds would be a guess
+                raise ValueError(f"{NOT_BEFORE}={text}: two times for {name or 'all models'}")
             try:
-                times[name.strip()] = _aware(datetime.fromisoformat(time.strip()))
+                times[name] = _aware(datetime.fromisoformat(time))
             except ValueError:
                 raise ValueError(f"{NOT_BEFORE}={text}: expected TIME or MODEL=TIME, as 2026-11-28T12:00Z") from None
     if text is not None and not times:

@@ -125,9 +125,29 @@ def test_rows_of_a_file_with_the_header_that_was_trained_on(
     assert (json.loads(short()), place.name) == ({"column 1": 1}, "nameless.csv:3")
     with pytest.raises(MediaError, match="4 cells in the row, 2 in the first row"):
         long()
-    (tmp_path / "new.csv").write_text("size,city,price\n", "utf-8")
-    done = percept("predict", "sold", tmp_path / "new.csv", home=home)
-    assert (done.returncode, done.stderr) == (1, f"percept: {tmp_path / 'new.csv'}: no rows below the header\n")
+
+
+def test_a_table_that_cannot_be_read_costs_no_other_answer(tmp_path: Path, home: Path) -> None:
+    row = "120000,Köln,60\n"
+    contents = {
+        "good": row,
+        "bare": "",
+        "empty": None,
+        "commas": None,
+        "quote": row + '1,"a,2\n',
+        "last": row,
+    }
+    blank = {"empty": "", "commas": ",,,\n"}
+    for name, body in contents.items():
+        (tmp_path / f"{name}.csv").write_text(blank[name] if body is None else "price,city,size\n" + body, "utf-8")
+    done = percept("predict", "sold", *(tmp_path / f"{name}.csv" for name in contents), home=home)
+    assert (done.returncode, done.stderr) == (1, "")
+    said = [line.removeprefix(f"{tmp_path}/").split("  ")[:2] for line in done.stdout.splitlines()]
+    assert [name for name, _ in said] == [
+        "good.csv:2", "bare.csv", "empty.csv", "commas.csv", "quote.csv:2", "quote.csv", "last.csv:2",
+    ]  # fmt: skip
+    reasons = [reason for name, reason in said if ":" not in name]
+    assert reasons == ["no rows below the header", "empty", "empty", "line 3: a quote is not closed"]
 
 
 def test_medians_are_of_the_training_samples(home: Path) -> None:

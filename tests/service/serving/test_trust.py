@@ -375,7 +375,8 @@ def test_a_file_that_holds_no_key_stops_the_service(
             file.write_bytes(public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         case str():
             file.write_text(content)
-    monkeypatch.setenv(KEYS, str(file))
+    good = public(tmp_path, key("another"))
+    monkeypatch.setenv(KEYS, f"{good},{file}")
     with pytest.raises(ValueError, match=f"^{KEYS}: {file}: .*{reason}"):
         Trust.from_environment()
 
@@ -397,7 +398,7 @@ def test_variables_that_mean_nothing_are_refused(tmp_path: Path, monkeypatch: py
     assert trust is not None
     assert (len(trust.keys), [*trust.authorities]) == (2, [root])
     assert trust.state()["not_before"] == {"*": "2026-11-28T00:00:00Z", "digits": "2026-12-01T07:00:00Z"}
-    for wrong in ("", "digits", "digits=soon", "2026-13-01"):
+    for wrong in ("", "digits", "digits=soon", "2026-13-01", "2027-01-01, 2026-01-01", "a=2027-01-01,a = 2026-01-01"):
         monkeypatch.setenv(NOT_BEFORE, wrong)
         with pytest.raises(ValueError, match=f"^{NOT_BEFORE}"):
             Trust.from_environment()
