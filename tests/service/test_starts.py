@@ -15,6 +15,7 @@ from tests.service.helpers import digit_file, refusal
 from tests.serving import NEWEST, ROOT, Server, digits_model, put, serving, until, workers
 
 KEY = {"x-api-key": "k"}
+COUNTED = {"200": "2.0", "401": "2.0"}
 
 
 @contextmanager
@@ -43,6 +44,12 @@ def check_that_nothing_is_served(client: httpx.Client, what: str) -> None:
         assert client.request("POST" if "index" in path else "GET", path, headers=KEY).is_success
 
 
+def counted(client: httpx.Client) -> dict[str, str]:
+    """Status → requests of digits, as the metrics have them."""
+    text = client.get("/metrics", headers=KEY).text
+    return dict(re.findall(r'^percept_requests_total\{code="(200|401)",route="/digits"\} (\S+)$', text, re.MULTILINE))
+
+
 def test_two_workers_are_one_service(tmp_path: Path) -> None:
     """Each answers alone, from a store that was empty when they started, and knows the metrics of both; both end when
     the service is stopped."""
@@ -62,13 +69,10 @@ def test_two_workers_are_one_service(tmp_path: Path) -> None:
                 answer = client.post("/digits", content=digit_file(3), headers=KEY).json()
                 assert (answer["label"], answer["version"]) == ("3", NEWEST)
                 assert client.post("/digits", content=digit_file(3)).status_code == 401
+        until(lambda: counted(client) == COUNTED)  # a request is counted after its answer is sent
         for other in pids:
             with stopped(other):
-                text = client.get("/metrics", headers=KEY).text
-                counted = re.findall(
-                    r'^percept_requests_total\{code="(200|401)",route="/digits"\} (\S+)$', text, re.MULTILINE
-                )
-                assert dict(counted) == {"200": "2.0", "401": "2.0"}
+                assert counted(client) == COUNTED
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
