@@ -94,9 +94,7 @@ def committee(
     assert isinstance(training.x, torch.Tensor)
     standardize = Standardize(front.n_features).fit(training.x, front)
     training, asked = standardised(training, standardize, cpu), standardize.apply_(asked)
-    # The trainer evaluates the fold after each epoch, which nobody looks at here: one sample is enough.
-    assert isinstance(training.x, torch.Tensor)
-    fold = Fold(training, Dataset(training.x[:1], training.y[:1]), standardize)
+    fold = Fold.unwatched(training, standardize)
     n_outputs = TARGETS[kind].n_outputs(len(features.labels))
     networks = [MLP(front.n_features, (HIDDEN,), n_outputs, "relu", seed, "he") for seed in seeds]
     for state in train([Training(mlp, options, fold) for mlp in networks], kind):

@@ -189,14 +189,11 @@ def groups(features: Features, pool: Pool, known: Mapping[str, str]) -> dict[str
     pattern = features.task["data"].get("group")
     if pattern is None:
         return {}
-    now = {group: known[file] for file, group in zip(*_named(features), strict=True) if file in known}
+    pairs = zip(features.file.tolist(), features.group.tolist(), strict=True)
+    now = {group: known[file] for file, group in pairs if file in known}
     search = re.compile(pattern).search
     found = {one.file: match[1] for one in pool.samples if (match := search(one.file)) and match[1]}
     return {file: now.get(group, group) for file, group in found.items()}
-
-
-def _named(features: Features) -> tuple[list[str], list[str]]:
-    return features.file.tolist(), features.group.tolist()
 
 
 def lines(pool: Pool, found: Sequence[Unlabelled], most: int) -> Iterator[str]:

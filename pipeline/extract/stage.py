@@ -78,10 +78,10 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
         works = _works(task, samples, digests, unique, known.near)
         done = _extracted(task, run, [works[i] for i in unique], engine, media.keep)
         near = known.near if known.is_of(done) else _near(done)
-        moved = _works(task, samples, digests, unique, near)
-        if [one.split for one in moved] != [one.split for one in works]:  # to the split of their near duplicates
-            done = _extracted(task, run, [moved[i] for i in unique], engine, media.keep, done.new)
-        works = moved
+        if near != known.near:
+            before, works = works, _works(task, samples, digests, unique, near)
+            if [one.split for one in works] != [one.split for one in before]:  # to that of their near duplicates
+                done = _extracted(task, run, [works[i] for i in unique], engine, media.keep, done.new)
     results = {i: done.results[digests[i]] for i in unique}
     unusable = duplicates | {i: one.reason for i, one in results.items() if one.file is None}
     _check_usable(done.task, works, unusable, strict)
