@@ -60,10 +60,12 @@ class Slots:
     def count_as_large(self, large: bool = True) -> None:
         """Whether the request is large: known as it arrives, and again once it is known what it takes. Raises
         HTTPException 503 if it is and there is no room for one more."""
-        if large > self.large:
+        if large == self.large:
+            return
+        if large:
             self.admission.check_large(self.n)
         self.admission.large += self.n * (large - self.large)
-        if large < self.large:
+        if not large:
             self.admission.emptied = time.monotonic()
         self.large = large
 

@@ -14,6 +14,7 @@ from service.http.request import Request
 from service.http.waiting import SLOWEST
 
 SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
+TOO_LARGE = "the body is larger than the {} bytes allowed"
 UNCOMPRESSED = frozenset((b"", b"identity", b"chunked"))
 
 
@@ -60,28 +61,39 @@ async def read(request: Request, max_bytes: int, slots: Slots | None = None) -> 
 
 async def _read(request: Request, max_bytes: int, slots: Slots | None, write: Callable[[bytes], object]) -> None:
     """Pass the body to `write`, chunk by chunk."""
-    too_large = f"the body is larger than the {max_bytes} bytes allowed"
-    length = request.content_length()
-    if (length or 0) > max_bytes:
-        raise TooLarge(too_large)
+    if (request.content_length() or 0) > max_bytes:
+        raise TooLarge(TOO_LARGE.format(max_bytes))
     codings = request.listed(b"content-encoding") + request.listed(b"transfer-encoding")
     if not UNCOMPRESSED.issuperset(codings):
         raise HTTPException(415, "a compressed body is not read; send it as it is")
-    size, more, start = 0, True, asyncio.get_running_loop().time()
-    try:
-        # Most bodies arrive together with the header and need no timer.
-        async with asyncio.timeout(None if has_arrived(request.receive) else SECONDS) as deadline:
-            while more:
-                chunk, more = await request.chunk()
-                size += len(chunk)
-                if size > max_bytes:
-                    raise TooLarge(too_large)
-                if slots and size > AHEAD:
-                    slots.acquire(complete=False)
-                write(chunk)
-                if more:
-                    deadline.reschedule(start + SECONDS + size / SLOWEST)
-    except TimeoutError as error:
-        raise HTTPException(408, "the body arrives too slowly") from error
+    if has_arrived(request.receive):  # as most do together with the header, and need no timer
+        await _receive(request, max_bytes, slots, write)
+    else:
+        try:
+            async with asyncio.timeout(SECONDS) as deadline:
+                await _receive(request, max_bytes, slots, write, deadline)
+        except TimeoutError as error:
+            raise HTTPException(408, "the body arrives too slowly") from error
     if slots:
         slots.acquire()
+
+
+async def _receive(
+    request: Request,
+    max_bytes: int,
+    slots: Slots | None,
+    write: Callable[[bytes], object],
+    deadline: asyncio.Timeout | None = None,
+) -> None:
+    """Pass what arrives to `write`, and put off the deadline by it."""
+    size, more, start = 0, True, asyncio.get_running_loop().time()
+    while more:
+        chunk, more = await request.chunk()
+        size += len(chunk)
+        if size > max_bytes:
+            raise TooLarge(TOO_LARGE.format(max_bytes))
+        if slots and size > AHEAD:
+            slots.acquire(complete=False)
+        write(chunk)
+        if more and deadline:
+            deadline.reschedule(start + SECONDS + size / SLOWEST)

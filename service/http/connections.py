@@ -305,7 +305,7 @@ class Flow(FlowControl):
     def resume_reading(self) -> None:
         """Read on, unless requests wait, or the connection's last answer does."""
         connection = self._connection
-        if connection.rest is not None or not (connection.pipeline or connection.refusal):
+        if self.read_paused and (connection.rest is not None or not (connection.pipeline or connection.refusal)):
             super().resume_reading()
 
 

@@ -28,11 +28,7 @@ async def predict(state: State, request: Request, model: str | None = None, vers
         if predictor is None:
             predictor = state.repository.get(_text(fields.get("model")) or request.query("model") or "")
 
-        def asked(name: str) -> str | None:
-            value = request.query(name)
-            return _text(fields.get(name)) if value is None else value
-
-        options = predictor.window(asked("timeline")), predictor.shows(asked("seen"))
+        options = _options(predictor, request, fields)
         return await _answered(state, slots, predictor, data, content_type, options)
 
 
@@ -52,6 +48,18 @@ async def _answered(
         raise consider_content_type(error, kind, content_type) from error
     log = _log_fields(answer, len(data)) if state.logs else None
     return Response(body, after=partial(state.metrics.answer, answer), log=log)
+
+
+def _options(predictor: Predictor, request: Request, fields: dict[str, str]) -> tuple[float | None, bool]:
+    """The length of a timeline's windows, and whether what the model sees is wanted. Raises Unusable."""
+    if not (fields or request.scope["query_string"]):
+        return None, False
+
+    def asked(name: str) -> str | None:
+        value = request.query(name)
+        return _text(fields.get(name)) if value is None else value
+
+    return predictor.window(asked("timeline")), predictor.shows(asked("seen"))
 
 
 def _log_fields(answer: Answer, n_bytes: int) -> dict[str, Any]:

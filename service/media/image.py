@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ PYTHON_PIXELS = 2**18  # 512 × 512, of what Pillow decodes in Python, 1 µs for
 # Pieces in which Pillow may read a file: a few microseconds each, and twice as long for each twice as many where it
 # joins them. A header has 10 to 200; the rows of a PNG come in pieces of 8 kB or more, but for small ones.
 HEADER_PIECES, PIECES, PIECE = 2000, 20_000, 1024
+SILENT = b"\x89PNG", b"\xff\xd8"  # formats whose decoders print nothing: PNG and JPEG
 END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
 NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
@@ -93,14 +95,17 @@ def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE) and not _ends_within(data)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
-    source = _Source(data + END_OF_IMAGE * is_cut)
+    content = data + END_OF_IMAGE if is_cut else data
+    source = _Source(content) if len(content) > HEADER_PIECES else io.BytesIO(content)
     try:
-        with quiet, np.errstate(all="ignore"), Image.open(source, formats=formats) as image:
+        with nullcontext() if data.startswith(SILENT) else quiet, Image.open(source, formats=formats) as image:
             if isinstance(image, JpegImageFile):
                 _check_jpeg(image, data, limits)
                 image.draft(mode, (least, least))  # decodes a large JPEG at a fraction of its size
             _check_pixels(image, limits)
-            source.pieces = PIECES + len(data) // PIECE + _check_decoder(image, limits)
+            of_pixels = _check_decoder(image, limits)
+            if isinstance(source, _Source):
+                source.pieces = PIECES + len(data) // PIECE + of_pixels
             return convert(image, is_cut)
     except MediaError:
         raise
@@ -191,20 +196,20 @@ def _has_gaps(mask: NDArray[np.bool_]) -> bool:
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:
-    if image.width * image.height > limits.pixels:
-        raise TooLarge(
-            f"the image has {image.width} × {image.height} pixels; at most {limits.pixels} in all are allowed"
-        )
+    width, height = image.size
+    if width * height > limits.pixels:
+        raise TooLarge(f"the image has {width} × {height} pixels; at most {limits.pixels} in all are allowed")
 
 
 def _check_decoder(image: Image.Image, limits: Limits) -> int:
     """How many more pieces of the file the decoder may read. Raises TooLarge if that would hold up all others."""
-    pixels = image.width * image.height
+    width, height = image.size
+    pixels = width * height
     in_python = any(tile[0] in Image.DECODERS for tile in image.tile)  # type: ignore[attr-defined]
     allowed = PYTHON_PIXELS if in_python else limits.pixels // COPIED.get(image.format or "", 1)
     if pixels > allowed:
         raise TooLarge(
-            f"the image has {image.width} × {image.height} pixels; at most {allowed} in all are allowed in "
+            f"the image has {width} × {height} pixels; at most {allowed} in all are allowed in "
             "this format; save it as PNG or JPEG"
         )
     return 4 * pixels * in_python
@@ -287,7 +292,8 @@ def upright(image: Image.Image, limits: Limits, is_cut: bool) -> Image.Image:
 def wide_gray(image: Image.Image) -> Gray:
     """An image of more than eight bits as numbers 0 … 255."""
     white = 65535 if image.mode.startswith("I;16") else None
-    return _eight_bit(np.asarray(_shrink(Image.fromarray(np.asarray(image, np.float32)))), white)
+    with np.errstate(all="ignore"):  # numbers that are not finite are refused
+        return _eight_bit(np.asarray(_shrink(Image.fromarray(np.asarray(image, np.float32)))), white)
 
 
 def _decoded_rows(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ import json
 import math
 import wave
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -145,44 +146,56 @@ class Predictor:
         match self.card.input.kind:
             case "image":
                 drawing = PNG + PIXEL * math.prod(size or 1 for size in self.card.input.shape) if shown else 0.0
-                return work.of_image(data, limits) + self.work_of((1, 28, 28)) + Work(drawing)
+                decoding = work.of_image(data, limits)
+                return Work(decoding.seconds + self._one.seconds + drawing, decoding.bytes + self._one.bytes)
             case "vector":
-                return work.of_vector(data) + self.work_of((1, 0))
+                return work.of_vector(data) + self._one
         rate = self.card.input.sample_rate
         assert rate is not None
         decoding, seconds = work.of_audio(data, rate, limits)
-        windows = 0 if window is None else int(seconds / window) + 1
-        of_windows = self.work_of((windows, int((window or 0) * rate)))
-        whole = self.work_of((1, int(seconds * rate)))
-        again = Work(whole.seconds + PNG + PIXEL * MEL_BANDS * seen.WIDEST if shown else 0)
-        return decoding + whole + again + of_windows + Work(WINDOW * windows)
+        total = decoding + self.work_of((1, int(seconds * rate)))
+        if window is not None:
+            windows = int(seconds / window) + 1
+            total += self.work_of((windows, int(window * rate))) + Work(WINDOW * windows)
+        if shown:
+            total += Work(self.work_of((1, int(seconds * rate))).seconds + PNG + PIXEL * MEL_BANDS * seen.WIDEST)
+        return total
 
     def work_of(self, shape: tuple[int, ...]) -> Work:
         """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
-        row, samples = self._row_seconds(shape), self._samples(shape)
         rows = min(shape[0], self.rows_at_once(shape))
-        held = {
-            "audio": SAMPLE_BYTES * rows * min(samples, PIECE * (self.card.input.sample_rate or 1)),
-            "image": RESPONSE_BYTES * rows * self._responses(),
-        }
-        return Work(RUN + row * shape[0], held.get(self.card.input.kind, 0))
+        held = self._responses * RESPONSE_BYTES
+        if self.card.input.kind == "audio":
+            held = SAMPLE_BYTES * min(self._samples(shape), PIECE * (self.card.input.sample_rate or 1))
+        return Work(RUN + self._row_seconds(shape) * shape[0], rows * held)
+
+    @cached_property
+    def _one(self) -> Work:
+        """What the graph takes for one sample that is no recording."""
+        return self.work_of((1, 0))
 
     def rows_at_once(self, shape: tuple[int, ...]) -> int:
         """How many rows of a batch of that shape go through the graph together."""
         return max(1, int(CHUNK / self._row_seconds(shape)))
 
     def _row_seconds(self, shape: tuple[int, ...]) -> float:
-        network = 1e-6 + PARAMETER * self.card.parameters + RESPONSE * self._responses() * self._patch_values()
-        return network + SAMPLE * self._samples(shape) if self.card.input.kind == "audio" else network
+        return self._network + SAMPLE * self._samples(shape) if self.card.input.kind == "audio" else self._network
 
+    @cached_property
+    def _network(self) -> float:
+        """Seconds for a row, without those that grow with its length."""
+        return 1e-6 + PARAMETER * self.card.parameters + RESPONSE * self._responses * self._patch_values
+
+    @cached_property
     def _responses(self) -> int:
         """Responses to the dictionary of patches that the graph computes for a picture; 0 without one."""
         features = self.card.features
         if features.get("kind") != "image":
             return 0
         positions = int(features["size"] - features["patch"] + 1) ** 2
-        return positions * int(features["atoms"] + self._patch_values())
+        return positions * int(features["atoms"] + self._patch_values)
 
+    @cached_property
     def _patch_values(self) -> int:
         return int((3 if self.card.features.get("color") else 1) * self.card.features.get("patch", 0) ** 2)
 
