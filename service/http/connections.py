@@ -34,10 +34,9 @@ CHUNK_OVERHEAD = 8  # bytes around a chunk, of a byte at least, that do not coun
 UNREAD = 2**16  # bytes of an answer to write before the next one waits; with TLS uvloop would take eight times as many
 TURNS = 8  # of those requests that are started in one iteration of the loop, so that others have their turn too
 SMALL = 2**10  # bytes that are parsed at once, whatever they hold: 56 requests at most
-CHUNKS = 2**14  # bytes of a chunked body that are parsed at once
-# Bytes after which a connection goes on in the loop's next iteration: chunks of one byte take 6 ms. uvloop would read
-# a fast client's connection up to 32 times in a row.
-TURN = 2**16
+# Bytes after which a connection waits for its next turn: of a chunked body, where chunks of one byte take 1.5 ms, and
+# of anything else, since uvloop would read a fast client's connection up to 32 times in a row.
+CHUNKS, TURN = 2**14, 2**16
 
 REFUSED = {
     HTTPStatus.BAD_REQUEST: "these bytes are no HTTP/1.1 request",
@@ -66,7 +65,7 @@ class Connection(HttpToolsProtocol):
         self.headers = []
         self.in_head, self.head = True, 0  # whether a header is next; how long it is, or what counts as one, so far
         self.body_left = 0  # bytes of the body still to come, if the header says so
-        self.has_had_turn = False  # in this iteration of the loop
+        self.waits_for_turn = False
 
     def accepted(self, socket: Any) -> None:
         """The connection is open; with TLS, the handshake is still to come."""
@@ -111,14 +110,15 @@ class Connection(HttpToolsProtocol):
         elif self.waits_for != HEADER and (self.cycle is None or self.cycle.response_complete):
             registry.wait(self, HEADER)
 
-    def _parse(self) -> None:
+    def _parse(self, in_turn: bool = False) -> None:
         """Give the parser what has arrived, until requests wait for the answer to an earlier one, or the connection has
-        had its turn."""
+        had its turn. One chunk may be a byte, so all but a few bytes of a chunked body wait for a turn."""
         parsed = 0
         while self.at < len(self.data) and not self.pipeline and self.rest is None and self.refusal is None:
-            if parsed >= TURN:
-                break
             size = len(self.data) - self.at
+            is_chunked = not (self.in_head or self.body_left)
+            if parsed >= (CHUNKS if is_chunked else TURN) or (is_chunked and size > SMALL and not in_turn):
+                return self._wait_for_turn()
             if size > SMALL:
                 size = self._size(size)
             if not self.body_left:
@@ -138,16 +138,23 @@ class Connection(HttpToolsProtocol):
                 return self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         if self.at == len(self.data):
             self.data, self.at = b"", 0
-        if parsed >= TURN and not self.has_had_turn:
-            self.has_had_turn = True
-            self.transport.pause_reading()
-            self.loop.call_soon(self._next_turn)
+        if parsed >= TURN:
+            self._wait_for_turn()
 
-    def _next_turn(self) -> None:
-        self.has_had_turn = False
+    def _wait_for_turn(self) -> None:
+        if not self.waits_for_turn:
+            self.waits_for_turn = True
+            self.transport.pause_reading()
+            if not registry.turns:
+                self.loop.call_soon(next_turn, self.loop)
+            registry.turns.append(self)
+
+    def take_turn(self) -> None:
+        """Go on with what has arrived."""
+        self.waits_for_turn = False
         if not self.transport.is_closing():
-            self._parse()
-            if not self.has_had_turn and not self.flow.read_paused:
+            self._parse(in_turn=True)
+            if not self.waits_for_turn and not self.flow.read_paused:
                 self.transport.resume_reading()
 
     def _size(self, size: int) -> int:
@@ -303,10 +310,13 @@ class Flow(FlowControl):
         self._connection = connection
 
     def resume_reading(self) -> None:
-        """Read on, unless requests wait, or the connection's last answer does."""
+        """Read on, unless requests wait, or the connection's last answer does; or from its next turn on."""
         connection = self._connection
         if self.read_paused and (connection.rest is not None or not (connection.pipeline or connection.refusal)):
-            super().resume_reading()
+            if connection.waits_for_turn:
+                self.read_paused = False
+            else:
+                super().resume_reading()
 
 
 def start_queued(loop: asyncio.AbstractEventLoop) -> None:
@@ -315,6 +325,14 @@ def start_queued(loop: asyncio.AbstractEventLoop) -> None:
         registry.queue.popleft().start_next()
     if registry.queue:
         loop.call_soon(start_queued, loop)
+
+
+def next_turn(loop: asyncio.AbstractEventLoop) -> None:
+    """One connection in each iteration of the loop goes on with a long body."""
+    connection = registry.turns.popleft()
+    if registry.turns:
+        loop.call_soon(next_turn, loop)
+    connection.take_turn()
 
 
 def has_arrived(receive: Receive) -> bool:

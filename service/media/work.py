@@ -201,6 +201,8 @@ def _sound_of(wav: bytes) -> tuple[int, int]:
 
 def _is_followed(data: bytes, start: int, marks: set[bytes]) -> bool:
     """Whether another recording may begin after data[:start], of which a kilobyte may hold ten minutes."""
+    if start >= len(data):
+        return False
     if (len(data) - start) * len(marks) > TO_SEARCH:
         return True
     return any(data.find(mark, start) >= 0 for mark in marks)

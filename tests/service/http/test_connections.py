@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -322,6 +323,34 @@ def test_requests_wait_unparsed_until_earlier_ones_are_answered(monkeypatch: pyt
     found = answers(b"".join(GET % i + b"\r\n" for i in range(3000)) + LAST)
     assert found[:-1] == [b"200 /%d|host|" % i for i in range(3000)]
     assert max(waited) < connections.SMALL // 16
+
+
+def test_bodies_in_chunks_of_one_byte_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is a call of Python, so in an iteration of the loop no more is parsed than what takes 1.5 ms."""
+    iterations, bytes_in = [0], Counter[int]()
+    on_body = Connection.on_body
+
+    def counted(self: Connection, body: bytes) -> None:
+        bytes_in[iterations[0]] += len(body)
+        on_body(self, body)
+
+    monkeypatch.setattr(Connection, "on_body", counted)
+    n, chunk = 2**15, b"1\r\nx\r\n"
+    request = POST + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunk * n + b"0\r\n\r\n"
+    with refusing(echo) as (address, loop), ExitStack() as stack:
+
+        def tick() -> None:
+            iterations[0] += 1
+            loop.call_soon(tick)
+
+        clients = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(8)]
+        loop.call_soon_threadsafe(tick)
+        for client in clients:
+            client.sendall(request)
+        for client in clients:
+            assert b"".join(iter(lambda: client.recv(2**16), b"")).endswith(b"|" + b"x" * n)  # noqa: B023
+    assert bytes_in.total() == len(clients) * n
+    assert max(bytes_in.values()) <= (connections.CHUNKS + len(clients) * connections.SMALL) / len(chunk)
 
 
 async def large(scope: Any, receive: Any, send: Any) -> None:
