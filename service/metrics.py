@@ -19,6 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from models.card import ModelCard
 from service.serving import Answer
 from service.serving.drift import ROWS
 from service.serving.predictor import Predictor
@@ -69,6 +70,22 @@ class Metrics:
             ["model", "version", "group"],
             multiprocess_mode="livemax",
         )
+        self._canary = Counter(
+            "percept_canary_requests_total",
+            "Requests for a model that has a canary, by the version that answered.",
+            ["model", "version", "code"],
+        )
+        self._canary_seconds = Histogram(
+            "percept_canary_request_seconds", "Time to their answers.", ["model", "version"], buckets=SECONDS
+        )
+        self._shadow = Counter(
+            "percept_shadow_answers_total",
+            "Answers of a shadow, compared with the answer that was sent, by the label of that.",
+            ["model", "version", "label", "outcome"],
+        )
+        self._shadow_dropped = Counter(
+            "percept_shadow_dropped_total", "Requests of which a shadow was not asked.", ["model", "version", "reason"]
+        )
         # Each series is looked up once: finding it by its labels takes longer than counting.
         self._request = lru_cache(None)(self._series_of_request)
         self._answer = lru_cache(1000)(self._series_of_answer)
@@ -106,6 +123,20 @@ class Metrics:
             observe(confidence)
         if card.known_threshold is not None and answers.shape[1] > len(card.labels):
             unknown(int((answers[:, -1] < card.known_threshold).sum()))
+
+    def canary(self, card: ModelCard, status: int, seconds: float) -> None:
+        """Count one request for a model that has a canary; the card is that of the version that answered."""
+        self._canary.labels(card.name, card.version, str(status)).inc()
+        self._canary_seconds.labels(card.name, card.version).observe(seconds)
+
+    def shadow(self, card: ModelCard, label: str, outcome: str) -> None:
+        """Count one answer of a shadow with that card: whether it is the "same" as the one with that label which was
+        sent, "different", or an "error"."""
+        self._shadow.labels(card.name, card.version, label, outcome).inc()
+
+    def shadow_dropped(self, card: ModelCard, reason: str) -> None:
+        """Count one request of which a shadow with that card was not asked."""
+        self._shadow_dropped.labels(card.name, card.version, reason).inc()
 
     def in_flight(self, slots: int) -> None:
         """Set how many slots requests in flight hold."""
