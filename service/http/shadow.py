@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WAITING = 64  # requests that wait for their shadow
 BYTES = 16 * 2**20  # of their files and tensors together
 WORK = 64 * 2**20  # bytes of memory that an answer may take
-REST = 4  # times as long as it has computed, the thread leaves the interpreter to the requests
+REST = 9  # times as long as it has computed, the thread leaves the interpreter to the requests
 CLOSE = 0.01  # values of a regression that differ by no more than this share are the same
 
 Content = bytes | NDArray[np.uint8] | NDArray[np.float32]  # a file, or a batch (N, …)
