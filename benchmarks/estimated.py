@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from benchmarks import shifts
-from benchmarks.robustness import Unavailable, others, read
+from benchmarks.robustness import Unavailable, encoded, others, read
 from pipeline.extract.features import Features
 from service.media import Limits
 from service.media.image import to_mnist_form
@@ -38,7 +38,7 @@ from service.serving.drift import EVERY, ROWS, WINDOW, Drift
 from service.serving.estimate import Estimate, estimated
 from service.serving.predictor import Predictor
 
-PEER = "nannyml==0.13.1"
+PEER = ("nannyml==0.13.1", "statsmodels==0.14.6")  # it imports the second without declaring it
 HALF = {"train": 0.45, "validation": 0.1, "test": 0.45}
 TASKS = {  # folder of a run → task and options
     "digits": ("digits", "--data", "mnist:{data}/MNIST"),
@@ -168,7 +168,7 @@ def notes(runs: Path, data: Path, development: bool) -> Iterator[tuple[str, Pred
     recordings = [replace(r, sound=r.sound[: 10 * r.rate]) for r in recordings]
     recordings = [replace(r, others=others(recordings, y.tolist(), i)) for i, r in enumerate(recordings)]
 
-    unchanged = answered_sounds(predictor, [shifts.encoded(r.sound, r.rate) for r in recordings], y)
+    unchanged = answered_sounds(predictor, [encoded(r.sound, r.rate) for r in recordings], y)
     yield "notes, unchanged", predictor, unchanged
     for name, condition in (shifts.sounds_of_development() if development else shifts.sounds()).items():
         try:
@@ -183,7 +183,7 @@ def notes(runs: Path, data: Path, development: bool) -> Iterator[tuple[str, Pred
         files = [(f, label) for folder, label in CLIPS.items() for f in sorted((data / "clips" / folder).iterdir())]
         halves = [(read(f, 0), features.labels.index(label)) for f, label in files]
         pieces = [(part, r.rate, k) for r, k in halves for part in np.array_split(r.sound, 2)]
-        found = [shifts.encoded(part, rate) for part, rate, _ in pieces]
+        found = [encoded(part, rate) for part, rate, _ in pieces]
         yield "other players, rooms, microphones", predictor, answered_sounds(predictor, found, [k for *_, k in pieces])
 
 
@@ -277,7 +277,7 @@ def installed(folder: Path) -> Path | None:
     python = folder / "peer" / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", folder / "peer"], check=True, capture_output=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", PEER], check=True, capture_output=True, text=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PEER], check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as error:
         print(f"without the peer: {str(error.stderr).strip().splitlines()[-1:]}")
         return None
