@@ -38,7 +38,7 @@ from service.serving.drift import EVERY, ROWS, WINDOW, Drift
 from service.serving.estimate import Estimate, estimated
 from service.serving.predictor import Predictor
 
-PEER = ("nannyml==0.13.1", "statsmodels==0.14.6")  # it imports the second without declaring it
+PEER = ("nannyml==0.13.1", "statsmodels==0.15.0")  # it imports the second without declaring it
 HALF = {"train": 0.45, "validation": 0.1, "test": 0.45}
 TASKS = {  # folder of a run → task and options
     "digits": ("digits", "--data", "mnist:{data}/MNIST"),

@@ -20,6 +20,7 @@ from tests.service.helpers import digit_file
 from tests.service.in_process import Client, application
 from tests.service.test_metrics import Series, parsed, total
 from tests.serving import FIRST, NEWEST, build, digits_model, put, serving, sides_model, sums_model, until
+from tests.signing import key, public, sign
 
 SUM = b"[3, 1]"
 PICTURE: bytes = digit_file(3)  # type: ignore[no-untyped-call]
@@ -148,6 +149,15 @@ class TestCanary:
             (state,) = client.get("/readyz").json()["canary"]
             assert state["reason"] == f"sums:{NEWEST} could not be loaded; the log of the service says why"
         assert len([r for r in caplog.records if CANARY in r.getMessage()]) == 1
+
+    def test_one_that_nobody_trusted_has_signed_takes_no_part(self, home: Path) -> None:
+        ours = key("ours")
+        sign(home / "models" / "sums" / FIRST, home, ours)
+        keys = str(public(home, ours))
+        with application(home, PERCEPT_CANARY=f"sums@{NEWEST}:100%", PERCEPT_TRUSTED_KEYS=keys) as client:
+            assert client.post("/predict/sums", content=SUM).json()["version"] == FIRST
+            (state,) = client.get("/readyz").json()["canary"]
+            assert state["reason"] == f"sums:{NEWEST} is not trusted: it carries no signature"
 
 
 class TestShadow:
