@@ -521,6 +521,24 @@ def rollback(
 
 
 @app.command()
+def promote(
+    version: Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="A version in the model store.")],
+) -> None:
+    """Serve this version of a model, newer or older; a running service follows within seconds. The next export takes
+    its place."""
+    check_store()
+    from service.serving import store
+    from service.serving.rollout import Tag
+
+    try:
+        tag = Tag.parse(version)
+        store.promote(*tag)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    print(f"{tag.model}: serving {tag.version}")
+
+
+@app.command()
 def remove(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the model store.")],
     version: Annotated[str | None, typer.Argument(metavar="VERSION", help="Only this version.")] = None,

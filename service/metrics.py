@@ -1,8 +1,9 @@
 """Metrics for Prometheus: requests, predictions, models and drift. No label value comes from a client."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from models.card import ModelCard
 from service.serving import Answer
 from service.serving.drift import ROWS
+from service.serving.estimate import REASONS, Estimate, estimated, has_estimate
 from service.serving.predictor import Predictor
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -69,6 +72,36 @@ class Metrics:
             ["model", "version", "group"],
             multiprocess_mode="livemax",
         )
+        # Of the worker that answers /metrics: the three belong together.
+        of_one = partial(Gauge, multiprocess_mode="livemostrecent")
+        self._estimate = of_one(
+            "percept_estimated_accuracy",
+            "Accuracy on the last samples, estimated from their confidences; NaN if these cannot be believed.",
+            ["model", "version"],
+        )
+        self._interval = of_one(
+            "percept_estimated_accuracy_interval", "Its 95 % interval.", ["model", "version", "bound"]
+        )
+        self._withheld = of_one(
+            "percept_estimated_accuracy_withheld", "1 for the reason why it is NaN.", ["model", "version", "reason"]
+        )
+        self._tested = of_one("percept_tested_accuracy", "Accuracy on the test split.", ["model", "version"])
+        self._canary = Counter(
+            "percept_canary_requests_total",
+            "Requests for a model that has a canary, by the version that answered.",
+            ["model", "version", "code"],
+        )
+        self._canary_seconds = Histogram(
+            "percept_canary_request_seconds", "Time to their answers.", ["model", "version"], buckets=SECONDS
+        )
+        self._shadow = Counter(
+            "percept_shadow_answers_total",
+            "Answers of a shadow, compared with the answer that was sent, by the label of that.",
+            ["model", "version", "label", "outcome"],
+        )
+        self._shadow_dropped = Counter(
+            "percept_shadow_dropped_total", "Requests of which a shadow was not asked.", ["model", "version", "reason"]
+        )
         # Each series is looked up once: finding it by its labels takes longer than counting.
         self._request = lru_cache(None)(self._series_of_request)
         self._answer = lru_cache(1000)(self._series_of_answer)
@@ -107,6 +140,20 @@ class Metrics:
         if card.known_threshold is not None and answers.shape[1] > len(card.labels):
             unknown(int((answers[:, -1] < card.known_threshold).sum()))
 
+    def canary(self, card: ModelCard, status: int, seconds: float) -> None:
+        """Count one request for a model that has a canary; the card is that of the version that answered."""
+        self._canary.labels(card.name, card.version, str(status)).inc()
+        self._canary_seconds.labels(card.name, card.version).observe(seconds)
+
+    def shadow(self, card: ModelCard, label: str, outcome: str) -> None:
+        """Count one answer of a shadow with that card: whether it is the "same" as the one with that label which was
+        sent, "different", or an "error"."""
+        self._shadow.labels(card.name, card.version, label, outcome).inc()
+
+    def shadow_dropped(self, card: ModelCard, reason: str) -> None:
+        """Count one request of which a shadow with that card was not asked."""
+        self._shadow_dropped.labels(card.name, card.version, reason).inc()
+
     def in_flight(self, slots: int) -> None:
         """Set how many slots requests in flight hold."""
         self._in_flight.set(slots)
@@ -124,6 +171,7 @@ class Metrics:
             self._info.labels(old.card.name, old.card.version).set(0)
             for group in old.card.groups:
                 self._drift.labels(old.card.name, old.card.version, group.name).set(0)
+            self._set_estimate(old.card, Estimate())
         if new is not None:
             self._named.add((new.card.name, new.card.version))
             self._info.labels(new.card.name, new.card.version).set(1)
@@ -139,14 +187,27 @@ class Metrics:
     def render(self, predictors: Iterable[Predictor]) -> bytes:
         """All series in Prometheus' text format, with the current drift and this process's resources."""
         for predictor in predictors:
-            for group, index in predictor.drift.indices().items():
-                self._drift.labels(predictor.card.name, predictor.card.version, group).set(index)
+            card, samples, indices = predictor.card, predictor.drift.samples(), predictor.drift.indices()
+            for group, index in indices.items():
+                self._drift.labels(card.name, card.version, group).set(index)
+            self._set_estimate(card, estimated(card, samples, indices))
         if WORKERS not in os.environ:
             return generate_latest(REGISTRY)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         ProcessCollector(registry=registry)
         return generate_latest(registry)
+
+    def _set_estimate(self, card: ModelCard, estimate: Estimate) -> None:
+        if not has_estimate(card):
+            return
+        model = card.name, card.version
+        self._estimate.labels(*model).set(estimate.accuracy)
+        self._interval.labels(*model, "low").set(estimate.low)
+        self._interval.labels(*model, "high").set(estimate.high)
+        self._tested.labels(*model).set(card.metrics.get("accuracy", math.nan))
+        for reason in REASONS:
+            self._withheld.labels(*model, reason).set(reason == estimate.reason)
 
     def _series_of_request(self, route: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
         return self._requests.labels(route, str(status)).inc, self._seconds.labels(route).observe

@@ -142,7 +142,7 @@ class Percept:
         bento = Percept.bento  # type: ignore[attr-defined]  # mypy ignores what decorators make of a class
         fixed = [bentoml.models.get(model.tag) for model in bento.info.all_models] if bento else None
         metrics = Metrics()
-        self.repository = Repository(fixed, metrics.changed, app.trust)
+        self.repository = Repository(fixed, metrics.changed, app.trust, app.rollout)
         app.open(self.repository, metrics)
         gc.freeze()  # else every full collection walks all imported objects: 30 ms without an answer
 

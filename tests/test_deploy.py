@@ -31,11 +31,19 @@ METRICS = {
     "percept_confidence": {"model", "version"},
     "percept_model_info": {"model", "version"},
     "percept_drift_psi": {"model", "version", "group"},
+    "percept_estimated_accuracy": {"model", "version"},
+    "percept_estimated_accuracy_interval": {"model", "version", "bound"},
+    "percept_estimated_accuracy_withheld": {"model", "version", "reason"},
+    "percept_tested_accuracy": {"model", "version"},
+    "percept_canary_requests_total": {"model", "version", "code"},
+    "percept_canary_request_seconds": {"model", "version"},
+    "percept_shadow_answers_total": {"model", "version", "label", "outcome"},
+    "percept_shadow_dropped_total": {"model", "version", "reason"},
     "process_resident_memory_bytes": set(),
     "process_cpu_seconds_total": set(),
     "up": set(),
 }
-HISTOGRAMS = {"percept_request_seconds", "percept_confidence"}
+HISTOGRAMS = {"percept_request_seconds", "percept_confidence", "percept_canary_request_seconds"}
 
 
 def read(path: str) -> Any:

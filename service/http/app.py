@@ -24,6 +24,7 @@ from service.http.request import REQUEST_ID, Headers, Request, Response
 from service.http.routing import Router, handler
 from service.http.state import State
 from service.media import Limits, positive
+from service.serving.rollout import Rollout
 from service.serving.trust import Trust
 
 if TYPE_CHECKING:
@@ -54,12 +55,18 @@ class App:
         self.keys = APIKeys.from_environment()
         self.logs = log.wanted()
         self.trust = Trust.from_environment()
+        self.rollout = Rollout.from_environment()
 
     def open(self, repository: "Repository", metrics: "Metrics") -> None:
         """Serve these models from now on."""
-        from service.http.routes import table  # loads ONNX Runtime, which BentoML's supervisor process does not need
+        # They load ONNX Runtime, which BentoML's supervisor process does not need.
+        from service.http.rollout import Comparison
+        from service.http.routes import table
+        from service.http.shadow import Shadows
 
         self.state = State(repository, metrics, self.limits, self.admission, self.keys, self.bentoml, self.logs)
+        if self.rollout.tags():
+            self.state.comparison = Comparison(repository.beside, metrics, Shadows(metrics, self.limits))
         self.state.bom = BOM.read_bytes() if BOM.is_file() else None
         self.router = Router(table(self.state))
 
@@ -111,5 +118,7 @@ class App:
         self.state.metrics.request(route, response.status, seconds)
         if response.after:
             response.after()
+        if request.trial is not None:
+            request.trial.record(response.status, seconds)
         if self.logs:
             log.request(request, request_id.decode(), route, response, seconds)

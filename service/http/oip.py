@@ -2,7 +2,7 @@
 extensions (https://github.com/kserve/open-inference-protocol; the extensions are described in Triton's documentation).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from service.http.body import read
 from service.http.document import OBJECT, known, parse_object
 from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
+from service.http.shadow import of_rows
 from service.http.state import State
 from service.http.tensors import (
     BINARY,
@@ -28,6 +29,7 @@ from service.http.tensors import (
     write,
 )
 from service.media.work import UNPACKED, Work
+from service.serving.drift import ROWS
 from service.serving.predictor import PIECE, Predictor
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
@@ -102,7 +104,7 @@ class Protocol:
 
     async def infer(self, request: Request, model: str, version: str | None = None) -> Response:
         """The model's answers to a batch."""
-        state, predictor = self.state, await self.repository.find(model, version)
+        state, predictor = self.state, await self.state.find(request, model, version, tensors=True)
         max_bytes = state.limits.bytes_of(predictor.card.input.kind)
         with state.admission.slots(request.content_length(), max_bytes) as slots:
             data = await read(request, max_bytes, slots)
@@ -113,7 +115,10 @@ class Protocol:
             def respond(inference: Inference) -> Response:
                 answers = _answers(predictor, inference)
                 head, tail = write(predictor.card, inference, answers)
-                after = partial(state.metrics.answers, predictor, answers)
+                after: Callable[[], None] = partial(state.metrics.answers, predictor, answers)
+                if state.comparison is not None:
+                    rows, found = inference.batch[:ROWS], partial(of_rows, predictor, answers)
+                    after = state.comparison.after(request, after, rows, found)
                 if not tail:
                     return Response(head, after=after)
                 length = ((HEADER_LENGTH, b"%d" % len(head)),)

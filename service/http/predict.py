@@ -1,5 +1,6 @@
 """A file's bytes in, an answer out: POST /digits, /instruments and /predict."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from service.http.body import read_file
 from service.http.errors import consider_content_type
 from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
+from service.http.shadow import of_answer
 from service.http.state import State
 from service.serving import Answer
 from service.serving.predictor import Predictor
@@ -21,19 +23,25 @@ LOGGED = ("model", "version", "label", "confidence", "known")  # fields of an an
 async def predict(state: State, request: Request, model: str | None = None, version: str | None = None) -> Response:
     """The answer of the model that the path, the form or the query names; for a recording with a timeline, if the query
     or the form gives the length of its windows; and with what the model sees, if either asks for that."""
-    predictor = None if model is None else await state.repository.find(model, version)
+    predictor = None if model is None else await state.find(request, model, version)
     max_bytes = state.limits.bytes_of(predictor.card.input.kind if predictor else "audio")
     with state.admission.slots(request.content_length(), max_bytes) as slots:
         data, content_type, fields = await read_file(request, max_bytes, slots)
         if predictor is None:
-            predictor = state.repository.get(_text(fields.get("model")) or request.query("model") or "")
+            predictor = await state.find(request, _text(fields.get("model")) or request.query("model") or "", None)
 
         options = _options(predictor, request, fields)
-        return await _answered(state, slots, predictor, data, content_type, options)
+        return await _answered(state, request, slots, predictor, data, content_type, options)
 
 
 async def _answered(
-    state: State, slots: Slots, predictor: Predictor, data: bytes, content_type: str, options: tuple[float | None, bool]
+    state: State,
+    request: Request,
+    slots: Slots,
+    predictor: Predictor,
+    data: bytes,
+    content_type: str,
+    options: tuple[float | None, bool],
 ) -> Response:
     kind, work = predictor.card.input.kind, predictor.work(data, state.limits, *options)
     slots.count_as_large(takes_thread(work))
@@ -47,7 +55,10 @@ async def _answered(
     except MediaError as error:
         raise consider_content_type(error, kind, content_type) from error
     log = _log_fields(answer, len(data)) if state.logs else None
-    return Response(body, after=partial(state.metrics.answer, answer), log=log)
+    after: Callable[[], None] = partial(state.metrics.answer, answer)
+    if state.comparison is not None:
+        after = state.comparison.after(request, after, data, lambda: [of_answer(answer)])
+    return Response(body, after=after, log=log)
 
 
 def _options(predictor: Predictor, request: Request, fields: dict[str, str]) -> tuple[float | None, bool]:

@@ -28,7 +28,7 @@ MEMORY = 512 * 2**20  # bytes that the threads may take together, beside the bod
 T = TypeVar("T")
 
 
-def _behind(compute: Callable[[], T]) -> T:
+def behind(compute: Callable[[], T]) -> T:
     """What `compute` returns, in a thread to which Linux prefers that of the event loop where cores are few."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
@@ -98,7 +98,7 @@ class Scheduler:
                 await self._freed.wait_for(fits)
                 self._memory += work.bytes
             try:
-                return await anyio.to_thread.run_sync(partial(_behind, compute), limiter=self._threads)
+                return await anyio.to_thread.run_sync(partial(behind, compute), limiter=self._threads)
             finally:
                 self._computed = time.monotonic()
                 self._memory -= work.bytes

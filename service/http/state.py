@@ -11,11 +11,14 @@ from service.http import memory
 from service.http.admission import Admission
 from service.http.auth import APIKeys
 from service.http.connections import registry
+from service.http.request import Request
 from service.http.scheduling import Scheduler
 from service.media import Limits
 
 if TYPE_CHECKING:
+    from service.http.rollout import Comparison
     from service.metrics import Metrics
+    from service.serving.predictor import Predictor
     from service.serving.repository import Repository
 
 
@@ -33,8 +36,17 @@ class State:
     scheduler: Scheduler = field(default_factory=Scheduler)
     schema: bytes | None = None  # BentoML's
     bom: bytes | None = None  # of the Bento; None if the service was not started from one
+    comparison: "Comparison | None" = None  # None if there is neither a shadow nor a canary
     _rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
     _rendered: asyncio.Task[bytes] | None = None  # what the next rendering will give
+
+    async def find(self, request: Request, model: str, version: str | None, tensors: bool = False) -> "Predictor":
+        """The version that answers a request: the one that it names, or the one that is served, or its canary. Raises
+        UnknownModel or StoreBlocked, as `Repository.find` does."""
+        predictor = await self.repository.find(model, version)
+        if version is not None or self.comparison is None:
+            return predictor
+        return self.comparison.choose(request, predictor, tensors)
 
     async def render(self) -> bytes:
         """All metrics. One thread at a time renders them; all who ask meanwhile share the next rendering."""
@@ -46,7 +58,7 @@ class State:
         async with self._rendering:
             self._rendered = None
             self.report()
-            return await anyio.to_thread.run_sync(self.metrics.render, list(self.repository.served.values()))
+            return await anyio.to_thread.run_sync(self.metrics.render, self.repository.watched())
 
     def report(self) -> None:
         """Say in the metrics how busy this worker is."""
@@ -61,7 +73,8 @@ class State:
     async def give_back(self) -> None:
         """Give the memory that large requests, or many connections, took back to the system, once there are none any
         more."""
-        if self.scheduler.is_done(max(self.admission.emptied, registry.emptied)):
+        shadows = 0.0 if self.comparison is None else self.comparison.shadows.ended
+        if self.scheduler.is_done(max(self.admission.emptied, registry.emptied, shadows)):
             await anyio.to_thread.run_sync(self._give_back)
 
     def _give_back(self) -> None:

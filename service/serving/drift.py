@@ -1,8 +1,10 @@
-"""Drift: whether requests still look like the training data, by the population stability index of feature groups."""
+"""The last samples that a model answered: whether they still look like the training data, by the population stability
+index of feature groups, and how sure the answers were, from which estimate.py estimates their accuracy."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,32 +48,51 @@ def index(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
+class Sample(NamedTuple):
+    """What is kept of a sample: the bins into which the scores of its groups fell (G,), the largest of its answers, and
+    its familiarity, or NaN if that was not asked for."""
+
+    bins: NDArray[np.intp]
+    confidence: float
+    familiarity: float
+
+
 class Drift:
-    """The last WINDOW samples that a model answered, as the bins into which the scores of their groups fell."""
+    """The last WINDOW samples that a model answered."""
 
     def __init__(self, groups: Sequence[FeatureGroup]) -> None:
         self.groups = groups
         self._scores = Scores([(group.start, group.stop) for group in groups])
-        self._bins: deque[NDArray[np.intp]] = deque(maxlen=WINDOW)
+        self._samples: deque[Sample] = deque(maxlen=WINDOW)
         self._batches = 0
         width = max((len(group.edges) for group in groups), default=0)
         self._edges = np.full((len(groups), width), np.inf)
         for row, group in zip(self._edges, groups, strict=True):
             row[: len(group.edges)] = group.edges
 
-    def add(self, features: NDArray[Any]) -> None:
-        """Count the first ROWS samples of features (N, D); only one batch in EVERY."""
+    def add(
+        self, features: NDArray[Any], answers: NDArray[np.float32], familiarity: NDArray[np.float32] | None = None
+    ) -> None:
+        """Count the first ROWS samples of a batch: features (N, D), answers (N, K), familiarity (N,); only one batch in
+        EVERY."""
         self._batches += 1
         if self._batches % EVERY != 1:
             return
-        found = self._scores(features[:ROWS])
-        self._bins.extend((found[:, :, np.newaxis] >= self._edges).sum(axis=2))
+        scores = self._scores(features[:ROWS])
+        bins = (scores[:, :, np.newaxis] >= self._edges).sum(axis=2)
+        familiar = [math.nan] * len(bins) if familiarity is None else familiarity[:ROWS].tolist()
+        self._samples.extend(map(Sample, bins, answers[:ROWS].max(axis=1).tolist(), familiar))
+
+    def samples(self) -> list[Sample]:
+        """Those that are counted, copied, since other threads keep adding; none until there are LEAST."""
+        return list(self._samples) if len(self._samples) >= LEAST else []
 
     def indices(self) -> dict[str, float]:
         """Name of each group → its population stability index; empty until LEAST samples were counted."""
-        if len(self._bins) < LEAST:
+        samples = self.samples()
+        if not samples:
             return {}
-        bins = np.array(list(self._bins))  # copied first: other threads keep adding
+        bins = np.array([sample.bins for sample in samples])
         return {
             group.name: index(np.bincount(column, minlength=len(group.shares)) / len(bins), np.array(group.shares))
             for group, column in zip(self.groups, bins.T, strict=True)

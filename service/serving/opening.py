@@ -18,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, LOG_MEL, SAMPLES_FILE, ModelCard
+from service.errors import Untrusted
 from service.media import Limits
 from service.serving.drift import Drift
 from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file, watches_media
@@ -262,3 +263,16 @@ def _bounded_memory() -> Iterator[None]:
 def _require(fits: bool, otherwise: str) -> None:
     if not fits:
         raise ValueError(f"the graph and the card do not fit: {otherwise}")
+
+
+def not_loaded(model: Stored, error: Exception) -> str:
+    """What a client may know about a version that could not be loaded; the log has any other reason."""
+    if isinstance(error, Untrusted):
+        return f"{model} is not trusted: {error}"
+    return f"{model} could not be loaded; the log of the service says why"
+
+
+def line(error: BaseException) -> str:
+    """An error and what caused it, in one line."""
+    cause = error.__cause__
+    return " ".join(str(error).split()) + ("" if cause is None else f": {line(cause)}")

@@ -273,7 +273,8 @@ class Predictor:
             shapes = [output.shape for output in outputs]
             raise Unusable(f"the model has no answer to this input: {shapes} for {len(self.card.labels)} labels")
         if watch and self.card.groups:
-            self.drift.add(outputs[-1] if self._watched else batch.reshape(len(batch), -1))
+            features = outputs[-1] if self._watched else batch.reshape(rows, -1)
+            self.drift.add(features, outputs[0], outputs[1] if len(names) > 1 else None)
         return outputs[: len(names)]
 
     def _fields(self, row: list[float] | None) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 import bentoml
 
-from service.errors import StoreBlocked, UnknownModel, Untrusted
+from service.errors import StoreBlocked, UnknownModel
 from service.serving import store
-from service.serving.opening import opened
+from service.serving.beside import Beside
+from service.serving.opening import line, not_loaded, opened
 from service.serving.predictor import Predictor
 from service.serving.reading import HANGING, Reader
+from service.serving.rollout import Rollout, Tag
 from service.serving.store import Stored
 from service.serving.trust import Trust
 
@@ -37,6 +39,7 @@ class Repository:
     fixed : the models of a Bento, which never change; None: those of the store
     changed : called with (new, old) whenever a model is opened, replaced or closed; None stands for no model
     trust : who must have signed a model, for it to be opened; None: any model is
+    rollout : versions to keep open beside those that are served; None: there are none
     """
 
     def __init__(
@@ -44,10 +47,11 @@ class Repository:
         fixed: list[bentoml.Model] | None = None,
         changed: Callable[[Predictor | None, Predictor | None], None] = lambda new, old: None,
         trust: Trust | None = None,
+        rollout: Rollout | None = None,
     ) -> None:
         self.served: dict[str, Predictor] = {}
         self.failed: dict[str, str] = {}  # name → version that could not be loaded
-        self.trust = trust
+        self.trust, self.beside = trust, Beside(rollout or Rollout())
         self._reasons: dict[str, str] = {}  # name → why, in words for clients
         self.reader = Reader()
         self.is_fixed, self._changed = fixed is not None, changed
@@ -88,8 +92,13 @@ class Repository:
         return predictor
 
     def predictors(self) -> list[Predictor]:
-        """All that are open: those that are served, and older versions."""
-        return [*self.served.copy().values(), *self._pinned.copy().values()]
+        """All that are open: those that are served or watched, and older versions."""
+        return [*self.watched(), *self._pinned.copy().values()]
+
+    def watched(self) -> list[Predictor]:
+        """Those that the operator named, and after them those that are served: of a version that is both, the one that
+        is served comes last."""
+        return [*self.beside.open.copy().values(), *self.served.copy().values()]
 
     def failure(self, name: str) -> str | None:
         """See `not_loaded`; None if no model of that name failed to load."""
@@ -134,7 +143,8 @@ class Repository:
         and what is wrong with the store, if so."""
         state = {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
         trouble = self.trouble() or self._nothing()
-        return state | self.signers() | ({"store": trouble} if trouble else {})
+        state |= self.signers() | self.beside.state(self.served.copy())
+        return state | ({"store": trouble} if trouble else {})
 
     def signers(self) -> dict[str, Any]:
         """Whom the service trusts, and who has signed each model that is served; nothing if any model is."""
@@ -163,6 +173,8 @@ class Repository:
             return self._note("the model store is empty")
         for closed in gone:
             self._close(closed)
+        for tag in self.beside.tags():
+            self._read(tag.model, partial(self._follow_named, tag))
         self._note(self._unread)
 
     def _look_at(self, name: str, fixed: Stored | None, retry: bool) -> bool:
@@ -177,6 +189,10 @@ class Repository:
         if has_changed or (retry and name in self.failed):
             self._open(model)
         return True
+
+    def _follow_named(self, tag: Tag) -> None:
+        if closed := self.beside.follow(tag, self._stored(*tag), self.trust):
+            self._changed(None, closed)
 
     def _list(self, name: str) -> None:
         fixed = [model.version for model in self._fixed if model.name == name]
@@ -252,16 +268,3 @@ class Repository:
                 logger.info("the model store can be read again")
             else:
                 logger.error("%s; what is open goes on being served", trouble)
-
-
-def not_loaded(model: Stored, error: Exception) -> str:
-    """What a client may know about a version that could not be loaded; the log has any other reason."""
-    if isinstance(error, Untrusted):
-        return f"{model} is not trusted: {error}"
-    return f"{model} could not be loaded; the log of the service says why"
-
-
-def line(error: BaseException) -> str:
-    """An error and what caused it, in one line."""
-    cause = error.__cause__
-    return " ".join(str(error).split()) + ("" if cause is None else f": {line(cause)}")

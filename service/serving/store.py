@@ -172,8 +172,18 @@ def roll_back(name: str, version: str | None) -> str:
         if not older:
             raise ValueError(f"{name}:{current} is the oldest version in the model store")
         version = older[0]
-    _serve(name, version)
+    promote(name, version)
     return version
+
+
+def promote(name: str, version: str) -> None:
+    """Make `version` of a model, newer or older, the one that is served. A running service follows within seconds; the
+    next export makes its own version current.
+
+    Raises ValueError if there is no such version.
+    """
+    known(name, version)
+    _serve(name, version)
 
 
 def remove(name: str, version: str | None) -> str | None:

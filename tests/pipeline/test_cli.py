@@ -52,8 +52,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_reads_as_a_manual(tmp_path: Path) -> None:
     text = percept("--help", home=tmp_path).stdout
-    for verb in ("tasks", "run", "extract", "train", "validate", "export", "predict", "rollback", "remove", "serve"):
-        assert f" {verb} " in text
+    verbs = "tasks run extract train validate export predict rollback promote remove serve"
+    assert all(f" {verb} " in text for verb in verbs.split())
     assert "runs/TASK" in text
     assert "--data" in percept("run", "--help", home=tmp_path).stdout
 

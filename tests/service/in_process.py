@@ -37,7 +37,7 @@ def application(
         app = App()
     with model_store(home):
         app.bentoml = Starlette()  # stands in for BentoML, and answers every path with 404
-        app.open(Repository(changed=_metrics().changed, trust=app.trust), _metrics())
+        app.open(Repository(None, _metrics().changed, app.trust, app.rollout), _metrics())
         transport = _Transport(around(app))
         with Client(transport=transport, base_url="http://in-process") as client:
             client.poll = partial(transport.poll, app)

@@ -286,7 +286,7 @@ def test_what_fits_is_opened_as_new(make: Callable[[str], onnx.ModelProto], tmp_
     put(tmp_path, model)
     predictor = opened(Stored(card_.name, NEWEST, tmp_path / "models" / card_.name / NEWEST))
     assert predictor.run_options is None
-    assert not predictor.drift._bins
+    assert not predictor.drift._samples
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,288 @@
+"""The accuracy that the service estimates without labels, beside the true one, under shifts of digits and notes.
+
+    python -m benchmarks.estimated [--runs FOLDER] [--data PERCEPT_DATA] [--development] [--no-peer]
+
+Trains on MNIST and on notes, unless FOLDER has the runs. Test samples are changed in one way after the other
+(benchmarks/shifts.py), answered by the exported graph, and counted as the service counts requests; then the estimate is
+held against the accuracy on just these samples: 10 windows of 1,000 digits each, and one of all notes, of which half
+are for testing. "wrong" is the largest difference of any window, in points, of those that had an estimate. With a
+`mixture`, the shift is in a fifth of the samples.
+
+The peer is NannyML's CBPE, installed in a temporary virtual environment unless there is none to be had. Its reference
+are the unchanged test samples with their labels, so it knows more than the service; it withholds nothing.
+
+`--development` measures what the rule for withholding was chosen on: other shifts, of MNIST's validation digits, and of
+notes that are tested in another split and not in this one. Takes some ten minutes on two cores.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from benchmarks import shifts
+from benchmarks.robustness import Unavailable, encoded, others, read
+from pipeline.extract.features import Features
+from service.media import Limits
+from service.media.image import to_mnist_form
+from service.serving.drift import EVERY, ROWS, WINDOW, Drift
+from service.serving.estimate import Estimate, estimated
+from service.serving.predictor import Predictor
+
+PEER = ("nannyml==0.13.1", "statsmodels==0.15.0")  # it imports the second without declaring it
+HALF = {"train": 0.45, "validation": 0.1, "test": 0.45}
+TASKS = {  # folder of a run → task and options
+    "digits": ("digits", "--data", "mnist:{data}/MNIST"),
+    "notes": ("instruments", "--data", "{data}/notes", "--set", "validate.baselines=false"),
+}
+CLIPS = {"Cello": "cello", "Clarinet": "clarinet", "Double_bass": "double bass", "Flute": "flute",
+         "Saxophone": "saxophone"}  # fmt: skip
+PART = 0.2  # of a mixture
+PROGRAM = """
+import sys, numpy as np, pandas as pd, nannyml as nml
+found = np.load(sys.argv[1])
+def table(p, y):
+    columns = {f"p{i}": p[:, i] for i in range(p.shape[1])}
+    return pd.DataFrame(columns | {"predicted": p.argmax(1).astype(str), "true": y.astype(str)})
+reference = table(found["reference"], found["labels"])
+peer = nml.CBPE(
+    problem_type="classification_multiclass", y_pred="predicted", y_true="true", metrics=["accuracy"], chunk_number=1,
+    y_pred_proba={str(i): f"p{i}" for i in range(found["reference"].shape[1])},
+).fit(reference)
+sizes, rows = found["sizes"], found["probabilities"]
+for start, size in zip(np.cumsum(sizes) - sizes, sizes):
+    analysed = table(rows[start : start + size], np.zeros(size, int)).drop(columns="true")
+    print(float(peer.estimate(analysed).to_df()[("accuracy", "value")].iloc[-1]))
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Samples and what the graph says of them: whether right (N,), features (N, D), probabilities, familiarity."""
+
+    right: NDArray[np.bool_]
+    features: NDArray[np.float32] | NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    familiarity: NDArray[np.float32]
+
+    def at(self, rows: NDArray[np.intp]) -> "Answered":
+        return Answered(self.right[rows], self.features[rows], self.probabilities[rows], self.familiarity[rows])
+
+    def windows(self) -> Iterator["Answered"]:
+        n = max(1, len(self.right) // WINDOW)
+        yield from (self.at(rows) for rows in np.array_split(np.arange(len(self.right))[: n * WINDOW], n))
+
+    def estimate(self, predictor: Predictor) -> Estimate:
+        """As the service gives it, of EVERY times as many requests, one in EVERY of which is counted."""
+        drift = Drift(predictor.card.groups)
+        for start in range(0, len(self.right), ROWS):
+            rows = slice(start, start + ROWS)
+            for _ in range(EVERY):
+                drift.add(self.features[rows], self.probabilities[rows], self.familiarity[rows])
+        return estimated(predictor.card, drift.samples(), drift.indices())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, help="folder of the two runs; without it they are trained and deleted")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("PERCEPT_DATA", ".")), help="MNIST and notes")
+    parser.add_argument("--development", action="store_true", help="what the rule was chosen on")
+    parser.add_argument("--no-peer", action="store_true", help="without NannyML")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        runs = arguments.runs or folder
+        peer = None if arguments.no_peer or arguments.development else installed(folder)
+        print(f"{'':<42}{'true':>7}{'estimate':>10}{'wrong':>7}{'inside':>8}{'NannyML':>9}{'wrong':>7}  withheld")
+        sets = (
+            digits(trained("digits", runs, arguments.data), arguments.development),
+            notes(runs, arguments.data, arguments.development),
+        )
+        worst = [report([Row.of(*shift) for shift in shifts], peer, folder) for shifts in sets]
+    print(f"largest difference of an estimate: {max(worst):.1f} points")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A shift, and of each window of its samples: which are right (N,), the estimate, and the probabilities (N, K)."""
+
+    name: str
+    right: list[NDArray[np.bool_]]
+    estimates: list[Estimate]
+    probabilities: list[NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, name: str, predictor: Predictor, found: Answered) -> "Row":
+        windows = list(found.windows())
+        estimates = [window.estimate(predictor) for window in windows]
+        return cls(name, [w.right for w in windows], estimates, [w.probabilities for w in windows])
+
+    @property
+    def true(self) -> list[float]:
+        """The accuracy in each window."""
+        return [float(right.mean()) for right in self.right]
+
+
+def digits(run: Path, development: bool) -> Iterator[tuple[str, Predictor, Answered]]:
+    predictor, features = Predictor(run / "model.onnx"), Features.load(run / "features.npz")
+    rows = np.flatnonzero(features.rows("validation" if development else "test"))
+    pictures = np.round(np.asarray(features.x[rows]) * 255).astype(np.uint8).reshape(-1, 28, 28)
+    y = features.y[rows]
+
+    def answered(x: NDArray[np.uint8], y: NDArray[np.int64]) -> Answered:
+        found = np.concatenate([predictor.run(part, watch=False) for part in np.array_split(x, len(x) // 100)])
+        return Answered(found[:, :-1].argmax(1) == y, x.reshape(len(x), -1), found[:, :-1], found[:, -1])
+
+    unchanged = answered(pictures, y)
+    yield "MNIST, unchanged", predictor, unchanged
+    table = shifts.pictures_of_development() if development else shifts.pictures()
+    for i, (name, change) in enumerate(table.items()):
+        shifted = answered(shifts.changed(pictures, change, i), y)
+        yield name, predictor, shifted
+        yield f"  mixture: {name}", predictor, mixed(unchanged, shifted)
+    for name, weights in mixes(10):
+        yield f"mostly {name}", predictor, unchanged.at(drawn(y, weights))
+    if not development:
+        scans = load_digits()
+        x = np.stack([to_mnist_form(image) for image in scans.images])
+        yield "other people's digits, scanned (UCI)", predictor, answered(x, scans.target)
+
+
+def notes(runs: Path, data: Path, development: bool) -> Iterator[tuple[str, Predictor, Answered]]:
+    test = Features.load(trained("notes", runs, data) / "features.npz")
+    tested = set(test.file[test.rows("test")].tolist())
+    run = trained("notes-development", runs, data) if development else trained("notes", runs, data)
+    predictor, features = Predictor(run / "model.onnx"), Features.load(run / "features.npz")
+    rows = [i for i in np.flatnonzero(features.rows("test")) if not (development and features.file[i] in tested)]
+    y = features.y[rows]
+    recordings = [read(data / "notes" / features.file[i], seed) for seed, i in enumerate(rows)]
+    recordings = [replace(r, sound=r.sound[: 10 * r.rate]) for r in recordings]
+    recordings = [replace(r, others=others(recordings, y.tolist(), i)) for i, r in enumerate(recordings)]
+
+    unchanged = answered_sounds(predictor, [encoded(r.sound, r.rate) for r in recordings], y)
+    yield "notes, unchanged", predictor, unchanged
+    for name, condition in (shifts.sounds_of_development() if development else shifts.sounds()).items():
+        try:
+            shifted = answered_sounds(predictor, map(condition, recordings), y)
+        except Unavailable:
+            continue
+        yield name, predictor, shifted
+        yield f"  mixture: {name}", predictor, mixed(unchanged, shifted)
+    for name, weights in mixes(len(features.labels)):
+        yield f"mostly {name}", predictor, unchanged.at(drawn(y, weights))
+    if not development:
+        files = [(f, label) for folder, label in CLIPS.items() for f in sorted((data / "clips" / folder).iterdir())]
+        halves = [(read(f, 0), features.labels.index(label)) for f, label in files]
+        pieces = [(part, r.rate, k) for r, k in halves for part in np.array_split(r.sound, 2)]
+        found = [encoded(part, rate) for part, rate, _ in pieces]
+        yield "other players, rooms, microphones", predictor, answered_sounds(predictor, found, [k for *_, k in pieces])
+
+
+def answered_sounds(predictor: Predictor, files: Iterable[bytes], y: Sequence[int] | NDArray[np.int64]) -> Answered:
+    def answer(file: bytes) -> list[NDArray[np.float32]]:
+        batch = predictor.decode(file, Limits())[np.newaxis]
+        return predictor.session.run(["probabilities", "familiarity", "features"], {predictor.card.input.name: batch})
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        p, familiarity, features = (np.concatenate(parts) for parts in zip(*pool.map(answer, files), strict=True))
+    return Answered(p.argmax(1) == np.asarray(y), features, p, familiarity)
+
+
+def mixed(unchanged: Answered, shifted: Answered) -> Answered:
+    """A fifth of the samples shifted, drawn at random."""
+    which = np.random.default_rng(0).random(len(shifted.right)) < PART
+    return Answered(*(
+        np.where(which.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+        for a, b in zip(vars(unchanged).values(), vars(shifted).values(), strict=True)
+    ))  # fmt: skip
+
+
+def mixes(k: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Weights of classes: some of them seven times as frequent as the others."""
+    for number in range(3):
+        chosen = np.random.default_rng(number).choice(k, k // 3, replace=False)
+        yield f"{len(chosen)} classes of {k}, choice {number}", np.where(np.isin(np.arange(k), chosen), 1, 1 / 7)
+
+
+def drawn(y: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Rows of samples, each at most once, classes in proportion to their weights."""
+    return np.flatnonzero(np.random.default_rng(0).random(len(y)) < weights[y])
+
+
+def report(rows: list[Row], peer: Path | None, folder: Path) -> float:
+    """Print a line for each shift, of which the first is none; the largest difference of an estimate, in points."""
+    theirs = peers(rows, peer, folder) if peer else [[] for _ in rows]
+    worst = 0.0
+    for row, other in zip(rows, theirs, strict=True):
+        given = [(e, t) for e, t in zip(row.estimates, row.true, strict=True) if e.reason is None]
+        wrong = 100 * max((abs(e.accuracy - t) for e, t in given), default=0.0)
+        worst = max(worst, wrong)
+        line = f"{row.name:<42}{np.mean(row.true):>7.1%}"
+        line += f"{np.mean([e.accuracy for e, _ in given]):>10.1%}{wrong:>7.1f}" if given else f"{'–':>10}{'–':>7}"
+        line += f"{sum(e.low <= t <= e.high for e, t in given)}/{len(given)}".rjust(8)
+        gap = 100 * max((abs(a - t) for a, t in zip(other, row.true, strict=False)), default=0.0)
+        line += f"{np.mean(other):>9.1%}{gap:>7.1f}" if other else f"{'':>16}"
+        reasons = ", ".join(sorted({e.reason for e in row.estimates if e.reason}))
+        print(line + (f"  {len(row.true) - len(given)} of {len(row.true)}: {reasons}" if reasons else ""), flush=True)
+    return worst
+
+
+def peers(rows: list[Row], python: Path, folder: Path) -> list[list[float]]:
+    """The peer's estimates of each window of each row. Its reference is the first row: labels that are as often right
+    as the answers; which other label a wrong one is does not matter to it."""
+    reference = np.concatenate(rows[0].probabilities).astype(float)
+    sizes = [len(window) for row in rows for window in row.probabilities]
+    right = np.concatenate(rows[0].right)
+    np.savez(
+        folder / "peer.npz",
+        reference=reference,
+        labels=np.where(right, reference.argmax(1), reference.argsort(1)[:, -2]),
+        probabilities=np.concatenate([window for row in rows for window in row.probabilities]).astype(float),
+        sizes=sizes,
+    )
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", PROGRAM, folder / "peer.npz"],
+        env=os.environ | {"NML_DISABLE_USAGE_LOGGING": "1"}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found = iter([float(line) for line in done.stdout.split()])
+    return [[next(found) for _ in row.true] for row in rows]
+
+
+def trained(name: str, runs: Path, data: Path) -> Path:
+    """The folder of a run, trained unless it is there; "notes-development" is the other split."""
+    kind, _, other = name.partition("-")
+    task, *options = (part.format(data=data) for part in TASKS[kind])
+    run = runs / name / task
+    if not (run / "model.onnx").is_file():
+        if kind == "notes":
+            options += [f"--set=data.splits.{split}={share}" for split, share in HALF.items()]
+            options.append(f"--set=data.seed={int(bool(other))}")
+        command = [Path(sys.executable).with_name("percept"), "run", task, *options, "--runs", run.parent]
+        environment = os.environ | {"BENTOML_HOME": str(runs / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return run
+
+
+def installed(folder: Path) -> Path | None:
+    """Python of a new virtual environment with the peer; None, with a line that says why, if it cannot be had."""
+    python = folder / "peer" / "bin" / "python"
+    try:
+        subprocess.run([sys.executable, "-m", "venv", folder / "peer"], check=True, capture_output=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PEER], check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        print(f"without the peer: {str(error.stderr).strip().splitlines()[-1:]}")
+        return None
+    return python
+
+
+if __name__ == "__main__":
+    main()

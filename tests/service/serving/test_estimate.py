@@ -1,0 +1,115 @@
+"""The accuracy that is estimated without labels."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from models.card import CARD_KEY, FeatureGroup, ModelCard
+from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Sample
+from service.serving.estimate import REASONS, estimated, has_estimate
+from tests.service.in_process import application
+from tests.service.test_metrics import parsed
+from tests.serving import CAREFUL, careful_model, put, sums_model
+
+WHOLE = FeatureGroup(name="whole", start=0, stop=784, edges=(), shares=(1.0,))
+
+
+def card_of(model: onnx.ModelProto, **changed: Any) -> ModelCard:
+    card = ModelCard.model_validate_json(model.metadata_props[0].value)
+    return card.model_copy(update={"groups": (WHOLE,), "metrics": {"accuracy": 0.9, "known": 0.98}} | changed)
+
+
+CARD = card_of(careful_model(), known_threshold=0.1, samples={"test": 10_000})
+
+
+def samples(n: int, confidence: float, low: float, unknown: float) -> list[Sample]:
+    """n samples, with familiarity from `low` to 1, and a share of unknown ones."""
+    familiarity = np.linspace(low, 1, n)
+    familiarity[: round(unknown * n)] = 0.05
+    return [Sample(np.array([0]), confidence, value) for value in familiarity.tolist()]
+
+
+class TestEstimated:
+    def test_it_is_the_mean_confidence(self) -> None:
+        half = samples(500, 0.9, 0.1, 0) + samples(500, 0.7, 0.1, 0)
+        found = estimated(CARD, half, {"whole": 0.1})
+        assert found.reason is None
+        assert found.accuracy == pytest.approx(0.8)
+        margin = 1.96 * math.sqrt((0.09 + 0.21) / 2 / 1000 + 0.9 * 0.1 / 10_000)
+        assert [found.low, found.high] == pytest.approx([0.8 - margin, 0.8 + margin])
+
+    def test_the_interval_holds_the_accuracy_of_calibrated_answers(self) -> None:
+        rng, held = np.random.default_rng(0), 0
+        for _ in range(100):
+            confidence = rng.beta(8, 1, 400)
+            drawn = [Sample(np.array([0]), value, 0.5) for value in confidence.tolist()]
+            found = estimated(CARD, drawn, {"whole": 0.1})
+            held += found.low <= (rng.random(400) < confidence).mean() <= found.high
+        assert held >= 90
+
+    def test_it_ends_at_0_and_1(self) -> None:
+        few = CARD.model_copy(update={"samples": {"test": 10}})
+        found = estimated(few, samples(LEAST, 0.99, 0.1, 0), {"whole": 0.1})
+        assert found.high == 1
+        assert found.low < found.accuracy < 1
+
+    @pytest.mark.parametrize(
+        ("reason", "card", "seen", "psi"),
+        [
+            ("few", CARD, samples(LEAST - 1, 0.9, 0.1, 0), 0.1),
+            ("few", CARD, [Sample(np.array([0]), 0.9, math.nan)] * WINDOW, 0.1),
+            ("uncalibrated", card_of(careful_model(), known_threshold=None), samples(500, 0.9, 0.1, 0), 0.1),
+            ("unknown", CARD, samples(500, 0.9, 0.3, 0.06), 0.1),
+            ("unfamiliar", CARD, [Sample(np.array([0]), 0.9, 0.3)] * 500, 0.1),
+            ("drift", CARD, samples(500, 0.9, 0.1, 0), 1.5),
+            (None, CARD, samples(500, 0.9, 0.3, 0.03), 0.5),
+            (None, card_of(careful_model(), metrics={}, samples={}), samples(500, 0.9, 0.8, 0), 0.1),
+        ],
+    )
+    def test_it_is_withheld(self, reason: str | None, card: ModelCard, seen: list[Sample], psi: float) -> None:
+        found = estimated(card, seen, {"whole": psi})
+        assert found.reason == reason
+        assert math.isnan(found.accuracy) == math.isnan(found.low) == math.isnan(found.high) == (reason is not None)
+
+    def test_a_regression_has_none(self) -> None:
+        assert not has_estimate(card_of(sums_model("v1")))
+        assert not has_estimate(CARD.model_copy(update={"groups": ()}))
+        assert has_estimate(CARD)
+
+
+def test_an_operator_sees_it(tmp_path: Path) -> None:
+    """Strokes are familiar; pictures of much ink are not, and then there is no estimate any more."""
+    model = careful_model()
+    card = card_of(model, name="estimated", version="v1")
+    onnx.helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    put(tmp_path, model)
+    rng = np.random.default_rng(0)
+
+    with application(tmp_path) as client:
+
+        def found(ink: float, batches: int) -> dict[tuple[str, str], float]:
+            for _ in range(batches):
+                pixels = np.where(rng.random(ROWS * 784) < ink, 255, 0).tolist()
+                tensor = {"name": "image", "shape": [ROWS, 28, 28], "datatype": "UINT8", "data": pixels}
+                assert client.post("/v2/models/estimated/infer", json={"inputs": [tensor]}).is_success
+            return {
+                (name.removeprefix("percept_estimated_accuracy"), "".join({*of.values()} - {"estimated", "v1"})): value
+                for (name, labels), value in parsed(client.get("/metrics").text).items()
+                if name.startswith("percept_estimated") and (of := dict(labels))["model"] == "estimated"
+            }
+
+        few = found(0.1, 1)
+        assert math.isnan(few["", ""])
+        assert {reason: few["_withheld", reason] for reason in REASONS} == {r: r == "few" for r in REASONS}
+        usual = found(0.1, EVERY * LEAST // ROWS)
+        assert 0 < usual["_interval", "low"] < usual["", ""] < usual["_interval", "high"] <= 1
+        assert not any(usual["_withheld", reason] for reason in REASONS)
+        other = found(0.5, EVERY * LEAST // ROWS)
+        assert math.isnan(other["", ""])
+        assert math.isnan(other["_interval", "low"])
+        assert other["_withheld", "unknown"] == 1
+    assert CAREFUL["known_threshold"] == 0.7
