@@ -54,6 +54,7 @@ class Drift:
         self._scores = Scores([(group.start, group.stop) for group in groups])
         self._bins: deque[NDArray[np.intp]] = deque(maxlen=WINDOW)
         self._batches = 0
+        self._known: tuple[int, dict[str, float]] = -1, {}  # batches, and the indices after so many
         width = max((len(group.edges) for group in groups), default=0)
         self._edges = np.full((len(groups), width), np.inf)
         for row, group in zip(self._edges, groups, strict=True):
@@ -69,6 +70,12 @@ class Drift:
 
     def indices(self) -> dict[str, float]:
         """Name of each group → its population stability index; empty until LEAST samples were counted."""
+        batches = self._batches
+        if self._known[0] != batches:
+            self._known = batches, self._computed()
+        return self._known[1]
+
+    def _computed(self) -> dict[str, float]:
         if len(self._bins) < LEAST:
             return {}
         bins = np.array(list(self._bins))  # copied first: other threads keep adding
