@@ -4,7 +4,7 @@ BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
 MODELS ?= digits instruments
 
-.PHONY: help run test soak image-test serve bento bench figures notebook licences audit-deps clean
+.PHONY: help run test soak image-test serve bento bench figures notebook licences audit-deps constraints lowest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,12 @@ licences: .venv/ready  ## write docs/licences.md: the packages that the image in
 
 audit-deps: .venv/ready  ## known vulnerabilities of what constraints.txt pins; where their data cannot be reached, the pins
 	PATH="$(BIN):$$PATH" deploy/audit.sh
+
+constraints: .venv/ready  ## renew constraints.txt: the newest versions of everything, if the whole suite passes with them
+	.ci/versions newest
+
+lowest: .venv/ready  ## the suite with the lowest versions that pyproject.toml promises
+	.ci/versions lowest $(TESTS)
 
 clean:  ## remove runs and caches; the virtual environment and the model store stay
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -187,7 +187,7 @@ class Picture(nn.Module):
         squared = (white * white).sum(1, keepdim=True) - 2 * product + self.squares[:, None, None]
         distance = torch.sqrt(torch.relu(squared) + LEAST)
         responses = torch.relu(distance.mean(1, keepdim=True) - distance)
-        n = responses.shape[-1]
+        n = self.size - self.patch + 1  # not responses.shape[-1], which is a tensor while PyTorch 2.9 traces
         return avg_pool2d(responses, -(-n // QUADRANTS), n // QUADRANTS).flatten(1)
 
     def learn(self, pictures: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,9 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from models.card import ModelCard
 from service.serving import Answer
@@ -184,18 +186,22 @@ class Metrics:
             self._failed.labels(*failure).set(failure in failures)
         self._failures = failures
 
-    def render(self, predictors: Iterable[Predictor]) -> bytes:
-        """All series in Prometheus' text format, with the current drift and this process's resources."""
+    def drifts(self, predictors: Iterable[Predictor]) -> None:
+        """Set how far the last samples of each predictor are from its training data."""
         for predictor in predictors:
             card, samples, indices = predictor.card, predictor.drift.samples(), predictor.drift.indices()
             for group, index in indices.items():
                 self._drift.labels(card.name, card.version, group).set(index)
             self._set_estimate(card, estimated(card, samples, indices))
+
+    def render(self, predictors: Iterable[Predictor]) -> bytes:
+        """All series in Prometheus' text format, with the current drift, and the resources of every worker."""
+        self.drifts(predictors)
         if WORKERS not in os.environ:
             return generate_latest(REGISTRY)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        ProcessCollector(registry=registry)
+        registry.register(_Processes())
         return generate_latest(registry)
 
     def _set_estimate(self, card: ModelCard, estimate: Estimate) -> None:
@@ -228,9 +234,32 @@ class Metrics:
         )
 
 
+class _Processes(Collector):
+    """`process_*` of every worker, told apart by a label `pid`. One worker alone answers for all: without the label,
+    the CPU times of two would take turns in one series, of which Prometheus would take every second as a restart."""
+
+    def collect(self) -> Iterable[Metric]:
+        """A series for each worker that is alive."""
+        families: dict[str, Metric] = {}
+        for pid in sorted({pid for pid, _ in _gauges() if _is_alive(pid)}):
+            for found in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                family.samples += [sample._replace(labels={"pid": pid}) for sample in found.samples]
+        return families.values()
+
+
+def _gauges() -> set[tuple[str, Path]]:
+    """Process id and file of every worker's gauges, dead ones' too."""
+    files = Path(os.environ.get(WORKERS, "/nonexistent")).glob("gauge_live*_*.db")
+    return {(pid, file) for file in files if (pid := file.stem.rpartition("_")[2]).isdigit()}
+
+
+def _is_alive(pid: str) -> bool:
+    return Path("/proc", pid).exists()
+
+
 def _forget_dead_workers() -> None:
     """Remove the gauges of killed workers, which would otherwise be reported forever."""
-    for file in Path(os.environ.get(WORKERS, "/nonexistent")).glob("gauge_live*_*.db"):
-        pid = file.stem.rpartition("_")[2]
-        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc").exists():
+    for pid, file in _gauges():
+        if not _is_alive(pid) and Path("/proc").exists():
             file.unlink(missing_ok=True)

@@ -98,12 +98,12 @@ IMAGE = Image(
     python_version="3.11",
     distro="slim",
     python_requirements="""\
-bentoml>=1.4.30
+bentoml>=1.4.36
 httptools>=0.6.3
-numpy>=1.26
-onnxruntime>=1.20
+numpy>=2.0
+onnxruntime>=1.25
 orjson>=3.10
-pillow>=11.0
+pillow>=13.0
 prometheus-client>=0.20
 pydantic>=2.9
 pysimdjson>=7.0
@@ -111,7 +111,7 @@ python-multipart>=0.0.18
 pyyaml>=6.0
 soundfile>=0.13
 soxr>=0.5
-uvloop>=0.21; sys_platform != 'win32'
+uvloop>=0.23; sys_platform != 'win32'
 """,  # [project].dependencies of pyproject.toml, without typer: only the command line needs it
     build_include_paths=["constraints.txt"],
 )

@@ -20,6 +20,7 @@ from tests.serving import Server, fill_store, serving  # noqa: E402
 # Files that start first, the slowest first, so that all workers end at about the same time.
 LONGEST = (
     "tests/pipeline/test_engine.py", "tests/pipeline/train/test_confidence.py", "tests/test_end_to_end.py",
+    "tests/test_monitoring.py",
     "tests/test_unit_page.py", "tests/service/http/test_faults.py", "tests/service/test_page.py",
     "tests/service/http/test_clients.py", "tests/pipeline/train/test_on_keras.py", "tests/pipeline/tune/test_study.py",
     "tests/pipeline/report/test_timeline.py", "tests/benchmarks/test_benchmarks.py",

@@ -47,13 +47,12 @@ def serving(
     python: str | Path = sys.executable,
     wait_for: str = "/readyz",
     command: Sequence[str] = (),
+    port: int = 0,
     **environment: str,
 ) -> Iterator[Server]:
-    """`bentoml serve target` in `directory` on a free port with `home` as BENTOML_HOME, until the block ends; or
-    instead `command`, which finds the port in BENTOML_PORT."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """`bentoml serve target` in `directory` on this port, or a free one, with `home` as BENTOML_HOME, until the block
+    ends; or instead `command`, which finds the port in BENTOML_PORT."""
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"serve-{port}.log"
@@ -77,6 +76,14 @@ def serving(
         stop(process)
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until the condition holds; the test fails if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
@@ -93,9 +100,14 @@ def workers(server: Server) -> list[int]:
 def workers_of(supervisor: int) -> list[int]:
     """The process ids of the workers that this process started."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
-    return [
-        int(pid) for pid in children.split() if b"_bentoml_impl.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return [int(pid) for pid in children.split() if b"_bentoml_impl.worker" in _command(pid)]
+
+
+def _command(pid: str) -> bytes:
+    """The command line of a process; empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def resident_mb(pid: int) -> float:

@@ -70,7 +70,8 @@ def unpacked(built, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unpacked")
     bentoml(built, "export", "percept:test", str(folder / "percept.bento"))
     with tarfile.open(folder / "percept.bento") as archive:
-        archive.extractall(folder / "bento", filter="data")
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11 has it since 3.11.4
+        archive.extractall(folder / "bento", **safely)
     return folder / "bento"
 
 

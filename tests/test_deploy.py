@@ -30,6 +30,8 @@ METRICS = {
     "percept_unknown_total": {"model", "version"},
     "percept_confidence": {"model", "version"},
     "percept_model_info": {"model", "version"},
+    "percept_model_failed": {"model", "version"},
+    "percept_store_up": set(),
     "percept_drift_psi": {"model", "version", "group"},
     "percept_estimated_accuracy": {"model", "version"},
     "percept_estimated_accuracy_interval": {"model", "version", "bound"},
@@ -39,8 +41,9 @@ METRICS = {
     "percept_canary_request_seconds": {"model", "version"},
     "percept_shadow_answers_total": {"model", "version", "label", "outcome"},
     "percept_shadow_dropped_total": {"model", "version", "reason"},
-    "process_resident_memory_bytes": set(),
-    "process_cpu_seconds_total": set(),
+    "process_resident_memory_bytes": {"pid"},
+    "process_cpu_seconds_total": {"pid"},
+    "process_start_time_seconds": {"pid"},
     "up": set(),
 }
 HISTOGRAMS = {"percept_request_seconds", "percept_confidence", "percept_canary_request_seconds"}
@@ -271,7 +274,7 @@ def test_alerts_as_a_prometheus_rule() -> None:
     text = "spec:\n" + re.sub("^", "  ", (DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8"), flags=re.MULTILINE)
     assert yaml.safe_load(text)["spec"] == read("prometheus/alerts.yml")
     for rule in ALERTS:
-        assert rule.keys() >= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule.keys() >= {"alert", "expr", "labels", "annotations"}
         named = re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values()))
         found, grouped = selectors(rule["expr"])
         kept = grouped or {label for one in found for label in METRICS[one.name]} | {"instance", "job"}

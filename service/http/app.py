@@ -76,6 +76,7 @@ class App:
             await asyncio.sleep(seconds)
             try:
                 await self.state.give_back()
+                await self.state.measure()
                 await self.state.reload()
             except StoreBlocked:  # the log says so already
                 pass

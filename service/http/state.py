@@ -13,6 +13,7 @@ from service.http.auth import APIKeys
 from service.http.connections import registry
 from service.http.request import Request
 from service.http.scheduling import Scheduler
+from service.http.waiting import REASONS
 from service.media import Limits
 
 if TYPE_CHECKING:
@@ -63,8 +64,12 @@ class State:
     def report(self) -> None:
         """Say in the metrics how busy this worker is."""
         self.metrics.in_flight(self.admission.in_flight)
-        self.metrics.connections(len(registry.open), registry.closed)
+        self.metrics.connections(len(registry.open), {**dict.fromkeys(REASONS, 0), **registry.closed})
         self.metrics.store(self.repository.failed, self.repository.trouble() is None)
+
+    async def measure(self) -> None:
+        """Say in the metrics what takes a while to compute; another worker may be the one that is asked for them."""
+        await anyio.to_thread.run_sync(self.metrics.drifts, list(self.repository.served.values()))
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""

@@ -23,6 +23,7 @@ UNSENT = 128 * 2**20  # bytes of answers that all clients together may leave unr
 UNFINISHED = 128 * 2**20  # bytes of bodies that are still arriving and hold no slot yet
 
 HEADER, IDLE, BODY, CLOSE = "header", "idle", "body", "close"  # what a connection waits for; IDLE: another request
+REASONS = (HEADER, IDLE, BODY, CLOSE, "limit", "refused", "unread", "too_large", "invalid")  # why one may be closed
 
 
 class Connection(Protocol):

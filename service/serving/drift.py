@@ -65,6 +65,7 @@ class Drift:
         self._scores = Scores([(group.start, group.stop) for group in groups])
         self._samples: deque[Sample] = deque(maxlen=WINDOW)
         self._batches = 0
+        self._known: tuple[int, dict[str, float]] = -1, {}  # batches, and the indices after so many
         width = max((len(group.edges) for group in groups), default=0)
         self._edges = np.full((len(groups), width), np.inf)
         for row, group in zip(self._edges, groups, strict=True):
@@ -89,6 +90,12 @@ class Drift:
 
     def indices(self) -> dict[str, float]:
         """Name of each group → its population stability index; empty until LEAST samples were counted."""
+        batches = self._batches
+        if self._known[0] != batches:
+            self._known = batches, self._computed()
+        return self._known[1]
+
+    def _computed(self) -> dict[str, float]:
         samples = self.samples()
         if not samples:
             return {}

@@ -50,6 +50,12 @@ def counted(client: httpx.Client) -> dict[str, str]:
     return dict(re.findall(r'^percept_requests_total\{code="(200|401)",route="/digits"\} (\S+)$', text, re.MULTILINE))
 
 
+def processes(client: httpx.Client) -> list[int]:
+    """Of which processes the metrics tell the CPU time."""
+    text = client.get("/metrics", headers=KEY).text
+    return [int(pid) for pid in re.findall(r'^process_cpu_seconds_total\{pid="(\d+)"\} \S+$', text, re.MULTILINE)]
+
+
 def test_two_workers_are_one_service(tmp_path: Path) -> None:
     """Each answers alone, from a store that was empty when they started, and knows the metrics of both; both end when
     the service is stopped."""
@@ -73,6 +79,7 @@ def test_two_workers_are_one_service(tmp_path: Path) -> None:
         for other in pids:
             with stopped(other):
                 assert counted(client) == COUNTED
+                assert sorted(processes(client)) == sorted(pids)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
