@@ -46,26 +46,26 @@ class PowerSpectrum(nn.Module):
         for name, constant in constants.items():  # computed in float64, used in float32; not saved with the weights
             self.register_buffer(name, constant.to(torch.float32), persistent=False)
 
-    def forward(self, hops: Tensor) -> Tensor:
-        """Hops as `arranged`, float32 (N, hop_length, hops) → float32 (N, C · C · (R/2 + 1), frames), the bins of each
-        frame in the order of `positions`.
+    def forward(self, audio: Tensor) -> Tensor:
+        """Whole hops, float32 (N, hops · hop_length) → float32 (N, n_bins, frames), the bins of each frame in the order
+        of `positions`.
 
-        >>> PowerSpectrum(256, 128)(torch.zeros(2, 128, 9)).shape
+        >>> PowerSpectrum(256, 128)(torch.zeros(2, 9 * 128)).shape
         torch.Size([2, 144, 8])
         """
-        n, columns = len(hops), self.columns
-        frames = hops.shape[2] - (self.n_fft // self.hop_length - 1)
-        by_row = nn.functional.conv1d(hops, self.row_dft, groups=columns**2)  # (N, C · C · 2 · (R/2 + 1), frames)
+        n, columns = audio.shape[0], self.columns  # len would be a constant in the exported graph
+        by_row = nn.functional.conv1d(self._arranged(audio), self.row_dft, groups=columns**2)
+        frames = by_row.shape[2]
         by_row = by_row.reshape(n, columns, 2 * columns, (self.rows // 2 + 1) * frames)
         spectrum = (self.middle_dft @ by_row).reshape(n, 2 * columns, columns * (self.rows // 2 + 1) * frames)
         real, imaginary = self.last_real @ spectrum, self.last_imaginary @ spectrum
         power: Tensor = real * real + imaginary * imaginary
         return power.reshape(n, -1, frames)
 
-    def arranged(self, audio: Tensor) -> Tensor:
-        """float32 (N, hops · hop_length) → (N, hop_length, hops), the samples of a hop in the order d, c, r."""
-        n, n_hops, columns = len(audio), audio.shape[1] // self.hop_length, self.columns
-        hops = audio.reshape(n, n_hops, self.hop_length).transpose(1, 2)  # and one more: two fast copies
+    def _arranged(self, audio: Tensor) -> Tensor:
+        """→ (N, hop_length, hops), the samples of a hop in the order d, c, r; by two fast copies."""
+        n, n_hops, columns = audio.shape[0], audio.shape[1] // self.hop_length, self.columns
+        hops = audio.reshape(n, n_hops, self.hop_length).transpose(1, 2)
         hops = hops.reshape(n, -1, columns, columns, n_hops).permute(0, 3, 2, 1, 4)
         return hops.reshape(n, self.hop_length, n_hops)
 
@@ -79,7 +79,8 @@ class PowerSpectrum(nn.Module):
         p = bins % self.rows
         k = torch.where(p <= self.rows // 2, bins, self.n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
         p, q, s = k % self.rows, k // self.rows % self.columns, k // (self.rows * self.columns)
-        return (_order(self.columns)[s] * self.columns + q) * (self.rows // 2 + 1) + p
+        position: Tensor = (_order(self.columns)[s] * self.columns + q) * (self.rows // 2 + 1) + p
+        return position
 
 
 def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:
@@ -111,8 +112,8 @@ def _last_dft(columns: int) -> tuple[Tensor, Tensor]:
 
 
 def _real(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """The complex matrix e^(i angle) (…, M, K) as two real ones (…, M, 2 K), from numbers whose real and imaginary parts
-    stand side by side: to the real parts of the result, and to the imaginary parts."""
+    """The complex matrix e^(i angle) (…, M, K) as two real ones (…, M, 2 K), to the real parts of the result and to the
+    imaginary ones, from numbers whose real and imaginary parts stand side by side."""
     real, imaginary = angle.cos(), angle.sin()
     return torch.stack([real, -imaginary], -1).flatten(-2), torch.stack([imaginary, real], -1).flatten(-2)
 

@@ -202,7 +202,7 @@ class Mfcc(nn.Module):
     def factorised_mel_power(self, audio: Tensor) -> Tensor:
         """Like `mel_power` up to rounding, by a convolution and matrix products."""
         padded = self._padded(audio, self.n_fft // 2 - audio.shape[1] % self.hop_length)  # whole hops
-        power = self.spectrum(self.spectrum.arranged(padded))
+        power = self.spectrum(padded)
         bands = [self.factorised_mel[filters, bins] @ power[:, bins] for filters, bins in self.factorised_bands]
         return torch.cat(bands, 1)
 
