@@ -20,8 +20,6 @@ import joblib
 import librosa
 import numpy as np
 import onnx
-import onnx.shape_inference
-import onnx.utils
 import onnxruntime
 import scipy.signal
 import torch
@@ -143,8 +141,12 @@ def graphs(front: Mfcc, peer: Librosa, sound: Clip) -> None:
 
 def session(model: onnx.ModelProto, output: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """A function that computes `output` of the graph from clips (N, T), with the session options of the service."""
-    described = onnx.shape_inference.infer_shapes(model)
-    cut = onnx.utils.Extractor(described).extract_model(["audio"], [output])
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    at = [output in node.output for node in cut.graph.node].index(True)
+    del cut.graph.node[at + 1 :]
+    del cut.graph.output[:]
+    cut.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False

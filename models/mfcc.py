@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.card import Input
 from models.familiarity import Outliers
+from models.fourier import PowerSpectrum
 from models.mel import b_weighting, mel_filters, mel_frequencies
 from models.spans import Span
 
@@ -40,15 +41,8 @@ class Mfcc(nn.Module):
 
     The coefficients are those of `librosa.feature.mfcc` (frames centred on a signal padded with zeros, periodic Hann
     window, power spectrum, Slaney's mel filters, 10 log10, orthonormal DCT-II). In training the discrete Fourier
-    transform is torch's FFT. The exported graph has matrix products instead, which are faster in ONNX Runtime than its
-    FFT. There the transform is factorised once, n_fft = R · C (Cooley & Tukey 1965); with n = C r + c and k = p + R q,
-
-        X[p + R q] = Σ_c  e^(-2πi c q / C)  Σ_r  e^(-2πi (C r + c) p / n_fft)  w[C r + c]  x[C r + c]
-
-    The inner sum is one real matrix for each column c, window and twiddle factors included, computed as a convolution
-    over hops, which frames share; the outer sum is one complex DFT of length C, the same for every p. The signal is
-    real, so p = 0 … R/2 give every bin. The bins are almost in order of frequency, so a few neighbouring mel filters
-    need only a small part of them; each bin is used once, as real² + imaginary².
+    transform is torch's FFT; the exported graph has the matrix products of `PowerSpectrum` instead. A few neighbouring
+    mel filters need only a small part of its bins, which are almost in order of frequency.
 
     With `fmin`, what nobody hears counts nowhere: constant offsets, and frequencies below it. Filters alone would not
     do, since zeros around such a signal make steps, which reach all filters. So beyond its ends the clip goes on at
@@ -77,9 +71,7 @@ class Mfcc(nn.Module):
     has_strengths = False
     exact_export = False  # the graph has products instead of the FFT
     oracle_constant: str | None = "dct"
-    row_dft: Tensor
-    column_dft: Tensor
-    factorised_mel: Tensor  # (n_mels, C · 2 · (R/2 + 1))
+    factorised_mel: Tensor  # (n_mels, bins of PowerSpectrum)
     window: Tensor  # (n_fft,)
     mel: Tensor  # (n_mels, n_fft/2 + 1)
     dct: Tensor
@@ -107,14 +99,12 @@ class Mfcc(nn.Module):
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis, self.fmin = preemphasis, fmin
         self.weights: Tensor | None = _weights(n_mfcc, cepstral_decay) if cepstral_decay else None
-        columns = min(2 ** (int(math.log2(n_fft)) // 2), hop_length)
-        rows = n_fft // columns
+        self.spectrum = PowerSpectrum(n_fft, hop_length)
         mel = torch.from_numpy(mel_filters(sample_rate, n_fft, n_mels, fmin))
-        factorised = _mel_of_factorised_bins(mel, rows, columns)
+        positions = self.spectrum.positions()
+        factorised = mel.new_zeros(n_mels, self.spectrum.n_bins).index_copy(1, positions, mel)
         self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
         constants = {
-            "row_dft": _row_dft(rows, columns, n_fft // hop_length),
-            "column_dft": _column_dft(columns),
             "factorised_mel": factorised,
             "window": torch.hann_window(n_fft, periodic=True, dtype=torch.float64),
             "mel": mel,
@@ -211,20 +201,9 @@ class Mfcc(nn.Module):
 
     def factorised_mel_power(self, audio: Tensor) -> Tensor:
         """Like `mel_power` up to rounding, by a convolution and matrix products."""
-        n, samples = audio.shape
-        frames = 1 + samples // self.hop_length
-        columns = len(self.column_dft) // 2
-        rows = self.n_fft // columns
-        padded = self._padded(audio, self.n_fft // 2 - samples % self.hop_length)  # whole hops
-        n_hops = padded.shape[1] // self.hop_length
-        # → (N, columns · rows of a hop, hops), by two fast copies; a frame is n_fft / hop_length hops in a row
-        hops = padded.reshape(n, n_hops, self.hop_length).transpose(1, 2)
-        hops = hops.reshape(n, -1, columns, n_hops).transpose(1, 2).reshape(n, self.hop_length, n_hops)
-        by_row = nn.functional.conv1d(hops, self.row_dft, groups=columns)  # (N, C · 2 · (R/2 + 1), frames)
-        by_row = by_row.reshape(n, 2 * columns, (rows // 2 + 1) * frames)
-        spectrum = (self.column_dft @ by_row).reshape(n, -1, frames)  # (N, C · 2 · (R/2 + 1), frames)
-        squared = spectrum * spectrum  # the filters add real² and imaginary²
-        bands = [self.factorised_mel[filters, bins] @ squared[:, bins] for filters, bins in self.factorised_bands]
+        padded = self._padded(audio, self.n_fft // 2 - audio.shape[1] % self.hop_length)  # whole hops
+        power = self.spectrum(padded)
+        bands = [self.factorised_mel[filters, bins] @ power[:, bins] for filters, bins in self.factorised_bands]
         return torch.cat(bands, 1)
 
     def _padded(self, audio: Tensor, after: int) -> Tensor:
@@ -356,44 +335,6 @@ def _beyond(sample_rate: int, samples: int) -> Tensor:
     away = torch.arange(1, samples + 1).double()
     after = torch.stack([torch.ones_like(away), tau * torch.expm1(-away / tau)])
     return torch.stack([after.flip(1), after])
-
-
-def _row_dft(rows: int, columns: int, overlap: int) -> Tensor:
-    """For each column c the windowed first step with its twiddle factors: real parts of p = 0 … R/2, then the imaginary
-    parts; as a convolution over hops, whose channels are the columns' rows. (C · 2 (R/2 + 1), R / overlap, overlap)"""
-    n_fft = rows * columns
-    c = torch.arange(columns).view(-1, 1, 1)
-    p = torch.arange(rows // 2 + 1).view(1, -1, 1)
-    n = columns * torch.arange(rows) + c
-    angle = -2 * torch.pi * (n * p % n_fft).to(torch.float64) / n_fft
-    window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)[n]
-    dft = torch.cat([window * angle.cos(), window * angle.sin()], 1)  # (C, 2 (R/2 + 1), R)
-    return dft.view(-1, overlap, rows // overlap).mT
-
-
-def _column_dft(columns: int) -> Tensor:
-    """Complex DFT of length C as a real matrix, the real and imaginary part of each number side by side; the bins in
-    the order of `_positions`. (2 C, 2 C)"""
-    q = torch.argsort(_positions(columns)).view(-1, 1)
-    angle = -2 * torch.pi * (q * torch.arange(columns)).to(torch.float64) / columns
-    real, imaginary = angle.cos(), angle.sin()
-    return torch.stack([torch.stack([real, -imaginary], 2), torch.stack([imaginary, real], 2)], 1).view(2 * columns, -1)
-
-
-def _positions(columns: int) -> Tensor:
-    """Position of each q: 0, C - 1, 1, C - 2, …, so that all bins are almost in order of frequency. (C,)"""
-    q = torch.arange(columns)
-    return torch.where(q < columns // 2, 2 * q, 2 * (columns - 1 - q) + 1)
-
-
-def _mel_of_factorised_bins(mel: Tensor, rows: int, columns: int) -> Tensor:
-    """Mel filters (n_mels, n_fft/2 + 1), rearranged for the factorised bins. (n_mels, C · 2 · (R/2 + 1))"""
-    n_fft = rows * columns
-    bins = torch.arange(n_fft // 2 + 1)
-    k = torch.where(bins % rows <= rows // 2, bins, n_fft - bins)  # a real signal's bin k equals its bin n_fft - k
-    arranged = mel.new_zeros(mel.shape[0], columns, 2, rows // 2 + 1)
-    arranged[:, _positions(columns)[k // rows], :, k % rows] = mel.T.unsqueeze(2)
-    return arranged.flatten(1)
 
 
 def _bands(mel: Tensor) -> list[tuple[slice, slice]]:

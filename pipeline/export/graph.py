@@ -16,6 +16,8 @@ from models.classifier import Classifier
 from models.frontend import FrontEnd
 from models.mfcc import Mfcc
 from models.targets import TARGETS
+from pipeline.export.pieces import in_pieces
+from pipeline.export.quantiles import select_quantiles
 from pipeline.profile import step
 
 OPSET = 20  # of ONNX, from 2023; ONNX Runtime reads it since 1.17
@@ -100,6 +102,8 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
         _make_optional(model.graph, FAMILIARITY, WITH_FAMILIARITY)
     if isinstance(front, Mfcc):
         _return_log_mel(model.graph, front)
+        _compute_mel_in_pieces(model.graph, front)
+        select_quantiles(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -123,11 +127,15 @@ def _flush_subnormals(graph: onnx.GraphProto) -> None:
 
 def oracle_product(graph: onnx.GraphProto, front: FrontEnd) -> onnx.NodeProto:
     """The matrix product with the front end's `oracle_constant` in its exported graph."""
-    constant = getattr(front, front.oracle_constant or "").numpy()
-    same = {t.name for t in graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), constant)}
-    product: onnx.NodeProto
-    [product] = [node for node in graph.node if same.intersection(node.input)]
-    return product
+    return _node_with(graph, getattr(front, front.oracle_constant or ""))
+
+
+def _node_with(graph: onnx.GraphProto, constant: Tensor) -> onnx.NodeProto:
+    """The node of the exported graph with that constant."""
+    same = {t.name for t in graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), constant.numpy())}
+    node: onnx.NodeProto
+    [node] = [node for node in graph.node if same.intersection(node.input)]
+    return node
 
 
 def _return_log_mel(graph: onnx.GraphProto, front: Mfcc) -> None:
@@ -139,6 +147,17 @@ def _return_log_mel(graph: onnx.GraphProto, front: Mfcc) -> None:
             names[:] = [LOG_MEL if name == old else name for name in names]
     shape = ("N", front.n_mels, "frames")
     graph.output.append(onnx.helper.make_tensor_value_info(LOG_MEL, onnx.TensorProto.FLOAT, shape))
+
+
+def _compute_mel_in_pieces(graph: onnx.GraphProto, front: Mfcc) -> None:
+    """Let no more than a piece of the spectrum of a long recording be in memory."""
+    audio, mel = _node_with(graph, front.spectrum.row_dft).input[0], _node_with(graph, front.loudness).input[1]
+    producers = {name: node for node in graph.node for name in node.output}
+    while producers[audio].op_type not in ("Concat", "Pad"):  # with what goes before and after it
+        audio = producers[audio].input[0]
+    nodes = sorted(_ancestors(graph, [mel]) - _ancestors(graph, [audio]))
+    more = front.n_fft - front.hop_length + (1 if front.fmin else 0)  # with fmin, pre-emphasis comes after padding
+    in_pieces(graph, nodes, audio, mel, front.hop_length, more)
 
 
 def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:

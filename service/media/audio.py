@@ -1,6 +1,5 @@
 """Audio files → mono waveforms, in the form that the models take."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
-from service.media import coded, ffmpeg
+from service.media import coded, ffmpeg, libsndfile
 from service.media.channels import Mix, loudest_if_cancelled
 from service.media.containers import media, recordings
 from service.media.flac import without_last_frame
@@ -85,25 +84,6 @@ def _joined(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tupl
     return (waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)), coding
 
 
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """SoundFile seeks after each block to where it is already, which fails in FLAC whose frames are not numbered from
-    0, as in segments of a longer recording. Reading from beginning to end needs no seeking."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class _Bytes(io.BytesIO):
-    """BytesIO for libsndfile, which seeks to negative positions in damaged files: an exception raised in its callback
-    cannot be caught, and would be printed."""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return -1
-
-
 def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
     """The recording as float32 (T,) at `sample_rate` Hz, the mean of its channels or one of them; and its coding."""
     mix = Mix()
@@ -130,7 +110,7 @@ def _opened(data: bytes, demuxer: str) -> Any:
     if _needs_ffmpeg(demuxer):
         return ffmpeg.recording(data, demuxer)
     try:
-        file = (_Forward if data.startswith(b"fLaC") else soundfile.SoundFile)(_Bytes(data))
+        file = libsndfile.opened(data)
     except soundfile.LibsndfileError:
         if not demuxer:
             raise

@@ -9,6 +9,7 @@ import struct
 from typing import NamedTuple
 
 from service.media.containers import MARKS
+from service.media.libsndfile import COPIED
 from service.media.limits import Limits
 
 # Seconds:
@@ -181,7 +182,7 @@ def of_audio(data: bytes, sample_rate: int, limits: Limits) -> tuple[Work, float
     seconds = min(seconds, limits.seconds)
     samples = int(seconds * sample_rate)
     spent = RECORDING + chunks + cost * seconds * rate * channels + RESAMPLED * samples * (rate != sample_rate)
-    return Work(spent, WAVEFORM * samples + len(data)), seconds
+    return Work(spent, WAVEFORM * samples + len(data) + min(len(data), COPIED)), seconds  # mended, and for libsndfile
 
 
 def _sound_of(wav: bytes) -> tuple[int, int]:
