@@ -19,6 +19,7 @@ from pipeline import caches, choice
 from pipeline import task as tasks
 from pipeline.engine import Engine
 from pipeline.interrupt import Stopped, stoppable
+from pipeline.memory import one_heap
 from pipeline.profile import Stage, lines, profiling
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
@@ -332,8 +333,8 @@ def tune(
     """
     resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export as exporting
-    from pipeline import tune as searching
     from pipeline import validate as validating
+    from pipeline.tune import stage as searching
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     directory = Run(runs / resolved.name)
@@ -581,6 +582,7 @@ def main() -> None:
     # PyTorch creates some hundred thousand objects that live until the end. The garbage collector would scan them
     # repeatedly while they are created, and twice more at exit.
     gc.set_threshold(20_000)
+    one_heap()
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may be no text, and a terminal may have no arrows

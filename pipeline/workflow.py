@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models import FEATURES_VERSION
 from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
+from pipeline.memory import give_back
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
@@ -186,6 +187,7 @@ class Workflow:
         started = time.perf_counter()
         with profile.stage(stage):
             getattr(self, stage)()
+            give_back()  # the next one runs in this process too
         return time.perf_counter() - started
 
     def _say_up_to_date(self, stage: str) -> bool:

@@ -185,10 +185,13 @@ def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int)
 def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, generator: torch.Generator) -> None:
     """Fill `outside` (n, D) with standardised pictures of no class, and redraw some of the pictures `inside`."""
     standardize, n = classifier.standardize, round(REDRAWN * len(inside))
-    pictures = inside[: len(inside) // 2].mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
-    make_outliers(pictures, len(outside), generator, outside)
+
+    def pictures(rows: Tensor) -> Tensor:
+        return inside[rows.to(inside.device)].mul_(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+
+    make_outliers(pictures, len(inside) // 2, len(outside), generator, outside)
     standardize.apply_(outside)
-    inside[:n] = redrawn(pictures[:n], generator).to(inside.device)
+    inside[:n] = redrawn(pictures(torch.arange(n)), generator).to(inside.device)
     standardize.apply_(inside[:n])
 
 

@@ -42,7 +42,13 @@ PIECE = 1_000  # pictures drawn at a time
 SHARPEST = 4  # times the contrast between ink and paper, at most
 
 
-def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
+def make_outliers(
+    pictures: Callable[[Tensor], Tensor],
+    n_pictures: int,
+    n: int,
+    generator: torch.Generator,
+    out: Tensor | None = None,
+) -> Tensor:
     """`n` pictures that belong to no class, float32 (n, 784), 0 = background, 1 = ink; written to `out` if it is given.
 
     A third are glyphs, a third pictures of the classes that are rotated, cut up or superposed, the others scribbles and
@@ -50,18 +56,20 @@ def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Ten
 
     Parameters
     ----------
-    pictures : of the classes, float32 (N, 784)
+    pictures : returns pictures of the classes by index, float32 (m, 784), newly allocated
+    n_pictures : how many of them there are
 
     Example
     -------
-    >>> make_outliers(torch.rand(5, 784), 15, torch.Generator().manual_seed(0)).shape
+    >>> pictures = torch.rand(5, 784)
+    >>> make_outliers(pictures.__getitem__, 5, 15, torch.Generator().manual_seed(0)).shape
     torch.Size([15, 784])
     """
-    images = pictures.view(-1, IMAGE_SIZE, IMAGE_SIZE)
     part = n // 15
 
     def chosen() -> Tensor:
-        return images[torch.randint(len(images), (part,), generator=generator)]
+        rows = torch.randint(n_pictures, (part,), generator=generator)
+        return pictures(rows).view(-1, IMAGE_SIZE, IMAGE_SIZE)
 
     makers: list[Callable[[], Tensor]] = [
         lambda: _rotated(chosen(), generator),
@@ -75,9 +83,9 @@ def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Ten
     ]
     made, start = torch.empty(n, IMAGE_SIZE**2) if out is None else out, 0
     for make in makers:  # one after the other, so that each can reuse the memory of the last
-        images_made = _centred(make()).flatten(1)
-        made[start : start + len(images_made)] = images_made
-        start += len(images_made)
+        for images in torch.split(make(), PIECE):
+            made[start : start + len(images)] = _centred(images).flatten(1)
+            start += len(images)
     return made
 
 
