@@ -85,6 +85,44 @@ class StoredMatrix:
         return x.to(self.device)
 
 
+class Rows:
+    """Some rows of matrices that are stacked vertically, each in memory or not: a `RowReader`.
+
+    Parameters
+    ----------
+    parts : float32 (…, D) each
+    rows : int64 (N,), of the stacked matrices
+    device : of the parts, and of the rows that `read` returns
+
+    Example
+    -------
+    >>> Rows([torch.eye(2), torch.zeros(1, 2)], torch.tensor([2, 1]), torch.device("cpu")).read(torch.tensor([1, 0]))
+    tensor([[0., 1.],
+            [0., 0.]])
+    """
+
+    def __init__(self, parts: Sequence["Tensor | RowReader"], rows: Tensor, device: torch.device) -> None:
+        self.parts, self.rows, self.device = parts, rows, device
+        self.shape = len(rows), parts[0].shape[1]
+        self._starts = np.cumsum([0, *(part.shape[0] for part in parts)]).tolist()
+
+    def element_size(self) -> int:
+        return 4
+
+    def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Those rows, int64 (n,), as float32 (n, D) on the device, written to `out` if it is given."""
+        chosen = self.rows[rows.cpu()]
+        x = torch.empty(len(chosen), self.shape[1], device=self.device) if out is None else out
+        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
+            (here,) = ((start <= chosen) & (chosen < stop)).nonzero(as_tuple=True)
+            if len(here) == len(chosen):
+                gather(part, chosen - start, x)
+            elif len(here):
+                found = torch.empty(len(here), self.shape[1], device=self.device)
+                x[here.to(self.device)] = gather(part, chosen[here] - start, found)
+        return x
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Features float32 (N, D), in memory (a tensor) or not, and targets int64 (N,) or float32 (N, K)."""

@@ -38,7 +38,8 @@ THICKEST, BLUR = 3, 2.0  # pixels of that page: how much its strokes are thicken
 MARGIN = 4  # pixels of that page that are kept around a glyph: a smaller picture is brought to MNIST's form sooner
 DRAWN = 3_000  # glyphs, at most; beyond that they repeat, since drawing takes most of the time
 DISTORTED = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
-PIECE = 1_000  # pictures drawn at a time
+PIECE = 1_000  # pictures changed at a time
+SCRIBBLES = 128  # drawn at a time: each takes thirty times the memory of its picture
 SHARPEST = 4  # times the contrast between ink and paper, at most
 
 
@@ -123,8 +124,10 @@ def scribbles(n: int, generator: torch.Generator) -> Tensor:
     size = (high - low).amax(2, keepdim=True).clamp(min=0.05)
     points = (points - low) / size * (BOX - 2 * radius.view(-1, 1, 1))
     points = points + IMAGE_SIZE / 2 - points.mean(1, keepdim=True)
-    parts = zip(torch.split(points, PIECE), torch.split(radius, PIECE), strict=True)
-    return torch.cat([_drawn(*part) for part in parts])
+    made = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE)
+    for part in zip(*(torch.split(of_all, SCRIBBLES) for of_all in (made, points, radius)), strict=True):
+        part[0].copy_(_drawn(*part[1:]))
+    return made
 
 
 def _stroke(n: int, before: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -287,4 +290,4 @@ def _splat(points: Tensor) -> Tensor:
         weight = (part[..., 0] if dy else 1 - part[..., 0]) * (part[..., 1] if dx else 1 - part[..., 1])
         index = (corner[..., 0] + dy) * side + corner[..., 1] + dx
         ink.scatter_add_(1, index.long(), weight)
-    return ink.clamp(max=1).view(n, 1, side, side)
+    return ink.clamp_(max=1).view(n, 1, side, side)
