@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 from pipeline import caches, choice
 from pipeline import task as tasks
 from pipeline.engine import Engine
-from pipeline.interrupt import Stopped, stoppable
+from pipeline.interrupt import Stopped, resumable, stoppable
 from pipeline.memory import one_heap
 from pipeline.profile import Stage, lines, profiling
 from pipeline.run import Run, check_writable, write_json
@@ -341,7 +341,8 @@ def tune(
     check_writable(directory.folder)
     if export:
         check_store(f"models/{resolved.name}", "tmp")
-    searching.tune(resolved, directory, storage, where)
+    with resumable():
+        searching.tune(resolved, directory, storage, where)
     if export:
         best = searching.train_best(resolved, directory)
         validating.validate(best, directory)
@@ -597,7 +598,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a missing permission
         sys.exit(f"percept: {_reason(error)}")
     except Stopped as stop:
-        print(f"percept: {stop}; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(f"percept: {stop}", file=sys.stderr)
         sys.exit(stop.status)
 
 
