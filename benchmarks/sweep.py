@@ -23,10 +23,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import extract, task, tune
+from pipeline import extract, task
 from pipeline.run import Run
 from pipeline.task import Task
 from pipeline.threads import threads
+from pipeline.tune import folds as cross_validation
+from pipeline.tune import objective
 
 # Only what scikit-learn's network has too: no noise, no schedule, no varied copies.
 PLAIN = (
@@ -43,15 +45,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = task.load("instruments", overrides=[*PLAIN, f"train.epochs={epochs}"])
         features = extract.extract(base, Run(Path(folder)))
-    folds = tune.make_folds(base, features, torch.device("cpu"))
+    folds = cross_validation.make_folds(base, features, torch.device("cpu"))
     tasks = [_with(base, {"learning_rate": rate, "l2": l2}) for rate, l2 in product(RATES, PENALTIES)]
 
     started = time.perf_counter()
-    results = tune.evaluate(tasks, features, folds)
+    results = objective.evaluate(tasks, features, folds)
     ours = time.perf_counter() - started
     best = max(result["score"] for result in results if isinstance(result, dict))
 
-    kept, fold = tune.assign_folds(base, features)
+    kept, fold = cross_validation.assign_folds(base, features)
     network = MLPClassifier(
         base.model.hidden, activation="logistic", batch_size=base.train.batch_size, random_state=0,
         max_iter=epochs, tol=0, n_iter_no_change=epochs,  # exactly as many epochs

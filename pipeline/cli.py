@@ -18,7 +18,8 @@ from typer.core import TyperCommand
 from pipeline import caches, choice
 from pipeline import task as tasks
 from pipeline.engine import Engine
-from pipeline.interrupt import Stopped, stoppable
+from pipeline.interrupt import Stopped, resumable, stoppable
+from pipeline.memory import one_heap
 from pipeline.profile import Stage, lines, profiling
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
@@ -332,15 +333,16 @@ def tune(
     """
     resolved, where = _load(task, data, set_, device), Engine.parse(engine)
     from pipeline import export as exporting
-    from pipeline import tune as searching
     from pipeline import validate as validating
+    from pipeline.tune import stage as searching
 
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     directory = Run(runs / resolved.name)
     check_writable(directory.folder)
     if export:
         check_store(f"models/{resolved.name}", "tmp")
-    searching.tune(resolved, directory, storage, where)
+    with resumable():
+        searching.tune(resolved, directory, storage, where)
     if export:
         best = searching.train_best(resolved, directory)
         validating.validate(best, directory)
@@ -599,6 +601,7 @@ def main() -> None:
     # PyTorch creates some hundred thousand objects that live until the end. The garbage collector would scan them
     # repeatedly while they are created, and twice more at exit.
     gc.set_threshold(20_000)
+    one_heap()
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may be no text, and a terminal may have no arrows
@@ -613,7 +616,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a missing permission
         sys.exit(f"percept: {_reason(error)}")
     except Stopped as stop:
-        print(f"percept: {stop}; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        print(f"percept: {stop}", file=sys.stderr)
         sys.exit(stop.status)
 
 

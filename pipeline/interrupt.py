@@ -17,8 +17,33 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {NAMES[signal.Signals(number)]}")
-        self.status = 128 + number
+        super().__init__(number)
+        self.status, self.is_resumable = 128 + number, False
+        self._by = NAMES[signal.Signals(number)]
+
+    def __str__(self) -> str:
+        kept = "; what is finished is kept, and the same command goes on from there" if self.is_resumable else ""
+        return f"stopped by {self._by}{kept}"
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Work that goes on where it was stopped, if the same command is given again.
+
+    Example
+    -------
+    >>> try:
+    ...     with resumable():
+    ...         raise Stopped(signal.SIGTERM)
+    ... except Stopped as stop:
+    ...     print(stop)
+    stopped by SIGTERM; what is finished is kept, and the same command goes on from there
+    """
+    try:
+        yield
+    except Stopped as stop:
+        stop.is_resumable = True
+        raise
 
 
 @contextmanager

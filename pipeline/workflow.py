@@ -8,7 +8,7 @@ versions of code. No stage is imported to check this.
 
 import json
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models import FEATURES_VERSION
 from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
+from pipeline.interrupt import resumable
+from pipeline.memory import give_back
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
@@ -96,6 +98,7 @@ class Workflow:
             "export": (run.model, run.card),
         }
 
+    @resumable()
     def run_all(self) -> None:
         """Run the stages that are not up to date, print one line for each of the others, and say how long each took."""
         seconds: dict[str, float] = {}
@@ -112,6 +115,7 @@ class Workflow:
             each = ", ".join(f"{stage} {t:.1f} s" for stage, t in seconds.items())
             print(f"{self.task.name}: {sum(seconds.values()):.1f} s, loading libraries included: {each}")
 
+    @resumable()
     def extract(self) -> None:
         """Stage 1: samples → features."""
         check_writable(self.run.folder)
@@ -135,7 +139,8 @@ class Workflow:
             from pipeline import train
 
         inputs = self._inputs("train")
-        facts = train.train(self.task, self.run, engine=self.engine)
+        with resumable() if self.task.train.framework == "torch" else nullcontext():  # Keras writes no checkpoints
+            facts = train.train(self.task, self.run, engine=self.engine)
         device = "cpu" if facts.device == "cpu" else "cuda"
         content = self.run.digest(self.run.weights, "train")
         self._record("train", inputs, content, f"{facts.epochs} epochs on {facts.device}", device=device)
@@ -186,6 +191,7 @@ class Workflow:
         started = time.perf_counter()
         with profile.stage(stage):
             getattr(self, stage)()
+            give_back()  # the next one runs in this process too
         return time.perf_counter() - started
 
     def _say_up_to_date(self, stage: str) -> bool:

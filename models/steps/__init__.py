@@ -30,9 +30,11 @@ class Step(Protocol):
     Attributes
     ----------
     threads : how many of PyTorch's threads a step may use; the result is the same bit for bit
+    has_samples : whether the step keeps all samples in a form of its own, and does not gather them
     """
 
     threads: int
+    has_samples: bool
 
     def set_rate(self, factor: float) -> None:
         """Set the learning rate of the following steps to `factor` times each network's own."""
@@ -72,12 +74,14 @@ class Workload(NamedTuple):
     """The work of a training, from which the fast steps decide whether they pay.
 
     n_steps : of the whole training
-    samples : all samples, float32 (N, D), if they are in memory and the same in every epoch
+    n_samples : N, of all samples
+    samples : returns some of all samples, float32 (n, D), if they are the same in every epoch and a step may keep them
     chunk : returns the first batches of an epoch, float32 (steps, ..., B, D)
     """
 
     n_steps: int
-    samples: "Tensor | None"
+    n_samples: int
+    samples: "Callable[[range], Tensor] | None"
     chunk: "Callable[[], Tensor]"
 
 

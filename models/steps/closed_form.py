@@ -139,7 +139,10 @@ class FlatParameters:
     ----------
     threads : PyTorch's threads for the large products and the optimiser. Softmax and other small operations use one, so
         the result is the same bit for bit. A step sets PyTorch's number of threads and does not restore it
+    has_samples : whether the step keeps all samples in a form of its own
     """
+
+    has_samples = False
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.networks = setup, setup.networks

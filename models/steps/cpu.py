@@ -86,6 +86,7 @@ class CompiledStep(FlatParameters):
     def __init__(self, setup: Setup, samples: Sparse | None = None) -> None:
         super().__init__(setup)
         self.samples = samples
+        self.has_samples = samples is not None and samples.complete
         rule = Rule(setup.optimizer, MOMENTUM, *BETAS, EPSILON, self._l1 is not None)
         factors = torch.tensor(setup.penalties, dtype=torch.float32)
         background = samples.differences.background if samples else None

@@ -33,25 +33,28 @@ def samples_for(work: Workload, units: int, batch_size: int) -> "Sparse | None":
     """The differences of all samples, or memory for one chunk of them if every epoch changes the samples; None if dense
     products are faster for a first layer of that many units."""
     if work.samples is not None:
-        common = background(work.samples, units, batch_size, False)
-        return None if common is None else Sparse(Differences.of(work.samples, common), True)
+        common = background(work.samples(_some(work.n_samples)), units, batch_size, False)
+        return None if common is None else Sparse(Differences.of(work.samples, work.n_samples, common), True)
     x = work.chunk().flatten(0, 1)
-    common = background(x, units, batch_size, True)
+    common = background(x[:: _some(len(x)).step], units, batch_size, True)
     return None if common is None else Sparse(Differences(common, len(x), x.numel()), False)
 
 
-def background(x: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | None:
-    """The value that most samples share, for each feature: float32 (N, n) → (n,).
+def _some(n_samples: int) -> range:
+    """Of which samples the background is estimated."""
+    return range(0, n_samples, -(-n_samples // SAMPLES))
 
-    Estimated from some of the samples. None where too many values differ for a layer of so many units, or the batches
-    are too large.
+
+def background(some: Tensor, units: int, batch_size: int, anew: bool) -> Tensor | None:
+    """The value that most of some samples share, for each feature: float32 (N, n) → (n,).
+
+    None where too many values differ for a layer of so many units, or the batches are too large.
 
     anew : the samples change in every epoch, so their differences must be found again each time
     """
-    n = x.shape[1]
+    n = some.shape[1]
     if max(n, batch_size) > INDEX or n * batch_size > ROOM:
         return None
-    some = x[:: -(-len(x) // SAMPLES)]
     common = some.mode(0).values
     share = (some != common).to(torch.float32).mean().item()
     return common if share / SHARE + anew * FINDING / units < 1 else None
@@ -74,18 +77,25 @@ class Differences:
         self._fill = _compiled_fill(len(background))
 
     @classmethod
-    def of(cls, x: Tensor, background: Tensor) -> "Differences":
-        """The differences of samples x, float32 (N, n)."""
-        parts = torch.split(x, part_rows(x.shape[1]))
-        made = cls(background, len(x), sum(int((part != background).sum()) for part in parts))
-        made.fill(x)
+    def of(cls, samples: Callable[[range], Tensor], n_samples: int, background: Tensor) -> "Differences":
+        """The differences of all samples, float32 (N, n), which are read twice, part by part: to count them first."""
+        size = part_rows(len(background))
+        parts = [range(first, min(first + size, n_samples)) for first in range(0, n_samples, size)]
+        made = cls(background, n_samples, sum(int((samples(part) != background).sum()) for part in parts))
+        for part in parts:
+            made.fill(samples(part), part.start)
         return made
 
-    def fill(self, x: Tensor) -> None:
-        """Replace the differences by those of x, float32 (N, n), which must fit the memory."""
-        x = x.contiguous()
-        job = Job(x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), **self.addresses())
+    def fill(self, x: Tensor, first: int = 0) -> None:
+        """Write the differences of x, float32 (N, n), which must fit the memory, after those of the `first` samples."""
+        x, before = x.contiguous(), int(self.starts[first])
+        starts = self.starts[first : first + len(x) + 1]
+        job = Job(
+            x=x.data_ptr(), n_samples=len(x), background=self.background.data_ptr(), starts=starts.data_ptr(),
+            features=self.features[before:].data_ptr(), values=self.values[before:].data_ptr(),
+        )  # fmt: skip
         llvm.run(self._fill, job, 1)  # one thread: the position of a sample's values depends on the samples before it
+        starts[1:] += before
 
     def addresses(self) -> dict[str, int]:
         return {name: getattr(self, name).data_ptr() for name in ("starts", "features", "values")}

@@ -137,7 +137,7 @@ def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureG
     These are the features on which the service detects drift: the media themselves if the front end only scales them,
     else the standardised features.
     """
-    x = load_datasets(features, with_validation=False, in_memory=False).training.x
+    x = load_datasets(features, with_validation=False).training.x
     n_samples = int(features.rows("train").sum())  # without copies, which come last
     if n_samples < BINS:
         return ()

@@ -1,7 +1,11 @@
 """Decoded media of a run's samples, for the stages after extraction: each decoded once in a command, if it fits."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Lock
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import sources
 from pipeline.extract.features import Features
 from pipeline.run import Run
-from pipeline.sources import Sample
+from pipeline.sources import Decoded, Sample
 from pipeline.task import UserError, parse
 from service.errors import MediaError
 
@@ -18,13 +22,30 @@ BUDGET = 64 << 20  # bytes of decoded media that are kept; anything beyond is de
 Array = NDArray[np.generic]  # input of the graph: uint8 (28, 28), float32 (T,) or float32 (D,)
 
 
-class MediaCache:
-    """Samples and decoded media that a command has already loaded."""
+class _Place(NamedTuple):
+    """Where an array is in a file."""
 
-    def __init__(self) -> None:
+    offset: int
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+
+class MediaCache:
+    """Samples that a command has already loaded, and media that it has decoded. These lie in a file without a name,
+    which ends with the command: in memory they would be there until the last stage.
+
+    Parameters
+    ----------
+    folder : of that file; created if it is needed
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.samples: dict[str, Sample] = {}  # by file
-        self.decoded: dict[str, Array] = {}
-        self.n_bytes = 0
+        self.n_bytes = 0  # of media in the file
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._places: dict[str, _Place] = {}
+        self._lock = Lock()
 
     @staticmethod
     def of(run: Run) -> "MediaCache":
@@ -38,14 +59,37 @@ class MediaCache:
         run.put(run.features, _empty, self)
 
     def keep(self, sample: Sample, decoded: Array) -> None:
-        """Keep the decoded media of a sample, within the budget."""
-        if sample.file not in self.decoded and self.n_bytes + decoded.nbytes <= BUDGET:
-            self.n_bytes += decoded.nbytes
-            self.decoded[sample.file] = decoded
+        """Keep the decoded media of a sample, within the budget and while the disk has room; safe in several
+        threads."""
+        if isinstance(sample.media, Decoded):
+            return
+        with self._lock:
+            if sample.file in self._places or self.n_bytes + decoded.nbytes > BUDGET:
+                return
+            try:
+                if self._file is None:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115
+                written = os.pwrite(self._file.fileno(), decoded.tobytes(), self.n_bytes)
+            except OSError:  # no room: it is decoded again
+                return
+            if written == decoded.nbytes:
+                self._places[sample.file] = _Place(self.n_bytes, decoded.dtype, decoded.shape)
+                self.n_bytes += decoded.nbytes
+
+    def decoded(self, file: str) -> Array | None:
+        """The decoded media of a sample, newly allocated; None if they are not kept."""
+        place = self._places.get(file)
+        if place is None or self._file is None:
+            return None
+        array = np.empty(place.shape, place.dtype)
+        if array.nbytes:
+            os.preadv(self._file.fileno(), [array.data.cast("B")], place.offset)
+        return array
 
 
 def _empty(features: Path) -> MediaCache:
-    return MediaCache()
+    return MediaCache(features.parent)
 
 
 class _Decoded(Mapping[str, Array]):
@@ -56,8 +100,9 @@ class _Decoded(Mapping[str, Array]):
 
     def __getitem__(self, file: str) -> Array:
         media = self._media
-        if file in media.decoded:
-            return media.decoded[file]
+        kept = media.decoded(file)
+        if kept is not None:
+            return kept
         sample = media.samples[file]
         try:
             decoded = sample.media.load()

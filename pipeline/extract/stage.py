@@ -70,7 +70,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
         samples = sources.load(task.data, task.features)
     if task.features.kind == "pixels":
         _warn_of_pictures(samples)
-    media = MediaCache()
+    media = MediaCache(run.folder)
     with engine.running():
         digests = on_ray.digests(samples) if engine.is_ray else _digests(samples)
         unique, duplicates = without_duplicates(samples, digests)

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ DELIMITERS = ";\t|,"  # where two divide the first rows equally well, the earlie
 SNIFFED = 200  # rows by which the delimiter is found
 END = "\x1a\0"  # a row of its own after the last one, unless a quote is open; no text holds it
 PIECE = 1 << 20  # bytes that are decoded at a time
+NAMED = re.compile(r'"?sep=([^"\0\r\n])"?\1*\s*', re.IGNORECASE)  # a first line for Excel: the others' delimiter
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 Row = tuple[int, list[str]]  # number of its last line, from 1, and its cells
@@ -23,14 +25,19 @@ Row = tuple[int, list[str]]  # number of its last line, from 1, and its cells
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a file's bytes mean cells."""
+    """How a file's bytes mean cells.
+
+    first : line with the first row, counted from 0
+    """
 
     encoding: str
     delimiter: str
+    first: int = 0
 
 
 def find_format(path: Path) -> Format:
-    """The encoding, UTF-8 unless bytes contradict it, and the delimiter that divides most rows into as many cells.
+    """The encoding, UTF-8 unless bytes contradict it, and the delimiter: what a first line `sep=;` names, or what
+    divides most rows into as many cells.
 
     Raises
     ------
@@ -38,11 +45,14 @@ def find_format(path: Path) -> Format:
     """
     encoding = _encoding(path)
     with _text(path, encoding) as text:
-        lines = [line for line in islice(text, SNIFFED) if line.strip()]
+        numbered = [(i, line) for i, line in enumerate(islice(text, SNIFFED)) if line.strip()]
+    lines = [line for _, line in numbered]
     if not lines:
         raise UserError(f"{path}: empty")
     if any("\0" in line for line in lines):
         raise UserError(f"{path}: holds zero bytes, so it is not text")
+    if named := NAMED.fullmatch(lines[0]):
+        return Format(encoding, named[1], numbered[0][0] + 1)
     return Format(encoding, max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter)))
 
 
@@ -54,8 +64,8 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
     UserError : no row holds anything, or one cannot be read, mostly because a quote is never closed
     """
     with _text(path, form.encoding) as text:
-        reader = csv.reader(chain(text, [END]), delimiter=form.delimiter)
-        last, is_empty = 0, True  # line of the row before
+        reader = csv.reader(chain(islice(text, form.first, None), [END]), delimiter=form.delimiter)
+        last, is_empty = form.first, True  # line of the row before
         try:
             for cells in reader:
                 if cells == [END]:
@@ -64,8 +74,8 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
                     raise UserError(f"{path}, line {last + 1}: a quote is not closed")
                 if any(cells) and not all(map(str.isspace, cells)):
                     is_empty = False
-                    yield reader.line_num, cells
-                last = reader.line_num
+                    yield form.first + reader.line_num, cells
+                last = form.first + reader.line_num
         except csv.Error as error:
             raise UserError(f"{path}, line {last + 1}: {error}; is a quote not closed?") from None
     if is_empty:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.train.data import Dataset, gather
+from pipeline.train.data import Dataset, gather, loaded
 
 CHUNK = 4 << 20  # bytes of samples that are gathered, and distorted, at a time on a CPU: the size of its cache
 
@@ -28,6 +28,7 @@ class Feed:
     mix : α of mixup (Zhang et al. 2018), for networks that share their batches: each sample is fed as a mixture with
         the one before it in its batch, and so is its target; the larger share, drawn from Beta(α, α), is its own
     balance : samples of rare classes count more, so that each class counts alike
+    in_memory : samples that are in a file fit into memory; see `load`
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Feed:
         transform: Change | None = None,
         mix: float = 0.0,
         balance: bool = False,
+        in_memory: bool = False,
     ) -> None:
         sets = list({id(batch): batch for batch in data}.values())
         starts = accumulate((len(batch.y) for batch in sets), initial=0)
@@ -57,8 +59,20 @@ class Feed:
         self.counts = torch.tensor(counts, device=self.device)
         self.class_weights = torch.stack([self._class_weights(*column) for column in self.columns]) if balance else None
         self.partners: Tensor | None = None
+        self.in_memory = in_memory or isinstance(self.x, Tensor)
         #: every epoch has the same samples, from memory
-        self.unchanged = isinstance(self.x, Tensor) and transform is None and not mix
+        self.unchanged = self.in_memory and transform is None and not mix
+
+    def samples(self, rows: range) -> Tensor:
+        """Some of all samples, float32 (n, D)."""
+        if isinstance(self.x, Tensor):
+            return self.x[rows.start : rows.stop : rows.step]
+        return self.x.read(torch.arange(rows.start, rows.stop, rows.step))
+
+    def load(self) -> None:
+        """Read all samples into memory, if they fit, for a step that gathers its batches from them."""
+        if self.in_memory:
+            self.x = loaded(self.x)
 
     def order(self, epoch: int) -> Tensor:
         """Indices of the samples of each batch of an epoch counted from 0; int64 (steps, ..., B)."""

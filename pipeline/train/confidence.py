@@ -22,7 +22,7 @@ from pipeline.profile import step
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, RowReader, gather, piece_rows, pieces
+from pipeline.train.data import Dataset, RowReader, Rows, gather, piece_rows, pieces
 from pipeline.train.loop import SCHEDULES
 from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
@@ -153,22 +153,24 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, see
     samples, n_samples = training.x, training.x.shape[0]
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
     rows = torch.randint(n_samples, (n,), generator=generator)
-    x = torch.empty(2 * n, network.linear()[0].in_features, device=classifier.standardize.mean.device)
-    y = (torch.arange(2 * n, device=x.device) < n).long()
+    device, front = classifier.standardize.mean.device, classifier.frontend
+    x: Tensor | Rows
     kind: Kind = "binary"
-    if isinstance(classifier.frontend, Picture):
-        _add_scenes(x, rows, classifier, classifier.frontend, samples, generator)
-    else:
-        gather(samples, rows, x[:n])
-        if isinstance(classifier.frontend, Mfcc):
-            _add_noises(x[n:], classifier, classifier.frontend, seed)
+    if isinstance(front, Picture | Mfcc):
+        x = made = torch.empty(2 * n, network.linear()[0].in_features, device=device)
+        y = (torch.arange(2 * n, device=device) < n).long()
+        if isinstance(front, Picture):
+            _add_scenes(made, rows, classifier, front, samples, generator)
         else:
-            _add_pictures(x[:n], x[n:], classifier, generator)
-            inside = training.y[rows.to(training.y.device)]
-            y = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)])
-            kind = "multiclass"
+            gather(samples, rows, made[:n])
+            _add_noises(made[n:], classifier, front, seed)
+    else:
+        x, kind = _with_pictures(samples, rows, classifier, generator), "multiclass"
+        inside = training.y[rows.to(training.y.device)]
+        y = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)])
     options = CONTRAST[kind]
-    trainer = ClosedForm([network], Feed([Dataset(x, y)], [seed], options.batch_size), kind, [options])
+    feed = Feed([Dataset(x, y)], [seed], options.batch_size, in_memory=True)
+    trainer = ClosedForm([network], feed, kind, [options])
     for epoch in range(options.epochs):
         trainer.epoch(epoch, SCHEDULES[options.schedule](epoch, options.epochs))
 
@@ -182,14 +184,24 @@ def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int)
     torch.index_select(classifier.standardize(made), 0, again, out=outside)  # no copy: it may be 60 MB
 
 
-def _add_pictures(inside: Tensor, outside: Tensor, classifier: Classifier, generator: torch.Generator) -> None:
-    """Fill `outside` (n, D) with standardised pictures of no class, and redraw some of the pictures `inside`."""
-    standardize, n = classifier.standardize, round(REDRAWN * len(inside))
-    pictures = inside[: len(inside) // 2].mul(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
-    make_outliers(pictures, len(outside), generator, outside)
-    standardize.apply_(outside)
-    inside[:n] = redrawn(pictures[:n], generator).to(inside.device)
-    standardize.apply_(inside[:n])
+def _with_pictures(
+    samples: Tensor | RowReader, chosen: Tensor, classifier: Classifier, generator: torch.Generator
+) -> Rows:
+    """The n chosen samples, some of them redrawn, and n standardised pictures of no class. Only what is drawn is in
+    memory: `chosen` may be 60 MB."""
+    standardize, n, n_redrawn = classifier.standardize, len(chosen), round(REDRAWN * len(chosen))
+    device = standardize.mean.device
+    inside = Rows([samples], chosen, device)
+
+    def pictures(rows: Tensor) -> Tensor:
+        return inside.read(rows).mul_(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
+
+    made = torch.empty(n_redrawn + n, samples.shape[1], device=device)
+    make_outliers(pictures, n // 2, n, generator, made[n_redrawn:])
+    made[:n_redrawn] = redrawn(pictures(torch.arange(n_redrawn)), generator)
+    drawn = torch.arange(len(made))
+    rows = torch.cat([drawn[:n_redrawn], len(made) + chosen[n_redrawn:], drawn[n_redrawn:]])
+    return Rows([standardize.apply_(made), samples], rows, device)
 
 
 def _add_scenes(

@@ -5,6 +5,7 @@ caches as much of the file as there is free memory, and can drop that without wr
 """
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -66,7 +67,7 @@ class StoredMatrix:
 
     def standardised(self, standardize: Standardize, device: torch.device) -> "StoredMatrix":
         """The same rows, standardised as they are read, on a device."""
-        return StoredMatrix(self.arrays, self.rows, standardize, device)
+        return StoredMatrix(self.arrays, self.rows, deepcopy(standardize).cpu(), device)  # that of a classifier moves
 
     def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Those rows, int64 (n,), as float32 (n, D) on the device, written to `out` if it is given."""
@@ -82,6 +83,44 @@ class StoredMatrix:
         if out is not None:
             return out if direct else out.copy_(x)
         return x.to(self.device)
+
+
+class Rows:
+    """Some rows of matrices that are stacked vertically, each in memory or not: a `RowReader`.
+
+    Parameters
+    ----------
+    parts : float32 (…, D) each
+    rows : int64 (N,), of the stacked matrices
+    device : of the parts, and of the rows that `read` returns
+
+    Example
+    -------
+    >>> Rows([torch.eye(2), torch.zeros(1, 2)], torch.tensor([2, 1]), torch.device("cpu")).read(torch.tensor([1, 0]))
+    tensor([[0., 1.],
+            [0., 0.]])
+    """
+
+    def __init__(self, parts: Sequence["Tensor | RowReader"], rows: Tensor, device: torch.device) -> None:
+        self.parts, self.rows, self.device = parts, rows, device
+        self.shape = len(rows), parts[0].shape[1]
+        self._starts = np.cumsum([0, *(part.shape[0] for part in parts)]).tolist()
+
+    def element_size(self) -> int:
+        return 4
+
+    def read(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Those rows, int64 (n,), as float32 (n, D) on the device, written to `out` if it is given."""
+        chosen = self.rows[rows.cpu()]
+        x = torch.empty(len(chosen), self.shape[1], device=self.device) if out is None else out
+        for part, start, stop in zip(self.parts, self._starts, self._starts[1:], strict=False):
+            (here,) = ((start <= chosen) & (chosen < stop)).nonzero(as_tuple=True)
+            if len(here) == len(chosen):
+                gather(part, chosen - start, x)
+            elif len(here):
+                found = torch.empty(len(here), self.shape[1], device=self.device)
+                x[here.to(self.device)] = gather(part, chosen[here] - start, found)
+        return x
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +139,17 @@ class Datasets(NamedTuple):
 
 
 @step("read features")
-def load_datasets(features: Features, with_validation: bool, in_memory: bool) -> Datasets:
-    """The samples of a run, as extracted.
+def load_datasets(features: Features, with_validation: bool) -> Datasets:
+    """The samples of a run, as extracted, left in the file.
 
     Parameters
     ----------
     with_validation : train on the validation samples too; none are left to validate on
-    in_memory : copies in memory, which may be changed; else matrices whose rows stay in the file
     """
     training = ~features.rows("test") if with_validation else features.rows("train")
     validation = features.rows("validation") & ~training
-    if not in_memory:
-        copies, none = training[features.copy_of], np.zeros(len(features.copies), bool)
-        return Datasets(_stored(features, training, copies), _stored(features, validation, none))
-    arrays = features.with_copies(training), (features.x[validation], features.y[validation])
-    return Datasets(*(Dataset(torch.from_numpy(x), torch.from_numpy(y)) for x, y in arrays))
+    copies, none = training[features.copy_of], np.zeros(len(features.copies), bool)
+    return Datasets(_stored(features, training, copies), _stored(features, validation, none))
 
 
 def load_test(features: Features) -> Dataset:
@@ -135,6 +170,18 @@ def standardised(data: Dataset, standardize: Standardize, device: torch.device) 
         return Dataset(standardize.apply_(data.x).to(device), data.y.to(device))
     assert isinstance(data.x, StoredMatrix)
     return Dataset(data.x.standardised(standardize, device), data.y.to(device))
+
+
+@step("read features")
+def loaded(x: Tensor | RowReader) -> Tensor:
+    """All rows of x (N, D), in memory; they are read in pieces, so that they are not there twice."""
+    if isinstance(x, Tensor):
+        return x
+    n_rows = piece_rows(x)
+    read = torch.empty(x.shape, device=next(pieces(x, 1), torch.empty(0)).device)
+    for part, piece in zip(torch.split(read, n_rows), pieces(x, n_rows), strict=False):
+        part.copy_(piece)
+    return read
 
 
 def piece_rows(x: Tensor | RowReader) -> int:

@@ -47,7 +47,7 @@ class Coordinator:
     """The actor that serves the workers: it sends them samples and the checkpoint, and receives their results."""
 
     def __init__(self, features: Path, checkpoint: Path, with_validation: bool) -> None:
-        self.data = load_datasets(Features.load(features), with_validation, in_memory=False)._asdict()
+        self.data = load_datasets(Features.load(features), with_validation)._asdict()
         self.checkpoint = checkpoint
         self.rows: list[loop.Row] = []
         self.found: bytes | UserError | None = None

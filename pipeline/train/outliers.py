@@ -38,11 +38,18 @@ THICKEST, BLUR = 3, 2.0  # pixels of that page: how much its strokes are thicken
 MARGIN = 4  # pixels of that page that are kept around a glyph: a smaller picture is brought to MNIST's form sooner
 DRAWN = 3_000  # glyphs, at most; beyond that they repeat, since drawing takes most of the time
 DISTORTED = Augment(rotation=10, scale=0.1, shear=0.2, elastic=1)
-PIECE = 1_000  # pictures drawn at a time
+PIECE = 1_000  # pictures changed at a time
+SCRIBBLES = 128  # drawn at a time: each takes thirty times the memory of its picture
 SHARPEST = 4  # times the contrast between ink and paper, at most
 
 
-def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
+def make_outliers(
+    pictures: Callable[[Tensor], Tensor],
+    n_pictures: int,
+    n: int,
+    generator: torch.Generator,
+    out: Tensor | None = None,
+) -> Tensor:
     """`n` pictures that belong to no class, float32 (n, 784), 0 = background, 1 = ink; written to `out` if it is given.
 
     A third are glyphs, a third pictures of the classes that are rotated, cut up or superposed, the others scribbles and
@@ -50,18 +57,20 @@ def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Ten
 
     Parameters
     ----------
-    pictures : of the classes, float32 (N, 784)
+    pictures : returns pictures of the classes by index, float32 (m, 784), newly allocated
+    n_pictures : how many of them there are
 
     Example
     -------
-    >>> make_outliers(torch.rand(5, 784), 15, torch.Generator().manual_seed(0)).shape
+    >>> pictures = torch.rand(5, 784)
+    >>> make_outliers(pictures.__getitem__, 5, 15, torch.Generator().manual_seed(0)).shape
     torch.Size([15, 784])
     """
-    images = pictures.view(-1, IMAGE_SIZE, IMAGE_SIZE)
     part = n // 15
 
     def chosen() -> Tensor:
-        return images[torch.randint(len(images), (part,), generator=generator)]
+        rows = torch.randint(n_pictures, (part,), generator=generator)
+        return pictures(rows).view(-1, IMAGE_SIZE, IMAGE_SIZE)
 
     makers: list[Callable[[], Tensor]] = [
         lambda: _rotated(chosen(), generator),
@@ -75,9 +84,9 @@ def make_outliers(pictures: Tensor, n: int, generator: torch.Generator, out: Ten
     ]
     made, start = torch.empty(n, IMAGE_SIZE**2) if out is None else out, 0
     for make in makers:  # one after the other, so that each can reuse the memory of the last
-        images_made = _centred(make()).flatten(1)
-        made[start : start + len(images_made)] = images_made
-        start += len(images_made)
+        for images in torch.split(make(), PIECE):
+            made[start : start + len(images)] = _centred(images).flatten(1)
+            start += len(images)
     return made
 
 
@@ -115,8 +124,10 @@ def scribbles(n: int, generator: torch.Generator) -> Tensor:
     size = (high - low).amax(2, keepdim=True).clamp(min=0.05)
     points = (points - low) / size * (BOX - 2 * radius.view(-1, 1, 1))
     points = points + IMAGE_SIZE / 2 - points.mean(1, keepdim=True)
-    parts = zip(torch.split(points, PIECE), torch.split(radius, PIECE), strict=True)
-    return torch.cat([_drawn(*part) for part in parts])
+    made = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE)
+    for part in zip(*(torch.split(of_all, SCRIBBLES) for of_all in (made, points, radius)), strict=True):
+        part[0].copy_(_drawn(*part[1:]))
+    return made
 
 
 def _stroke(n: int, before: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -279,4 +290,4 @@ def _splat(points: Tensor) -> Tensor:
         weight = (part[..., 0] if dy else 1 - part[..., 0]) * (part[..., 1] if dx else 1 - part[..., 1])
         index = (corner[..., 0] + dy) * side + corner[..., 1] + dx
         ink.scatter_add_(1, index.long(), weight)
-    return ink.clamp(max=1).view(n, 1, side, side)
+    return ink.clamp_(max=1).view(n, 1, side, side)

@@ -18,7 +18,7 @@ from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import subnormals_flushed, threads
 from pipeline.train import balance, confidence, weights
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, Datasets, load_datasets, pieces, standardised
+from pipeline.train.data import Dataset, Datasets, load_datasets, loaded, pieces, standardised
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import Checkpoints, State, fit
 from pipeline.train.memory import choose_device, device_name, fits
@@ -42,7 +42,9 @@ class Context:
     """What the first training of a run and `train.refit` have in common."""
 
     run: Run
+    features: Features
     device: torch.device
+    in_memory: bool  # the features fit into memory
     cluster: Cluster | None
     made_of: Sequence[Any]  # everything that the weights depend on, besides the options
 
@@ -87,10 +89,10 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     keras = task.train.framework == "keras"
     in_memory = not cluster and (keras or fits(features.n_bytes, device))
     made_of = facts.data_digest, features.copies_key, len(features.copies), facts.features, facts.model, facts.device
-    context = Context(run, device, cluster, made_of)
+    context = Context(run, features, device, in_memory, cluster, made_of)
     groups = features.group[features.rows("validation") & (not with_validation)]
 
-    classifier, state, data, options = _first_fit(task.train, facts, features, with_validation, context, in_memory)
+    classifier, state, data, options = _first_fit(task.train, facts, with_validation, context)
     facts = replace(
         facts,
         train=options.model_dump(mode="json"),
@@ -101,10 +103,8 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
         seconds=state.history["seconds"][-1],
         with_validation=with_validation or refit,
     )
-    del data  # which may be half of the memory
     if refit:
-        data = load_datasets(features, True, in_memory)
-        classifier, seconds = _refit(task.name, options, classifier, facts, data, context)
+        classifier, seconds = _refit(task.name, options, classifier, facts, context)
         facts = replace(facts, seconds=facts.seconds + seconds)
     with replacing(run.history) as history:  # both take their places only when both could be written
         history.write_text(json_text(state.history), "utf-8")
@@ -115,26 +115,25 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
 
 
 def _first_fit(
-    options: Train, facts: Facts, features: Features, with_validation: bool, context: Context, in_memory: bool
+    options: Train, facts: Facts, with_validation: bool, context: Context
 ) -> tuple[Classifier, State, Datasets, Train]:
     """The trained network, its state, the data standardised, and the options; the better of two trainings where balance
     is to be tried."""
+    features = context.features
     if not balance.is_to_be_tried(options, features, with_validation):
         classifier = weights.network(facts, features.state)
-        data = load_datasets(features, with_validation, in_memory)
-        return classifier, *_fit(classifier, facts, data, with_validation, options, context), options
+        return classifier, *_fit(classifier, facts, with_validation, options, context), options
     plain, weighed = (options.model_copy(update={"balance": value}) for value in ("off", "on"))
-    first, before, data, _ = _first_fit(plain, facts, features, False, context, in_memory)
+    first, before, data, _ = _first_fit(plain, facts, False, context)
     loss = balance.macro_loss(first, data.validation)
-    del data  # which may be half of the memory; the second training has the same
-    second, state, data, _ = _first_fit(weighed, facts, features, False, context, in_memory)
+    second, state, data, _ = _first_fit(weighed, facts, False, context)
     if balance.chosen(loss, balance.macro_loss(second, data.validation), features):
         return second, state, data, weighed
     return first, before, data, plain
 
 
 def _refit(
-    name: str, options: Train, calibrated: Classifier, facts: Facts, data: Datasets, context: Context
+    name: str, options: Train, calibrated: Classifier, facts: Facts, context: Context
 ) -> tuple[Classifier, float]:
     """The network trained again on training and validation samples, for the best number of epochs, with the calibration
     of the first one; and the seconds that it took."""
@@ -142,17 +141,18 @@ def _refit(
     options = options.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
     classifier = weights.network(facts, frontend.state_of(calibrated.frontend))
-    state, data = _fit(classifier, facts, data, True, options, context)
+    state, data = _fit(classifier, facts, True, options, context)
     with threads(1):
         confidence.inherit(classifier, calibrated, data.training, options.seed)
     return classifier, state.history["seconds"][-1]
 
 
 def _fit(
-    classifier: Classifier, facts: Facts, data: Datasets, with_validation: bool, options: Train, context: Context
+    classifier: Classifier, facts: Facts, with_validation: bool, options: Train, context: Context
 ) -> tuple[State, Datasets]:
-    """Train the classifier's standardisation and network; its state, and the data standardised, on the device. Data
-    in memory are changed in place."""
+    """Train the classifier's standardisation and network; its state, and the data standardised, on the device, in their
+    file: what training has in memory is free again."""
+    data = load_datasets(context.features, with_validation)
     if options.early_stopping and not len(data.validation.y):
         raise UserError("train.early_stopping needs validation samples, and there are none; add samples or set it to 0")
     fingerprint = digest([*context.made_of, options.model_dump(mode="json"), with_validation])
@@ -170,18 +170,24 @@ def _fit(
     unit = TargetUnit.of(data.training.y) if _has_unit(classifier) else None
     if unit is not None:
         data = Datasets(*(Dataset(d.x, unit.removed(d.y)) for d in data))
+    held_out = Dataset(loaded(data.validation.x), data.validation.y) if context.in_memory else data.validation
     if options.framework == "keras":
         from pipeline.train import on_keras  # an optional extra, and seconds to import
 
-        state = on_keras.fit(mlp, data, facts.kind, options)
+        training = Dataset(loaded(data.training.x), data.training.y)
+        state = on_keras.fit(mlp, Datasets(training, held_out), facts.kind, options)
     else:
         transform = transform_of(options, standardize, context.device)
-        weighs = options.balance == "on"
-        feed = Feed([data.training], [options.seed], options.batch_size, transform, options.mix, weighs)
+        feed = Feed(
+            [data.training], [options.seed], options.batch_size, transform, options.mix, options.balance == "on",
+            context.in_memory,
+        )  # fmt: skip
         trainer = TRAINERS[options.gradients]([mlp], feed, facts.kind, [options])
         checkpoints = Checkpoints.to_file(trainer, fingerprint, context.run.checkpoint)
         state = checkpoints.resume(context.run.checkpoint, context.device)
-        state = fit(trainer, mlp, options, data.validation, facts.kind, state, checkpoints)
+        state = fit(trainer, mlp, options, held_out, facts.kind, state, checkpoints)
+        if context.device.type == "cuda" and context.in_memory:  # in the GPU's memory, where nothing else waits for it
+            data = Datasets(Dataset(feed.x, data.training.y), held_out)
     if unit is not None:
         unit.restore(mlp, state.history)
     if isinstance(front, Table):

@@ -43,8 +43,12 @@ class ClosedForm:
             networks, kind, feed.batch_size, options[0].optimizer, [o.learning_rate for o in options],
             [Penalties(o.l1, o.l2, o.activity_l1, o.activity_l2) for o in options], feed.shared,
         )  # fmt: skip
-        unchanged = feed.x if feed.unchanged and isinstance(feed.x, Tensor) else None
-        self.step = choose(setup, Workload(options[0].epochs * feed.n_steps, unchanged, self._first_chunk))
+        samples = feed.samples if feed.unchanged else None
+        self.step = choose(
+            setup, Workload(options[0].epochs * feed.n_steps, feed.x.shape[0], samples, self._first_chunk)
+        )
+        if not self.step.has_samples:
+            feed.load()
         self.n_outputs = networks[0].linear()[-1].out_features
         self.z = torch.empty(feed.n_steps, *setup.lead, self.n_outputs, feed.batch_size, device=feed.device)
         self.t: Tensor | None = None
@@ -131,6 +135,7 @@ class Autograd:
 
     def __init__(self, networks: Sequence[MLP], feed: Feed, kind: Kind, options: Sequence[Train]) -> None:
         (self.mlp,), self.feed, self.kind, (self.options,) = networks, feed, kind, options
+        feed.load()
         rate = self.options.learning_rate
         self.optimizer: torch.optim.Optimizer
         if self.options.optimizer == "adam":

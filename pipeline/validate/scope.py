@@ -36,7 +36,7 @@ def scope(features: Features, kind: str) -> list[str]:
     if groups:
         together = f"in {groups['test']:,} groups of which no sample was trained on"
     else:
-        together = "each by itself: no groups are named"
+        together = f"{_alone(features)}: no groups are named"
     of = f"of {n} from {where}, {together}"
     unseen = ["inputs from " + ELSEWHERE[kind]]
     if source.tested:
@@ -47,6 +47,15 @@ def scope(features: Features, kind: str) -> list[str]:
     elif not groups:
         unseen.append("new sessions, people or places, if samples of one of them are in several splits (data.group)")
     return [of, f"not tested: {', or '.join(unseen)}"]
+
+
+def _alone(features: Features) -> str:
+    """How samples without groups are divided: one by one, and what that means for near duplicates."""
+    if not len(features.near):
+        return "each by itself"
+    if divided := int((features.split[features.near[:, 0]] != features.split[features.near[:, 1]]).sum()):
+        return f"each by itself, {divided:,} pair{'s' if divided > 1 else ''} of near duplicates divided"
+    return "each by itself but for near duplicates, which no split divides"
 
 
 def _last(path: str) -> str:

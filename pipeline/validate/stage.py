@@ -9,6 +9,7 @@ import torch
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features, load_media, skipped
+from pipeline.memory import without
 from pipeline.profile import step
 from pipeline.report import curves, page
 from pipeline.report.schema import Baseline, Check, Clip, Gate, LearningCurve, Mistake, Regressor, Report
@@ -134,10 +135,11 @@ def _baselines(
     none where the task asks for none."""
     if not task.validate_.baselines:
         return {"baselines": []}
-    from pipeline.validate import baselines  # imports scikit-learn
+    with without("pandas"):  # which scikit-learn imports for data frames, with PyArrow: 60 MB
+        from pipeline.validate import baselines
 
     def datasets(with_validation: bool) -> Datasets:
-        read = load_datasets(features, with_validation, in_memory=False)
+        read = load_datasets(features, with_validation)
         return Datasets(*(standardised(data, classifier.standardize, torch.device("cpu")) for data in read))
 
     training, held_out = datasets(with_validation=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from service.errors import Unusable
+from service.errors import Unreadable, Unusable
 from service.media import flac, mpeg
 
 MAX_RECORDINGS = 1000  # in one file
@@ -263,14 +263,27 @@ def _caf(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
     """Core Audio Format: its data may have the length −1 if they end the file, which libsndfile does not know.
 
     A cut file is mended unless its packets vary in size: for those that are missing libsndfile repeats the last one.
+    MP3 that was cut needs no table of its packets.
+
+    Raises Unreadable if a table is needed that was cut off.
     """
     chunks, end, complete = chunks_of(data, start)
     desc = next((data[chunk.start : chunk.start + 32] for chunk in chunks if chunk.name == b"desc"), b"")
+    tables = [chunk for chunk in chunks if chunk.name == b"pakt" and chunk.start + chunk.length <= len(data)]
+    if len(desc) == 32 and not tables and bytes(4) in (desc[16:20], desc[20:24]):
+        sound = next((chunk.start + 4 for chunk in chunks if chunk.name == b"data"), len(data))
+        end = _next(data, sound, b"caff\0\1\0\0desc", 0)
+        found = mpeg.recordings(data[sound:end], 0, seconds) if desc[8:12] == b".mp3" else []
+        if not found:
+            raise Unreadable("the file is cut off: the table that tells where its packets begin is missing")
+        return found, end
     for name, begin, length in chunks:
         is_cut = length > len(data) - begin and desc[16:20] != bytes(4)
         if name == b"data" and not complete and (is_cut or length <= 4):
             end = _next(data, begin, b"caff\0\1\0\0desc", 0)
-            return [b"".join([data[start : begin - 8], struct.pack(">q", end - begin), data[begin:end]])], end
+            packet = max(1, int.from_bytes(desc[16:20]))  # bytes; a part of one would be an error to FFmpeg
+            stop = end - (end - begin - 4) % packet
+            return [b"".join([data[start : begin - 8], struct.pack(">q", stop - begin), data[begin:stop]])], end
     return [data[start:end]], end
 
 

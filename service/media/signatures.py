@@ -123,6 +123,12 @@ WAV = {  # by the format tag; 0xFFFE gives the tag in its extension
     0x28F: "G.722", 0x65: "G.722", 0x83: "G.729", 0x270: "ATRAC3", 0xA109: "Speex", 0x566F: "Vorbis", 0x674F: "Vorbis",
     0xF1AC: "FLAC", 0x704F: "Opus", 0x08: "DTS", 0x92: "AC-3", 0x50: "MP2",
 }  # fmt: skip
+AIFC = {  # by the compression of its description
+    b"DWVW": "DWVW", b"MAC3": "MACE", b"MAC6": "MACE", b"QDMC": "QDesign", b"QDM2": "QDesign", b"Qclp": "QCELP",
+    b"alac": "ALAC", b".mp3": "MP3", b"ADP4": "ADPCM", b"G722": "G.722", b"G726": "G.726", b"G728": "G.728",
+    b"rt24": "RT24", b"rt29": "RT29", b"ms\0\x02": "MS ADPCM", b"ms\0\x11": "IMA ADPCM",
+}  # fmt: skip
+AU = {24: "G.722"}  # by the encoding in its header
 HEIC, AVIF = Kind("image", "a HEIC photo", TO_PNG, "heif"), Kind("image", "an AVIF image")
 BRANDS = {  # of ISO base media files, by major brand; any other is MPEG-4
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), HEIC),
@@ -198,7 +204,7 @@ def announced(data: bytes) -> Kind | None:
         return _behind_id3(data)
     for offset, signature, kind in SIGNATURES:
         if data.startswith(signature, offset):
-            return _in_wav(data) if signature == b"WAVE" else kind
+            return CODED[signature](data) if signature in CODED else kind
     if data.startswith(b"OggS"):
         packet = data[27 + data[26] :] if len(data) > 26 else b""
         return next((kind for start, kind in OGG.items() if packet.startswith(start)), AUDIO)
@@ -224,11 +230,28 @@ def _behind_id3(data: bytes) -> Kind:
 
 
 def _in_wav(data: bytes) -> Kind:
-    at = data.find(b"fmt ", 12, 2**12) + 8
+    """The kind of what is in WAV, or in Wave64, whose lengths and identifiers are longer."""
+    name, header = ("Wave64", 24) if data.startswith(b"riff") else ("WAV", 8)
+    found = data.find(b"fmt ", 12, 2**12)
+    at = found + header
     tag = int.from_bytes(data[at : at + 2], "little")
     if tag == 0xFFFE:
         tag = int.from_bytes(data[at + 24 : at + 26], "little")
-    return Kind("audio", f"{WAV[tag]} in WAV", TO_WAV) if at > 8 and tag in WAV else AUDIO
+    return Kind("audio", f"{WAV[tag]} in {name}", TO_WAV) if found > 0 and tag in WAV else AUDIO
+
+
+def _in_aiff(data: bytes) -> Kind:
+    at = data.find(b"COMM", 12, 2**12) + 26
+    inside = AIFC.get(data[at : at + 4]) if data[8:12] == b"AIFC" and at > 26 else None
+    return Kind("audio", f"{inside} in AIFF", TO_WAV) if inside else AUDIO
+
+
+def _in_au(data: bytes) -> Kind:
+    inside = AU.get(int.from_bytes(data[12:16]))
+    return Kind("audio", f"{inside} in AU", TO_WAV) if inside else AUDIO
+
+
+CODED = {b"WAVE": _in_wav, b"riff\x2e\x91\xcf\x11": _in_wav, b"AIF": _in_aiff, b".snd": _in_au}
 
 
 def _by_brand(data: bytes) -> Kind:

@@ -155,7 +155,7 @@ def steps(threads: int, sparse: bool, units: int = 100) -> list[torch.Tensor]:
     assert common is not None
     mlp = network(data, "multiclass", units, "sigmoid")
     penalties = Penalties(1e-4, 1e-4, 1e-3, 1e-3)
-    differences = Differences.of(data.x, common)
+    differences = Differences.of(lambda rows: data.x[rows.start : rows.stop], len(data.x), common)
     step = CompiledStep(
         Setup([mlp], "multiclass", 64, "adam", [0.01], [penalties]), Sparse(differences, True) if sparse else None
     )
@@ -222,7 +222,7 @@ def test_nan_stays_nan(kind: Any, activation: Any) -> None:
 def test_differences_from_the_background(x: np.ndarray) -> None:
     common = torch.from_numpy(x).mode(0).values
     common[common.isinf()] = 0
-    found = Differences.of(torch.from_numpy(x), common)
+    found = Differences.of(lambda rows: torch.from_numpy(x[rows.start : rows.stop]), len(x), common)
     rows, columns = np.nonzero(x != common.numpy())
     counts = np.bincount(rows, minlength=len(x))
     np.testing.assert_array_equal(found.starts.numpy(), np.concatenate([[0], counts.cumsum()]))

@@ -201,6 +201,24 @@ def test_manifests_of_any_program(tmp_path: Path, delimiter: str, encoding: str)
 
 
 @pytest.mark.parametrize(
+    ("first", "delimiter", "encoding"),
+    [("sep=;", ";", "utf-8-sig"), ("\nSEP=,", ",", "utf-16"), ('"sep=\t"', "\t", "utf-8"), ("sep=|||", "|", "cp1252")],
+)
+def test_the_first_line_may_name_the_delimiter(tmp_path: Path, first: str, delimiter: str, encoding: str) -> None:
+    """Excel reads and writes such lines. The other delimiter, in each cell, would divide all rows as well."""
+    other = "," if delimiter != "," else ";"
+    (tmp_path / "list.csv").write_text(
+        f"{first}\npath{delimiter}label\nMöwe{other}1.wav{delimiter}a{other}b\n", encoding
+    )
+    found = samples("instruments", str(tmp_path / "list.csv"))
+    assert [(s.file, s.label) for s in found] == [(f"Möwe{other}1.wav", f"a{other}b")]
+    with (tmp_path / "list.csv").open("a", encoding=encoding.removesuffix("-sig").replace("16", "16-le")) as file:
+        file.write(f"b.wav{delimiter}\n")
+    with pytest.raises(UserError, match=f"line {4 + first.count(chr(10))}: label is empty"):
+        samples("instruments", str(tmp_path / "list.csv"))
+
+
+@pytest.mark.parametrize(
     ("text", "line"),
     [
         ("path,class\na.wav,x\n", "column 'label' is missing; expected path,label"),

@@ -50,8 +50,20 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         PLAIN.replace("u", '"u"'),
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
+        "sep=,\n" + PLAIN,
     ],
-    ids=["commas", "tabs", "decimal commas", "bars", "delimiter at the end", "blank rows", "quotes", "mark", "UTF-16"],
+    ids=[
+        "commas",
+        "tabs",
+        "decimal commas",
+        "bars",
+        "delimiter at the end",
+        "blank rows",
+        "quotes",
+        "mark",
+        "UTF-16",
+        "sep",
+    ],
 )
 def test_a_table_is_the_same_however_it_is_written(tmp_path: Path, content: str | bytes) -> None:
     samples = written(tmp_path, content)

@@ -10,7 +10,9 @@ from pipeline.train import outliers
 
 def test_outliers_are_pictures_that_the_seed_fixes() -> None:
     pictures = torch.rand(50, 784)
-    first, again = (outliers.make_outliers(pictures, 500, torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (
+        outliers.make_outliers(pictures.__getitem__, 50, 500, torch.Generator().manual_seed(3)) for _ in range(2)
+    )
     assert first.shape == (500, 784)
     assert torch.equal(first, again)
     assert 0 <= first.min() <= first.max() <= 1

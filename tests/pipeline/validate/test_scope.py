@@ -23,6 +23,13 @@ def test_synthetic_data_are_called_so(features: Features) -> None:
     assert of == "of 1,000 samples of synthetic data (points of two regions), each by itself: no groups are named"
     assert untested == "not tested: anything real; what this says of measurements, nobody has measured"
     assert counts(features) is None
+    rows = {split: np.flatnonzero(features.rows(split)) for split in ("train", "test")}
+    for one, other, said in (
+        ("test", "test", "each by itself but for near duplicates, which no split divides: no groups are named"),
+        ("train", "test", "each by itself, 1 pair of near duplicates divided: no groups are named"),
+    ):
+        near = np.array([[rows[one][0], rows[other][1]]])
+        assert scope(replace(features, near=near), "vector")[0].endswith(said)
 
 
 def test_real_data_say_which_and_how_many_groups(features: Features) -> None:

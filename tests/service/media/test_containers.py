@@ -12,7 +12,7 @@ from service.media import Limits, containers, flac
 from service.media.audio import decode_audio
 from service.media.containers import STEP, find, recordings
 from tests.service.helpers import mutated, sound_bytes, tone
-from tests.service.media.decoding import LIMITS, RATE, reason
+from tests.service.media.decoding import LIMITS, RATE, outcome, reason
 
 MP3_FRAME = 1152  # samples; 576 below 32 kHz
 
@@ -190,6 +190,21 @@ class TestUnknownLength:
         waveform = hear(data[: len(data) // 2])
         assert 0.4 * RATE < len(waveform) < 0.6 * RATE
         assert np.array_equal(waveform, hear(data)[: len(waveform)])
+
+    @pytest.mark.parametrize("code", [b".mp3", b"alac", b"opus", b"ac-3"])
+    def test_cut_caf_without_its_table_of_packets(self, code):
+        """Frames of MP3 tell where they begin; packets of other codes do not."""
+        mp3 = file("MP3")
+        description = struct.pack(">4sqd4sIIIII", b"desc", 32, RATE, code, 0, 0, MP3_FRAME, 1, 0)
+        data = b"caff\0\1\0\0" + description + struct.pack(">4sqI", b"data", 4 + len(mp3), 0) + mp3[: len(mp3) // 2]
+        if code == b".mp3":
+            waveform = hear(data)
+            assert 0.4 * RATE < len(waveform) < 0.7 * RATE
+            assert np.array_equal(waveform, hear(mp3[: len(mp3) // 2]))
+            assert len(hear(data + file("CAF"))) == len(waveform) + RATE
+        else:
+            refused, message = outcome(hear, data)
+            assert (refused, "the table that tells where its packets begin is missing" in message) == (Unreadable, True)
 
 
 class TestFlac:

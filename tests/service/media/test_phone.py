@@ -67,6 +67,12 @@ class TestSound:
         heard = decode_audio(recorded(samples, 48_000, "matroska", "flac"), 48_000, LIMITS)
         assert np.allclose(heard, samples[:, 0], atol=1e-4)
 
+    def test_cut_within_a_packet(self):
+        data = recorded(sweep(44_100), 44_100, "caf", "adpcm_ima_qt")
+        whole, cut = (decode_audio(part, RATE, LIMITS) for part in (data, data[: 6 * len(data) // 10]))
+        assert 0.5 * RATE < len(cut) < 0.65 * RATE
+        assert np.allclose(cut[:-100], whole[: len(cut) - 100], atol=1e-4)
+
     def test_sound_of_a_video(self):
         assert reason(decode_audio, with_picture(tone(44_100)), RATE, LIMITS) is None
         assert reason(decode_audio, with_picture(None), RATE, LIMITS) is Unusable

@@ -22,6 +22,13 @@ def wav(tag):
     return data[:20] + tag.to_bytes(2, "little") + data[22:]
 
 
+def coded(format, at, code):
+    """A file of libsndfile's, whose description names another code, found that many bytes behind `fmt ` or `COMM`."""
+    data = sound_bytes(tone(seconds=0.05), format=format, subtype="FLOAT" if format == "AIFF" else "PCM_16")
+    at += data.index(b"COMM" if format == "AIFF" else b"fmt ")
+    return data[:at] + code + data[at + len(code) :]
+
+
 def brands(*names):
     return (8 + 4 + 4 * len(names)).to_bytes(4, "big") + b"ftyp" + names[0] + bytes(4) + b"".join(names[1:]) + bytes(40)
 
@@ -31,7 +38,10 @@ def brands(*names):
     [
         (ogg(b"\x7fFLAC\1\0"), "FLAC in Ogg"), (ogg(b"Speex   1.2"), "Speex in Ogg"), (wav(0x161), "WMA in WAV"),
         (wav(0x2000), "AC-3 in WAV"), (b"0&\xb2u\x8ef\xcf\x11" + bytes(99), "WMA or other Windows Media"),
-        (wav(0x50), "MP2 in WAV"), (b"wvpk" + bytes(99), "WavPack audio"),
+        (wav(0x50), "MP2 in WAV"), (coded("W64", 24, b"\xff\0"), "AAC in Wave64"),
+        (coded("W64", 24, b"\xac\xf1"), "FLAC in Wave64"), (coded("AIFF", 26, b"DWVW"), "DWVW in AIFF"),
+        (b".snd" + bytes([0, 0, 0, 24, 0, 0, 9, 0, 0, 0, 0, 24, 0, 0, 62, 128, 0, 0, 0, 1]) + bytes(99), "G.722 in AU"),
+        (b"wvpk" + bytes(99), "WavPack audio"),
         (b"MAC \x96\x0f" + bytes(99), "Monkey's Audio"),
         (b"\x0bw" + bytes(99), "AC-3 audio"), (b"\x7f\xfe\x80\1" + bytes(99), "DTS audio"),
         (bytes(4) + b"\xf8\x72\x6f\xba" + bytes(99), "Dolby TrueHD audio"), (b"DSD " + bytes(99), "DSD audio (DSF)"),
