@@ -69,7 +69,7 @@ class State:
 
     async def measure(self) -> None:
         """Say in the metrics what takes a while to compute; another worker may be the one that is asked for them."""
-        await anyio.to_thread.run_sync(self.metrics.drifts, list(self.repository.served.values()))
+        await anyio.to_thread.run_sync(self.metrics.drifts, self.repository.watched())
 
     async def reload(self, name: str | None = None) -> None:
         """Look for changes in the model store; retry the model of that name if it had failed to load."""
