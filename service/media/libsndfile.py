@@ -6,9 +6,9 @@ import os
 import soundfile
 
 from service.media.containers import LAYOUTS
+from service.media.work import COPIED
 
 UNCOMPRESSED = {*LAYOUTS, b".snd"}  # how files begin that mostly hold samples as they are
-COPIED = 2**24  # bytes; a larger file is not in memory twice
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types

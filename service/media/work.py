@@ -9,7 +9,6 @@ import struct
 from typing import NamedTuple
 
 from service.media.containers import MARKS
-from service.media.libsndfile import COPIED
 from service.media.limits import Limits
 
 # Seconds:
@@ -31,6 +30,7 @@ SHRUNK = 2**22  # pixels, at most, that are left of a picture
 PAGE, LEVELLED = 64, 2**16  # pixels: the least side with paper, image.LEAST_PAGE; of a larger page, less is looked at
 PICTURE = 12  # bytes for each pixel while a picture is decoded and made grey
 WAVEFORM = 6  # bytes for each sample of a waveform, which grows while it is decoded
+COPIED = 2**24  # bytes of a recording; a larger one is not copied to be decoded by libsndfile
 UNPACKED = 8  # bytes of memory for each byte of JSON
 FEW = 50  # chunks of a PNG, or segments of a JPEG, that are looked at
 TO_INFLATE = (b"iCCP", b"iTXt", b"zTXt")  # chunks of a PNG that are inflated too
