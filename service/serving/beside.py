@@ -35,7 +35,7 @@ class Beside:
 
     def follow(self, tag: Tag, model: Stored | None, trust: Trust | None) -> Predictor | None:
         """Open a named version if it is new or its files have changed; close it if it is gone, that is, `model` is
-        None. Returns what was closed."""
+        None, or has been broken. Returns what was closed."""
         if model is None:
             self._stamps.pop(tag, None)
             self._note(tag, f"there is no version {tag}")
@@ -48,6 +48,7 @@ class Beside:
                 self._note(tag, None)
             except Exception as error:  # it may be anything; what is served does not depend on it
                 self._note(tag, not_loaded(model, error), f"{tag} cannot be opened: {line(error)}")
+                return self.open.pop(tag, None)
         return None
 
     def shadow_of(self, served: Predictor, tensors: bool) -> Predictor | None:

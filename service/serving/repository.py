@@ -191,7 +191,8 @@ class Repository:
         return True
 
     def _follow_named(self, tag: Tag) -> None:
-        if closed := self.beside.follow(tag, self._stored(*tag), self.trust):
+        closed, served = self.beside.follow(tag, self._stored(*tag), self.trust), self.served.get(tag.model)
+        if closed is not None and (served is None or served.card.version != tag.version):
             self._changed(None, closed)
 
     def _list(self, name: str) -> None:

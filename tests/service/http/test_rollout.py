@@ -142,8 +142,11 @@ class TestCanary:
         assert said == [f"{CANARY}: {missing}; what is served goes on being served"] * 2
 
     def test_one_that_is_broken_takes_no_part(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
-        (home / "models" / "sums" / NEWEST / "model.onnx").write_bytes(b"not a graph")
+        file = home / "models" / "sums" / NEWEST / "model.onnx"
         with application(home, PERCEPT_CANARY=f"sums@{NEWEST}:100%") as client:
+            assert client.post("/predict/sums", content=SUM).json()["version"] == NEWEST
+            file.write_bytes(b"not a graph")
+            client.poll()
             client.poll()
             assert client.post("/predict/sums", content=SUM).json()["version"] == FIRST
             (state,) = client.get("/readyz").json()["canary"]
