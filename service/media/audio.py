@@ -19,7 +19,7 @@ from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undec
 from service.media.silence import is_silent
 
 BLOCK = 1 << 16  # samples read at a time, over all channels
-PART = 1 << 14  # samples resampled at a time, which stay in the cache; how many does not change the result
+PART = 1 << 15  # samples resampled at a time, which stay in the cache; how many does not change the result
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
 UNKNOWN = 2**62  # samples; more are told by libsndfile, and by ffmpeg.Recording, where the length is not known
