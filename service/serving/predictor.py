@@ -31,7 +31,7 @@ FALSE = np.array(False)
 SHOWN = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
-PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
+PIECE = 60  # seconds of a recording, at most, that go through the graph at once; an older one then takes 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
