@@ -19,6 +19,7 @@ from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undec
 from service.media.silence import is_silent
 
 BLOCK = 1 << 16  # samples read at a time, over all channels
+PART = 1 << 15  # samples resampled at a time, which stay in the cache; how many does not change the result
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_CHANNELS = 32
 UNKNOWN = 2**62  # samples; more are told by libsndfile, and by ffmpeg.Recording, where the length is not known
@@ -163,7 +164,12 @@ def _resampled(
     for block in blocks:
         if stream is None and rate != sample_rate:
             stream = Resampler(rate, sample_rate)
-        samples += (stream.resample_chunk(mono(block)) if stream else mono(block)).data
+        sound = mono(block)
+        if stream is None:
+            samples += sound.data
+            continue
+        for start in range(0, len(sound), PART):
+            samples += stream.resample_chunk(sound[start : start + PART]).data
     if stream:
         samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data
     return np.frombuffer(samples, np.float32)

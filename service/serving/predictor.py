@@ -32,7 +32,7 @@ FALSE = np.array(False)
 SHOWN = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
-PIECE = 60  # seconds of a recording, at most, that go through the graph at once; its arrays then take 75 MB
+PIECE = 60  # seconds of a recording, at most, that go through the graph at once; an older one then takes 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
@@ -52,9 +52,10 @@ CHUNK = 0.01  # seconds of rows that go through the graph at once: more would no
 class Predictor:
     """An ONNX Runtime session for the graph in a file, and the card inside that file, which describes it."""
 
-    def __init__(self, file: str | Path | bytes, card: bytes | None = None) -> None:
+    def __init__(self, file: str | Path | bytes, card: bytes | None = None, arena: bool = True) -> None:
         """Opens the ONNX file at a path, or with this content; if a `card` is given, the content of the file beside it,
-        the two must have been exported together.
+        the two must have been exported together. Without an `arena`, ONNX Runtime gives back what it allocates: where
+        several threads are always busy, in one arena each gets memory that lies in the cache of another one's core.
 
         Raises ValueError if the file carries no card or another one, OSError if it cannot be read, and what ONNX
         Runtime raises for a graph that it cannot load.
@@ -66,6 +67,7 @@ class Predictor:
         options.intra_op_num_threads = 1  # the graphs are so small that a thread pool costs more than it gains
         options.log_severity_level = 4  # what it raises says the same
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
+        options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         inside = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
