@@ -21,16 +21,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from torchvision.datasets import MNIST
 
 from service.errors import MediaError
 from service.media import Limits
 from service.serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
 
 Array = NDArray[Any]
 Range = tuple[float, float]
@@ -124,6 +126,8 @@ def main() -> None:
     if not graph.is_file():
         sys.exit(f"{graph}: does not exist; run `percept run digits --data mnist` first")
     predictor = Predictor(graph)
+    from torchvision.datasets import MNIST  # takes more than a second, and half of torch with it
+
     digits = MNIST(arguments.data, train=arguments.tuning, download=False)
     base, seed = (TUNING, 1) if arguments.tuning else (REPORTED, 7)
     print(f"{'':<34}{'right':>8}{'wrong, known':>14}{'refused':>9}{'ms':>7}")
@@ -149,7 +153,7 @@ def answer(predictor: Predictor, data: bytes) -> tuple[str | None, bool, float]:
     return str(found.label), bool(found.known), seconds
 
 
-def photos(sheet: Sheet, digits: MNIST, n: int, seed: int) -> Iterator[tuple[str, bytes]]:
+def photos(sheet: Sheet, digits: "MNIST", n: int, seed: int) -> Iterator[tuple[str, bytes]]:
     """Label and JPEG of each photo: every digit as often, half of them drawn and half of them MNIST's."""
     rng = np.random.default_rng(seed)
     targets = digits.targets.numpy()

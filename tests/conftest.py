@@ -14,6 +14,9 @@ import pytest
 
 gc.disable()  # until all tests are imported, which takes a quarter longer with it
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which the next line does
+# Before NumPy is. On several threads a product of small matrices may take OpenBLAS eighty times as long while other
+# workers have the cores: its threads wait for each other actively.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from tests.serving import Server, fill_store, serving  # noqa: E402
 

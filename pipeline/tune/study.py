@@ -73,6 +73,7 @@ class Sampler(BaseSampler):
     def __init__(self, task: Task) -> None:
         self.task = task
         self.grid = combinations(task) if task.tune.sampler == "grid" else []
+        self._slots: dict[int, int] = {}  # by trial, since to find one reads all trials from the storage
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}
@@ -83,7 +84,9 @@ class Sampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        slot = _slot(study, trial)
+        slot = self._slots.get(trial.number)
+        if slot is None:
+            slot = self._slots[trial.number] = _slot(study, trial)
         if self.grid:
             return self.grid[slot][param_name]
         seed = int(digest([self.task.train.seed, slot, param_name])[:8], 16)

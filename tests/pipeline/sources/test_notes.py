@@ -12,11 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models import mfcc
 from pipeline import extract, task, train
 from pipeline.run import Run
 from pipeline.sources import notes as synthesis
 from pipeline.sources.notes import INSTRUMENTS, SAMPLE_RATE, Fm, Note, Plucked, Sustained, notes
 from pipeline.train import weights
+from tests.conftest import Trained
 
 Array = NDArray[np.float64]
 
@@ -168,13 +170,24 @@ def test_clarinet_lacks_even_harmonics() -> None:
         assert second < 0.05 * third
 
 
-def test_a_linear_classifier_does_not_solve_them(tmp_path: Path) -> None:
-    accuracy = {}
-    coarse = ["features.n_mfcc=6", "augment.copies=0", "train.noise=0.1"]
-    run = Run(tmp_path)
+def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
+    """The features with fewer cepstral coefficients, as `resolved` has them, and without copies."""
+    x = features.x[:]
+    pooled, levels = x[:, : -mfcc.LEVELS], x[:, -mfcc.LEVELS :]
+    first = pooled.reshape(len(x), mfcc.STATISTICS, -1)[:, :, : resolved.features.n_mfcc].reshape(len(x), -1)
+    x = np.concatenate([first, levels], 1)
+    return replace(features, x=x, copies=x[:0], copy_of=features.copy_of[:0], task=resolved.origin())
+
+
+@pytest.mark.usefixtures("few_outliers")
+def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Path) -> None:
+    trained(tmp_path, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=1")
+    whole, run, accuracy = extract.Features.of(Run(tmp_path / "runs" / "instruments")), Run(tmp_path / "coarse"), {}
     for hidden in ([256], []):
-        resolved = task.load("instruments", overrides=[f"model.hidden={hidden}", "train.refit=false", *coarse])
-        features = extract.extract(resolved, run)
+        overrides = [f"model.hidden={hidden}", "train.refit=false", "train.noise=0.1", "augment.copies=0"]
+        resolved = task.load("instruments", overrides=[*overrides, "features.n_mfcc=6"])
+        features = coarse(whole, resolved)
+        features.save(run.features)
         train.train(resolved, run)
         classifier, _ = weights.load(run.weights)
         test = features.rows("test")

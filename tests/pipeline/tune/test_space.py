@@ -11,6 +11,8 @@ from pipeline.task import UserError
 from pipeline.tune import stage as tune
 from tests.pipeline.tune.searches import QUICK, prepared, search, tried, without_seconds
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def test_a_grid_tries_every_combination_once(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

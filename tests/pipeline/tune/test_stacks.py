@@ -7,6 +7,8 @@ import pytest
 from pipeline.tune import study
 from tests.pipeline.tune.searches import prepared, search
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def test_trials_trained_together_score_as_each_does_alone(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -14,9 +16,10 @@ def test_trials_trained_together_score_as_each_does_alone(
     """Shapes that cannot share a stack, rates, penalties, seeds and early stopping; against autograd."""
     space = """tune.space={"model.hidden"=[[4], [3, 2]], "train.learning_rate"=[0.01, 0.1], "train.l2"=[0, 1e-3],
         "train.seed"=[0, 1], "train.early_stopping"=[0, 3]}""".replace("\n", "")
-    together = search(prepared(features, tmp_path / "together"), space, "train.epochs=4")
+    few_steps = ("train.epochs=4", "train.batch_size=400")  # several batches, the last one smaller
+    together = search(prepared(features, tmp_path / "together"), space, *few_steps)
     monkeypatch.setattr(study, "BATCH_SIZE", 1)
-    alone = search(prepared(features, tmp_path / "alone"), space, "train.epochs=4", "train.gradients=autograd")
+    alone = search(prepared(features, tmp_path / "alone"), space, *few_steps, "train.gradients=autograd")
     of = {str(trial["parameters"]): trial for trial in alone["trials"]}
     assert len(of) == 32
     for trial in together["trials"]:

@@ -17,13 +17,15 @@ from pipeline.tune import objective, study
 from pipeline.tune import stage as tune
 from tests.pipeline.tune.searches import QUICK, RATES, prepared, search, start, trials, tried, wait_for, without_seconds
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def test_a_killed_search_continues_and_repeats_nothing(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "GRACE", 1)
     monkeypatch.setattr(study, "BATCH_SIZE", 1)
-    space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=300")
+    space = ('tune.space={"train.learning_rate"=[0.01, 0.02, 0.03, 0.04]}', "train.epochs=150")
     prepared(features, tmp_path)
     process = start(tmp_path, *space)
     wait_for(process, tmp_path, "number = 1 AND state = 'RUNNING'")

@@ -45,7 +45,12 @@ class TestDocument:
 
     @pytest.mark.parametrize(
         ("key", "extent"),
-        [(False, ("--max-examples", "5", "--phases", "examples,fuzzing")), (True, ("--max-examples", "15"))],
+        [
+            (False, ("--max-examples", "3", "--phases", "examples,fuzzing")),
+            (True, ("--max-examples", "5")),
+            pytest.param(False, ("--max-examples", "5", "--phases", "examples,fuzzing"), marks=pytest.mark.soak),
+            pytest.param(True, ("--max-examples", "15"), marks=pytest.mark.soak),
+        ],
     )
     def test_is_true(self, server, closed, tmp_path, key, extent):
         """Whatever is sent, statuses, content types and bodies are those in the document.

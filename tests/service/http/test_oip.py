@@ -624,11 +624,19 @@ def requests(draw):
 class TestAnything:
     statuses: ClassVar[set[int]] = set()
 
-    @settings(max_examples=600, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=150, derandomize=True, deadline=None, database=None)
     @given(drawn=requests())
     @example(drawn=("sums", json.dumps(changed()).encode(), {}))  # few that are drawn are valid
     def test_is_answered_or_refused(self, local, drawn):
-        model, content, headers = drawn
+        self.ask(local, *drawn)
+
+    @pytest.mark.soak
+    @settings(max_examples=5000, derandomize=True, deadline=None, database=None)
+    @given(drawn=requests())
+    def test_much_more_is_answered_or_refused(self, local, drawn):
+        self.ask(local, *drawn)
+
+    def ask(self, local, model, content, headers):
         answer = local.post(f"/v2/models/{model}/infer", content=content, headers=headers)
         self.statuses.add(answer.status_code)
         if answer.status_code != 200:

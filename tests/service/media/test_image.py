@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision.datasets import MNIST
 
 from service.errors import TooLarge, Unreadable, Unusable, WrongMedia
 from service.media import Limits
@@ -25,6 +24,8 @@ from tests.service.media.decoding import LIMITS, decode, difference, outcome, re
 
 @pytest.fixture(scope="module")
 def mnist(real_data):
+    from torchvision.datasets import MNIST  # takes more than a second, in every worker
+
     return MNIST(real_data, train=False, download=False).data.numpy()
 
 
