@@ -1,12 +1,12 @@
 """How well exported models separate out-of-distribution inputs from their test split.
 
-    python -m benchmarks.unknown [--runs runs] [--pairs 6]
+    python -m benchmarks.unknown [--runs runs] [--pairs 6] [--seeds 0 1 2]
 
 Measures the models of `runs/digits` and `runs/instruments`, if they exist. Out-of-distribution inputs are generated,
 written as files and decoded as the service does. Pictures: letters in eight typefaces, with four combinations of stroke
 width and blur, printed digits for comparison, textures in the outline of clothes, and noise. Sound: speech by espeak-ng
-if that is installed, noise of three colours, tones, chords and clicks. Finally, for `--pairs` pairs of instruments, a
-network is trained without them and tested on them.
+if that is installed, noise of three colours, tones, chords and clicks. Finally, for `--pairs` pairs of instruments that
+each of the `--seeds` draws, a network is trained without them and tested on them.
 
 Each line has the number of inputs, the area under the ROC curve (AUROC) of their familiarity against that of the test
 split, and the share with `known: false`. There is no peer. Takes a minute or two on two cores, and one training more
@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
     found = [
         run for name in ("digits", "instruments") if (run := arguments.runs / name, (run / "model.onnx").is_file())[1]
@@ -77,7 +78,7 @@ def main() -> None:
     for run in found:
         measure(run)
     if arguments.pairs and arguments.runs / "instruments" in found:
-        leave_out(arguments.runs / "instruments", arguments.pairs)
+        leave_out(arguments.runs / "instruments", arguments.pairs, arguments.seeds)
 
 
 def measure(run: Path) -> None:
@@ -249,22 +250,25 @@ def speech() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
-def leave_out(run: Path, pairs: int) -> None:
-    """For several pairs of classes: train on the run's features without the two, and test on them."""
+def leave_out(run: Path, pairs: int, seeds: Sequence[int]) -> None:
+    """For several pairs of classes: train on the run's features without the two, and test on them. The last line has
+    the means, and the share of the test split that is known."""
     features = Features.load(run / "features.npz")
     _, facts = weights.load(run / "weights.pt")
     given = {"name": run.name, **features.task, "model": facts.model, "train": facts.train}
     resolved = task.parse(given, run.name)
-    order = np.random.default_rng(0).permutation(len(features.labels))
+    n_labels, rows = len(features.labels), []
+    orders = [np.random.default_rng(seed).permutation(n_labels) for seed in seeds]
     print("  classes left out, two at a time:")
-    for pair in np.split(order[: 2 * min(pairs, len(order) // 2)], min(pairs, len(order) // 2)):
+    for pair in (order[2 * i : 2 * i + 2] for order in orders for i in range(min(pairs, n_labels // 2))):
         kept = ~np.isin(features.y, pair)
         labels = tuple(label for i, label in enumerate(features.labels) if i not in pair)
         index = np.cumsum(~np.isin(np.arange(len(features.labels)), pair)) - 1
         copied = kept[features.copy_of]
         rest = replace(
             features, x=features.x[kept], y=index[features.y[kept]], labels=labels, split=features.split[kept],
-            file=features.file[kept], digest=features.digest[kept], copies=features.copies[copied],
+            group=features.group[kept], file=features.file[kept], digest=features.digest[kept],
+            copies=features.copies[copied],
             copy_of=(np.cumsum(kept) - 1)[features.copy_of[copied]],
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -278,7 +282,11 @@ def leave_out(run: Path, pairs: int) -> None:
                 return classifier.from_features(torch.from_numpy(x))[1].numpy()  # noqa: B023
 
         known = judged(rest.x[rest.rows("test")])
-        print_row(" and ".join(features.labels[i] for i in pair), judged(features.x[~kept]), known, facts.known)
+        foreign = judged(features.x[~kept])
+        print_row(" and ".join(features.labels[i] for i in pair), foreign, known, facts.known)
+        rows.append((auroc(known, foreign), np.mean(foreign < facts.known), np.mean(known >= facts.known)))
+    area, unknown, still = np.array(rows, float).mean(0)
+    print(f"  mean of {len(rows)} pairs: AUROC {area:.3f}, {unknown:.1%} unknown; of the test split {still:.1%} known")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from models.discriminants import Discriminants
 from models.mixture import Mixture
 from models.mlp import MLP
 from models.typicality import Typicality
@@ -120,7 +121,9 @@ class Familiarity(nn.Module):
     2009, §14.2.4), and the classes of p from each other, so that it learns what makes each of them. Other media have no
     such q: there it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the
     validation samples. For sound, a third term is the log-probability, by such a network, that x is not mere noise: the
-    density does not tell if the classifier has been trained on noisy samples.
+    density does not tell if the classifier has been trained on noisy samples. And with three classes or more, a fourth
+    is the `Density` of the direction of x in its `Discriminants`, scaled like the first: it sees all features, of which
+    the network has learned to ignore what its own classes have in common.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
     often high for noise and text, and a third term is log p(h) / q(h) of the last hidden layer h, by such a network.
     All three are scaled so that their middle validation samples vary alike.
@@ -134,7 +137,7 @@ class Familiarity(nn.Module):
     """
 
     unit: Tensor  # (), the density is divided by it
-    other_units: Tensor  # (2,), likewise the typicality and the contrast of pictures in colour
+    other_units: Tensor  # likewise the terms after it: of sound (1,), the direction; of pictures in colour (2,)
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(
@@ -153,9 +156,13 @@ class Familiarity(nn.Module):
         self.contrast = MLP(seen, CONTRAST[outliers], n_outputs, "relu", init="he") if outliers else None
         self.mixture = Mixture(n_features) if vectors else None
         self.density = None if outliers == "images" or vectors else Density(n_hidden, n_labels)
+        self.discriminants: Discriminants | None = None
+        if outliers == "noises" and n_labels > 2:
+            self.discriminants = Discriminants(n_features, n_labels)
+            self.of_direction = Density(n_labels - 1, n_labels)
         self.register_buffer("unit", torch.ones(()))
-        if groups:
-            self.register_buffer("other_units", torch.ones(2))
+        n_units = 2 if groups else 1 if self.discriminants else 0
+        self.register_buffer("other_units", torch.ones(n_units), persistent=n_units > 0)
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
@@ -163,7 +170,7 @@ class Familiarity(nn.Module):
         return self._sum(self._terms(x, hidden, probabilities))
 
     def _terms(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> list[Tensor]:
-        """The terms of the score, each (N, 1): first the log-likelihood of x, before it is divided by its unit."""
+        """The terms of the score, each (N, 1): first those that are divided by a unit."""
         if self.mixture is not None:
             return [self.mixture.forward(x)]
         if self.typicality is not None:
@@ -177,12 +184,15 @@ class Familiarity(nn.Module):
             return [torch.logsumexp(logits[:, :-1], 1, keepdim=True) - logits[:, -1:], of_answers]
         if self.contrast is None:
             return [self.density.forward(hidden), of_answers]
-        return [self.density.forward(hidden), of_answers, logsigmoid(self.contrast.forward(x))]
+        others = [of_answers, logsigmoid(self.contrast.forward(x))]
+        if self.discriminants is not None:
+            others.insert(0, self.of_direction.forward(self.discriminants.forward(x)))
+        return [self.density.forward(hidden), *others]
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
-        total = terms[0] / self.unit.to(terms[0])
+        total, n = terms[0] / self.unit.to(terms[0]), len(self.other_units)
         for i, term in enumerate(terms[1:]):
-            total = total + (term if self.typicality is None else term / self.other_units[i].to(term))
+            total = total + (term / self.other_units[i].to(term) if i < n else term)
         return total
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
@@ -195,8 +205,13 @@ class Familiarity(nn.Module):
             self.unit.copy_(spreads[0])
             self.other_units.copy_(spreads[1:])
         elif self.density is not None:
-            of_density, of_answers = (term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms[:2])
+            n = len(self.other_units)
+            of_density, *others, of_answers = (
+                term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms[: n + 2]
+            )
             self.unit.copy_(of_density / of_answers)
+            for i, other in enumerate(others):
+                self.other_units[i] = other / of_answers
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
         self.scale.copy_(torch.quantile(self._sum(terms), ranks))
 

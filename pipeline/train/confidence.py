@@ -4,6 +4,8 @@ The familiarity is an in-distribution score, 0 … 1 (models/familiarity.py). An
 out-of-distribution; its answer has `known` = false.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -109,8 +111,7 @@ def inherit(classifier: Classifier, calibrated: Classifier, training: Dataset, s
         familiarity = _fitted(classifier, training, seed)
         familiarity.unit.copy_(calibrated.familiarity.unit)
         familiarity.scale.copy_(calibrated.familiarity.scale)
-        if familiarity.typicality is not None:
-            familiarity.other_units.copy_(calibrated.familiarity.other_units)
+        familiarity.other_units.copy_(calibrated.familiarity.other_units)
 
 
 def threshold(familiarity: Tensor) -> float:
@@ -138,9 +139,14 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity
         rows = torch.randperm(training.x.shape[0], generator=generator)[:n]
         drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
         familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)
+    targets = partial(pieces, training.y, piece_rows(training.x))
     if familiarity.density is not None:
         hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
-        familiarity.density.fit_parts(zip(hidden, pieces(training.y, piece_rows(training.x)), strict=True))
+        familiarity.density.fit_parts(zip(hidden, targets(), strict=True))
+    if familiarity.discriminants is not None:
+        familiarity.discriminants.fit_parts(zip(pieces(training.x), targets(), strict=True))
+        directions = (familiarity.discriminants(x) for x in pieces(training.x))
+        familiarity.of_direction.fit_parts(zip(directions, targets(), strict=True))
     if familiarity.typicality is not None:
         familiarity.typicality.fit_parts(pieces(training.x))
     return familiarity
