@@ -50,7 +50,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     UserError : no exported model of that name, or no timeline of such windows
     """
     run = Run.named(runs, name)
-    predictor = Predictor(require(run.model, "export"), arena=False)
+    predictor = Predictor(require(run.model, "export"), arena=os.cpu_count() == 1)
     try:
         seconds = predictor.window(window)
     except MediaError as error:

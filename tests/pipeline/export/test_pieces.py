@@ -50,8 +50,18 @@ def clips(n: int, frames: int, more: int = 0) -> NDArray[np.float32]:
     return (1e-3 * loudness * rng.standard_normal((n, samples))).astype(np.float32)
 
 
-@pytest.mark.parametrize("frames", [2, LONG, LONG + 1, FRAMES + 1, 2 * FRAMES + 1, 3 * FRAMES - 1, 3 * FRAMES, 1000])
-@pytest.mark.parametrize("more", [0, 1, HOP - 1])
+@pytest.mark.parametrize(
+    ("frames", "more"),
+    [
+        (2, 0),
+        (LONG, 0),
+        (LONG + 1, 1),
+        (FRAMES + 1, HOP - 1),
+        (2 * FRAMES + 1, 0),
+        (3 * FRAMES - 1, 1),
+        (3 * FRAMES, 0),
+    ],
+)
 def test_a_clip_of_any_number_of_pieces(both: tuple[Features, Features], frames: int, more: int) -> None:
     by_torch, by_graph = both
     audio = clips(1, frames, more)
