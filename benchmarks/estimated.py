@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,9 +33,9 @@ from sklearn.datasets import load_digits
 from benchmarks import shifts
 from benchmarks.robustness import Unavailable, encoded, others, read
 from pipeline.extract.features import Features
+from service.errors import MediaError
 from service.media import Limits
 from service.media.image import to_mnist_form
-from service.media.silence import is_silent
 from service.serving.drift import EVERY, ROWS, WINDOW, Drift
 from service.serving.estimate import Estimate, estimated
 from service.serving.predictor import Predictor
@@ -164,40 +164,49 @@ def notes(runs: Path, data: Path, development: bool) -> Iterator[tuple[str, Pred
     tested = set(test.file[test.rows("test")].tolist())
     run = trained("notes-development", runs, data) if development else trained("notes", runs, data)
     predictor, features = Predictor(run / "model.onnx"), Features.load(run / "features.npz")
-    rows = [i for i in np.flatnonzero(features.rows("test")) if not (development and features.file[i] in tested)]
-    y = features.y[rows]
-    recordings = [read(data / "notes" / features.file[i], seed) for seed, i in enumerate(rows)]
+    chosen = [i for i in np.flatnonzero(features.rows("test")) if not (development and features.file[i] in tested)]
+    y = features.y[chosen]
+    recordings = [read(data / "notes" / features.file[i], seed) for seed, i in enumerate(chosen)]
     recordings = [replace(r, sound=r.sound[: 10 * r.rate]) for r in recordings]
     recordings = [replace(r, others=others(recordings, y.tolist(), i)) for i, r in enumerate(recordings)]
 
-    unchanged = answered_sounds(predictor, [encoded(r.sound, r.rate) for r in recordings], y)
+    unchanged, _ = answered_sounds(predictor, [encoded(r.sound, r.rate) for r in recordings], y)
     yield "notes, unchanged", predictor, unchanged
     for name, condition in (shifts.sounds_of_development() if development else shifts.sounds()).items():
         try:
-            shifted = answered_sounds(predictor, map(condition, recordings), y)
+            shifted, rows = answered_sounds(predictor, map(condition, recordings), y)
         except Unavailable:
             continue
         yield name, predictor, shifted
-        yield f"  mixture: {name}", predictor, mixed(unchanged, shifted)
+        yield f"  mixture: {name}", predictor, mixed(unchanged.at(rows), shifted)
     for name, weights in mixes(len(features.labels)):
         yield f"mostly {name}", predictor, unchanged.at(drawn(y, weights))
     if not development:
         files = [(f, label) for folder, label in CLIPS.items() for f in sorted((data / "clips" / folder).iterdir())]
         halves = [(read(f, 0), features.labels.index(label)) for f, label in files]
         pieces = [(part, r.rate, k) for r, k in halves for part in np.array_split(r.sound, 2)]
-        pieces = [(part, rate, k) for part, rate, k in pieces if not is_silent(part, rate)]  # those are refused
         found = [encoded(part, rate) for part, rate, _ in pieces]
-        yield "other players, rooms, microphones", predictor, answered_sounds(predictor, found, [k for *_, k in pieces])
+        elsewhere, _ = answered_sounds(predictor, found, np.array([k for *_, k in pieces]))
+        yield "other players, rooms, microphones", predictor, elsewhere
 
 
-def answered_sounds(predictor: Predictor, files: Iterable[bytes], y: Sequence[int] | NDArray[np.int64]) -> Answered:
+def answered_sounds(
+    predictor: Predictor, files: Iterable[bytes], y: NDArray[np.int64]
+) -> tuple[Answered, NDArray[np.intp]]:
+    """The answers to files of sound, and which of them are answered: others are refused, as silent for instance."""
+
     def answer(file: bytes) -> Any:
-        batch = predictor.decode(file, Limits())[np.newaxis]
+        try:
+            batch = predictor.decode(file, Limits())[np.newaxis]
+        except MediaError:
+            return None
         return predictor.session.run(["probabilities", "familiarity", "features"], {predictor.card.input.name: batch})
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        p, familiarity, features = (np.concatenate(parts) for parts in zip(*pool.map(answer, files), strict=True))
-    return Answered(p.argmax(1) == np.asarray(y), features, p, familiarity)
+        found = list(pool.map(answer, files))
+    rows = np.array([row for row, outputs in enumerate(found) if outputs is not None])
+    p, familiarity, features = (np.concatenate(parts) for parts in zip(*(found[row] for row in rows), strict=True))
+    return Answered(p.argmax(1) == y[rows], features, p, familiarity), rows
 
 
 def mixed(unchanged: Answered, shifted: Answered) -> Answered:
