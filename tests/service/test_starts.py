@@ -13,7 +13,7 @@ import httpx
 
 from tests.service.helpers import digit_file, refusal
 from tests.serving import NEWEST, ROOT, Server, digits_model, put, serving, until, workers
-from tests.traffic import batches, pictures, watched_model
+from tests.traffic import batches, pictures, watched
 
 KEY = {"x-api-key": "k"}
 COUNTED = {"200": "2.0", "401": "2.0"}
@@ -75,7 +75,7 @@ def test_two_workers_are_one_service(tmp_path: Path) -> None:
         for other in pids:
             with stopped(other):
                 check_that_nothing_is_served(client, "model store")
-        put(tmp_path, watched_model())
+        put(tmp_path, watched(digits_model(NEWEST)))
         for other in pids:
             with stopped(other):
                 until(lambda: client.get("/readyz").is_success, 20)
