@@ -33,6 +33,7 @@ from tests.serving import (
     NEWEST,
     Server,
     careful_model,
+    digits_model,
     free_port,
     instruments_model,
     put,
@@ -42,7 +43,7 @@ from tests.serving import (
     until,
     workers,
 )
-from tests.traffic import Traffic, batches, held, watched_model
+from tests.traffic import Traffic, batches, held, watched
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs Debian's prometheus, with promtool")
 
@@ -73,7 +74,7 @@ def test_an_operator_sees_what_happens(tmp_path: Path, pace: Pace, seconds: floa
         server = stack.enter_context(serving_two(home, port))
         watch.fires("PerceptNoModel")  # from an empty store
         assert "PerceptDown" not in prometheus.firing()
-        models = [watched_model(), careful_model(), instruments_model(NEWEST), sums_model(NEWEST)]
+        models = [watched(digits_model(NEWEST)), careful_model(), instruments_model(NEWEST), sums_model(NEWEST)]
         for model in models:
             put(home, model)
         until(lambda: len(prometheus.query("percept_model_info == 1")) == len(models), seconds)

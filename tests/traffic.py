@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,6 @@ from models.card import CARD_KEY, FeatureGroup, ModelCard
 from service.media.image import to_mnist_form
 from service.serving.drift import ROWS, Scores
 from tests.service.helpers import digit_file
-from tests.serving import NEWEST, digits_model
 
 LOOP = 0.05  # seconds between two rounds of requests
 SLOW = 1.2  # seconds that a slow client takes to send a body
@@ -42,16 +42,16 @@ def pictures() -> NDArray[np.uint8]:
     return np.stack([to_mnist_form(image) for image in load_digits().images[:400]])
 
 
-def watched_model() -> onnx.ModelProto:
-    """The digits model with the distribution of its inputs."""
-    model = digits_model(NEWEST)
+def watched(model: onnx.ModelProto, **figures: Any) -> onnx.ModelProto:
+    """The model, of `pictures`, with the distribution of its inputs, and with these figures in its card."""
     spans = [(start, start + SPAN) for start in range(0, 784, SPAN)]
     groups = []
     for i, ((start, stop), scores) in enumerate(zip(spans, Scores(spans)(pictures().reshape(-1, 784)).T, strict=True)):
         edges = np.unique(np.quantile(scores, (0.25, 0.5, 0.75)))
         shares = np.bincount(np.digitize(scores, edges), minlength=len(edges) + 1) / len(scores)
         groups.append(FeatureGroup(name=f"rows {i}", start=start, stop=stop, edges=tuple(edges), shares=tuple(shares)))
-    card = ModelCard.model_validate_json(model.metadata_props[0].value).model_copy(update={"groups": tuple(groups)})
+    card = ModelCard.model_validate_json(model.metadata_props[0].value)
+    card = card.model_copy(update={"groups": tuple(groups), **figures})
     helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
     return model
 

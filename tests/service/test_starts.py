@@ -13,6 +13,7 @@ import httpx
 
 from tests.service.helpers import digit_file, refusal
 from tests.serving import NEWEST, ROOT, Server, digits_model, put, serving, until, workers
+from tests.traffic import batches, pictures, watched
 
 KEY = {"x-api-key": "k"}
 COUNTED = {"200": "2.0", "401": "2.0"}
@@ -56,6 +57,12 @@ def processes(client: httpx.Client) -> list[int]:
     return [int(pid) for pid in re.findall(r'^process_cpu_seconds_total\{pid="(\d+)"\} \S+$', text, re.MULTILINE)]
 
 
+def tells_of_drift(client: httpx.Client, stopped_worker: int) -> bool:
+    """Whether the metrics of the other workers do."""
+    with stopped(stopped_worker):
+        return "percept_drift_psi{" in client.get("/metrics", headers=KEY).text
+
+
 def test_two_workers_are_one_service(tmp_path: Path) -> None:
     """Each answers alone, from a store that was empty when they started, and knows the metrics of both; both end when
     the service is stopped."""
@@ -68,7 +75,7 @@ def test_two_workers_are_one_service(tmp_path: Path) -> None:
         for other in pids:
             with stopped(other):
                 check_that_nothing_is_served(client, "model store")
-        put(tmp_path, digits_model(NEWEST))
+        put(tmp_path, watched(digits_model(NEWEST)))
         for other in pids:
             with stopped(other):
                 until(lambda: client.get("/readyz").is_success, 20)
@@ -80,6 +87,10 @@ def test_two_workers_are_one_service(tmp_path: Path) -> None:
             with stopped(other):
                 assert counted(client) == COUNTED
                 assert sorted(processes(client)) == sorted(pids)
+        with stopped(pids[1]):
+            for path, body, headers in 3 * batches("digits", pictures()):
+                assert client.post(path, content=body, headers=KEY | headers).is_success
+        until(lambda: tells_of_drift(client, pids[0]))  # which the other one has not seen
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

@@ -182,7 +182,7 @@ def with_features(width: int, groups: tuple[FeatureGroup, ...] = (ONE,)) -> Chan
 
 
 LABELS = tuple("0123456789")
-# Name → what the reason says, the model, its change.
+# Name → what the reason says, or in older versions of ONNX Runtime, the model, its change.
 BROKEN: dict[str, tuple[str, Callable[[str], onnx.ModelProto], Change]] = {
     "fewer labels": ("for 9 labels", digits_model, card(labels=LABELS[:9])),
     "more labels": ("for 11 labels", digits_model, card(labels=(*LABELS, "ten"))),
@@ -235,9 +235,9 @@ BROKEN: dict[str, tuple[str, Callable[[str], onnx.ModelProto], Change]] = {
     "a weight that is infinite": ("overflows", digits_model, weights(np.inf)),
     "weights in another file": ("External data path", digits_model, outside),
     "an operator of their own": ("com.example", digits_model, custom),
-    "40 GB of zeros": ("Graph", digits_model, sparse),
+    "40 GB of zeros": ("Graph|std::bad_alloc", digits_model, sparse),
     "32 GB for an answer": ("Failed to allocate memory", digits_model, huge(2**33)),
-    "32 GB to open": ("Failed to allocate memory", digits_model, folded),
+    "32 GB to open": ("Failed to allocate memory|std::bad_alloc", digits_model, folded),
     "an endless answer": ("take more than 0.3 seconds", digits_model, loop(False)),
     "an endless answer that grows": ("take more than 0.3 seconds", digits_model, loop(True)),
 }  # fmt: skip
@@ -270,7 +270,7 @@ def test_what_does_not_fit_its_card_is_refused(how: str, tmp_path: Path, monkeyp
     put(tmp_path, model)
     with pytest.raises(Exception) as caught:  # noqa: PT011  # ONNX Runtime's have no common base
         opened(Stored(name, NEWEST, tmp_path / "models" / name / NEWEST))
-    assert BROKEN[how][0] in line(caught.value)
+    assert any(said in line(caught.value) for said in BROKEN[how][0].split("|"))
     assert resource.getrlimit(resource.RLIMIT_DATA) == limit
 
 
