@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
 from service.media.containers import find
-from service.media.ink import RULE, ink_on_paper, without_specks
+from service.media.ink import RULE, ink_on_paper, is_framed, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
 from service.media.signatures import announced, damaged, undecodable
@@ -138,7 +138,7 @@ def to_mnist_form(gray: NDArray[Any], min_contrast: float = 0) -> NDArray[np.uin
     ink, peak = _contrasting(gray, border, min_contrast) if written is None else (written, written.max().item())
     mask = ink > type(peak)(INK_THRESHOLD * peak)  # integers compare with the integer part
     top, bottom, left, right = _box(mask)
-    if plain and _has_gaps(mask[top:bottom, left:right]):
+    if plain and _may_have_others(mask[top:bottom, left:right]):
         kept = without_specks(mask)
         ink = np.where(kept >= mask, ink, 0)
         top, bottom, left, right = _box(kept)
@@ -190,9 +190,9 @@ def _contrasting(gray: Gray, border: Gray, min_contrast: float) -> tuple[Gray, f
     return ink, peak
 
 
-def _has_gaps(mask: NDArray[np.bool_]) -> bool:
-    """Whether a row or a column is empty, so that some part may be a speck."""
-    return not (mask.any(axis=0).all() and mask.any(axis=1).all())
+def _may_have_others(mask: NDArray[np.bool_]) -> bool:
+    """Whether there may be more than a symbol: specks, since a row or a column is empty, or a frame."""
+    return not (mask.any(axis=0).all() and mask.any(axis=1).all()) or is_framed(mask)
 
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:

@@ -27,6 +27,11 @@ NOISE = 0.12  # of the ink's darkness: that of the paper is less
 OTHER = 0.15  # of the area of the largest part: as large as another symbol, wherever it is
 SPECK = 0.02  # of that area: a smaller part is a speck
 NEAR = 0.5  # of the extent of the largest part: what is as near belongs to it
+BENT = 0.1  # of its extent: the sides of a frame are as straight,
+DRAWN = 0.85  # and as much of each is drawn
+LINE = 0.04  # and they are thinner
+INSIDE = (0.05, 0.9)  # of the extent of a frame: what is written inside is larger, and smaller
+FRAMES = 3  # at most, one in the other
 
 
 def ink_on_paper(gray: Gray) -> Gray | None:
@@ -153,8 +158,22 @@ def _widened(mask: Mask, by: int) -> Mask:
     return _extremes(np.pad(mask, by), 2 * by + 1, np.logical_or)
 
 
+def is_framed(mask: Mask) -> bool:
+    """Whether the sides of a mask, cut to what is set, are lines: those of a frame, or of a symbol that looks like one.
+
+    >>> frame = np.ones((9, 9), bool)
+    >>> frame[1:-1, 1:-1] = False
+    >>> is_framed(frame), is_framed(np.eye(9, dtype=bool))
+    (True, False)
+    """
+    across, down = (max(1, round(BENT * length)) for length in (mask.shape[1], mask.shape[0]))
+    sides = mask[:, :across].T, mask[:, -across:].T, mask[:down], mask[-down:]
+    return all(side.any(axis=0).mean() > DRAWN for side in sides)
+
+
 def without_specks(mask: Mask) -> Mask:
-    """The parts of a mask, which is not empty, that are not specks: small and far from the largest part."""
+    """The parts of a mask, which is not empty, that are neither a frame around others nor specks: small and far from
+    the largest part."""
     factor = -(-max(mask.shape) // SIDE)
     coarse = mask
     for axis in (0, 1):
@@ -164,12 +183,13 @@ def without_specks(mask: Mask) -> Mask:
 
 
 def _writing(mask: Mask, inside: bool = False) -> Mask:
-    """The connected parts of a mask, which is not empty, without specks: the largest, what lies near it, and what is
-    as large as another symbol would be.
+    """The connected parts of a mask, which is not empty, without specks and frames: the largest, what lies near it, and
+    what is as large as another symbol would be.
 
     With `inside`, the largest is one that does not reach the edge of the picture, unless nothing else is there, and
     others that reach it count only if they are near.
     """
+    mask = _without_frame(mask)
     height, width = mask.shape
     row, start, end = _runs(mask)
     part = _connected(row, start, end, width)
@@ -196,6 +216,36 @@ def _writing(mask: Mask, inside: bool = False) -> Mask:
     np.add.at(kept, (row[runs], start[runs]), 1)
     np.add.at(kept, (row[runs], end[runs]), -1)
     return np.cumsum(kept, axis=1)[:, :width] > 0
+
+
+def _without_frame(mask: Mask) -> Mask:
+    """A mask, which is not empty, without the thin lines of a frame around what is written, which may touch it."""
+    for _ in range(FRAMES):
+        rows, columns = (np.nonzero(mask.any(axis=axis))[0] for axis in (1, 0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        if not is_framed(mask[box]):
+            return mask
+        rest = mask[box].copy()
+        if not all(_erase_side(side) for side in (rest, rest[::-1], rest.T, rest.T[::-1])):
+            return mask
+        filled = [rest.any(axis=axis).mean() for axis in (0, 1)]
+        if not INSIDE[0] < max(filled) < INSIDE[1]:  # nothing else is there, or lines that belong to the symbol
+            return mask
+        mask = np.zeros_like(mask)
+        mask[box] = rest
+    return mask
+
+
+def _erase_side(mask: Mask) -> bool:
+    """Take the line along the upper edge of a mask off, in place, unless it is not thin; whether it is."""
+    down = np.arange(len(mask))[:, np.newaxis]
+    first = mask.argmax(axis=0)
+    end = np.where(mask | (down < first), len(mask), down).min(axis=0)
+    thickness = int(np.median(end - first))
+    if thickness > max(2, LINE * max(mask.shape)):
+        return False
+    mask &= (down < first) | (down > first + thickness) | (first > BENT * len(mask))
+    return True
 
 
 def _runs(mask: Mask) -> tuple[Index, Index, Index]:

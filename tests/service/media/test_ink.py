@@ -43,6 +43,16 @@ def specks(*places):
     return page
 
 
+def framed(margin, thick, slope=0.0):
+    """White paper with a frame of lines that are `thick` and as straight as a ruler makes them, or slanted."""
+    page = np.full((SIZE[1], SIZE[0]), PAPER, np.float32)
+    for position, length in ((Y + slope * X, SIZE[1]), (X - slope * Y, SIZE[0])):
+        for start in (margin, length - margin - thick):
+            page[(start <= position) & (position < start + thick)] = 60
+    far = np.maximum(np.abs(Y - SIZE[1] / 2) - SIZE[1] / 2, np.abs(X - SIZE[0] / 2) - SIZE[0] / 2) > 25 - margin
+    return np.where(far & (slope > 0), PAPER, page)  # slanted lines cross there
+
+
 FALLOFF = 1 - 0.5 * ((X / SIZE[0] - 0.5) ** 2 + (Y / SIZE[1] - 0.5) ** 2) * 2
 PHOTOS = {
     "plain": written(PAPER),
@@ -57,6 +67,10 @@ PHOTOS = {
     "specks": written(specks((520, 30), (10, 400), (300, 20), (40, 60), (450, 380), (540, 300))),
     "shadow, soft": written(PAPER, light=shadow(60)),
     "shadow, hard": written(PAPER, light=shadow(0.5)),
+    "a frame": written(framed(14, 3)),
+    "a frame that touches the digit": written(framed(89, 4)),
+    "a slanted frame": written(framed(30, 4, 0.03)),
+    "a frame in a frame": written(np.minimum(framed(10, 3), framed(40, 3))),
     "fall-off": written(PAPER, light=FALLOFF),
     "lit from one side": written(PAPER, light=1 - 0.5 * X / SIZE[0]),
     "ruled, in shadow": written(lines(SLANTED, dark=40), light=shadow(30)),
@@ -148,3 +162,18 @@ def test_a_narrow_strip_divides_nothing_by_zero(shape):
     strip[shape[0] // 3 : shape[0] // 2, shape[1] // 3 : shape[1] // 2] = 30
     with np.errstate(all="raise"):
         assert to_mnist_form(strip).max() == 255
+
+
+def test_lines_of_the_symbol_itself_are_no_frame():
+    """An empty box, an 8 of seven bars and thick sides; a dot in a thin box is a dot."""
+    for thick, bar, kept in ((4, False, True), (8, True, True), (30, True, True), (4, None, False)):
+        page = Image.new("L", (300, 400), 255)
+        draw = ImageDraw.Draw(page)
+        draw.rectangle((60, 60, 240, 340), outline=0, width=thick)
+        if bar:
+            draw.rectangle((60, 195, 240, 195 + thick), fill=0)
+        elif bar is None:
+            draw.ellipse((120, 170, 180, 230), fill=0)
+        picture = to_mnist_form(np.asarray(page))
+        box = [int(np.ptp(np.flatnonzero(picture.any(axis=axis)))) + 1 for axis in (0, 1)]
+        assert (box == [20, 20]) is not kept, (thick, bar, box)
