@@ -17,8 +17,8 @@ from service.serving.drift import LEAST, Sample
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
 UNKNOWN = 0.02  # share of the samples that is usually unknown, where the card does not say how many were
-# An estimate is withheld beyond these. They were chosen on 73 conditions of MNIST's validation digits and of notes, in a
-# tenth to all of the samples: there, the estimates that remain are wrong by 1.7 points at most (docs/service.md).
+# An estimate is withheld beyond these. They were chosen on 73 conditions of MNIST's validation digits and of notes, in
+# a tenth to all of the samples: there, the estimates that remain are wrong by 1.7 points at most (docs/service.md).
 EXCESS = 0.02  # share of the samples that are unknown beyond what is usual
 FAMILIAR = 0.42  # mean familiarity, which is a rank among validation samples, so that usual samples have 0.5
 PSI = 1.0  # largest population stability index; much above an alert's, for another mixture of classes has one of 0.5
