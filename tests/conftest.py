@@ -24,14 +24,15 @@ from tests.serving import Server, fill_store, serving  # noqa: E402
 LONGEST = (
     "tests/pipeline/test_engine.py", "tests/pipeline/train/test_confidence.py", "tests/test_end_to_end.py",
     "tests/test_monitoring.py",
-    "tests/test_unit_page.py", "tests/service/http/test_faults.py", "tests/service/test_page.py",
-    "tests/service/http/test_clients.py", "tests/pipeline/train/test_on_keras.py", "tests/pipeline/tune/test_study.py",
-    "tests/pipeline/report/test_timeline.py", "tests/benchmarks/test_benchmarks.py",
-    "tests/pipeline/validate/test_baselines.py", "tests/pipeline/sources/test_recordings.py",
-    "tests/models/steps/test_cpu.py", "tests/pipeline/test_workflow.py", "tests/service/http/test_app.py",
-    "tests/models/steps/test_gpu.py", "tests/pipeline/test_cli.py", "tests/pipeline/tune/test_stacks.py",
-    "tests/test_unit.py", "tests/service/http/test_oip.py", "tests/pipeline/sources/test_notes.py",
-    "tests/test_bento.py",
+    "tests/service/http/test_faults.py", "tests/service/test_page.py", "tests/service/http/test_clients.py",
+    "tests/pipeline/report/test_timeline.py", "tests/test_unit_page.py", "tests/pipeline/train/test_on_keras.py",
+    "tests/pipeline/validate/test_baselines.py", "tests/models/steps/test_cpu.py", "tests/pipeline/test_cli.py",
+    "tests/benchmarks/test_benchmarks.py", "tests/models/steps/test_gpu.py", "tests/pipeline/tune/test_study.py",
+    "tests/service/serving/test_repository.py", "tests/pipeline/extract/test_stage.py",
+    "tests/pipeline/sources/test_recordings.py", "tests/pipeline/test_workflow.py", "tests/service/http/test_app.py",
+    "tests/pipeline/report/test_curves.py", "tests/models/steps/test_closed_form.py",
+    "tests/pipeline/train/test_data.py", "tests/test_unit.py", "tests/service/http/test_oip.py",
+    "tests/pipeline/tune/test_stacks.py", "tests/test_bento.py",
 )  # fmt: skip
 
 

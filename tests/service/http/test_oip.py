@@ -631,7 +631,7 @@ class TestAnything:
         self.ask(local, *drawn)
 
     @pytest.mark.soak
-    @settings(max_examples=5000, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=2000, derandomize=True, deadline=None, database=None)
     @given(drawn=requests())
     def test_much_more_is_answered_or_refused(self, local, drawn):
         self.ask(local, *drawn)
