@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from service.serving.predictor import Predictor
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TENTHS = tuple(i / 10 for i in range(1, 11))
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
+DROPPED = ("full", "large")  # reasons why a shadow is not asked
 OLDER = 100  # versions with series of their own among those that a client chose instead of the served one
 WORKERS = "PROMETHEUS_MULTIPROC_DIR"  # set by BentoML: the folder through which its workers share their metrics
 
@@ -151,6 +152,8 @@ class Metrics:
         """Count one answer of a shadow with that card: whether it is the "same" as the one with that label which was
         sent, "different", or an "error"."""
         self._shadow.labels(card.name, card.version, label, outcome).inc()
+        for reason in DROPPED:
+            self._shadow_dropped.labels(card.name, card.version, reason)  # 0, so that the first one counts as a change
 
     def shadow_dropped(self, card: ModelCard, reason: str) -> None:
         """Count one request of which a shadow with that card was not asked."""
@@ -194,7 +197,7 @@ class Metrics:
                 self._drift.labels(card.name, card.version, group).set(index)
             self._set_estimate(card, estimated(card, samples, indices))
 
-    def render(self, predictors: Iterable[Predictor]) -> bytes:
+    def render(self, predictors: Sequence[Predictor]) -> bytes:
         """All series in Prometheus' text format, with the current drift, and the resources of every worker."""
         self.drifts(predictors)
         if WORKERS not in os.environ:

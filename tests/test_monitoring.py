@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnxruntime import InferenceSession
 
 from service.serving.drift import ROWS
 from tests.prometheus import (
@@ -30,6 +32,7 @@ from tests.prometheus import (
     watching,
 )
 from tests.serving import (
+    FIRST,
     NEWEST,
     Server,
     careful_model,
@@ -43,7 +46,7 @@ from tests.serving import (
     until,
     workers,
 )
-from tests.traffic import Traffic, batches, held, watched
+from tests.traffic import Traffic, batches, held, pictures, watched
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs Debian's prometheus, with promtool")
 
@@ -74,10 +77,9 @@ def test_an_operator_sees_what_happens(tmp_path: Path, pace: Pace, seconds: floa
         server = stack.enter_context(serving_two(home, port))
         watch.fires("PerceptNoModel")  # from an empty store
         assert "PerceptDown" not in prometheus.firing()
-        models = [watched(digits_model(NEWEST)), careful_model(), instruments_model(NEWEST), sums_model(NEWEST)]
-        for model in models:
+        for model in models():
             put(home, model)
-        until(lambda: len(prometheus.query("percept_model_info == 1")) == len(models), seconds)
+        until(lambda: len(prometheus.query("percept_model_info == 1")) == 4, seconds)
         traffic = stack.enter_context(Traffic(port).running())
         until(lambda: prometheus.firing() == {}, seconds)
         check_dashboards(prometheus, pace, seconds)
@@ -94,6 +96,18 @@ def test_an_operator_sees_what_happens(tmp_path: Path, pace: Pace, seconds: floa
         stack.close()
         watch.fires("PerceptDown")
         assert watch.seen == {rule["alert"] for rule in alerts()}, "an alert is not tested: give it a cause here"
+
+
+def models() -> list[onnx.ModelProto]:
+    """One whose accuracy is estimated; one whose accuracy cannot be, with an older version as its shadow; others, of
+    which one has an older version as its canary."""
+    figures = {"metrics": {"accuracy": 0.95}, "samples": {"test": 1000}}
+    return [
+        watched(careful_model(), **figures),
+        *(watched(digits_model(version)) for version in (FIRST, NEWEST)),
+        *(sums_model(version) for version in (FIRST, NEWEST)),
+        instruments_model(NEWEST),
+    ]
 
 
 @dataclass
@@ -129,6 +143,7 @@ def serving_two(home: Path, port: int) -> Iterator[Server]:
     config = home / "bentoml.yaml"
     config.write_text("services: {percept: {workers: 2}}")
     settings = {"BENTOML_CONFIG": str(config), "PERCEPT_POLL_SECONDS": "1", "PERCEPT_MAX_CONCURRENCY": "2"}
+    settings |= {"PERCEPT_SHADOW": f"digits@{FIRST}", "PERCEPT_CANARY": f"sums@{FIRST}:50%"}
     with serving(home, wait_for="/livez", port=port, **settings) as server:
         until(lambda: len(workers(server)) == 2)
         yield server
@@ -149,10 +164,14 @@ def check_dashboards(prometheus: Prometheus, pace: Pace, seconds: float) -> None
                     query = pace.query(target["expr"], **variables)
                     where = f"{panel['title']}: {query}"
                     with suppress(AssertionError):  # the next line names the query
-                        until(lambda query=query: prometheus.query(query), seconds)  # type: ignore[misc]
+                        until(lambda query=query: any_finite(prometheus.query(query)), seconds)  # type: ignore[misc]
                     check_panel(panel, target, prometheus.query(query), where)
     ((_, cores),) = prometheus.query(pace.query("sum(rate(process_cpu_seconds_total[$__rate_interval]))"))
     assert cores < (os.cpu_count() or 1) + 1
+
+
+def any_finite(series: list[tuple[dict[str, str], float]]) -> bool:
+    return any(isfinite(value) for _, value in series)
 
 
 def values_of(prometheus: Prometheus, variable: dict[str, Any], pace: Pace) -> list[str]:
@@ -168,7 +187,8 @@ def check_panel(
 ) -> None:
     unit = panel["fieldConfig"]["defaults"].get("unit", "")
     low, high = {"percentunit": (0, 1), "s": (0, 60), "bytes": (1e6, 1e12)}.get(unit, (0, 1e9))
-    values = [value for labels, value in series if isfinite(value) or "route" not in labels]  # a route may be quiet
+    withheld = "percept_estimated_accuracy" in target["expr"]  # or a route may be quiet
+    values = [value for labels, value in series if isfinite(value) or not (withheld or "route" in labels)]
     assert values, where
     assert all(low <= value <= high for value in values), (where, series)
     if panel["type"] == "stat":
@@ -196,7 +216,7 @@ class Scene:
 def drift(scene: Scene) -> Iterator[None]:
     """Batches of ones alone; then as many usual ones."""
     traffic = scene.traffic
-    traffic.digits, traffic.n_digits = traffic.ones, 25
+    traffic.digits, traffic.n = traffic.ones, 15
     yield
     traffic.digits = traffic.usual
 
@@ -204,9 +224,20 @@ def drift(scene: Scene) -> Iterator[None]:
 @contextmanager
 def unknown(scene: Scene) -> Iterator[None]:
     """Pictures that are all ink."""
-    usual, scene.traffic.careful = scene.traffic.careful, batches("careful", np.full((ROWS, 28, 28), 255, np.uint8))[0]
+    scene.traffic.careful = batches("careful", np.full((ROWS, 28, 28), 255, np.uint8))
     yield
-    scene.traffic.careful = usual
+    scene.traffic.careful = scene.traffic.certain
+
+
+@contextmanager
+def less_sure(scene: Scene) -> Iterator[None]:
+    """The digits of which the model is least sure, though they look as usual."""
+    path = scene.home / "models" / "careful" / NEWEST / "model.onnx"
+    usual = pictures()
+    confidence = InferenceSession(path).run(None, {"image": usual})[0].max(axis=1)
+    scene.traffic.careful, scene.traffic.n = batches("careful", usual[confidence.argsort()[:80]]), 15
+    yield
+    scene.traffic.careful = scene.traffic.certain
 
 
 @contextmanager
@@ -255,6 +286,7 @@ def kill_workers(server: Server) -> None:
 
 
 CAUSES: dict[str, Callable[[Scene], Any]] = {
+    "PerceptAccuracy": less_sure,
     "PerceptDrift": drift,
     "PerceptErrors": overload,
     "PerceptModelRefused": broken_model,
@@ -262,4 +294,8 @@ CAUSES: dict[str, Callable[[Scene], Any]] = {
     "PerceptStore": store_gone,
     "PerceptUnknown": unknown,
 }
-TOGETHER = (("PerceptDrift", "PerceptSlow", "PerceptUnknown", "PerceptModelRefused"), ("PerceptErrors", "PerceptStore"))
+TOGETHER = (
+    ("PerceptAccuracy",),
+    ("PerceptDrift", "PerceptSlow", "PerceptUnknown", "PerceptModelRefused"),
+    ("PerceptErrors", "PerceptStore"),
+)

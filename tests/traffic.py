@@ -64,8 +64,8 @@ class Traffic:
         usual = pictures()
         self.usual = batches("digits", usual)
         self.ones = batches("digits", usual[load_digits().target[: len(usual)] == 1])
-        self.digits, self.n_digits = self.usual, 5  # what each round sends, and how often
-        self.careful = batches("careful", usual)[0]
+        self.digits, self.n = self.usual, 5  # what each round sends, and how many batches of each model
+        self.careful = self.certain = batches("careful", usual)
         self.file = digit_file(3)
         self.slow: deque[tuple[float, socket.socket]] | None = None
         self._connection, self._round = http.client.HTTPConnection("127.0.0.1", port), 0
@@ -85,9 +85,9 @@ class Traffic:
     def _run(self) -> None:
         while not self._stopped.wait(LOOP):
             self._round += 1
-            for i in range(self.n_digits):
-                self._send(*self.digits[(self._round * self.n_digits + i) % len(self.digits)])
-            self._send(*self.careful)
+            for i in range(self._round * self.n, (self._round + 1) * self.n):
+                self._send(*self.digits[i % len(self.digits)])
+                self._send(*self.careful[i % len(self.careful)])
             self._send("/digits", self.file, {"connection": "close"})  # the next ones may go to another worker
             self._send("/predict/sums", b"[1, 2]", {})
             if self.slow is not None:
