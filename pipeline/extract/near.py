@@ -117,7 +117,9 @@ def find(form: Input, n: int, read: Read) -> Pairs:
         return torch.tensor(prints[np.arange(len(rows)), part[rows]], dtype=torch.float32).view(-1, *shape)
 
     n = len(sample)
-    points = torch.cat([medium.describe(signals(rows)) for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK))])
+    points = torch.empty(n, medium.describe(signals(np.arange(1))).shape[1])
+    for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK)):
+        points[rows[0] : rows[-1] + 1] = medium.describe(signals(rows))
     reduced = principal(points.numpy())
     rows, index = _candidates(reduced)
     inside = (_distances(points, rows, index) <= medium.reach).numpy().reshape(-1)
@@ -168,5 +170,8 @@ def _candidates(points: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _distances(points: Tensor, rows: NDArray[np.int64], index: NDArray[np.int64]) -> Tensor:
     """Distances (n, k) of points to others, in all dimensions."""
-    parts = zip(*(torch.split(torch.from_numpy(which), BLOCK) for which in (rows, index)), strict=True)
-    return torch.cat([(points[a].unsqueeze(1) - points[b]).norm(dim=2) for a, b in parts])
+    found = torch.empty(index.shape)
+    parts = (torch.split(which, BLOCK) for which in (torch.from_numpy(rows), torch.from_numpy(index), found))
+    for a, b, out in zip(*parts, strict=True):  # small results between large ones would break up the heap
+        out.copy_((points[a].unsqueeze(1) - points[b]).norm(dim=2))
+    return found

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 COMPONENTS = 48  # principal components in which neighbours are looked for
 GROUP = 32  # neighbours of which only the nearest is compared with other groups
-ROWS = 1024  # samples whose distances to all others are in memory at a time
+ROWS = 1024  # samples whose distances to all others are in memory at a time, at most,
+SCORES = 8 << 20  # and so many distances
 
 
 def principal(z: NDArray[np.float32]) -> torch.Tensor:
@@ -54,8 +55,9 @@ def nearest(
     padding = -len(known) % GROUP
     half = torch.nn.functional.pad(known.square().sum(1) / 2, (0, padding), value=math.inf)
     columns = torch.nn.functional.pad(known, (0, 0, 0, padding)).T.contiguous()
-    for start in range(0, len(asked), ROWS):
-        rows = asked[start : start + ROWS]
+    size = max(1, min(ROWS, SCORES // max(1, len(known))))
+    for start in range(0, len(asked), size):
+        rows = asked[start : start + size]
         score = torch.addmm(half, points[rows], columns, alpha=-1)  # half the squared distance, less a constant
         itself = place[rows]
         score[torch.arange(len(rows))[itself >= 0], itself[itself >= 0]] = math.inf
@@ -63,8 +65,8 @@ def nearest(
         is_other = score.gather(1, found) < math.inf  # where too few are left, itself and padding are not
         found = found.where(is_other, 0)
         exact = (points[rows].unsqueeze(1) - known[found]).square().sum(2).sqrt().where(is_other, math.inf)
-        distance[start : start + ROWS, :taken], order = exact.sort(1)
-        index[start : start + ROWS, :taken] = others[found].gather(1, order)
+        distance[start : start + size, :taken], order = exact.sort(1)
+        index[start : start + size, :taken] = others[found].gather(1, order)
     return index.numpy(), distance.numpy()
 
 
