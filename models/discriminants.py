@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 SHRINKAGE = 0.1  # share of the mean variance in the covariance within classes; several hundred features need some
+# Least mean variance within the classes, of features whose variance in all is 1: where each class has one sample, or
+# the same one several times, there is none, and the rounding of float32 would be taken for it.
+LEAST_VARIANCE = 1e-2
 LEAST = 1e-6  # of the length of a direction, so that the middle itself has one
 
 
@@ -51,7 +54,7 @@ class Discriminants(nn.Module):
         means, n = sums / counts, counts.sum()
         within = (squares - sums.T @ means) / n
         mean_variance = within.trace() / n_features
-        within.mul_(1 - SHRINKAGE).diagonal().add_(SHRINKAGE * mean_variance.clamp(min=LEAST))
+        within.mul_(1 - SHRINKAGE).diagonal().add_(SHRINKAGE * mean_variance.clamp(min=LEAST_VARIANCE))
         centre = sums.sum(0) / n
         root = torch.linalg.cholesky(within)
         white = torch.linalg.solve_triangular(root, (means - centre).T, upper=False)  # (D, K)

@@ -57,3 +57,14 @@ def test_a_sound_of_no_class_is_less_familiar_than_one_far_out() -> None:
 @pytest.mark.parametrize("n_labels", [2, 3])
 def test_only_three_classes_or_more_have_directions(n_labels: int) -> None:
     assert (Familiarity(D, 8, n_labels, outliers="noises").discriminants is None) == (n_labels == 2)
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_classes_whose_samples_are_all_the_same_have_directions(n: int) -> None:
+    """Within the classes nothing varies but what float32 rounds off."""
+    y = torch.arange(3).repeat(n)
+    x = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))[y]
+    x = (x - x.mean(0)) / x.std(0, correction=0)
+    found = Discriminants(1000, 3).fit_parts([(x, y)])(x)
+    assert found.square().sum(1).numpy() == pytest.approx(1)
+    assert (found @ found.T).numpy() == pytest.approx((y[:, None] == y).double().mul(1.5).sub(0.5).numpy(), abs=0.6)
