@@ -176,7 +176,8 @@ class Metrics:
             self._info.labels(old.card.name, old.card.version).set(0)
             for group in old.card.groups:
                 self._drift.labels(old.card.name, old.card.version, group.name).set(0)
-            self._set_estimate(old.card, Estimate())
+            if has_estimate(old.card):
+                self._set_estimate(old.card, Estimate())
         if new is not None:
             self._named.add((new.card.name, new.card.version))
             self._info.labels(new.card.name, new.card.version).set(1)
@@ -195,7 +196,8 @@ class Metrics:
             card, samples, indices = predictor.card, predictor.drift.samples(), predictor.drift.indices()
             for group, index in indices.items():
                 self._drift.labels(card.name, card.version, group).set(index)
-            self._set_estimate(card, estimated(card, samples, indices))
+            if has_estimate(card):
+                self._set_estimate(card, estimated(card, samples, indices))
 
     def render(self, predictors: Sequence[Predictor]) -> bytes:
         """All series in Prometheus' text format, with the current drift, and the resources of every worker."""
@@ -208,8 +210,6 @@ class Metrics:
         return generate_latest(registry)
 
     def _set_estimate(self, card: ModelCard, estimate: Estimate) -> None:
-        if not has_estimate(card):
-            return
         model = card.name, card.version
         self._estimate.labels(*model).set(estimate.accuracy)
         self._interval.labels(*model, "low").set(estimate.low)

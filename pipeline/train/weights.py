@@ -115,5 +115,5 @@ def load(path: Path) -> tuple[Classifier, Facts]:
     except UserError:
         raise
     except Exception:  # torch's loader raises many types, all of which mean the same to the user
-        raise UserError(f"{path}: not a weights file; run `percept train` again") from None
+        raise UserError(f"{path}: not a weights file, or another version's; run `percept train` again") from None
     return classifier.eval(), facts

@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from models.card import Input
 from service.serving import store
 from service.serving.opening import line, not_loaded, opened
 from service.serving.predictor import Predictor
@@ -72,12 +73,12 @@ class Beside:
         return ({"shadow": shadow} if shadow else {}) | ({"canary": canary} if canary else {})
 
     def _fitting(self, tag: Tag, served: Predictor, tensors: bool) -> Predictor | None:
-        """A file may be decoded in another way for it; a tensor has to be what it takes."""
+        """A file may be decoded in another way for it, see `_fits`; a tensor has to be what it takes."""
         predictor = self.open.get(tag)
         if predictor is None or tag.version == served.card.version:
             return None
         ours, other = predictor.card.input, served.card.input
-        return predictor if (ours == other if tensors else ours.kind == other.kind) else None
+        return predictor if (ours == other if tensors else _fits(ours, other)) else None
 
     def _state(self, tag: Tag, served: Mapping[str, Predictor]) -> dict[str, Any]:
         reason = self._reasons.get(tag)
@@ -87,7 +88,7 @@ class Beside:
                 reason = f"{tag.model} is not served"
             elif present.card.version == tag.version:
                 reason = "it is the version that is served"
-            elif predictor.card.input.kind != present.card.input.kind:
+            elif not _fits(predictor.card.input, present.card.input):
                 reason = f"it takes another kind of input than {present.card.version}, which is served"
         state = {"model": tag.model, "version": tag.version, "active": reason is None}
         return state | ({} if reason is None else {"reason": reason})
@@ -101,3 +102,11 @@ class Beside:
         elif cause or reason != self._reasons.get(tag):
             logger.error("%s: %s; what is served goes on being served", variable, cause or reason)
             self._reasons[tag] = reason
+
+
+def _fits(one: Input, other: Input) -> bool:
+    """Whether a file for one can be decoded for the other: pictures and sounds of any form can, vectors only if they
+    have as many numbers, and rows of tables the same columns."""
+    if one.kind != other.kind or one.kind != "vector":
+        return one.kind == other.kind
+    return one.shape == other.shape and [c.name for c in one.columns] == [c.name for c in other.columns]

@@ -75,14 +75,15 @@ class Drift:
         self, features: NDArray[Any], answers: NDArray[np.float32], familiarity: NDArray[np.float32] | None = None
     ) -> None:
         """Count the first ROWS samples of a batch: features (N, D), answers (N, K), familiarity (N,); only one batch in
-        EVERY."""
+        EVERY, and no sample whose answer is not finite, which is refused."""
         self._batches += 1
         if self._batches % EVERY != 1:
             return
         scores = self._scores(features[:ROWS])
         bins = (scores[:, :, np.newaxis] >= self._edges).sum(axis=2)
         familiar = [math.nan] * len(bins) if familiarity is None else familiarity[:ROWS].tolist()
-        self._samples.extend(map(Sample, bins, answers[:ROWS].max(axis=1).tolist(), familiar))
+        found = map(Sample, bins, answers[:ROWS].max(axis=1).tolist(), familiar)
+        self._samples.extend(sample for sample in found if math.isfinite(sample.confidence))
 
     def samples(self) -> list[Sample]:
         """Those that are counted, copied, since other threads keep adding; none until there are LEAST."""

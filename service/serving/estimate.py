@@ -52,7 +52,7 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
         return Estimate(reason=UNCALIBRATED)
     familiar = np.array([sample.familiarity for sample in samples])
     familiar = familiar[~np.isnan(familiar)]
-    if min(len(samples), len(familiar)) < LEAST:
+    if min(len(samples), len(familiar)) < LEAST or not indices:  # which may be older than the samples
         return Estimate(reason=FEW)
     usual = 1 - card.metrics.get("known", 1 - UNKNOWN)
     for reason, is_so in (

@@ -41,3 +41,16 @@ def test_weights_on_mfcc_of_an_earlier_version_load(tmp_path: Path) -> None:
     classifier, loaded = weights.load(tmp_path / "weights.pt")
     assert loaded.features == features
     assert torch.equal(classifier.frontend.weights, now.frontend.weights)
+
+
+def test_weights_that_lack_what_this_version_has_are_one_line(tmp_path: Path) -> None:
+    """Those of sounds once had no discriminants."""
+    features = {"kind": "mfcc", "n_mfcc": 13, "cepstral_decay": 8.0}
+    model = {"hidden": [3], "activation": "relu", "init": "default"}
+    facts = Facts(("a", "b", "c"), "multiclass", features, model, {"seed": 0}, "", 1, 1, 1.0, "cpu", known=0.1)
+    classifier = weights.network(facts)
+    assert classifier.familiarity is not None
+    classifier.familiarity.discriminants = None
+    weights.save(tmp_path / "weights.pt", classifier, facts)
+    with pytest.raises(UserError, match="another version's; run `percept train` again"):
+        weights.load(tmp_path / "weights.pt")

@@ -114,6 +114,16 @@ class TestCanary:
             assert not state["active"]
             assert "another kind of input" in state["reason"]
 
+    def test_one_of_another_number_of_values_takes_no_part(self, home: Path) -> None:
+        """It would refuse every request that the other one answers."""
+        put(home, changed(sums_model("v9"), name="sides"))
+        assert percept("promote", f"sides@{FIRST}", home=home).returncode == 0
+        with application(home, PERCEPT_CANARY="sides@v9:100%", PERCEPT_SHADOW="sums@v2") as client:
+            assert client.post("/predict/sides", content=b"[1]").json()["version"] == FIRST
+            state = client.get("/readyz").json()
+            assert "another kind of input" in state["canary"][0]["reason"]
+            assert state["shadow"][0]["active"]
+
     def test_one_that_is_missing_comes_and_goes(self, home: Path, caplog: pytest.LogCaptureFixture) -> None:
         def found() -> tuple[str, bool, str | None]:
             client.poll()

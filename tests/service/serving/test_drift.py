@@ -80,3 +80,11 @@ class TestScores:
         for _ in range(EVERY * LEAST):
             watched.add(np.zeros((1, 1)), np.ones((1, 1), np.float32))
         assert watched.indices() == {"g": 0.0}
+
+    def test_an_answer_that_is_not_finite_is_not_counted(self) -> None:
+        """The service refuses it; a confidence that is no number would make the estimated accuracy none either."""
+        watched = Drift([FeatureGroup(name="g", start=0, stop=1, edges=(0.0,), shares=(0.0, 1.0))])
+        answers = np.array([[0.1, 0.9], [np.nan, np.nan]], np.float32)
+        for _ in range(EVERY * LEAST):
+            watched.add(np.zeros((2, 1)), answers)
+        assert len(watched.samples()) == LEAST

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from models.card import CARD_KEY, FeatureGroup, ModelCard
+from models.card import CARD_KEY, FAMILIARITY, FEATURES, FeatureGroup, ModelCard
 from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Sample
 from service.serving.estimate import REASONS, estimated, has_estimate
 from tests.service.in_process import application
@@ -75,6 +75,9 @@ class TestEstimated:
         assert found.reason == reason
         assert math.isnan(found.accuracy) == math.isnan(found.low) == math.isnan(found.high) == (reason is not None)
 
+    def test_drift_that_is_older_than_the_samples_says_nothing(self) -> None:
+        assert estimated(CARD, samples(LEAST, 0.9, 0.1, 0), {}).reason == "few"
+
     def test_a_regression_has_none(self) -> None:
         assert not has_estimate(card_of(sums_model("v1")))
         assert not has_estimate(CARD.model_copy(update={"groups": ()}))
@@ -113,3 +116,31 @@ def test_an_operator_sees_it(tmp_path: Path) -> None:
         assert math.isnan(other["_interval", "low"])
         assert other["_withheld", "unknown"] == 1
     assert CAREFUL["known_threshold"] == 0.7
+
+
+def test_a_regression_that_is_watched_leaves_the_metrics_as_they_are(tmp_path: Path) -> None:
+    """Its values are no probabilities: their variance as such would be negative."""
+    model = sums_model("v1")
+    whole = WHOLE.model_copy(update={"stop": 2})
+    card = card_of(model, name="watched", known_threshold=0.5, groups=(whole,), metrics={})
+    onnx.helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("ReduceMean", ["vector", "axis"], ["mean"], keepdims=0),
+            onnx.helper.make_node("Sigmoid", ["mean"], [FAMILIARITY]),
+            onnx.helper.make_node("Identity", ["vector"], [FEATURES]),
+        ]
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axis"))
+    for name, *width in ((FAMILIARITY,), (FEATURES, 2)):
+        shape: list[str | int | None] = ["n0", *width]
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    put(tmp_path, model)
+    tensor = {"name": "vector", "shape": [ROWS, 2], "datatype": "FP32", "data": [3, 1] * ROWS}
+    with application(tmp_path) as client:
+        for _ in range(EVERY * LEAST // ROWS):
+            assert client.post("/v2/models/watched/infer", json={"inputs": [tensor]}).is_success
+        found = [dict(labels) | {"": name} for name, labels in parsed(client.get("/metrics").text)]
+    of_watched = {labels[""] for labels in found if labels.get("model") == "watched"}
+    assert "percept_drift_psi" in of_watched
+    assert not any(name.startswith("percept_estimated") for name in of_watched)
