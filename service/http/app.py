@@ -76,8 +76,8 @@ class App:
             await asyncio.sleep(seconds)
             try:
                 await self.state.give_back()
-                await self.state.measure()
                 await self.state.reload()
+                await self.state.measure()
             except StoreBlocked:  # the log says so already
                 pass
             except Exception:
