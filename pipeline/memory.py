@@ -34,10 +34,10 @@ def without(name: str) -> Iterator[None]:
 
     Example
     -------
-    >>> with without("wave"):
-    ...     import wave
+    >>> with without("tabnanny"):
+    ...     import tabnanny
     Traceback (most recent call last):
-    ModuleNotFoundError: import of wave halted; None in sys.modules
+    ModuleNotFoundError: import of tabnanny halted; None in sys.modules
     """
     if name in sys.modules:
         yield

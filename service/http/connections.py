@@ -118,7 +118,7 @@ class Connection(HttpToolsProtocol):
             size = len(self.data) - self.at
             is_chunked = not (self.in_head or self.body_left)
             if parsed >= (CHUNKS if is_chunked else TURN) or (is_chunked and size > SMALL and not in_turn):
-                return self._wait_for_turn()
+                return self._wait_for_turn(is_chunked)
             if size > SMALL:
                 size = self._size(size)
             if not self.body_left:
@@ -141,13 +141,18 @@ class Connection(HttpToolsProtocol):
         if parsed >= TURN:
             self._wait_for_turn()
 
-    def _wait_for_turn(self) -> None:
-        if not self.waits_for_turn:
-            self.waits_for_turn = True
-            self.transport.pause_reading()
-            if not registry.turns:
-                self.loop.call_soon(next_turn, self.loop)
-            registry.turns.append(self)
+    def _wait_for_turn(self, is_chunked: bool = False) -> None:
+        """Go on in the next iteration of the loop, or, with a chunked body, when it is this connection's turn."""
+        if self.waits_for_turn:
+            return
+        self.waits_for_turn = True
+        self.transport.pause_reading()
+        if not is_chunked:
+            self.loop.call_soon(self.take_turn)
+            return
+        if not registry.turns:
+            self.loop.call_soon(next_turn, self.loop)
+        registry.turns.append(self)
 
     def take_turn(self) -> None:
         """Go on with what has arrived."""
@@ -328,7 +333,7 @@ def start_queued(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def next_turn(loop: asyncio.AbstractEventLoop) -> None:
-    """One connection in each iteration of the loop goes on with a long body."""
+    """One connection in each iteration of the loop goes on with a chunked body."""
     connection = registry.turns.popleft()
     if registry.turns:
         loop.call_soon(next_turn, loop)

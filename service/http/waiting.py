@@ -44,7 +44,7 @@ class Connections:
     waiting : since when a connection waits for its client, by time.monotonic(), moved on by what arrives
     unread : the same for those whose answers are not read, and how many bytes of them are left
     queue : those with a request that arrived before an earlier one was answered, and whose turn comes next
-    turns : those of whose long bodies more has arrived, and whose turn comes next
+    turns : those of whose chunked bodies more has arrived, and whose turn comes next
     closed : how many connections were closed, or refused, by reason
     emptied : when half of many connections had been closed, by time.monotonic()
     """

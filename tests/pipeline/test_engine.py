@@ -18,13 +18,14 @@ import pytest
 import soundfile
 import torch
 
-from pipeline import cli, engine, extract, task, train, tune
+from pipeline import cli, engine, extract, task, train
 from pipeline.engine import Engine
 from pipeline.extract import on_ray
 from pipeline.extract.shards import Shards
 from pipeline.run import Run
 from pipeline.sources.sample import Sample
 from pipeline.task import Task, UserError
+from pipeline.tune import stage as tune
 from pipeline.tune import study
 from tests import command, nodes
 from tests.nodes import Cluster

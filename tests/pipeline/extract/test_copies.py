@@ -10,13 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from models.image import Picture
-from pipeline import extract, task, train, tune
+from pipeline import extract, task, train
 from pipeline.extract import mirror
 from pipeline.extract.copies import vary, vary_picture
 from pipeline.extract.features import Features
 from pipeline.run import Run
 from pipeline.task import Task, UserError, Variation
 from pipeline.train import weights
+from pipeline.tune.folds import make_folds
 
 RATE = 22_050
 CONTENT = "0123456789abcdef" * 4  # a SHA-256
@@ -247,7 +248,7 @@ def test_copies_follow_their_clips_into_folds(tmp_path: Path) -> None:
     resolved = clips(tmp_path / "clips", "tune.folds=3")
     features = extract.extract(resolved, Run(tmp_path / "run"))
     kept = int((~features.rows("test")).sum())
-    for fold in tune.make_folds(resolved, features, train.choose_device("cpu")):
+    for fold in make_folds(resolved, features, train.choose_device("cpu")):
         held_out = len(fold.held_out.y)
         assert len(fold.training.y) == 4 * (kept - held_out)
 

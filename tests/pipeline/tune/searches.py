@@ -11,8 +11,9 @@ from typing import Any
 
 import optuna
 
-from pipeline import task, tune
+from pipeline import task
 from pipeline.run import Run
+from pipeline.tune import stage as tune
 
 RATES = 'tune.space={"train.learning_rate"=[0.003, 0.03]}'
 QUICK = ("train.epochs=3", "tune.folds=2")
@@ -20,9 +21,9 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
-from pipeline import task, tune
+from pipeline import task
 from pipeline.run import Run
-from pipeline.tune import study
+from pipeline.tune import stage as tune, study
 study.BATCH_SIZE = 1
 tune.tune(task.load("regions", overrides=sys.argv[2:]), Run(Path(sys.argv[1])))
 """
