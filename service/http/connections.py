@@ -36,7 +36,7 @@ TURNS = 8  # of those requests that are started in one iteration of the loop, so
 SMALL = 2**10  # bytes that are parsed at once, whatever they hold: 56 requests at most
 # Bytes after which a connection waits for its next turn: of a chunked body, where chunks of one byte take 1.5 ms, and
 # of anything else, since uvloop would read a fast client's connection up to 32 times in a row.
-CHUNKS, TURN = 2**14, 2**16
+CHUNKS, TURN = 2**14, 2**18
 
 REFUSED = {
     HTTPStatus.BAD_REQUEST: "these bytes are no HTTP/1.1 request",

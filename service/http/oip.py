@@ -36,6 +36,7 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
 # binary data that are read; for each number and each label that are written.
 READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6
+OPENING = ord("[")
 BODY_BYTES = 2**16  # limit for a request without tensors
 
 
@@ -171,7 +172,8 @@ def _answers(predictor: Predictor, inference: Inference) -> Array:
 def _parsing(data: bytes, header_length: bytes) -> Work:
     """What it takes to parse a request."""
     length = min(len(data), int(header_length)) if header_length.isdigit() and len(header_length) < 20 else len(data)
-    lists = data.count(b"[", 0, length) if length < 2**19 else length // 100  # to count takes a while too
+    # To count takes a while too; with bytes.count, three times as long.
+    lists = np.count_nonzero(np.frombuffer(data, np.uint8, length) == OPENING) if length < 2**19 else length // 100
     seconds = READ * length + LIST * lists + CONVERTED * (len(data) - length)
     return Work(seconds, UNPACKED * length + 2 * (len(data) - length))
 
