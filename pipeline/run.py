@@ -76,6 +76,10 @@ class Run:
         self.profile_figure = folder / "profile.svg"
         self._loaded: dict[tuple[Path, Any], tuple[Any, Any]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what this process has read: another one reads for itself."""
+        return self.__dict__ | {"_loaded": {}}
+
     @staticmethod
     def named(runs: Path, name: str) -> "Run":
         """The run of that name in the folder `runs`, or else of the task of that name (see `task.load`)."""
