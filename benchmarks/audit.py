@@ -17,7 +17,6 @@ import contextlib
 import io
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.environments import installed
 from pipeline import extract, task
 from pipeline.audit.out_of_fold import standard
 from pipeline.audit.stage import find_labels
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        peer = None if arguments.no_peer else installed(Path(folder))
+        peer = None if arguments.no_peer else installed(Path(folder), PEER)
         print(f"{'set':<8}{'seed':>5}{'planted':>9}{'percept':>9}{'seconds':>9}{'cleanlab':>10}{'seconds':>9}")
         for name in arguments.only:
             features = extracted(name, arguments.data, arguments.runs or Path(folder))
@@ -108,18 +108,6 @@ def peers(
     subprocess.run([python, "-c", PROGRAM, folder / "peer.npz", folder / "order.npy"], check=True)
     order, m = np.load(folder / "order.npy"), int(wrong.sum())
     return float(wrong[order[:m]].mean()), time.perf_counter() - started
-
-
-def installed(folder: Path) -> Path | None:
-    """Python of a new virtual environment with the peer; None, with a line that says why, if it cannot be had."""
-    python = folder / "peer" / "bin" / "python"
-    try:
-        subprocess.run([sys.executable, "-m", "venv", folder / "peer"], check=True, capture_output=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", PEER], check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        print(f"without the peer: {str(error.stderr).strip().splitlines()[-1:]}")
-        return None
-    return python
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from benchmarks import shifts
+from benchmarks.environments import installed
 from benchmarks.robustness import Unavailable, encoded, others, read
 from pipeline.extract.features import Features
 from service.errors import MediaError
@@ -103,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         runs = arguments.runs or folder
-        peer = None if arguments.no_peer or arguments.development else installed(folder)
+        peer = None if arguments.no_peer or arguments.development else installed(folder, *PEER)
         print(f"{'':<42}{'true':>7}{'estimate':>10}{'wrong':>7}{'inside':>8}{'NannyML':>9}{'wrong':>7}  withheld")
         sets = (
             digits(trained("digits", runs, arguments.data), arguments.development),
@@ -282,18 +283,6 @@ def trained(name: str, runs: Path, data: Path) -> Path:
         environment = os.environ | {"BENTOML_HOME": str(runs / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     return run
-
-
-def installed(folder: Path) -> Path | None:
-    """Python of a new virtual environment with the peer; None, with a line that says why, if it cannot be had."""
-    python = folder / "peer" / "bin" / "python"
-    try:
-        subprocess.run([sys.executable, "-m", "venv", folder / "peer"], check=True, capture_output=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEER], check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        print(f"without the peer: {str(error.stderr).strip().splitlines()[-1:]}")
-        return None
-    return python
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from models import FEATURES_VERSION
 from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
 from pipeline.interrupt import resumable
-from pipeline.memory import give_back
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
 from pipeline.task import FINGERPRINTS_VERSION, Task, UserError, Variation, digest
 from service import media
 from service.media import Limits
+from service.media.native import trim
 from service.serving.home import bentoml_home
 
 STAGES = ("extract", "train", "validate", "export")
@@ -191,7 +191,7 @@ class Workflow:
         started = time.perf_counter()
         with profile.stage(stage):
             getattr(self, stage)()
-            give_back()  # the next one runs in this process too
+            trim()  # the next one runs in this process too
         return time.perf_counter() - started
 
     def _say_up_to_date(self, stage: str) -> bool:

@@ -4,11 +4,10 @@ By default glibc gives freed blocks back at once, and the next request faults ev
 than parsing the JSON of 64 pictures; or, in the heaps of threads, not at all, so service.py lets workers have one heap.
 """
 
-import ctypes
 import gc
-import sys
 import traceback
-from typing import Any
+
+from service.media.native import glibc, trim
 
 # Parameters of glibc's mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -16,13 +15,9 @@ KEPT = 64 * 2**20  # bytes at the end of the heap that a worker may keep free
 LARGE = 4 * 2**20  # bytes; larger blocks go back to the system when they are freed, and grow without a copy
 
 
-def _glibc(function: str) -> Any:
-    return getattr(ctypes.CDLL(None), function, lambda *_: None) if sys.platform == "linux" else lambda *_: None
-
-
 def keep_free() -> None:
     """Let malloc keep up to KEPT bytes for the next requests, where the C library is glibc."""
-    mallopt = _glibc("mallopt")
+    mallopt = glibc("mallopt")
     mallopt(TRIM_THRESHOLD, KEPT)
     mallopt(MMAP_THRESHOLD, LARGE)
 
@@ -31,7 +26,7 @@ def give_back() -> None:
     """Free what only circles of references hold, and give all free pages back to the system, where the C library is
     glibc."""
     gc.collect()
-    _glibc("malloc_trim")(ctypes.c_size_t(0))
+    trim()
 
 
 def release(error: BaseException | None) -> None:

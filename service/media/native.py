@@ -2,8 +2,21 @@
 
 import ctypes
 import platform
+import sys
 import threading
 from collections.abc import Callable
+from typing import Any
+
+
+def glibc(function: str) -> Any:
+    """A function of the C library by its name; one that does nothing where it has none of that name."""
+    return getattr(ctypes.CDLL(None), function, lambda *_: None) if sys.platform == "linux" else lambda *_: None
+
+
+def trim() -> None:
+    """Give all free pages back to the system, where the C library is glibc; it takes some milliseconds. See
+    malloc_trim(3)."""
+    glibc("malloc_trim")(ctypes.c_size_t(0))
 
 
 class Shared:
