@@ -193,9 +193,11 @@ def test_extraction_with_command_and_node_killed_equals_the_local_one(
     assert (run / "features.npz").stat().st_mtime_ns > before
 
 
-def test_a_search_with_command_and_node_killed_equals_the_local_one(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command_too", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_search_with_a_node_killed_equals_the_local_one(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command_too: bool
 ) -> None:
+    """And with the command killed before, which tests/pipeline/tune/test_study.py shows on one machine."""
     monkeypatch.setattr(study, "BATCH_SIZE", 2)  # as three CPUs share six trials
     chosen = task.load("regions", overrides=SEARCH)
     run = Run(tmp_path / "runs" / "regions")
@@ -203,13 +205,14 @@ def test_a_search_with_command_and_node_killed_equals_the_local_one(
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "features.npz").symlink_to(run.features)
     local = tune.tune(chosen, Run(tmp_path / "local"))
-    options = [word for override in SEARCH for word in ("--set", override)]
-    process = start(tmp_path, "tune", "regions", *options, "--engine", f"ray:{cluster.address}")
-    kill_when(process, run.search.is_file)
-    so_far = json.loads(run.search.read_text())["trials"]
-    assert 0 < len(so_far) < 6
-    rate = so_far[0]["parameters"]["train.learning_rate"]
-    assert tune.best(chosen, run).train.learning_rate == rate
+    if command_too:
+        options = [word for override in SEARCH for word in ("--set", override)]
+        process = start(tmp_path, "tune", "regions", *options, "--engine", f"ray:{cluster.address}")
+        kill_when(process, run.search.is_file)
+        so_far = json.loads(run.search.read_text())["trials"]
+        assert 0 < len(so_far) < 6
+        rate = so_far[0]["parameters"]["train.learning_rate"]
+        assert tune.best(chosen, run).train.learning_rate == rate
     killing = cluster.kill_while("ray::_in_worker")
     found = cluster.do(tune.tune, chosen, run, engine=cluster.engine)
     killing.join(timeout=10)
@@ -243,33 +246,26 @@ def assert_same(here: Path, there: Path) -> None:
             assert torch.allclose(values, b[name], rtol=1e-3, atol=1e-5), name
 
 
-def test_three_workers_share_a_regression_whose_samples_are_mixed_and_noisy(
-    full_cluster: Cluster, tmp_path: Path
-) -> None:
+def regression(run: Path) -> tuple[Path, Task]:
+    """A run directory with two noisy targets of long vectors, and the task, which mixes the samples."""
     generator = np.random.default_rng(3)
     x = generator.normal(1000, 1, (1203, 600)).astype(np.float32)
     y = (x[:, :2] - 1000 + generator.normal(0, 0.1, (1203, 2))).astype(np.float32)
     options = {
-        "optimizer": "momentum",
-        "learning_rate": 0.01,
-        "epochs": 4,
-        "l1": 1e-4,
-        "l2": 1e-3,
-        "mix": 0.4,
-        "noise": 0.1,
-    }
-    (tmp_path / "source").mkdir()
-    resolved = write(
-        tmp_path / "source", x, y, ["validation" if i % 6 == 0 else "train" for i in range(1203)], 2,
-        train=options | {"activity_l1": 1e-4, "activity_l2": 1e-4}, model={"hidden": [30, 20]},
-    )  # fmt: skip
-    assert_same(*both(tmp_path / "source", tmp_path, resolved, full_cluster))
+        "optimizer": "momentum", "learning_rate": 0.01, "batch_size": 21, "epochs": 12, "l1": 1e-4, "l2": 1e-3,
+        "mix": 0.4, "noise": 0.1, "activity_l1": 1e-4, "activity_l2": 1e-4,
+    }  # fmt: skip
+    split = ["validation" if i % 6 == 0 else "train" for i in range(1203)]
+    return run, write(run, x, y, split, 2, train=options, model={"hidden": [30, 20]})
 
 
-def test_a_worker_that_dies_costs_only_the_time_since_the_last_checkpoint(
-    full_cluster: Cluster, vectors: tuple[Path, Task], tmp_path: Path
+@pytest.mark.parametrize("targets", ["regression", pytest.param("classes", marks=pytest.mark.soak)])
+def test_three_workers_of_which_one_dies_train_the_network_of_one(
+    full_cluster: Cluster, vectors: tuple[Path, Task], tmp_path: Path, targets: str
 ) -> None:
-    source, resolved = vectors
+    """A death costs only the time since the last checkpoint, after which the two that are left go on."""
+    (tmp_path / "source").mkdir()
+    source, resolved = regression(tmp_path / "source") if targets == "regression" else vectors
     checkpoint = tmp_path / "there" / "checkpoint.pt"
     killed: list[int] = []
 
