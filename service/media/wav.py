@@ -54,6 +54,4 @@ def plain(data: bytes) -> Plain | None:
 def _header(channels: int, rate: int, size: int) -> bytes:
     """The header of a file with `size` bytes of samples."""
     frame = 2 * channels
-    return HEADER.pack(
-        b"RIFF", 36 + size, b"WAVEfmt ", 16, PCM, channels, rate, frame * rate, frame, 16, b"data", size
-    )
+    return HEADER.pack(b"RIFF", 36 + size, b"WAVEfmt ", 16, PCM, channels, rate, frame * rate, frame, 16, b"data", size)
