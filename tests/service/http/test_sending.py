@@ -1,5 +1,6 @@
 """Responses that are written without uvicorn's `send` are those that it would have written."""
 
+import logging
 import socket
 from typing import Any
 
@@ -51,10 +52,18 @@ LAST = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         (b"", []),
     ],
 )
-def test_both_write_the_same(request_: bytes, way: list[bool]) -> None:
+def test_both_write_the_same(request_: bytes, way: list[bool], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "uvicorn.access")  # another test may have turned uvicorn's own log on
     request_ += LAST
     in_parts = answers(request_.replace(b"%b", b"/uvicorn"))
     assert not any(ways)
     assert answers(request_.replace(b"%b", b"/")) == in_parts
     assert ways == ([] if b"split" in request_ else [*way, False])
     assert in_parts.count(b"HTTP/1.1 200 ") == len(ways)
+
+
+def test_uvicorns_log_of_requests_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.access")
+    answers((GET + LAST).replace(b"%b", b"/logged"))
+    assert sum("GET /logged" in record.getMessage() for record in caplog.records) == len(ways) == 2
+    assert not any(ways)
