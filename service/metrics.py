@@ -2,6 +2,8 @@
 
 import math
 import os
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -119,10 +121,10 @@ class Metrics:
 
     def answer(self, answer: Answer) -> None:
         """Count the answer to one sample."""
-        count, observe, unknown = self._answer(answer.model, answer.version, answer.label or "value")
+        count, confidence, unknown = self._answer(answer.model, answer.version, answer.label or "value")
         count()
         if answer.confidence is not None:
-            observe(answer.confidence)
+            confidence.observe(answer.confidence)
             if answer.known is False:
                 unknown()
 
@@ -137,9 +139,8 @@ class Metrics:
         for label, n in zip(card.labels, counts, strict=True):
             if n:
                 self._answer(card.name, card.version, label)[0](n)
-        _, observe, unknown = self._answer(card.name, card.version, card.labels[0])
-        for confidence in probabilities[:ROWS].max(axis=1).tolist():
-            observe(confidence)
+        _, confidence, unknown = self._answer(card.name, card.version, card.labels[0])
+        _observe_all(confidence, probabilities[:ROWS].max(axis=1).tolist())
         if card.known_threshold is not None and answers.shape[1] > len(card.labels):
             unknown(int((answers[:, -1] < card.known_threshold).sum()))
 
@@ -223,7 +224,7 @@ class Metrics:
 
     def _series_of_answer(
         self, model: str, version: str, label: str
-    ) -> tuple[Callable[..., None], Callable[[float], None], Callable[..., None]]:
+    ) -> tuple[Callable[..., None], Histogram, Callable[..., None]]:
         if (model, version) not in self._named:
             if self._n_older == OLDER:  # else requests for old versions could fill the memory
                 version = "other"
@@ -232,9 +233,16 @@ class Metrics:
                 self._named.add((model, version))
         return (
             self._predictions.labels(model, version, label).inc,
-            self._confidence.labels(model, version).observe,
+            self._confidence.labels(model, version),
             self._unknown.labels(model, version).inc,
         )
+
+
+def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+    """Call `histogram.observe` with each value, but write each of its numbers once: they lie in a file."""
+    histogram._sum.inc(sum(values))
+    for bucket, n in Counts(bisect_left(histogram._upper_bounds, value) for value in values).items():
+        histogram._buckets[bucket].inc(n)
 
 
 class _Processes(Collector):

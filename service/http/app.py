@@ -6,9 +6,9 @@ task and a timer for each request, takes longer than classifying a digit.
 
 import asyncio
 import logging
-import os
 import time
 from pathlib import Path
+from random import getrandbits
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
@@ -96,7 +96,7 @@ class App:
         request = Request(scope, receive)
         route, handlers, arguments = self.router.match(request.path)
         given_id = request.header(b"x-request-id")
-        request_id = given_id if REQUEST_ID.fullmatch(given_id) else os.urandom(8).hex().encode()
+        request_id = given_id if REQUEST_ID.fullmatch(given_id) else b"%016x" % getrandbits(64)
         try:
             request.check()
             self.keys.check(request)

@@ -2,8 +2,8 @@
 read its answers, and queues any number of a connection's requests: here all of that has limits. And lingering ones:
 many clients send a whole body before they read the response, and would lose it if the connection were reset meanwhile.
 
-Everything that percept changes in uvicorn is here, with listening.py for uvloop. The versions for which the
-attributes used here were checked are in tests/service/http/test_connections.py.
+Everything that percept changes in uvicorn is here and in sending.py, with listening.py for uvloop. The versions for
+which the attributes used here were checked are in tests/service/http/test_connections.py.
 """
 
 import asyncio

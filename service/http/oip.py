@@ -21,6 +21,7 @@ from service.http.state import State
 from service.http.tensors import (
     BINARY,
     DATATYPES,
+    FEW,
     HEADER_LENGTH,
     Array,
     Inference,
@@ -172,11 +173,20 @@ def _answers(predictor: Predictor, inference: Inference) -> Array:
 def _parsing(data: bytes, header_length: bytes) -> Work:
     """What it takes to parse a request."""
     length = min(len(data), int(header_length)) if header_length.isdigit() and len(header_length) < 20 else len(data)
-    lists = length // 100
-    if length < 2**19:  # to count takes a while too; with bytes.count, three times as long
-        lists = int(np.count_nonzero(np.frombuffer(data, np.uint8)[:length] == OPENING))
+    lists = length // 100 if length >= 2**19 else _lists(data, length)  # to count takes a while too
     seconds = READ * length + LIST * lists + CONVERTED * (len(data) - length)
     return Work(seconds, UNPACKED * length + 2 * (len(data) - length))
+
+
+def _lists(data: bytes, length: int) -> int:
+    """How many lists the JSON data[:length] has, by their opening brackets."""
+    at = -1
+    for n in range(FEW):  # a search leaves nothing in memory, and most requests have three or four
+        at = data.find(b"[", at + 1, length)
+        if at < 0:
+            return n
+    # With bytes.count, three times as long.
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[:length] == OPENING))
 
 
 def _writing(predictor: Predictor, inference: Inference) -> Work:

@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from service.http.sending import send_whole
+
 if TYPE_CHECKING:
     from service.http.trial import Trial
 
@@ -116,6 +118,8 @@ class Response:
         content = [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         if self.status == 304:
             content = []
-        start = {"type": "http.response.start", "status": self.status, "headers": [*content, *self.headers, *headers]}
-        await send(start)
+        content += [*self.headers, *headers]
+        if self.status == 200 and not without_body and send_whole(send, 200, content, self.body):
+            return
+        await send({"type": "http.response.start", "status": self.status, "headers": content})
         await send({"type": "http.response.body", "body": b"" if without_body else self.body})

@@ -8,7 +8,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
-from service.media import coded, ffmpeg, libsndfile
+from service.media import coded, ffmpeg, libsndfile, wav
 from service.media.channels import Mix, loudest_if_cancelled
 from service.media.containers import media, recordings
 from service.media.flac import without_last_frame
@@ -89,7 +89,8 @@ def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[
     """The recording as float32 (T,) at `sample_rate` Hz, the mean of its channels or one of them; and its coding."""
     mix = Mix()
     with _opened(data, demuxer) as file:
-        waveform, coding = _resampled(_blocks(file, data, limits), mix, file.samplerate, sample_rate), file.subtype
+        waveform = _whole(_resampled(_blocks(file, data, limits), mix, file.samplerate, sample_rate))
+        coding = file.subtype
     if not mix.may_be_cancelled():
         return waveform, coding
     with _opened(data, demuxer) as file:
@@ -98,7 +99,7 @@ def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[
         return waveform, coding
     with _opened(data, demuxer) as file:
         one = _blocks(file, data, limits)
-        return _resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate), coding
+        return _whole(_resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate)), coding
 
 
 def _needs_ffmpeg(demuxer: str) -> bool:
@@ -107,9 +108,12 @@ def _needs_ffmpeg(demuxer: str) -> bool:
 
 
 def _opened(data: bytes, demuxer: str) -> Any:
-    """A soundfile.SoundFile; an ffmpeg.Recording, if a `demuxer` is named and libsndfile does not read the file."""
+    """A soundfile.SoundFile; a wav.Plain, which needs none; an ffmpeg.Recording, if a `demuxer` is named and libsndfile
+    does not read the file."""
     if _needs_ffmpeg(demuxer):
         return ffmpeg.recording(data, demuxer)
+    if plain := wav.plain(data):
+        return plain
     try:
         file = libsndfile.opened(data)
     except soundfile.LibsndfileError:
@@ -155,21 +159,30 @@ def _resampled(
     mono: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     rate: int,
     sample_rate: int,
-) -> NDArray[np.float32]:
-    """What `mono` makes of the blocks, float32 (T,), at `sample_rate` instead of `rate` Hz.
-
-    The result grows in a bytearray, which realloc moves without a copy: a long recording is in memory once.
-    """
-    samples, stream = bytearray(), None
+) -> Iterator[NDArray[np.float32]]:
+    """What `mono` makes of the blocks, float32 (T,), at `sample_rate` instead of `rate` Hz, in parts."""
+    if rate == sample_rate:
+        yield from map(mono, blocks)
+        return
+    stream = None
     for block in blocks:
-        if stream is None and rate != sample_rate:
-            stream = Resampler(rate, sample_rate)
+        stream = stream or Resampler(rate, sample_rate)
         sound = mono(block)
-        if stream is None:
-            samples += sound.data
-            continue
         for start in range(0, len(sound), PART):
-            samples += stream.resample_chunk(sound[start : start + PART]).data
+            yield stream.resample_chunk(sound[start : start + PART])
     if stream:
-        samples += stream.resample_chunk(np.empty(0, np.float32), last=True).data
-    return np.frombuffer(samples, np.float32)
+        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def _whole(parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The parts one after another, float32 (T,). One alone, as of a short recording, is not copied: that takes longer
+    than the rest where what is copied has left the cache.
+
+    Several grow in a bytearray, which realloc moves without a copy: a long recording is in memory once.
+    """
+    first = next(parts, np.empty(0, np.float32))
+    samples = bytearray()
+    for part in parts:
+        samples = samples or bytearray(first.data)
+        samples += part.data
+    return np.frombuffer(samples, np.float32) if samples else first

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
@@ -43,6 +44,7 @@ PYTHON_PIXELS = 2**18  # 512 × 512, of what Pillow decodes in Python, 1 µs for
 # joins them. A header has 10 to 200; the rows of a PNG come in pieces of 8 kB or more, but for small ones.
 HEADER_PIECES, PIECES, PIECE = 2000, 20_000, 1024
 SILENT = b"\x89PNG", b"\xff\xd8"  # formats whose decoders print nothing: PNG and JPEG
+PNG = b"\x89PNG\r\n\x1a\n"  # opened as such, without Pillow's search for the format
 END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
 NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
@@ -57,6 +59,7 @@ Gray = NDArray[Any]  # numbers of any type (height, width)
 POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1, for centres of mass
 
 Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses twice as many, and would warn of more than these
+MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 Image.init()  # loads Pillow's plugins now rather than during a request
 warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns on the terminal of what is odd in a file
 
@@ -98,7 +101,8 @@ def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable
     content = data + END_OF_IMAGE if is_cut else data
     source = _Source(content) if len(content) > HEADER_PIECES else io.BytesIO(content)
     try:
-        with nullcontext() if data.startswith(SILENT) else quiet, Image.open(source, formats=formats) as image:
+        with nullcontext() if data.startswith(SILENT) else quiet:
+            image = PngImageFile(source) if data.startswith(PNG) else Image.open(source, formats=formats)
             if isinstance(image, JpegImageFile):
                 _check_jpeg(image, data, limits)
                 image.draft(mode, (least, least))  # decodes a large JPEG at a fraction of its size
@@ -197,8 +201,9 @@ def _may_have_others(mask: NDArray[np.bool_]) -> bool:
 
 def _check_pixels(image: Image.Image, limits: Limits) -> None:
     width, height = image.size
-    if width * height > limits.pixels:
-        raise TooLarge(f"the image has {width} × {height} pixels; at most {limits.pixels} in all are allowed")
+    most = min(limits.pixels, MOST_PIXELS)
+    if width * height > most:
+        raise TooLarge(f"the image has {width} × {height} pixels; at most {most} in all are allowed")
 
 
 def _check_decoder(image: Image.Image, limits: Limits) -> int:

@@ -30,11 +30,12 @@ class Scores:
         self._starts = np.array([start for start, _ in spans], np.intp)
         self._sizes = np.array([stop - start for start, stop in spans], np.float64)
         self._single = self._sizes == 1
+        self._any_single = bool(self._single.any())
 
     def __call__(self, features: NDArray[Any]) -> NDArray[np.float64]:
         x = features.astype(np.float64)
         rms = np.sqrt(np.add.reduceat(x * x, self._starts, axis=1) / self._sizes)
-        return np.where(self._single, x[:, self._starts], rms) if self._single.any() else rms
+        return np.where(self._single, x[:, self._starts], rms) if self._any_single else rms
 
 
 def index(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
@@ -49,10 +50,10 @@ def index(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 
 class Sample(NamedTuple):
-    """What is kept of a sample: the bins into which the scores of its groups fell (G,), the largest of its answers, and
-    its familiarity, or NaN if that was not asked for."""
+    """What is kept of a sample: the scores of its groups (G,), the largest of its answers, and its familiarity, or NaN
+    if that was not asked for."""
 
-    bins: NDArray[np.intp]
+    scores: NDArray[np.float64]
     confidence: float
     familiarity: float
 
@@ -80,9 +81,8 @@ class Drift:
         if self._batches % EVERY != 1:
             return
         scores = self._scores(features[:ROWS])
-        bins = (scores[:, :, np.newaxis] >= self._edges).sum(axis=2)
-        familiar = [math.nan] * len(bins) if familiarity is None else familiarity[:ROWS].tolist()
-        found = map(Sample, bins, answers[:ROWS].max(axis=1).tolist(), familiar)
+        familiar = [math.nan] * len(scores) if familiarity is None else familiarity[:ROWS].tolist()
+        found = map(Sample, scores, answers[:ROWS].max(axis=1).tolist(), familiar)
         self._samples.extend(sample for sample in found if math.isfinite(sample.confidence))
 
     def samples(self) -> list[Sample]:
@@ -100,7 +100,8 @@ class Drift:
         samples = self.samples()
         if not samples:
             return {}
-        bins = np.array([sample.bins for sample in samples])
+        scores = np.array([sample.scores for sample in samples])
+        bins = (scores[:, :, np.newaxis] >= self._edges).sum(axis=2)
         return {
             group.name: index(np.bincount(column, minlength=len(group.shares)) / len(bins), np.array(group.shares))
             for group, column in zip(self.groups, bins.T, strict=True)

@@ -70,6 +70,8 @@ class Predictor:
         options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = False  # one is cached per length of recording, and takes half as much memory again
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # What `session.run` calls in the end: it asks first for things that this graph does not have, such as WebGPU.
+        self._compute = self.session._sess.run
         inside = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
         if inside is None:
             name = MODEL_FILE if isinstance(file, bytes) else file
@@ -267,7 +269,7 @@ class Predictor:
             names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
         wanted = [*names, *self._watched] if watch else names
         try:
-            outputs: list[NDArray[np.float32]] = self.session.run(wanted, inputs, self.run_options)
+            outputs: list[NDArray[np.float32]] = self._compute(wanted, inputs, self.run_options)
         except Exception as error:  # ONNX Runtime's own, without a common base
             raise Unusable("the model has no answer to this input: its graph fails") from error
         rows = len(batch)

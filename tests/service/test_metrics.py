@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import httpx
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.metrics import TENTHS, _observe_all
 from tests.service.helpers import digit_file
 from tests.serving import NEWEST, Server, serving
 
@@ -28,6 +30,24 @@ def parsed(text: str) -> Series:
 def total(found: Series, name: str, **labels: str) -> float:
     """The sum of the series of that name that have these labels."""
     return sum(value for (n, have), value in found.items() if n == name and labels.items() <= dict(have).items())
+
+
+def test_observed_together_as_one_by_one() -> None:
+    values = [0.0, 0.1, 0.1, 0.95, 1.0, 1.5, 0.3000000001]
+    texts = []
+    for together in (True, False):
+        registry = CollectorRegistry()
+        histogram = Histogram("confidence", "", buckets=TENTHS, registry=registry)
+        if together:
+            _observe_all(histogram, values)
+        else:
+            for value in values:
+                histogram.observe(value)
+        texts.append(
+            {key: value for key, value in parsed(generate_latest(registry).decode()).items() if "created" not in key[0]}
+        )
+    assert texts[0] == texts[1]
+    assert texts[0]["confidence_count", ()] == len(values)
 
 
 class TestMetrics:

@@ -78,6 +78,12 @@ def test_attributes_of_uvicorn():
         "self.transport.write(",
         "self.transport.is_closing()",
         "self.transport.close()",
+        "self.flow.write_paused",
+        "self.default_headers + list(",
+        "if self.access_log:\n                self.access_logger.info(",
+        "self.keep_alive",
+        "self.waiting_for_100_continue = ",
+        "self.on_response()",
     ):
         assert attribute in cycle
     assert "HIGH_WATER_LIMIT" in protocol
