@@ -19,6 +19,7 @@ SIGNATURE_FILE = "model.sig"  # name of the signature of these files
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output
 LOG_MEL = "log_mel"  # name of an output of graphs of sound: decibels above the floor, (N, n_mels, frames)
+LOW = 0.05, 0.1  # shares of the test split that are less familiar than the values in a card's `usual`
 FEATURES = "features"  # name of a last output: the standardised features (N, D); none for pixels
 
 Kind = Literal["multiclass", "binary", "regression"]
@@ -73,6 +74,20 @@ class FeatureGroup(BaseModel):
     shares: tuple[float, ...]
 
 
+class Usual(BaseModel):
+    """What the answers to the test split were like: the service compares later ones with them, to estimate how many are
+    right.
+
+    `confidence` is the mean of the answers' confidences. The shares `LOW` of the samples had a familiarity below these
+    of `familiarity`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    confidence: float
+    familiarity: tuple[float, float]
+
+
 class ModelCard(BaseModel):
     """Everything that a server or an auditor needs to know about a model."""
 
@@ -90,6 +105,7 @@ class ModelCard(BaseModel):
     set_threshold: float | None = None  # lowest probability of a label in an answer's set; None: no set is promised
     coverage: float | None = None  # how often that set holds the true label
     groups: tuple[FeatureGroup, ...] = ()  # empty: drift is not detected
+    usual: Usual | None = None  # None: not calibrated, a regression, or exported by an earlier version
     ranges: tuple[tuple[float, float], ...] = ()  # of the training samples' numbers, if they are one or two: for a plot
     parameters: int  # trainable parameters of the network
     metrics: dict[str, float]  # of the test split

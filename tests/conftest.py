@@ -35,6 +35,8 @@ LONGEST = (
     "tests/pipeline/tune/test_stacks.py", "tests/test_bento.py",
 )  # fmt: skip
 
+NAMED = 40  # bytes of a parameter that a test's name may show
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
@@ -42,6 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A file is no part of a test's name: it may hold the second in which it was made, and workers of pytest-xdist,
+    which do not start in the same one, must find the same names."""
+    return argname if isinstance(val, bytes) and len(val) > NAMED else None
 
 
 def pytest_collection_finish() -> None:

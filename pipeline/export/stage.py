@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import bentoml
 import numpy as np
 
-from models.card import SAMPLES_FILE, SIGNATURE_FILE, FeatureGroup, ModelCard, seal
+from models.card import SAMPLES_FILE, SIGNATURE_FILE, FeatureGroup, ModelCard, Usual, seal
 from models.classifier import Classifier
 from models.moments import part_rows
 from pipeline.export.bom import bom
@@ -92,7 +92,7 @@ def _card(
 ) -> ModelCard:
     assert tag.version is not None
     classifier = graph.reference
-    passed, sets = report["gate"]["passed"], report.get("sets")
+    passed, sets, usual = report["gate"]["passed"], report.get("sets"), report.get("usual")
     return ModelCard(
         name=tag.name,
         version=tag.version,
@@ -106,6 +106,7 @@ def _card(
         set_threshold=sets["threshold"] if sets else None,
         coverage=sets["coverage"] if sets else None,
         groups=feature_groups(classifier, features),
+        usual=Usual(**usual) if usual else None,
         ranges=ranges(classifier, features),
         parameters=classifier.mlp.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},

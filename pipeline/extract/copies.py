@@ -52,7 +52,9 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     if variation.room and echoing:
         varied = _reverberate(varied, sample_rate, variation.room, rng)
     if variation.clip and clipped:
-        limit = np.quantile(np.abs(varied), 1 - log_uniform(rng, LEAST_CLIPPED * variation.clip, variation.clip))
+        share = 1 - log_uniform(rng, LEAST_CLIPPED * variation.clip, variation.clip)
+        # In float64: before 2.4, NumPy rounds the share to the samples' float32, and so takes another of a long clip.
+        limit = np.float32(np.quantile(np.abs(varied).astype(np.float64), share))
         varied = varied.clip(-limit, limit)
     if variation.rate and limited:
         rate = log_uniform(rng, variation.rate, max(variation.rate, sample_rate))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import conformal
+from models.card import LOW
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
@@ -134,12 +135,15 @@ class ValuePredictions(Predictions):
 
 @torch.inference_mode()
 @step("predict")
-def predict(classifier: Classifier, facts: Facts, features: Features) -> tuple[Predictions, dict[str, Any]]:
+def predict(
+    classifier: Classifier, facts: Facts, features: Features
+) -> tuple[Predictions, dict[str, Any], dict[str, Any] | None]:
     """Run the network on the test split.
 
     Returns
     -------
-    its predictions, and the metrics of its familiarity, `known` and `known_interval`; none where it has no familiarity
+    its predictions; the metrics of its familiarity, `known` and `known_interval`, none where it has no familiarity; and
+    section `usual` of the report
     """
     test = load_test(features)
     target = TARGETS[facts.kind]
@@ -155,6 +159,10 @@ def predict(classifier: Classifier, facts: Facts, features: Features) -> tuple[P
     intervals = Intervals.of(features.group[features.rows("test")])
     predictions = kind(outputs, raw, test.y.numpy(), facts.labels, intervals)
     if not familiarity:
-        return predictions, {}
+        return predictions, {}, None
     known = familiarity[0] >= facts.known
-    return predictions, {"known": float(known.mean()), "known_interval": intervals.among(known)}
+    usual = None
+    if target.has_classes:
+        low = np.quantile(familiarity[0], LOW).tolist()
+        usual = {"confidence": float(outputs.max(1).mean()), "familiarity": low}
+    return predictions, {"known": float(known.mean()), "known_interval": intervals.among(known)}, usual

@@ -48,7 +48,7 @@ def validate(task: Task, run: Run) -> Report:
     features = Features.of(run)
     classifier, facts = weights.of(run)
     _check(task, features, facts)
-    predictions, known = predict(classifier, facts, features)
+    predictions, known, usual = predict(classifier, facts, features)
     test = predictions.metrics() | known
     files = features.file[features.rows("test")].tolist()
     suspicion = suspected(features)
@@ -65,6 +65,7 @@ def validate(task: Task, run: Run) -> Report:
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
+        "usual": usual,
         "sets": predictions.sets(facts.scores, task.validate_.coverage),
         "learning_curve": _learning_curve(features, classifier, facts, predictions, test),
         "mistakes": _mistakes(predictions, files),

@@ -105,6 +105,8 @@ def _check_card(card: ModelCard) -> None:
     least, coverage = card.set_threshold, card.coverage
     _require(least is None or 0 <= least <= 1, f"set_threshold = {least}")
     _require((least is None) == (coverage is None) and 0 <= (coverage or 0) <= 1, f"coverage = {coverage}")
+    usual = (card.usual.confidence, *card.usual.familiarity) if card.usual else ()
+    _require(all(0 <= value <= 1 for value in usual), f"usual = {usual}")
     _require(0 < card.temperature < math.inf, f"temperature = {card.temperature}")
     _check_columns(card)
     _check_groups(card)

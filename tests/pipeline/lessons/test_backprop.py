@@ -32,7 +32,7 @@ def test_the_nodes_are_those_of_automatic_differentiation(kind: Any, hidden: Any
     z, hidden_outputs = mlp.with_activations(x)
     for node in (z, *hidden_outputs):
         node.retain_grad()
-    loss = TARGETS[kind].loss(z, torch.tensor(y))
+    loss = TARGETS[kind].loss(z, torch.from_numpy(np.array(y)))
     loss.backward()
     layers = ["H"] if len(hidden) == 1 else [f"H{i + 1}" for i in range(len(hidden))]
     expected = {"x": x, "z_O": z} | {f"a_{name}": a for name, a in zip(layers, hidden_outputs, strict=True)}

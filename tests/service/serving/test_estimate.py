@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from models.card import CARD_KEY, FAMILIARITY, FEATURES, FeatureGroup, ModelCard
+from models.card import CARD_KEY, FAMILIARITY, FEATURES, FeatureGroup, ModelCard, Usual
 from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Sample
 from service.serving.estimate import REASONS, estimated, has_estimate
 from tests.service.in_process import application
@@ -23,7 +23,9 @@ def card_of(model: onnx.ModelProto, **changed: Any) -> ModelCard:
     return card.model_copy(update={"groups": (WHOLE,), "metrics": {"accuracy": 0.9, "known": 0.98}} | changed)
 
 
+USUAL = Usual(confidence=0.9, familiarity=(0.06, 0.3))
 CARD = card_of(careful_model(), known_threshold=0.1, samples={"test": 10_000})
+LENIENT = CARD.model_copy(update={"known_threshold": 0.02})
 
 
 def samples(n: int, confidence: float, low: float, unknown: float) -> list[Sample]:
@@ -41,6 +43,14 @@ class TestEstimated:
         assert found.accuracy == pytest.approx(0.8)
         margin = 1.96 * math.sqrt((0.09 + 0.21) / 2 / 1000 + 0.9 * 0.1 / 10_000)
         assert [found.low, found.high] == pytest.approx([0.8 - margin, 0.8 + margin])
+
+    def test_it_is_off_by_no_more_than_the_confidences_of_the_test_split(self) -> None:
+        """They were 3 points too low there, so they are now."""
+        card = card_of(careful_model(), known_threshold=0.1, usual=Usual(confidence=0.87, familiarity=(0.2, 0.25)))
+        found = estimated(card, samples(LEAST, 0.8, 0.16, 0), {"whole": 0.1})
+        assert found.accuracy == pytest.approx(0.83)
+        assert found.low < 0.83 < found.high
+        assert estimated(card, samples(LEAST, 0.99, 0.16, 0), {"whole": 0.1}).accuracy == 1
 
     def test_the_interval_holds_the_accuracy_of_calibrated_answers(self) -> None:
         rng, held = np.random.default_rng(0), 0
@@ -64,7 +74,10 @@ class TestEstimated:
             ("few", CARD, [Sample(np.array([0]), 0.9, math.nan)] * WINDOW, 0.1),
             ("uncalibrated", card_of(careful_model(), known_threshold=None), samples(500, 0.9, 0.1, 0), 0.1),
             ("unknown", CARD, samples(500, 0.9, 0.3, 0.06), 0.1),
-            ("unfamiliar", CARD, [Sample(np.array([0]), 0.9, 0.3)] * 500, 0.1),
+            ("unfamiliar", LENIENT, samples(500, 0.9, 0.1, 0.16), 0.1),
+            (None, LENIENT, samples(500, 0.9, 0.1, 0.14), 0.1),
+            ("unfamiliar", LENIENT.model_copy(update={"usual": USUAL}), samples(500, 0.9, 0.3, 0.08), 0.1),
+            (None, LENIENT.model_copy(update={"usual": USUAL}), samples(500, 0.9, 0.3, 0.07), 0.1),
             ("drift", CARD, samples(500, 0.9, 0.1, 0), 1.5),
             (None, CARD, samples(500, 0.9, 0.3, 0.03), 0.5),
             (None, card_of(careful_model(), metrics={}, samples={}), samples(500, 0.9, 0.8, 0), 0.1),

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.card import CARD_KEY, FEATURES, FeatureGroup, Input, ModelCard
+from models.card import CARD_KEY, FEATURES, FeatureGroup, Input, ModelCard, Usual
 from service.serving import opening
 from service.serving.opening import opened
 from service.serving.repository import line
@@ -193,6 +193,8 @@ BROKEN: dict[str, tuple[str, Callable[[str], onnx.ModelProto], Change]] = {
     "output named otherwise": ("'logits'", digits_model, card(output="logits")),
     "a threshold without familiarity": ("no output 'familiarity'", digits_model, card(known_threshold=0.5)),
     "familiarity without a threshold": ("familiarity without", careful, card(known_threshold=None)),
+    "a usual confidence above 1": ("usual = ", careful, card(usual=Usual(confidence=2, familiarity=(0.05, 0.1)))),
+    "a usual familiarity below 0": ("usual = ", careful, card(usual=Usual(confidence=0.9, familiarity=(-0.1, 0.1)))),
     "threshold above 1": ("known_threshold", careful, card(known_threshold=1.5)),
     "temperature 0": ("temperature", digits_model, card(temperature=0)),
     "input of floats": ("image input", digits_model, input_(dtype="float32")),
