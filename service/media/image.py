@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
 from service.media.containers import find
-from service.media.ink import RULE, ink_on_paper, is_framed, without_specks
+from service.media.ink import RULE, SHADE, STROKE, ink_on_paper, is_framed, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
 from service.media.signatures import announced, damaged, undecodable
@@ -160,8 +160,12 @@ def _plain(gray: Gray, border: Gray) -> bool:
     away = np.concatenate([np.abs(edge - paper).max(axis=0) for edge in edges])
     if float(away.max()) <= PLAIN * contrast:
         return True
+    dark = away >= (1 - PLAIN) * contrast
+    broad = max(2, round(STROKE * min(gray.shape)))
+    if gray.min() > SHADE * gray.max() and (np.convolve(dark, np.ones(broad)) == broad).any():
+        return False  # wider than a stroke: a shadow may be as dark as ink in the light
     wide = max(2, round(RULE * max(gray.shape)))
-    strokes = np.convolve(away >= (1 - PLAIN) * contrast, np.ones(wide)) == wide  # at the end of each window
+    strokes = np.convolve(dark, np.ones(wide)) == wide  # at the end of each window
     reached = np.convolve(strokes, np.ones(3 * wide))[2 * wide - 1 :][: len(away)] > 0  # with soft edges
     return not (reached < (away > PLAIN * contrast)).any()
 
