@@ -1,6 +1,7 @@
 """Image files → grey pictures, in the form that the models take: that of MNIST's digits."""
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ WHITE = 255
 
 INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing, below the edge of a stroke
 MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
+MIN_COLOUR = 32  # the same between two colours, one of which may be noise
 LEAST_PAGE = 64  # pixels; a smaller image shows a symbol and no paper around it
 PLAIN = 0.1  # of the contrast: the border of an image on a plain background differs less
 DEPTH = 5  # pixels of that border: the first rows of a stroke may be faint
@@ -43,6 +45,8 @@ PYTHON_PIXELS = 2**18  # 512 × 512, of what Pillow decodes in Python, 1 µs for
 # joins them. A header has 10 to 200; the rows of a PNG come in pieces of 8 kB or more, but for small ones.
 HEADER_PIECES, PIECES, PIECE = 2000, 20_000, 1024
 SILENT = b"\x89PNG", b"\xff\xd8"  # formats whose decoders print nothing: PNG and JPEG
+BEFORE, MOST_BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[\s\0])+"), 64  # bytes that a script may have sent in front of
+HEADS = b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"  # such files
 END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
 NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
@@ -83,7 +87,13 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
     gray = opened(data, limits, "L", WORKING_SIZE, lambda image, is_cut: _gray(image, limits, is_cut))
-    return to_mnist_form(gray, MIN_CONTRAST)
+    try:
+        return to_mnist_form(gray, MIN_CONTRAST)
+    except Unusable:  # it may have colours that are equally bright, such as red on green
+        band = opened(data, limits, "RGB", WORKING_SIZE, lambda image, is_cut: _band(image, limits, is_cut))
+        if not band.size:
+            raise
+        return to_mnist_form(band, MIN_COLOUR)
 
 
 def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable[[Image.Image, bool], Gray]) -> Gray:
@@ -92,6 +102,8 @@ def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable
     A large JPEG is decoded in that mode at a fraction of its size, of at least `least` pixels. Raises MediaError.
     """
     check_bytes(len(data), "image", limits)
+    if (before := BEFORE.match(data, 0, MOST_BEFORE)) and data.startswith(HEADS, before.end()):
+        data = data[before.end() :]
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE) and not _ends_within(data)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
@@ -280,6 +292,15 @@ def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
     return np.asarray(_shrink(luma), np.float32)
+
+
+def _band(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
+    """Red, green or blue of the opened image, whichever has the most contrast; empty if it has no colours."""
+    image = upright(image, limits, is_cut)
+    if image.mode not in ("RGB", "P", "CMYK", "YCbCr") or image.has_transparency_data:
+        return np.empty((0, 0))
+    bands = np.asarray(_shrink(image.convert("RGB")), np.float32)
+    return bands[..., int(np.ptp(bands, axis=(0, 1)).argmax())]
 
 
 def upright(image: Image.Image, limits: Limits, is_cut: bool) -> Image.Image:

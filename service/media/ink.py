@@ -65,7 +65,7 @@ def _beyond(page: NDArray[np.uint8], paper: NDArray[np.uint8], size: int) -> flo
     return float((least - np.minimum(page, least)).sum())
 
 
-def _written(page: NDArray[np.uint8], paper: NDArray[np.uint8], dark: NDArray[np.float32]) -> Gray | None:
+def _written(page: NDArray[np.uint8], paper: NDArray[np.uint8], dark: Gray) -> Gray | None:
     """The writing in what is darker than the paper, which is changed; None if the picture does not look like a page."""
     dark -= _median(dark)
     _erase_rules(dark)

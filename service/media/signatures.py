@@ -86,6 +86,10 @@ NOT_READ: tuple[Signature, ...] = (
         (0, b"\xc5\xd0\xd3\xc6", "a PostScript document (EPS)"), (128, b"DICM", "a DICOM image"),
         (0, b"SIMPLE  =", "a FITS image"), (0, b"v/1\1", "an OpenEXR image"), (0, b"#?R", "a Radiance HDR image"),
         (0, b"II\xbc", "JPEG XR"), (0, b"BPG\xfb", "BPG"), (0, b"FLIF", "FLIF"),
+        (0, b"P7\n", "a PAM image"), (0, b"\x59\xa6\x6a\x95", "a Sun raster image"),
+        (0, b"farbfeld", "a farbfeld image"), (0, b"\x97JB2", "JBIG2"), (0, b"\xabKTX ", "a KTX texture"),
+        (0, b"DanM", "a Microsoft Paint image (MSP)"),
+        (0, b"LinS", "a Microsoft Paint image (MSP)"), (0, b"Image type:", "an IFUNC image (IM)"),
         (0, b"DDS ", "a DirectDraw surface (DDS)"), (0, b"AT&TFORM", "a DjVu document"), (0, b"/* XPM", "an XPM image"),
         (8, b"ILBM", "an ILBM image"), (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
         (40, b" EMF", "a Windows metafile (EMF)"),
@@ -151,6 +155,8 @@ TEXTS = (  # how they begin, in lower case
     ("#extm3u", Kind("text", "a playlist, which holds no sound itself")),
 )  # fmt: skip
 TEXT = Kind("text", "text")
+XBM = Kind("image", "an XBM image", TO_PNG)
+DATA_URL = Kind("archive", "a data URL", "base64 -d, of what follows its comma")
 SVG = Kind("image", "an SVG drawing", "rsvg-convert -o out.png FILE")
 HEAD = 512  # bytes in which text is told from binary data
 FARTHEST = 2048  # bytes in which every signature stands
@@ -277,4 +283,8 @@ def _as_text(data: bytes) -> Kind | None:
     start = text.lstrip("\ufeff \r\n\t").lower()
     if "<svg" in start:
         return SVG
+    if start.startswith("#define") and "_width" in start:
+        return XBM
+    if start.startswith("data:") and ";base64," in start:
+        return DATA_URL
     return next((kind for beginning, kind in TEXTS if start.startswith(beginning)), TEXT)
