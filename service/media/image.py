@@ -1,7 +1,6 @@
 """Image files → grey pictures, in the form that the models take: that of MNIST's digits."""
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from service.media.containers import find
 from service.media.ink import RULE, SHADE, STROKE, ink_on_paper, is_framed, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
-from service.media.signatures import announced, damaged, undecodable
+from service.media.signatures import announced, damaged, undecodable, without_front
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -45,8 +44,6 @@ PYTHON_PIXELS = 2**18  # 512 × 512, of what Pillow decodes in Python, 1 µs for
 # joins them. A header has 10 to 200; the rows of a PNG come in pieces of 8 kB or more, but for small ones.
 HEADER_PIECES, PIECES, PIECE = 2000, 20_000, 1024
 SILENT = b"\x89PNG", b"\xff\xd8"  # formats whose decoders print nothing: PNG and JPEG
-BEFORE, MOST_BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[\s\0])+"), 64  # bytes that a script may have sent in front of
-HEADS = b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF"  # such files
 END_OF_IMAGE = b"\xff\xd9"  # the last two bytes of a JPEG
 NOT_DECODED = 128  # grey level with which libjpeg fills what is missing
 # A large JPEG is decoded at a fraction of its size, so that it may have more pixels than other images,
@@ -102,8 +99,7 @@ def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable
     A large JPEG is decoded in that mode at a fraction of its size, of at least `least` pixels. Raises MediaError.
     """
     check_bytes(len(data), "image", limits)
-    if (before := BEFORE.match(data, 0, MOST_BEFORE)) and data.startswith(HEADS, before.end()):
-        data = data[before.end() :]
+    data = without_front(data)
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE) and not _ends_within(data)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS

@@ -1,5 +1,6 @@
 """What the first bytes of a file say about its kind, what a model expects instead, and what converts it."""
 
+import re
 from typing import NamedTuple
 
 from service.errors import MediaError, Unreadable, WrongMedia
@@ -69,7 +70,8 @@ NOT_READ: tuple[Signature, ...] = (
         (0, b"Creative Voice", "Creative Voice audio"), (0, b"NIST_1A", "NIST SPHERE audio"),
         (0, b"Extended Module: ", "a tracker module (XM)"), (0, b"IMPM", "a tracker module (IT)"),
         (44, b"SCRM", "a tracker module (S3M)"), (1080, b"M.K.", "a tracker module (MOD)"),
-        (8, b"AVI ", "AVI video"), (0, b"FLV\1", "Flash video"), (0, b"\0\0\1\xba", "MPEG video"),
+        (8, b"8SVX", "8SVX audio"), (8, b"16SV", "16SV audio"), (8, b"AVI ", "AVI video"),
+        (0, b"FLV\1", "Flash video"), (0, b"\0\0\1\xba", "MPEG video"),
         (0, b"\0\0\1\xb3", "MPEG video"),
     ),
     *_not_read(
@@ -158,6 +160,7 @@ TEXT = Kind("text", "text")
 XBM = Kind("image", "an XBM image", TO_PNG)
 DATA_URL = Kind("archive", "a data URL", "base64 -d, of what follows its comma")
 SVG = Kind("image", "an SVG drawing", "rsvg-convert -o out.png FILE")
+FRONT, MOST_FRONT = re.compile(rb"(?:\xef\xbb\xbf|[\s\0])+"), 64  # bytes
 HEAD = 512  # bytes in which text is told from binary data
 FARTHEST = 2048  # bytes in which every signature stands
 
@@ -198,6 +201,20 @@ def _needs(kind: Kind) -> str:
     if kind.reader:
         return f"which needs {EXTRA} (pip install '.[phone]'); or convert it"
     return "which is not read; convert it"
+
+
+def without_front(data: bytes) -> bytes:
+    """The file without line breaks, zeros and a mark of UTF-8 that a script has sent in front of it, where it is of a
+    known kind then.
+
+    >>> without_front(b"\\r\\n\\x89PNG")[:4], without_front(b"\\n[1, 2]")
+    (b'\\x89PNG', b'\\n[1, 2]')
+    """
+    front = FRONT.match(data, 0, MOST_FRONT)
+    if front is None:
+        return data
+    kind = announced(data[front.end() : front.end() + FARTHEST])
+    return data[front.end() :] if kind and kind.media in ("image", "audio") else data
 
 
 def announced(data: bytes) -> Kind | None:
