@@ -137,7 +137,9 @@ def find(form: Input, n: int, read: Read) -> Pairs:
 
 def _signals(n: int, read: Read, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The sample of each signal of the fingerprints, and its place in the fingerprint; without second ones that are
-    zeros."""
+    zeros. Where a fingerprint is one signal, none is read for that."""
+    if read(np.arange(1)).shape[1] == math.prod(shape):
+        return np.arange(n), np.zeros(n, np.int64)
     found = [np.empty((0, 2), np.int64)]
     for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK)):
         there: NDArray[np.bool_] = np.asarray(read(rows).reshape(len(rows), -1, math.prod(shape)).any(2))
@@ -159,19 +161,20 @@ def _candidates(points: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     lists, _ = nearest(points, LANDMARKS, among=np.arange(n // PER_LANDMARK))
     order = np.argsort(lists.reshape(-1), kind="stable")
     of_each = np.split(order // LANDMARKS, np.searchsorted(lists.reshape(-1)[order], np.arange(1, n // PER_LANDMARK)))
-    rows, index = [], []
+    rows, index, done = np.empty(n, np.int64), np.empty((n, k), np.int64), 0  # small results would break up the heap
     for landmark, among in enumerate(of_each):
         asked = among[lists[among, 0] == landmark]
         if len(asked) and len(among) > k:
-            rows.append(asked)
-            index.append(nearest(points, k, asked, among)[0])
-    return np.concatenate(rows), np.concatenate(index)
+            part = np.s_[done : done + len(asked)]
+            rows[part], index[part] = asked, nearest(points, k, asked, among)[0]
+            done += len(asked)
+    return rows[:done], index[:done]
 
 
 def _distances(points: Tensor, rows: NDArray[np.int64], index: NDArray[np.int64]) -> Tensor:
     """Distances (n, k) of points to others, in all dimensions."""
     found = torch.empty(index.shape)
     parts = (torch.split(which, BLOCK) for which in (torch.from_numpy(rows), torch.from_numpy(index), found))
-    for a, b, out in zip(*parts, strict=True):  # small results between large ones would break up the heap
+    for a, b, out in zip(*parts, strict=True):  # as above
         out.copy_((points[a].unsqueeze(1) - points[b]).norm(dim=2))
     return found

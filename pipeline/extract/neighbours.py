@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 COMPONENTS = 48  # principal components in which neighbours are looked for
+PART = 1 << 13  # samples that are centred at a time: a copy of all could take as much memory as everything else
 GROUP = 32  # neighbours of which only the nearest is compared with other groups
 ROWS = 1024  # samples whose distances to all others are in memory at a time, at most,
 SCORES = 8 << 20  # and so many distances
@@ -17,11 +18,17 @@ def principal(z: NDArray[np.float32]) -> torch.Tensor:
 
     Distances between samples are mostly in these few, and neighbours found in them cost a tenth of the time.
     """
-    x = torch.from_numpy(z) - torch.from_numpy(z.mean(0))
-    if x.shape[1] <= COMPONENTS:
-        return x
-    _, vectors = torch.linalg.eigh((x.T @ x).double())
-    projected: torch.Tensor = x @ vectors[:, -COMPONENTS:].float()
+    mean, parts = torch.from_numpy(z.mean(0)), torch.split(torch.from_numpy(z), PART)
+    if z.shape[1] <= COMPONENTS:
+        return torch.cat([part - mean for part in parts])
+    products = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64)
+    for part in parts:
+        x = part - mean
+        products += x.T @ x
+    basis = torch.linalg.eigh(products)[1][:, -COMPONENTS:].float()
+    projected = torch.empty(len(z), COMPONENTS)
+    for part, out in zip(parts, torch.split(projected, PART), strict=True):
+        torch.matmul(part - mean, basis, out=out)
     return projected
 
 
@@ -56,9 +63,11 @@ def nearest(
     half = torch.nn.functional.pad(known.square().sum(1) / 2, (0, padding), value=math.inf)
     columns = torch.nn.functional.pad(known, (0, 0, 0, padding)).T.contiguous()
     size = max(1, min(ROWS, SCORES // max(1, len(known))))
+    scores = torch.empty(min(size, len(asked)), len(half))
     for start in range(0, len(asked), size):
         rows = asked[start : start + size]
-        score = torch.addmm(half, points[rows], columns, alpha=-1)  # half the squared distance, less a constant
+        score = scores[: len(rows)]  # half the squared distance, less a constant
+        torch.addmm(half, points[rows], columns, alpha=-1, out=score)
         itself = place[rows]
         score[torch.arange(len(rows))[itself >= 0], itself[itself >= 0]] = math.inf
         found = _lowest(score, taken)

@@ -50,27 +50,27 @@ def joined(
     >>> joined(sine(0)[:4], "abcd", "abcd", [("b", "d"), ("c", "d")])
     ['a', 'b', 'b', 'b']
     """
-    root = {key: key for key in groups}
     of_content = dict(zip(reversed(digests), reversed(groups), strict=True))
-    contents = set(digests)
-    named: dict[str, set[Split]] = defaultdict(set)
+    pairs = [(of_content[one], of_content[other]) for one, other in near if {one, other} <= of_content.keys()]
+    named: dict[str, set[Split]] = {key: set() for pair in pairs for key in pair}  # few of many
     for sample, key in zip(samples, groups, strict=True):
-        named[key] |= {sample.split} if sample.split else set()
+        if sample.split and key in named:
+            named[key].add(sample.split)
+    root = {key: key for key in named}
 
     def find(key: str) -> str:
         while root[key] != key:
             root[key] = key = root[root[key]]
         return key
 
-    for one, other in near:
-        if one in of_content and other in of_content:
-            pair = find(of_content[one]), find(of_content[other])
-            both = named[pair[0]] | named[pair[1]]
-            if len(both) < 2:
-                first = min(pair, key=lambda key: (key in contents, key))
-                root[pair[0]] = root[pair[1]] = first
-                named[first] = both
-    return [find(key) for key in groups]
+    for pair in pairs:
+        roots = find(pair[0]), find(pair[1])
+        both = named[roots[0]] | named[roots[1]]
+        if len(both) < 2:
+            first = min(roots, key=lambda key: (key in of_content, key))
+            root[roots[0]] = root[roots[1]] = first
+            named[first] = both
+    return [find(key) if key in root else key for key in groups]
 
 
 def assign_splits(samples: Sequence[Sample], groups: Sequence[str], data: Data) -> list[Split | None]:

@@ -40,6 +40,7 @@ from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
 from pipeline.threads import ordered_map
 from service.media import EXTRA
+from service.media.native import trim
 
 
 def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) -> Features:
@@ -166,6 +167,7 @@ def _near(done: _Extracted) -> list[tuple[str, str]]:
     """Pairs of contents that are near duplicates, in order, found by their fingerprints; none in percept's own data."""
     if REGISTRY[done.task.data.source].form == "name":
         return []
+    trim()  # to look for them takes the most memory: what decoding has left behind goes back first,
     usable = sorted(content for content, one in done.results.items() if one.file is not None)
     with reading() as reader:
 
@@ -174,6 +176,7 @@ def _near(done: _Extracted) -> list[tuple[str, str]]:
             return np.frombuffer(b"".join(prints), np.int8).reshape(len(rows), -1)
 
         pairs = near_duplicates.find(frontend.build(done.recipe.parameters).input, len(usable), read)
+    trim()  # and then what this has
     return [(usable[i], usable[j]) for i, j in pairs.tolist()]
 
 

@@ -7,7 +7,7 @@ from pipeline.errors import UserError
 from pipeline.sources import files
 from pipeline.sources.groups import is_group
 from pipeline.sources.sample import SPLITS, Split
-from pipeline.sources.split_names import is_fold, split_of_each
+from pipeline.sources.split_names import are_affixed, is_fold, split_of_each
 
 MEDIA = frozenset((  # suffixes of pictures and recordings; mimetypes lacks some where a system has no list of its own
     ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif", ".pgm",
@@ -101,6 +101,8 @@ def _folders(folder: Path) -> list[Path]:
 def _check_classes(parent: Path, classes: Sequence[Path], grouped: bool) -> None:
     """UserError if these folders look like anything but one for each class."""
     names = [path.name for path in classes]
+    if are_affixed(names):
+        raise UserError(f"{parent}: {_listed(names)} look like splits; call them train, validation and test")
     if sum(map(is_fold, names)) > 1:
         raise UserError(f"{parent}: {_listed(names)} look like folds of a cross-validation; {FOLDS}")
     inner = {path: [folder.name for folder in _inner(path)] for path in classes}

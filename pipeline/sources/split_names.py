@@ -16,6 +16,7 @@ SYNONYMS: dict[Split, tuple[str, ...]] = {
 EVALUATION = ("eval", "evaluation")
 MEANING: dict[str, Split] = {word: split for split, words in SYNONYMS.items() for word in words}
 _NAME = re.compile(r"([a-z]+?)(?:[ _.-]*(?:data|dataset|set|split|images|audio|samples|files))?")
+_AFFIXED = re.compile(rf"(.*[^a-z]|)({'|'.join((*MEANING, *EVALUATION))})([^a-z].*|)", re.DOTALL)
 _FOLD = re.compile(r"(?:k?[ _.-]?fold|cv|split|partition)[ _.#-]*\d+")
 
 
@@ -49,6 +50,20 @@ def split_of_each(names: Iterable[str], where: str | Path = "") -> dict[str, Spl
         if len(same) > 1:
             raise UserError(f"{where}: {' and '.join(same.values())} both mean the {split} split; use one name for it")
     return found
+
+
+def are_affixed(names: Iterable[str]) -> bool:
+    """Whether names differ in nothing but words for splits, and in numbers.
+
+    Example
+    -------
+    >>> are_affixed(["x_train", "x_test"]), are_affixed(["01 train", "02 val"]), are_affixed(["bullet train", "bus"])
+    (True, True, False)
+    """
+    found = [_AFFIXED.fullmatch(_plain(name)) for name in names]
+    matches = [match for match in found if match]
+    rest = {re.sub(r"\d+", "", f"{match[1]}…{match[3]}") for match in matches}
+    return len(matches) == len(found) and len(rest) == 1 and len({match[2] for match in matches}) > 1
 
 
 def is_fold(name: str) -> bool:

@@ -25,6 +25,7 @@ from pipeline.train.memory import choose_device, device_name, fits
 from pipeline.train.trainers import TRAINERS
 from pipeline.train.units import TargetUnit
 from pipeline.train.weights import Facts
+from service.media.native import trim
 
 
 class Cluster(Protocol):
@@ -93,6 +94,7 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     groups = features.group[features.rows("validation") & (not with_validation)]
 
     classifier, state, data, options = _first_fit(task.train, facts, with_validation, context)
+    trim()  # what held the training samples goes back before outliers are made
     facts = replace(
         facts,
         train=options.model_dump(mode="json"),

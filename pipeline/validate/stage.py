@@ -25,6 +25,7 @@ from pipeline.validate.learning_curve import learning_curve
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
 from pipeline.validate.takes import apart, lowered, suspected
+from service.media.native import trim
 
 
 class _Baselines(TypedDict, total=False):
@@ -79,6 +80,7 @@ def validate(task: Task, run: Run) -> Report:
     report.update(_baselines(task, features, classifier, facts, predictions))  # type: ignore[typeddict-item]
     report["clips"] = _save_media(run, classifier, features, predictions, files)
     write_json(run.report, report)
+    trim()  # figures take tens of megabytes
     curves.draw(run)
     written = page.write(run)
     print(f"{page.headline(report)}\n→ {written}")
@@ -164,6 +166,7 @@ def _learning_curve(
     if not isinstance(predictions, ClassPredictions):
         return None
     worst = page.weakest(test)
+    trim()  # small networks are trained on parts of all samples
     return learning_curve(features, classifier, facts, predictions.correct(), worst and worst["label"])
 
 

@@ -15,7 +15,7 @@ from service.media.flac import without_last_frame
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
 from service.media.resampling import Resampler
-from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undecodable
+from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undecodable, without_front
 from service.media.silence import is_silent
 
 BLOCK = 1 << 16  # samples read at a time, over all channels
@@ -34,6 +34,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     Raises MediaError if it cannot be read, is too long, or holds nothing but silence.
     """
     check_bytes(len(data), "audio", limits)
+    data = without_front(data)
     kind = announced(data)
     demuxer = kind.reader if kind and kind.media == "audio" else ""
     try:

@@ -15,10 +15,10 @@ from PIL.PngImagePlugin import PngImageFile
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
 from service.media import heif
 from service.media.containers import find
-from service.media.ink import RULE, ink_on_paper, is_framed, without_specks
+from service.media.ink import RULE, SHADE, STROKE, ink_on_paper, is_framed, without_specks
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
-from service.media.signatures import announced, damaged, undecodable
+from service.media.signatures import announced, damaged, undecodable, without_front
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -27,6 +27,7 @@ WHITE = 255
 
 INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing, below the edge of a stroke
 MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
+MIN_COLOUR = 32  # the same between two colours, one of which may be noise
 LEAST_PAGE = 64  # pixels; a smaller image shows a symbol and no paper around it
 PLAIN = 0.1  # of the contrast: the border of an image on a plain background differs less
 DEPTH = 5  # pixels of that border: the first rows of a stroke may be faint
@@ -86,7 +87,13 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
     gray = opened(data, limits, "L", WORKING_SIZE, lambda image, is_cut: _gray(image, limits, is_cut))
-    return to_mnist_form(gray, MIN_CONTRAST)
+    try:
+        return to_mnist_form(gray, MIN_CONTRAST)
+    except Unusable:  # it may have colours that are equally bright, such as red on green
+        band = opened(data, limits, "RGB", WORKING_SIZE, lambda image, is_cut: _band(image, limits, is_cut))
+        if not band.size:
+            raise
+        return to_mnist_form(band, MIN_COLOUR)
 
 
 def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable[[Image.Image, bool], Gray]) -> Gray:
@@ -95,6 +102,7 @@ def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable
     A large JPEG is decoded in that mode at a fraction of its size, of at least `least` pixels. Raises MediaError.
     """
     check_bytes(len(data), "image", limits)
+    data = without_front(data)
     is_heic = heif.is_readable(data)
     is_cut = data.startswith(b"\xff\xd8") and not data.endswith(END_OF_IMAGE) and not _ends_within(data)
     formats = heif.FORMATS if is_heic else IMAGE_FORMATS
@@ -164,8 +172,12 @@ def _plain(gray: Gray, border: Gray) -> bool:
     away = np.concatenate([np.abs(edge - paper).max(axis=0) for edge in edges])
     if float(away.max()) <= PLAIN * contrast:
         return True
+    dark = away >= (1 - PLAIN) * contrast
+    broad = max(2, round(STROKE * min(gray.shape)))
+    if gray.min() > SHADE * gray.max() and (np.convolve(dark, np.ones(broad)) == broad).any():
+        return False  # wider than a stroke: a shadow may be as dark as ink in the light
     wide = max(2, round(RULE * max(gray.shape)))
-    strokes = np.convolve(away >= (1 - PLAIN) * contrast, np.ones(wide)) == wide  # at the end of each window
+    strokes = np.convolve(dark, np.ones(wide)) == wide  # at the end of each window
     reached = np.convolve(strokes, np.ones(3 * wide))[2 * wide - 1 :][: len(away)] > 0  # with soft edges
     return not (reached < (away > PLAIN * contrast)).any()
 
@@ -281,6 +293,15 @@ def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
         return _composite(_shrink(image.convert("RGBA")))
     luma = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
     return np.asarray(_shrink(luma), np.float32)
+
+
+def _band(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
+    """Red, green or blue of the opened image, whichever has the most contrast; empty if it has no colours."""
+    image = upright(image, limits, is_cut)
+    if image.mode not in ("RGB", "P", "CMYK", "YCbCr") or image.has_transparency_data:
+        return np.empty((0, 0))
+    bands = np.asarray(_shrink(image.convert("RGB")), np.float32)
+    return bands[..., int(np.ptp(bands, axis=(0, 1)).argmax())]
 
 
 def upright(image: Image.Image, limits: Limits, is_cut: bool) -> Image.Image:

@@ -22,7 +22,8 @@ WRITTEN = 0.35  # of the ink's darkness: darker pixels are writing
 FAINT = 0.15  # of the ink's darkness: less is paper; between the two are only the edges of strokes
 MOST = 0.3  # of the pixels, at most, are writing,
 EDGES = 0.05  # and these are between writing and paper
-SHADE = 0.3  # of the light, at least, falls on the darkest part of a page
+UNSURE = 0.5  # where what speaks for ink and what speaks for chalk differ by a smaller share of both
+SHADE = 0.2  # of the light, at least, falls on the darkest part of a page
 NOISE = 0.12  # of the ink's darkness: that of the paper is less
 OTHER = 0.15  # of the area of the largest part: as large as another symbol, wherever it is
 SPECK = 0.02  # of that area: a smaller part is a speck
@@ -48,11 +49,24 @@ def ink_on_paper(gray: Gray) -> Gray | None:
     size = max(3, round(STROKE * min(page.shape)))
     paper, board = _closing(page, size), _closing(255 - page, size)
     away = page - _local_median(page)
-    if ((paper - page) * away).sum() + ((board - (255 - page)) * away).sum() <= 0:
-        dark = 255 - page * (255 / np.maximum(paper, 1).astype(np.float32))  # as if the light were even
-    else:  # chalk on a board
-        page, paper = 255 - page, board
-        dark = (paper - page).astype(np.float32)
+    dark, light = (float((rest * away).sum()) for rest in (paper - page, board - (255 - page)))
+    if abs(dark + light) < UNSURE * (abs(dark) + abs(light)):
+        dark, light = -_beyond(page, paper, size), _beyond(255 - page, board, size)
+    if dark + light <= 0:
+        return _written(page, paper, 255 - page * (255 / np.maximum(paper, 1).astype(np.float32)))  # in even light
+    return _written(255 - page, board, (board - (255 - page)).astype(np.float32))  # chalk on a board, turned over
+
+
+def _beyond(page: NDArray[np.uint8], paper: NDArray[np.uint8], size: int) -> float:
+    """By how much pixels are darker than all paper around them, in all. Light between a stroke and a shadow may look
+    like chalk, and is no lighter than the paper beyond the stroke."""
+    around = np.pad(paper, ((size // 2, size - 1 - size // 2),) * 2, mode="edge")
+    least = _extremes(around, size, np.minimum)
+    return float((least - np.minimum(page, least)).sum())
+
+
+def _written(page: NDArray[np.uint8], paper: NDArray[np.uint8], dark: Gray) -> Gray | None:
+    """The writing in what is darker than the paper, which is changed; None if the picture does not look like a page."""
     dark -= _median(dark)
     _erase_rules(dark)
     _erase_rules(dark.T)

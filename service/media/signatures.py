@@ -1,5 +1,6 @@
 """What the first bytes of a file say about its kind, what a model expects instead, and what converts it."""
 
+import re
 from typing import NamedTuple
 
 from service.errors import MediaError, Unreadable, WrongMedia
@@ -69,7 +70,8 @@ NOT_READ: tuple[Signature, ...] = (
         (0, b"Creative Voice", "Creative Voice audio"), (0, b"NIST_1A", "NIST SPHERE audio"),
         (0, b"Extended Module: ", "a tracker module (XM)"), (0, b"IMPM", "a tracker module (IT)"),
         (44, b"SCRM", "a tracker module (S3M)"), (1080, b"M.K.", "a tracker module (MOD)"),
-        (8, b"AVI ", "AVI video"), (0, b"FLV\1", "Flash video"), (0, b"\0\0\1\xba", "MPEG video"),
+        (8, b"8SVX", "8SVX audio"), (8, b"16SV", "16SV audio"), (8, b"AVI ", "AVI video"),
+        (0, b"FLV\1", "Flash video"), (0, b"\0\0\1\xba", "MPEG video"),
         (0, b"\0\0\1\xb3", "MPEG video"),
     ),
     *_not_read(
@@ -86,6 +88,10 @@ NOT_READ: tuple[Signature, ...] = (
         (0, b"\xc5\xd0\xd3\xc6", "a PostScript document (EPS)"), (128, b"DICM", "a DICOM image"),
         (0, b"SIMPLE  =", "a FITS image"), (0, b"v/1\1", "an OpenEXR image"), (0, b"#?R", "a Radiance HDR image"),
         (0, b"II\xbc", "JPEG XR"), (0, b"BPG\xfb", "BPG"), (0, b"FLIF", "FLIF"),
+        (0, b"P7\n", "a PAM image"), (0, b"\x59\xa6\x6a\x95", "a Sun raster image"),
+        (0, b"farbfeld", "a farbfeld image"), (0, b"\x97JB2", "JBIG2"), (0, b"\xabKTX ", "a KTX texture"),
+        (0, b"DanM", "a Microsoft Paint image (MSP)"),
+        (0, b"LinS", "a Microsoft Paint image (MSP)"), (0, b"Image type:", "an IFUNC image (IM)"),
         (0, b"DDS ", "a DirectDraw surface (DDS)"), (0, b"AT&TFORM", "a DjVu document"), (0, b"/* XPM", "an XPM image"),
         (8, b"ILBM", "an ILBM image"), (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile (WMF)"),
         (40, b" EMF", "a Windows metafile (EMF)"),
@@ -151,7 +157,10 @@ TEXTS = (  # how they begin, in lower case
     ("#extm3u", Kind("text", "a playlist, which holds no sound itself")),
 )  # fmt: skip
 TEXT = Kind("text", "text")
+XBM = Kind("image", "an XBM image", TO_PNG)
+DATA_URL = Kind("archive", "a data URL", "base64 -d, of what follows its comma")
 SVG = Kind("image", "an SVG drawing", "rsvg-convert -o out.png FILE")
+FRONT, MOST_FRONT = re.compile(rb"(?:\xef\xbb\xbf|[\s\0])+"), 64  # bytes
 HEAD = 512  # bytes in which text is told from binary data
 FARTHEST = 2048  # bytes in which every signature stands
 
@@ -192,6 +201,20 @@ def _needs(kind: Kind) -> str:
     if kind.reader:
         return f"which needs {EXTRA} (pip install '.[phone]'); or convert it"
     return "which is not read; convert it"
+
+
+def without_front(data: bytes) -> bytes:
+    """The file without line breaks, zeros and a mark of UTF-8 that a script has sent in front of it, where it is of a
+    known kind then.
+
+    >>> without_front(b"\\r\\n\\x89PNG")[:4], without_front(b"\\n[1, 2]")
+    (b'\\x89PNG', b'\\n[1, 2]')
+    """
+    front = FRONT.match(data, 0, MOST_FRONT)
+    if front is None:
+        return data
+    kind = announced(data[front.end() : front.end() + FARTHEST])
+    return data[front.end() :] if kind and kind.media in ("image", "audio") else data
 
 
 def announced(data: bytes) -> Kind | None:
@@ -277,4 +300,8 @@ def _as_text(data: bytes) -> Kind | None:
     start = text.lstrip("\ufeff \r\n\t").lower()
     if "<svg" in start:
         return SVG
+    if start.startswith("#define") and "_width" in start:
+        return XBM
+    if start.startswith("data:") and ";base64," in start:
+        return DATA_URL
     return next((kind for beginning, kind in TEXTS if start.startswith(beginning)), TEXT)

@@ -57,6 +57,9 @@ def test_usual_names_of_splits_in_any_case(tmp_path: Path, train: str, validatio
         (["train/1.png", "test/2.png"], "train: files, but no class folders.*If it is a class, put all class folders"),
         (in_each("train val validation", "cat", "dog"), ": val and validation both mean the validation split"),
         (in_each("val test", "cat", "dog"), "test, val would be splits, and none is for training"),
+        (["x_train/cat/1.png", "x_train/dog/1.png", "x_test/cat/1.png"], "x_test, x_train look like splits; call them"),
+        (in_each("seg_train/seg_train seg_test/seg_test", "cat", "dog"), "seg_test, seg_train look like splits"),
+        (in_each("01-Train2017 02-Val2018", "cat"), "01-Train2017, 02-Val2018 look like splits"),
         (["cat/1.png", "dog/.hidden"], "dog: no files of this class"),
     ],
 )  # fmt: skip

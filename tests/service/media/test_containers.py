@@ -304,6 +304,13 @@ class TestJoinedFilesOfDifferentKinds:
             hear(bytes(1 << 17))
 
 
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG", "AIFF", "AU", "CAF"])
+def test_what_a_script_sends_in_front(format):
+    data = file(format)
+    for before in (b"\r\n", b"\xef\xbb\xbf"):
+        assert np.array_equal(hear(before + data), hear(data))
+
+
 def test_marks_are_found_across_the_steps_of_the_search():
     data = bytes(STEP - 2) + b"OggS" + bytes(STEP)
     assert find(data, b"OggS", 0) == find(data, b"OggS", STEP - 2) == STEP - 2

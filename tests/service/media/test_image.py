@@ -197,6 +197,21 @@ class TestImages:
         for format in ("PNG", "JPEG"):
             assert reason(decode, Image.new("L", (50, 50), grey), format) is Unusable
 
+    @pytest.mark.parametrize("format", ["PNG", "JPEG"])
+    def test_colours_that_are_equally_bright(self, format):
+        grey = seven((240, 320))
+        ground = np.asarray(grey) > 128
+        page = Image.fromarray(np.where(ground[..., None], np.uint8([0, 130, 0]), np.uint8([255, 0, 0])))
+        assert difference(decode(page, format), decode(grey)) < 4
+        noise = np.random.default_rng(0).integers(-2, 3, (50, 50, 3))
+        assert reason(decode, Image.fromarray((200 + noise).astype(np.uint8)), format) is Unusable
+
+    @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf\n", bytes(20)])
+    def test_what_a_script_sends_in_front(self, before):
+        for format in ("PNG", "JPEG", "GIF", "WEBP"):
+            data = to_bytes(seven(), format)
+            assert np.array_equal(decode_image(before + data, LIMITS), decode_image(data, LIMITS))
+
     def test_transparent_page(self):
         assert reason(decode, Image.new("RGBA", (50, 50), (1, 2, 3, 0))) is Unusable
 

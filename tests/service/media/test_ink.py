@@ -31,9 +31,9 @@ def lines(position, period=45, thick=3, dark=60):
     return PAPER - dark * (position % period < thick)
 
 
-def shadow(width):
+def shadow(width, share=0.5, shift=490):
     """Half of the light is taken from the lower right half of the page, with an edge of about `width` pixels."""
-    return 1 - 0.5 / (1 + np.exp((-(X + Y - 490) / width).clip(-50, 50)))
+    return 1 - share / (1 + np.exp((-(X + Y - shift) / width).clip(-50, 50)))
 
 
 def specks(*places):
@@ -67,6 +67,10 @@ PHOTOS = {
     "specks": written(specks((520, 30), (10, 400), (300, 20), (40, 60), (450, 380), (540, 300))),
     "shadow, soft": written(PAPER, light=shadow(60)),
     "shadow, hard": written(PAPER, light=shadow(0.5)),
+    "shadow, hard and deep": written(PAPER, light=shadow(0.5, 0.74, 700)),
+    "shadow, hard and deep, over most of the page": written(PAPER, light=shadow(0.5, 0.74, 300)),
+    "shadow, soft and deep": written(PAPER, light=shadow(60, 0.75)),
+    "shadow as dark as ink in the light": written(PAPER, ink=80, light=shadow(0.5, 0.7, 800)),
     "a frame": written(framed(14, 3)),
     "a frame that touches the digit": written(framed(89, 4)),
     "a slanted frame": written(framed(30, 4, 0.03)),

@@ -61,7 +61,8 @@ def test_sound_of_a_kind_that_is_not_read(data, name):
         (b"\xff\x0a" + bytes(99), "JPEG XL"), (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL"),
         (to_bytes(seven(), "ICO"), "an icon (ICO)"), (to_bytes(seven(), "ICNS"), "an icon of macOS (ICNS)"),
         (b"gimp xcf v011\0" + bytes(99), "a GIMP image (XCF)"), (to_bytes(seven(), "EPS"), "a PostScript document"),
-        (bytes(128) + b"DICM" + bytes(99), "a DICOM image"),
+        (bytes(128) + b"DICM" + bytes(99), "a DICOM image"), (to_bytes(seven().convert("1"), "XBM"), "an XBM image"),
+        (b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 255\nENDHDR\n\0", "a PAM image"),
         (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "a raw photo (CR2)"),
         (brands(b"crx ", b"isom"), "a raw photo (CR3)"), (b"FUJIFILMCCD-RAW 0201" + bytes(99), "a raw photo (RAF)"),
     ],
@@ -77,6 +78,7 @@ def test_pictures_of_a_kind_that_is_not_read(data, name):
     [
         (b"MThd\0\0\0\6" + bytes(99), "audio", "timidity -Ow -o out.wav FILE"),
         (b'<?xml version="1.0"?>\n<svg width="9">', "image", "rsvg-convert -o out.png FILE"),
+        (b"data:image/png;base64,iVBORw0KGgo=", "image", "base64 -d, of what follows its comma"),
         (b"%PDF-1.7\n", "image", "pdftoppm -png FILE out"), (b"7z\xbc\xaf\x27\x1c" + bytes(99), "audio", "7z x FILE"),
         (bytes(257) + b"ustar" + bytes(99), "image", "tar xf FILE"), (b"PK\3\4" + bytes(99), "audio", "unzip FILE"),
         (b"version https://git-lfs.github.com/spec/v1\n", "image", "git lfs pull"),
