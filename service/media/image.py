@@ -297,8 +297,10 @@ def _gray(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
 
 def _band(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
     """Red, green or blue of the opened image, whichever has the most contrast; empty if it has no colours."""
+    if image.mode not in ("RGB", "P", "CMYK", "YCbCr"):  # it is not decoded a second time
+        return np.empty((0, 0))
     image = upright(image, limits, is_cut)
-    if image.mode not in ("RGB", "P", "CMYK", "YCbCr") or image.has_transparency_data:
+    if image.has_transparency_data:
         return np.empty((0, 0))
     bands = np.asarray(_shrink(image.convert("RGB")), np.float32)
     return bands[..., int(np.ptp(bands, axis=(0, 1)).argmax())]

@@ -160,7 +160,9 @@ TEXT = Kind("text", "text")
 XBM = Kind("image", "an XBM image", TO_PNG)
 DATA_URL = Kind("archive", "a data URL", "base64 -d, of what follows its comma")
 SVG = Kind("image", "an SVG drawing", "rsvg-convert -o out.png FILE")
-FRONT, MOST_FRONT = re.compile(rb"(?:\xef\xbb\xbf|[\s\0])+"), 64  # bytes
+# Up to 64 of what a script may have sent in front of a file. An ISO base media file has zeros of its own in front of
+# "ftyp", and the header of a TGA in runs is such characters too.
+FRONT = re.compile(rb"(?!\0\0[\n\v]\0{5})(?:\xef\xbb\xbf|[\s\0]){1,64}?(?=.{4}ftyp|[^\s\0\xef])", re.DOTALL)
 HEAD = 512  # bytes in which text is told from binary data
 FARTHEST = 2048  # bytes in which every signature stands
 
@@ -210,7 +212,7 @@ def without_front(data: bytes) -> bytes:
     >>> without_front(b"\\r\\n\\x89PNG")[:4], without_front(b"\\n[1, 2]")
     (b'\\x89PNG', b'\\n[1, 2]')
     """
-    front = FRONT.match(data, 0, MOST_FRONT)
+    front = FRONT.match(data)
     if front is None:
         return data
     kind = announced(data[front.end() : front.end() + FARTHEST])

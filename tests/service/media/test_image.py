@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
 from service.errors import TooLarge, Unreadable, Unusable, WrongMedia
@@ -208,9 +208,15 @@ class TestImages:
 
     @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf\n", bytes(20)])
     def test_what_a_script_sends_in_front(self, before):
-        for format in ("PNG", "JPEG", "GIF", "WEBP"):
+        for format in ("PNG", "JPEG", "GIF", "WEBP", "AVIF"):
             data = to_bytes(seven(), format)
             assert np.array_equal(decode_image(before + data, LIMITS), decode_image(data, LIMITS))
+
+    def test_the_header_of_a_tga_is_no_such_front(self):
+        wide = ImageOps.expand(
+            seven(), (1400, 0, 2815 - 1400 - seven().width, 0), 255
+        )  # 2815 is \xff\x0a, as of JPEG XL
+        assert np.array_equal(decode(wide, "TGA", compression="tga_rle"), decode(wide))
 
     def test_transparent_page(self):
         assert reason(decode, Image.new("RGBA", (50, 50), (1, 2, 3, 0))) is Unusable

@@ -55,6 +55,10 @@ class TestSound:
         once, twice = (decode_audio(data * n, RATE, LIMITS) for n in (1, 2))
         assert np.array_equal(twice, np.concatenate([once, once]))
 
+    @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf", bytes(5)])
+    def test_what_a_script_sends_in_front(self, before):
+        assert np.array_equal(decode_audio(before + M4A, RATE, LIMITS), decode_audio(M4A, RATE, LIMITS))
+
     @pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_f64le"])
     @pytest.mark.parametrize("channels", [1, 2])
     def test_any_depth(self, codec, channels):
