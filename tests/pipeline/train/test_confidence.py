@@ -29,7 +29,7 @@ def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of the tasks with embedded data; the thresholds in this file are for these data."""
     home = tmp_path_factory.mktemp("home")
     trained(home, "digits", "--set", "validate.baselines=false")
-    return trained(home, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=1")
+    return trained(home, "instruments", "--set", "validate.baselines=false")
 
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
