@@ -165,7 +165,7 @@ def record(sound: Signal, dynamic: float, rng: np.random.Generator) -> NDArray[n
     heard = fft.rfft(np.append(np.zeros(before), sound), size) * room * 10 ** (_response(octave, rng) / 20)
     floor = _gaussian(octave.size, rng) * 2 ** (-octave * rng.uniform(0, 1))  # between white and brown
     floor *= np.linalg.norm(heard) / np.linalg.norm(floor) * np.sqrt(size / length) * 10 ** (-rng.uniform(52, 80) / 20)
-    clip = fft.irfft(heard + floor, size)[:length]
+    clip: Signal = fft.irfft(heard + floor, size)[:length]
     clip *= 10 ** ((-16 * (1 - dynamic) - rng.uniform(1, 7)) / 20) / np.abs(clip).max()  # -23 to -1 dB of full scale
     clip[:110] *= np.linspace(0, 1, 110)
     clip[-220:] *= np.linspace(1, 0, 220)
@@ -186,11 +186,13 @@ def _response(octave: Signal, rng: np.random.Generator) -> Signal:
 
 def _ratios(voice: Struck, frequency: float, rng: np.random.Generator) -> Signal:
     """Frequencies of the modes, in fundamentals."""
+    ratios: Signal
     if voice.ratios:
         tuned = 0.02 * rng.standard_normal(len(voice.ratios) - 1)  # only the fundamental of a bar is tuned well
-        return np.array(voice.ratios) * np.append(1, 1 + tuned)
+        ratios = np.array(voice.ratios) * np.append(1, 1 + tuned)
+        return ratios
     k = np.arange(1, 61)
-    ratios: Signal = k * np.sqrt(1 + voice.stiffness * (frequency / 110) ** 1.5 * rng.uniform(0.7, 1.4) * k**2)
+    ratios = k * np.sqrt(1 + voice.stiffness * (frequency / 110) ** 1.5 * rng.uniform(0.7, 1.4) * k**2)
     return ratios
 
 
@@ -218,7 +220,7 @@ def _wavetable(
     spectrum = np.zeros(TABLE_SIZE // 2 + 1, complex)
     for rank in voice.ranks:
         k = np.arange(1, int(0.94 * NYQUIST / (frequency * rank)) + 1)
-        hertz = k * frequency * rank
+        hertz = k.astype(np.float64) * frequency * rank
         level = specimen.decibels(hertz * moved) + _brightness(voice.bright * loudness, hertz)
         level += rng.normal(0, voice.rough, k.size)
         if voice.cylinder:  # above the tone holes' cutoff the bore no longer counts (Benade & Kouzoupis 1988)
@@ -263,7 +265,8 @@ def _envelope(voice: Sustained, n: int, rng: np.random.Generator) -> Signal:
 def _wander(n: int, rate: float, rng: np.random.Generator) -> Signal:
     """Slow noise (n,) of deviation about 1 that changes its direction `rate` times a second."""
     steps = rng.standard_normal(int(n / SAMPLE_RATE * rate) + 3)
-    return np.interp(np.arange(n) * (rate / SAMPLE_RATE), np.arange(steps.size), steps)
+    wandering: Signal = np.interp(np.arange(n) * (rate / SAMPLE_RATE), np.arange(steps.size), steps)
+    return wandering
 
 
 def _noise(octaves: Octaves, n: int, rng: np.random.Generator) -> Signal:
@@ -275,7 +278,8 @@ def _noise(octaves: Octaves, n: int, rng: np.random.Generator) -> Signal:
     octave = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20))
     spectrum = _gaussian(octave.size, rng) * 10 ** (np.interp(octave, np.log2(NOISE_HERTZ), density) / 20)
     noise: Signal = fft.irfft(spectrum, size)[:n]
-    return noise / noise.std()
+    noise /= noise.std()
+    return noise
 
 
 def _gaussian(n: int, rng: np.random.Generator) -> NDArray[np.complex128]:
