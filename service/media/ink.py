@@ -50,11 +50,17 @@ def ink_on_paper(gray: Gray) -> Gray | None:
     paper, board = _closing(page, size), _closing(255 - page, size)
     away = page - _local_median(page)
     dark, light = (float((rest * away).sum()) for rest in (paper - page, board - (255 - page)))
-    if 0 < dark + light < UNSURE * (abs(dark) + abs(light)):
-        dark, light = -_beyond(page, paper, size), _beyond(255 - page, board, size)
-    if dark + light <= 0:
-        return _written(page, paper, 255 - page * (255 / np.maximum(paper, 1).astype(np.float32)))  # in even light
-    return _written(255 - page, board, (board - (255 - page)).astype(np.float32))  # chalk on a board, turned over
+    guesses = [dark + light > 0]  # whether it is chalk on a board
+    if 0 < dark + light < UNSURE * (abs(dark) + abs(light)):  # a better guess, but for paper between dark rules
+        guesses.insert(0, _beyond(255 - page, board, size) > _beyond(page, paper, size))
+    for is_chalk in dict.fromkeys(guesses):
+        if is_chalk:  # turned over
+            ink = _written(255 - page, board, (board - (255 - page)).astype(np.float32))
+        else:
+            ink = _written(page, paper, 255 - page * (255 / np.maximum(paper, 1).astype(np.float32)))  # in even light
+        if ink is not None:
+            return ink
+    return None
 
 
 def _beyond(page: NDArray[np.uint8], paper: NDArray[np.uint8], size: int) -> float:

@@ -107,6 +107,8 @@ def _check_card(card: ModelCard) -> None:
     _require((least is None) == (coverage is None) and 0 <= (coverage or 0) <= 1, f"coverage = {coverage}")
     usual = (card.usual.confidence, *card.usual.familiarity) if card.usual else ()
     _require(all(0 <= value <= 1 for value in usual), f"usual = {usual}")
+    for name in ("accuracy", "known"):  # from which the accuracy of later answers is estimated
+        _require(0 <= card.metrics.get(name, 1) <= 1, f"{name} = {card.metrics.get(name)}")
     _require(0 < card.temperature < math.inf, f"temperature = {card.temperature}")
     _check_columns(card)
     _check_groups(card)

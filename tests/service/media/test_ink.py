@@ -62,6 +62,7 @@ PHOTOS = {
     "squared, tilted": written(np.minimum(lines(SLANTED), lines(X - 0.04 * Y))),
     "pencil": written(PAPER, ink=150),
     "pencil on squared paper": written(np.minimum(lines(Y, dark=25), lines(X, dark=25)), ink=140),
+    "pencil on dark squares": written(np.minimum(lines(Y, dark=80), lines(X, dark=80)), ink=120),
     "noise": written(PAPER, noise=18),
     "a speck": written(specks((520, 30))),
     "specks": written(specks((520, 30), (10, 400), (300, 20), (40, 60), (450, 380), (540, 300))),

@@ -195,6 +195,8 @@ BROKEN: dict[str, tuple[str, Callable[[str], onnx.ModelProto], Change]] = {
     "familiarity without a threshold": ("familiarity without", careful, card(known_threshold=None)),
     "a usual confidence above 1": ("usual = ", careful, card(usual=Usual(confidence=2, familiarity=(0.05, 0.1)))),
     "a usual familiarity below 0": ("usual = ", careful, card(usual=Usual(confidence=0.9, familiarity=(-0.1, 0.1)))),
+    "an accuracy above 1": ("accuracy = 2.0", careful, card(metrics={"accuracy": 2.0})),
+    "a share of known samples below 0": ("known = -0.5", careful, card(metrics={"known": -0.5})),
     "threshold above 1": ("known_threshold", careful, card(known_threshold=1.5)),
     "temperature 0": ("temperature", digits_model, card(temperature=0)),
     "input of floats": ("image input", digits_model, input_(dtype="float32")),
