@@ -60,13 +60,13 @@ class PowerSpectrum(nn.Module):
         spectrum = (self.middle_dft @ by_row).reshape(n, 2 * columns, columns * (self.rows // 2 + 1) * frames)
         real, imaginary = self.last_real @ spectrum, self.last_imaginary @ spectrum
         power: Tensor = real * real + imaginary * imaginary
-        return power.reshape(n, -1, frames)
+        return power.reshape(n, self.n_bins, frames)
 
     def _arranged(self, audio: Tensor) -> Tensor:
         """→ (N, hop_length, hops), the samples of a hop in the order d, c, r; by two fast copies."""
         n, n_hops, columns = audio.shape[0], audio.shape[1] // self.hop_length, self.columns
         hops = audio.reshape(n, n_hops, self.hop_length).transpose(1, 2)
-        hops = hops.reshape(n, -1, columns, columns, n_hops).permute(0, 3, 2, 1, 4)
+        hops = hops.reshape(n, self.hop_length // columns**2, columns, columns, n_hops).permute(0, 3, 2, 1, 4)
         return hops.reshape(n, self.hop_length, n_hops)
 
     def positions(self) -> Tensor:

@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from pipeline.sources.columns import ABSENT, MISSING, parse_number
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.task import UserError
 from service.errors import MediaError, Unusable
-from service.media import Limits
+from service.media import Limits, check_bytes
+from service.media.limits import Kind
 from service.serving import Answer, Window
 from service.serving.predictor import Predictor
 
@@ -56,7 +58,8 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     except MediaError as error:
         raise UserError(str(error)) from None
     pictures, failed = set[Path](), False
-    for file, sample, answer in _answers(predictor, parts(files, predictor.card.input.columns), seconds):
+    form = predictor.card.input
+    for file, sample, answer in _answers(predictor, parts(files, form.columns, form.kind), seconds):
         if isinstance(answer, Exception):
             failed = True
             reason = getattr(answer, "strerror", None) or str(answer)
@@ -95,17 +98,44 @@ def _answers(
         yield from found
 
 
-def parts(files: Sequence[Path], columns: Sequence[Column]) -> Iterator[Part]:
+def parts(files: Sequence[Path], columns: Sequence[Column], kind: Kind = "vector") -> Iterator[Part]:
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
     the model is one of a table. Where a table cannot be read, that is what reading its last part raises."""
     for file in files:
         if not columns or file.suffix.lower() not in TABLES:
-            yield file, file.read_bytes
+            yield file, _content(file, kind, Limits.from_environment())
             continue
         try:
             yield from _rows(file, columns)
         except UserError as error:  # of this file alone: others, and its rows before, have their answers
-            yield file, partial(_unusable, str(error).removeprefix(str(file)).lstrip(":, "))
+            yield file, partial(_raise, Unusable(str(error).removeprefix(str(file)).lstrip(":, ")))
+
+
+def _content(file: Path, kind: Kind, limits: Limits) -> Callable[[], bytes]:
+    """What reads a file that is not larger than allowed. A pipe or a device is read now, in the main thread, which a
+    signal can end: nobody may ever write to it, and it need not have an end."""
+
+    def read() -> bytes:
+        with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            check_bytes(status.st_size, kind, limits)
+            data = stream.read(-1 if S_ISREG(status.st_mode) else limits.bytes_of(kind) + 1)
+        check_bytes(len(data), kind, limits)
+        return data
+
+    with suppress(OSError):  # which reading it tells
+        mode = file.stat().st_mode
+        if not S_ISREG(mode) and not S_ISDIR(mode):
+            try:
+                data = read()
+            except (MediaError, OSError) as error:
+                return partial(_raise, error)
+            return lambda: data
+    return read
+
+
+def _raise(error: Exception) -> bytes:
+    raise error
 
 
 def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
@@ -124,10 +154,6 @@ def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
         first = second
     for line, cells in chain([first], stream):
         yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, form.delimiter == ";")
-
-
-def _unusable(reason: str) -> bytes:
-    raise Unusable(reason)
 
 
 def _as_json(names: Sequence[str], cells: Sequence[str], columns: Sequence[Column], comma: bool) -> bytes:

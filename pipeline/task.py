@@ -392,6 +392,8 @@ def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> T
     if data is not None:
         kept = {key: value for key, value in table.get("data", {}).items() if key not in ("source", "path")}
         table["data"] = kept | parse_data(data, table.get("features", {}).get("kind", ""))
+    if name in builtin() and not REGISTRY[table["data"]["source"]].copies:
+        table.setdefault("augment", {})["copies"] = 0
     for override in overrides:
         _override(table, override)
     return parse(table, where)

@@ -200,14 +200,16 @@ class Features:
         """
         try:
             with require(path, "extract").open("rb") as f, ZipFile(f) as archive:
+                digests = _read(archive, "digest")
+                group = _read(archive, "group") if "group.npy" in archive.namelist() else digests
                 return Features(
                     x=stored(f, archive, "x"),
                     y=_read(archive, "y"),
                     labels=tuple(_read(archive, "labels").tolist()),
                     split=_read(archive, "split"),
-                    group=_read(archive, "group" if "group.npy" in archive.namelist() else "digest"),
+                    group=digests if np.array_equal(group, digests) else group,  # 256 bytes a sample
                     file=_read(archive, "files"),
-                    digest=_read(archive, "digest"),
+                    digest=digests,
                     copies=stored(f, archive, "copies"),
                     copy_of=_read(archive, "copy_of"),
                     skipped=tuple(_skipped(*entry) for entry in json.loads(str(_read(archive, "skipped")))),

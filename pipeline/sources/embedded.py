@@ -36,7 +36,7 @@ def notes(seed: int, sample_rate: int) -> list[Sample]:
     -------
     >>> found = notes(seed=0, sample_rate=22_050)
     >>> len(found), found[0].label
-    (1300, 'bassoon')
+    (3900, 'bassoon')
     """
     return [
         Sample(f"notes/{note.name}", note.instrument, None, SynthesisedNote(note, sample_rate))
@@ -55,6 +55,13 @@ def _fingerprint_notes(data: Data) -> Any:
 
 SOURCES = (
     Source(
-        "notes", "name", ("mfcc",), "1,300 synthesised notes", _load_notes, _fingerprint_notes, synthetic="recordings"
+        "notes",
+        "name",
+        ("mfcc",),
+        "3,900 synthesised notes",
+        _load_notes,
+        _fingerprint_notes,
+        synthetic="recordings",
+        copies=False,
     ),
 )

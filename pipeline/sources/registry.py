@@ -122,6 +122,7 @@ class Source:
         data has yet to be downloaded
     numbers : whether targets are numbers (regression) instead of classes
     synthetic : what the data stand for, if they are made up; "" for real data
+    copies : whether built-in tasks make varied copies of its samples; false where samples as different are drawn anew
     tested : what its test samples are, for reports and cards, where a reader could take the accuracy for more; or empty
     """
 
@@ -133,6 +134,7 @@ class Source:
     fingerprint: Callable[[Data], Any]
     numbers: bool = False
     synthetic: str = ""
+    copies: bool = True
     tested: str = ""
 
 

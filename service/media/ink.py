@@ -22,7 +22,7 @@ WRITTEN = 0.35  # of the ink's darkness: darker pixels are writing
 FAINT = 0.15  # of the ink's darkness: less is paper; between the two are only the edges of strokes
 MOST = 0.3  # of the pixels, at most, are writing,
 EDGES = 0.05  # and these are between writing and paper
-UNSURE = 0.5  # where what speaks for ink and what speaks for chalk differ by a smaller share of both
+UNSURE = 0.5  # where what speaks for chalk exceeds what speaks for ink by a smaller share of both
 SHADE = 0.2  # of the light, at least, falls on the darkest part of a page
 NOISE = 0.12  # of the ink's darkness: that of the paper is less
 OTHER = 0.15  # of the area of the largest part: as large as another symbol, wherever it is
@@ -51,7 +51,7 @@ def ink_on_paper(gray: Gray) -> Gray | None:
     away = page - _local_median(page)
     dark, light = (float((rest * away).sum()) for rest in (paper - page, board - (255 - page)))
     guesses = [dark + light > 0]  # whether it is chalk on a board
-    if abs(dark + light) < UNSURE * (abs(dark) + abs(light)):  # a better guess, but for paper between dark rules
+    if 0 < dark + light < UNSURE * (abs(dark) + abs(light)):  # a better guess, but for paper between dark rules
         guesses.insert(0, _beyond(255 - page, board, size) > _beyond(page, paper, size))
     for is_chalk in dict.fromkeys(guesses):
         if is_chalk:  # turned over

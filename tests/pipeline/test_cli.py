@@ -2,16 +2,19 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import soundfile
 
-from pipeline import cli
+from pipeline import cli, predict
 from pipeline.errors import UserError
 from tests import command
 from tests.pipeline.runs import few_outliers
@@ -93,6 +96,33 @@ def test_predictions_as_json_and_as_a_table(shop: Path) -> None:
     table = percept("predict", "shop", *files[:2], home=shop)
     assert table.returncode == 0
     assert [row.split()[1] for row in table.stdout.splitlines()] == ["beep", "whistle"]
+
+
+def test_pipes_and_devices_are_read_no_further_than_allowed_and_not_waited_for_in_a_thread(shop: Path) -> None:
+    (shop / "large.wav").write_bytes(bytes(200_000))
+    pipe = shop / "pipe"
+    os.mkfifo(pipe)
+    sound = (shop / "clips/beep/0.wav").read_bytes()
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(pipe.write_bytes, sound)
+        limit = str(len(sound))
+        done = percept("predict", "shop", pipe, "/dev/zero", "large.wav", "--json", home=shop, PERCEPT_MAX_BYTES=limit)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["label"] == "beep"
+    assert [line["error"] for line in lines[1:]] == [
+        f"the file has {n} bytes; at most {limit} are allowed" for n in (len(sound) + 1, 200_000)
+    ]
+
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):  # nobody writes
+            next(predict.parts([pipe], (), "audio"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])

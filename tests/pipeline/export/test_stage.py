@@ -106,6 +106,16 @@ def test_the_graph_is_one_clean_file(mfcc_graph: tuple[Classifier, onnx.ModelPro
     assert str(Path(__file__).parents[3]).encode() not in graph.SerializeToString()  # no path of this machine
 
 
+def test_no_node_computes_a_shape_of_the_spectrum(mfcc_graph: tuple[Classifier, onnx.ModelProto]) -> None:
+    _, model = mfcc_graph
+    [loop] = [node for node in model.graph.node if node.op_type == "Loop"]
+    body = [node for node in loop.attribute[0].g.node if "/spectrum/" in node.name]
+    assert [node.op_type for node in body].count("Reshape") == 6
+    assert not {"Shape", "Concat", "Cast"} & {node.op_type for node in body}
+    used = {name for graph in (model.graph, loop.attribute[0].g) for node in graph.node for name in node.input}
+    assert {"/frontend/spectrum/Reshape_output_0_shape"} <= used
+
+
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
 def test_pictures(kind: str) -> None:
     labels = 2 if kind == "binary" else 5

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from models import mfcc
 from pipeline import extract, task, train
 from pipeline.run import Run
-from pipeline.sources import notes as synthesis
-from pipeline.sources.notes import INSTRUMENTS, SAMPLE_RATE, Fm, Note, Plucked, Sustained, notes
+from pipeline.sources.notes import INSTRUMENTS, PER_CLASS, SAMPLE_RATE, Note, notes
+from pipeline.sources.tones import Struck, Sustained, struck, sustained
 from pipeline.train import weights
 from tests.conftest import Trained
 
@@ -34,10 +34,10 @@ def spectrum(sound: Array) -> tuple[Array, Array]:
     return np.fft.rfftfreq(sound.size, 1 / SAMPLE_RATE), power
 
 
-def centroid(sound: Array) -> float:
-    """Spectral centroid in Hz of the first 0.3 s; later a plucked note sinks into the microphone's noise."""
+def brightness(sound: Array) -> float:
+    """dB: power above 1 kHz in the first 0.3 s against all of it; later a plucked note sinks into the noise."""
     frequency, power = spectrum(sound[: int(0.3 * SAMPLE_RATE)])
-    return float((frequency * power).sum() / power.sum())
+    return float(10 * np.log10(power[frequency > 1000].sum() / power.sum()))
 
 
 def periodicity(sound: Array, period: Array) -> Array:
@@ -75,7 +75,7 @@ def test_the_set_depends_on_its_seed_alone() -> None:
 
 def test_names_are_unique_and_readable() -> None:
     names = [note.name for note in notes()]
-    assert len(set(names)) == len(names) == 100 * len(INSTRUMENTS)
+    assert len(set(names)) == len(names) == PER_CLASS * len(INSTRUMENTS)
     assert Note("violin", 69, 1.0, 31).name == "violin-A4-ff-0031"
     assert Note("cello", 36, 0.0, 7).name == "cello-C2-pp-0007"
 
@@ -94,16 +94,19 @@ def test_every_instrument_is_played_over_its_range_and_all_dynamics() -> None:
 def test_sounds_are_finite_audible_unclipped_and_short(rendered: list[tuple[Note, Array]]) -> None:
     for note, sound in rendered:
         assert sound.ndim == 1, note
-        assert 0.5 <= sound.size / SAMPLE_RATE <= 2.5, note
+        assert 0.25 <= sound.size / SAMPLE_RATE <= 4, note
         assert np.isfinite(sound).all(), note
         assert 0.05 < np.abs(sound).max() < 0.95, note
         assert np.abs(sound[:100]).max() < 0.01, f"{note} does not begin with silence"
         assert abs(sound[-1]) < 0.001, f"{note} ends in a click"
 
 
-@pytest.mark.parametrize("name", INSTRUMENTS)
+@pytest.mark.parametrize("name", [name for name in INSTRUMENTS if name != "marimba"])
 def test_notes_are_in_tune(name: str) -> None:
-    """The period is the pitch's, to 30 cents, and no shorter one fits as well."""
+    """The period is the pitch's, to 30 cents, and no shorter one fits as well.
+
+    A marimba's second mode, nearly two octaves above the first, is as loud.
+    """
     for seed in range(3):
         sound = Note(name, 64, 0.6, seed).render().astype(np.float64)
         period = SAMPLE_RATE / (440 * 2 ** ((64 - 69) / 12))  # samples
@@ -113,34 +116,18 @@ def test_notes_are_in_tune(name: str) -> None:
         assert fit.max() > periodicity(sound, period / np.arange(2, 6)).max() + 0.05, seed
 
 
-@pytest.mark.parametrize("frequency", [82.41, 440.0, 987.77, 1046.5])
-def test_a_plucked_string_is_in_tune_to_a_fraction_of_a_sample(frequency: float) -> None:
-    """To 3 cents; without its all-pass, the loop would be up to 40 cents off at 1 kHz."""
-    technique = Plucked(10.0, (5500, 8200), (-300, 2.0), ())
-    cents = np.arange(-50, 51)
-    for seed in range(4):
-        tone = synthesis._plucked(technique, frequency, 0.5, SAMPLE_RATE, np.random.default_rng(seed))
-        fit = periodicity(tone, 10 * SAMPLE_RATE / frequency * 2 ** (cents / 1200))
-        assert abs(cents[np.argmax(fit)]) <= 3, seed
-
-
 @pytest.mark.parametrize("name", INSTRUMENTS)
 def test_nothing_is_folded_back_from_above_nyquist(name: str) -> None:
     """Without noise and vibrato, nothing stands between the harmonics of the highest note: 50 dB below the tone."""
     frequency = 440 * 2 ** ((INSTRUMENTS[name].high - 69) / 12) * 1.01  # so that folded partials miss the harmonics
-    for technique in INSTRUMENTS[name].techniques:
-        rng = np.random.default_rng(0)
-        if isinstance(technique, Sustained):
-            clean = replace(technique, noise=-300, vibrato=(0, 0), tremolo=0)
-            tone = synthesis._sustained(clean, frequency, 1.0, SAMPLE_RATE, rng)
-        elif isinstance(technique, Fm):
-            tone = synthesis._fm(replace(technique, noise=-300, vibrato=(0, 0)), frequency, 1.0, SAMPLE_RATE, rng)
-        else:
-            continue  # modes are left out above Nyquist, and a string is a filter: neither folds
-        bins, power = spectrum(tone)
-        distance = bins / frequency % 1
-        between = np.minimum(distance, 1 - distance) > 0.1
-        assert power[between].sum() < 1e-5 * power.sum(), technique
+    voice, rng = INSTRUMENTS[name].voice, np.random.default_rng(0)
+    if isinstance(voice, Struck):
+        return  # modes are left out above Nyquist
+    clean = replace(voice, noise_level=(-300, -300), chiff=(-300, -300), vibrates=0, tremolo=0)
+    bins, power = spectrum(sustained(clean, 1.0, frequency, 1.0, SAMPLE_RATE, rng))
+    distance = bins / frequency % 1
+    between = np.minimum(distance, 1 - distance) > 0.1
+    assert power[between].sum() < 1e-5 * power.sum()
 
 
 @pytest.mark.parametrize("name", INSTRUMENTS)
@@ -149,25 +136,47 @@ def test_louder_is_brighter(name: str) -> None:
     for seed in range(6):
         soft, loud = (Note(name, 60, dynamic, seed).render().astype(np.float64) for dynamic in (0.0, 1.0))
         assert np.abs(loud).max() > 4 * np.abs(soft).max()
-        changes.append(centroid(loud) / centroid(soft))
-    assert np.median(changes) > 1.05
+        changes.append(brightness(loud) - brightness(soft))
+    assert np.median(changes) > 0.02
 
 
-def test_plucked_and_struck_notes_die_away_and_blown_ones_last(rendered: list[tuple[Note, Array]]) -> None:
-    for note, sound in rendered:
-        quarters = [np.square(part).sum() for part in np.array_split(sound, 4)]
-        if note.instrument in ("guitar", "harp", "marimba", "piano"):
-            assert quarters[0] > 1.2 * quarters[2], note
-        else:
-            assert quarters[2] > 0.1 * quarters[0], note
+@pytest.mark.parametrize("name", INSTRUMENTS)
+def test_plucked_and_struck_notes_die_away_and_blown_ones_last(name: str) -> None:
+    voice, lasting = INSTRUMENTS[name].voice, []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        play = sustained if isinstance(voice, Sustained) else struck
+        tone = play(voice, 0.5, 440.0, 0.5, 2 * SAMPLE_RATE, rng)  # type: ignore[operator]
+        quarters = [np.square(part).sum() for part in np.array_split(tone, 4)]
+        lasting.append(quarters[2] / quarters[0])
+    assert (np.median(lasting) > 0.4) == isinstance(voice, Sustained), lasting
+
+
+@pytest.mark.parametrize("name", ["bassoon", "horn", "oboe"])
+def test_formants_stay_when_the_pitch_moves(name: str) -> None:
+    """Two notes a fifth apart: their partials follow one curve over frequency better than one over their numbers."""
+    voice = INSTRUMENTS[name].voice
+    over_hertz, over_number = [], []
+    for seed in range(12):
+        levels = []
+        for frequency in (200.0, 300.0):
+            tone = sustained(voice, 0.3, frequency, 0.5, SAMPLE_RATE, np.random.default_rng(seed))  # type: ignore[arg-type]
+            bins, power = spectrum(tone)
+            levels.append([10 * np.log10(power[np.abs(bins - k * frequency) < 20].sum()) for k in range(1, 13)])
+        same = np.array([levels[0][3 * k - 1] - levels[1][2 * k - 1] for k in range(1, 5)])  # 600, 1200, … Hz
+        over_hertz.append(same.std())
+        over_number.append((np.array(levels[0][:12]) - levels[1][:12])[2:].std())
+    assert np.median(over_hertz) < 0.8 * np.median(over_number)
 
 
 def test_clarinet_lacks_even_harmonics() -> None:
-    for seed in range(6):
+    ratios = []
+    for seed in range(12):
         frequency, power = spectrum(Note("clarinet", 50, 0.5, seed).render().astype(np.float64))
         first, second, third = (power[np.abs(frequency / (146.83 * k) - 1) < 0.04].sum() for k in (1, 2, 3))
         assert second < 0.05 * first
-        assert second < 0.05 * third
+        ratios.append(second / third)
+    assert np.median(ratios) < 0.05
 
 
 def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
@@ -181,10 +190,10 @@ def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
 
 @pytest.mark.usefixtures("few_outliers")
 def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Path) -> None:
-    trained(tmp_path, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=1")
+    trained(tmp_path, "instruments", "--set", "validate.baselines=false")
     whole, run, accuracy = extract.Features.of(Run(tmp_path / "runs" / "instruments")), Run(tmp_path / "coarse"), {}
     for hidden in ([256], []):
-        overrides = [f"model.hidden={hidden}", "train.refit=false", "train.noise=0.1", "augment.copies=0"]
+        overrides = [f"model.hidden={hidden}", "train.refit=false", "train.noise=0.1"]
         resolved = task.load("instruments", overrides=[*overrides, "features.n_mfcc=6"])
         features = coarse(whole, resolved)
         features.save(run.features)
@@ -193,5 +202,5 @@ def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Pat
         test = features.rows("test")
         answers = classifier.mlp(classifier.standardize(torch.from_numpy(features.x[test]))).argmax(1)
         accuracy[len(hidden)] = np.mean(answers.numpy() == features.y[test])
-    assert accuracy[1] > 0.95
+    assert accuracy[1] > 0.88
     assert accuracy[0] < accuracy[1] - 0.05
