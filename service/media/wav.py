@@ -45,7 +45,7 @@ def plain(data: bytes) -> Plain | None:
         return None
     channels, rate = struct.unpack_from("<HI", data, 22)
     size = len(data) - HEADER.size
-    is_usual = channels in (1, 2) and 0 < rate < 2**30 and not size % (2 * channels)
+    is_usual = channels in (1, 2) and 0 < rate < 2**30 and not size % (2 * channels) and size < 2**32 - 36
     if not is_usual or not data.startswith(_header(channels, rate, size)):
         return None
     return Plain(np.frombuffer(data, "<i2", offset=HEADER.size).reshape(-1, channels), rate)

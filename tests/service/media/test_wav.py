@@ -60,6 +60,13 @@ class TestWav:
         assert plain(PLAIN) is not None
         assert plain(data) is None
 
+    def test_a_length_that_no_header_tells_is_left_to_libsndfile(self) -> None:
+        class Long(bytes):
+            def __len__(self) -> int:
+                return 2**32 + 8
+
+        assert plain(Long(PLAIN)) is None
+
     def test_what_follows_is_not_lost(self) -> None:
         once = decode_audio(PLAIN, RATE, LIMITS)
         assert np.array_equal(decode_audio(PLAIN + PLAIN, RATE, LIMITS), np.concatenate([once, once]))
