@@ -187,8 +187,9 @@ def check_panel(
 ) -> None:
     unit = panel["fieldConfig"]["defaults"].get("unit", "")
     low, high = {"percentunit": (0, 1), "s": (0, 60), "bytes": (1e6, 1e12)}.get(unit, (0, 1e9))
-    withheld = "percept_estimated_accuracy" in target["expr"]  # or a route may be quiet
-    values = [value for labels, value in series if isfinite(value) or not (withheld or "route" in labels)]
+    # An estimate may be withheld, and nobody may have asked a canary, or a route, in the last interval.
+    may_be_none = any(name in target["expr"] for name in ("percept_estimated_accuracy", "percept_canary"))
+    values = [value for labels, value in series if isfinite(value) or not (may_be_none or "route" in labels)]
     assert values, where
     assert all(low <= value <= high for value in values), (where, series)
     if panel["type"] == "stat":
