@@ -17,10 +17,10 @@ run: .venv/ready  ## train, validate and export both built-in tasks, then send t
 test: .venv/ready  ## ruff, mypy --strict, pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy beside pytest; twice as many workers as cores, since some wait for servers, browsers and Ray;
+	@# mypy beside pytest; a worker more than there are cores, since some wait for servers, browsers and Ray;
 	@# threads of a worker that have nothing to do leave their core to the others
 	$(BIN)/mypy & mypy=$$!; \
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0; tests=$$?; \
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0; tests=$$?; \
 	wait $$mypy && exit $$tests
 
 soak: .venv/ready  ## pytest's long repetitions, which `make test` leaves out
