@@ -22,6 +22,7 @@ from tests.service.helpers import digit_file
 
 LOOP = 0.05  # seconds between two rounds of requests
 SLOW = 1.2  # seconds that a slow client takes to send a body
+APART = 0.1  # seconds between two of them
 SPAN = 4 * 28  # pixels whose distribution is watched together
 Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
 
@@ -88,10 +89,10 @@ class Traffic:
             for i in range(self._round * self.n, (self._round + 1) * self.n):
                 self._send(*self.digits[i % len(self.digits)])
                 self._send(*self.careful[i % len(self.careful)])
+                if self.slow is not None:  # between any two, so that some end in every window of a busy machine
+                    self._send_slowly(self.slow)
             self._send("/digits", self.file, {"connection": "close"})  # the next ones may go to another worker
             self._send("/predict/sums", b"[1, 2]", {})
-            if self.slow is not None:
-                self._send_slowly(self.slow)
 
     def _send(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         try:
@@ -102,7 +103,8 @@ class Traffic:
 
     def _send_slowly(self, slow: deque[tuple[float, socket.socket]]) -> None:
         head = b"POST /predict/sums HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 6\r\n\r\n[1,"
-        slow.append((time.monotonic() + SLOW, held(self.port, head)))
+        if not slow or time.monotonic() + SLOW > slow[-1][0] + APART:
+            slow.append((time.monotonic() + SLOW, held(self.port, head)))
         while slow and slow[0][0] < time.monotonic():
             with slow.popleft()[1] as connection, suppress(OSError):
                 connection.sendall(b" 2]")
