@@ -16,7 +16,6 @@ import argparse
 import io
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from benchmarks.exported import predictor_of
 from service.errors import MediaError
 from service.media import Limits
 from service.serving.predictor import Predictor
@@ -122,10 +122,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=20, help="of each kind")
     parser.add_argument("--tuning", action="store_true")
     arguments = parser.parse_args()
-    graph = arguments.run / "model.onnx"
-    if not graph.is_file():
-        sys.exit(f"{graph}: does not exist; run `percept run digits --data mnist` first")
-    predictor = Predictor(graph)
+    predictor = predictor_of(arguments.run, "percept run digits --data mnist")
     from torchvision.datasets import MNIST  # takes more than a second, and half of torch with it
 
     digits = MNIST(arguments.data, train=arguments.tuning, download=False)

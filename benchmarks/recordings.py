@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.exported import predictor_of
 from pipeline.validate.intervals import wilson
 from pipeline.validate.metrics import calibration
 from service.media import Limits
-from service.serving.predictor import Predictor
 
 ALIASES = {"french horn": "horn", "acoustic guitar": "guitar", "violin or fiddle": "violin"}  # folder → label
 NAMED = 3  # labels that others are taken for
@@ -33,10 +33,7 @@ def main() -> None:
     default = Path(os.environ.get("PERCEPT_DATA", ".")) / "notes"
     parser.add_argument("--data", type=Path, default=default, help="recordings, a folder for each label")
     arguments = parser.parse_args()
-    graph = arguments.run / "model.onnx"
-    if not graph.is_file():
-        sys.exit(f"{graph}: does not exist; run `percept run instruments` first")
-    predictor = Predictor(graph)
+    predictor = predictor_of(arguments.run, "percept run instruments")
     labels = list(predictor.card.labels)
     files = [(file, label) for file, label in recordings(arguments.data) if label in labels]
     if not files:

@@ -11,7 +11,6 @@ notes on two cores.
 import argparse
 import io
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from benchmarks.exported import predictor_of
 from benchmarks.rooms import impulse_response
 from pipeline.extract.features import Features
 from service.errors import MediaError
@@ -67,10 +67,7 @@ def main() -> None:
     default = Path(os.environ.get("PERCEPT_DATA", ".")) / "notes"
     parser.add_argument("--data", type=Path, default=default, help="recordings that the run was trained on")
     arguments = parser.parse_args()
-    graph = arguments.run / "model.onnx"
-    if not graph.is_file():
-        sys.exit(f"{graph}: does not exist; run `percept run instruments --data {arguments.data}` first")
-    predictor = Predictor(graph)
+    predictor = predictor_of(arguments.run, f"percept run instruments --data {arguments.data}")
     features = Features.load(arguments.run / "features.npz")
     rows = np.flatnonzero(features.rows("test"))
     recordings = [read(arguments.data / features.file[i], seed) for seed, i in enumerate(rows)]

@@ -9,7 +9,6 @@ Takes a minute or two.
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,11 +21,11 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from benchmarks.exported import predictor_of
 from benchmarks.robustness import encoded
 from pipeline.sources.notes import SAMPLE_RATE, notes
 from service.media import Limits
 from service.media.audio import decode_audio
-from service.serving.predictor import Predictor
 from tests.serving import peak_mb, resident_mb, serving, workers
 
 RATE = 44_100  # Hz
@@ -39,10 +38,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--minutes", type=float, default=10)
     arguments = parser.parse_args()
-    graph = arguments.runs / "instruments" / "model.onnx"
-    if not graph.is_file():
-        sys.exit(f"{graph}: does not exist; run `percept run instruments` first")
-    predictor = Predictor(graph)
+    predictor = predictor_of(arguments.runs / "instruments", "percept run instruments")
     rate, limits = predictor.card.input.sample_rate, Limits()
     assert rate is not None
     seconds = 60 * arguments.minutes

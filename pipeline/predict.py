@@ -101,9 +101,10 @@ def _answers(
 def parts(files: Sequence[Path], columns: Sequence[Column], kind: Kind = "vector") -> Iterator[Part]:
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
     the model is one of a table. Where a table cannot be read, that is what reading its last part raises."""
+    limits = Limits.from_environment()
     for file in files:
         if not columns or file.suffix.lower() not in TABLES:
-            yield file, _content(file, kind, Limits.from_environment())
+            yield file, _content(file, kind, limits)
             continue
         try:
             yield from _rows(file, columns)

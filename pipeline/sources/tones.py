@@ -96,7 +96,7 @@ def sustained(
     """A bowed or blown tone (n,) and its noise."""
     specimen, envelope = Specimen(voice, place, rng), _envelope(voice, n, rng)
     phase, bend = _phase(voice, frequency, n, rng)
-    loudness = 1.2 * (dynamic - 0.5) + rng.normal(0, 0.2)
+    loudness = _loudness(dynamic, rng)
     seed = int(rng.integers(2**31))
     bright = _wavetable(voice, specimen, frequency, loudness, 1, seed)
     dark = _wavetable(voice, specimen, frequency, loudness - voice.opening, 1, seed)
@@ -121,7 +121,7 @@ def struck(voice: Struck, place: float, frequency: float, dynamic: float, n: int
     """A plucked or struck tone (n,) and the knock of the blow."""
     hertz = frequency * _ratios(voice, frequency, rng)
     hertz = hertz[hertz < 0.95 * NYQUIST]
-    loudness = 1.2 * (dynamic - 0.5) + rng.normal(0, 0.2)
+    loudness = _loudness(dynamic, rng)
     level = Specimen(voice, place, rng).decibels(hertz) + _brightness(voice.bright * loudness, hertz)
     level += rng.normal(0, voice.rough, hertz.size)
     if voice.plucked:
@@ -159,7 +159,7 @@ def record(sound: Signal, dynamic: float, rng: np.random.Generator) -> NDArray[n
     tail = rng.standard_normal(t.size) * 10 ** (-3 * t / rt60)
     length = before + sound.size + after
     size = fft.next_fast_len(length + t.size, real=True)
-    octave = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20))
+    octave = _octaves(size)
     wet = rng.uniform(-30, 0) - np.maximum(octave - 11, 0) * rng.uniform(0, 6)  # dB; walls absorb high frequencies
     room = 1 + fft.rfft(tail / np.linalg.norm(tail), size) * 10 ** (wet / 20)
     heard = fft.rfft(np.append(np.zeros(before), sound), size) * room * 10 ** (_response(octave, rng) / 20)
@@ -204,6 +204,11 @@ def _modes(frequency: Signal, decay: Signal, gain: NDArray[np.complex128], n: in
     # einsum and not BLAS, whose order of summation may change with its number of threads.
     tone: Signal = np.einsum("am,bm->ab", coarse.real, fine.real) - np.einsum("am,bm->ab", coarse.imag, fine.imag)
     return tone.reshape(-1)[:n]
+
+
+def _loudness(dynamic: float, rng: np.random.Generator) -> float:
+    """0 at mezzo-forte, about 0.6 at fortissimo and -0.6 at pianissimo."""
+    return float(1.2 * (dynamic - 0.5) + rng.normal(0, 0.2))
 
 
 def _brightness(slope: float, hertz: Signal) -> Signal:
@@ -275,11 +280,17 @@ def _noise(octaves: Octaves, n: int, rng: np.random.Generator) -> Signal:
 
     size = fft.next_fast_len(n, real=True)
     density = np.array(octaves) - 3.01 * np.arange(len(octaves)) + rng.normal(0, 3, len(octaves))  # per Hz
-    octave = np.log2(np.maximum(fft.rfftfreq(size, 1 / SAMPLE_RATE), 20))
+    octave = _octaves(size)
     spectrum = _gaussian(octave.size, rng) * 10 ** (np.interp(octave, np.log2(NOISE_HERTZ), density) / 20)
     noise: Signal = fft.irfft(spectrum, size)[:n]
     noise /= noise.std()
     return noise
+
+
+def _octaves(size: int) -> Signal:
+    """The frequencies of a real signal's spectrum, log2 of Hz; those below 20 Hz as 20."""
+    octave: Signal = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20))
+    return octave
 
 
 def _gaussian(n: int, rng: np.random.Generator) -> NDArray[np.complex128]:

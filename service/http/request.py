@@ -119,7 +119,7 @@ class Response:
         if self.status == 304:
             content = []
         content += [*self.headers, *headers]
-        if self.status == 200 and not without_body and send_whole(send, 200, content, self.body):
+        if self.status == 200 and not without_body and send_whole(send, content, self.body):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": content})
         await send({"type": "http.response.body", "body": b"" if without_body else self.body})

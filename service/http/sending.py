@@ -8,10 +8,11 @@ from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 
-def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-    """Write a whole response, whose Content-Length is among its headers, to uvicorn's connection; False, and nothing is
-    written, where uvicorn's `send` has to do it, since it waits for the client, closes the connection, or refuses a
-    header. It looks at each header several times, which takes a third as long as decoding a small picture."""
+def send_whole(send: Send, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Write a whole response of status 200, whose Content-Length is among its headers, to uvicorn's connection; False,
+    and nothing is written, where uvicorn's `send` has to do it, since it waits for the client, closes the connection,
+    or refuses a header. It looks at each header several times, which takes a third as long as decoding a small picture.
+    """
     cycle: Any = getattr(send, "__self__", None)
     if (
         type(cycle) is not RequestResponseCycle
@@ -24,7 +25,7 @@ def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], 
     ):
         return False
     lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-    head = b"".join([STATUS_LINE[status], *lines, b"\r\n"])
+    head = b"".join([STATUS_LINE[200], *lines, b"\r\n"])
     if head.count(b"\n") != len(lines) + 2:
         return False
     cycle.response_started = cycle.response_complete = True
