@@ -208,12 +208,13 @@ class Picture(nn.Module):
 
     def _patches(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         """Random patches of the pictures, as many of each, without their means, their contrast normalised (n, d)."""
-        each, found = -(-PATCHES // len(pictures)), []
-        for part in torch.split(pictures, 100):
+        each = -(-PATCHES // len(pictures))
+        patches = torch.empty(len(pictures), each, self.d)  # pieces put together would leave holes in the heap
+        for part, out in zip(torch.split(pictures, 100), torch.split(patches, 100), strict=True):
             rows = unfold(self._channels(part) - MIDDLE, self.patch)  # (n, d, positions)
             which = torch.randint(rows.shape[2], (len(part), 1, each), generator=generator)
-            found.append(rows.gather(2, which.expand(-1, self.d, -1)).transpose(1, 2).flatten(0, 1))
-        patches = torch.cat(found)
+            out.copy_(rows.gather(2, which.expand(-1, self.d, -1)).transpose(1, 2))
+        patches = patches.flatten(0, 1)
         patches -= patches.mean(1, keepdim=True)
         return patches.div_(torch.sqrt(patches.square().sum(1, keepdim=True) / (self.d - 1) + CONTRAST))
 

@@ -57,7 +57,7 @@ def percept(*arguments: str | Path, home: Path, **environment: str) -> Done:
         for name, value in environment.items():
             patch.setenv(name, value)
         try:
-            cli.main()
+            cli.command()
         except SystemExit as done:
             returncode = done.code
     if isinstance(returncode, str):  # a message, which the interpreter would print

@@ -27,7 +27,7 @@ from tests.test_unit_page import cheap
 confidence.PICTURES, confidence.NOISES = (400, 400), 20  # the network behind `known` takes most of the time
 for sys.argv[1:] in cheap(sys.argv[1:], Path.cwd(), False):
     try:
-        cli.main()
+        cli.command()
     except SystemExit as end:
         if end.code:
             raise
