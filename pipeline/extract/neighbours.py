@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 COMPONENTS = 48  # principal components in which neighbours are looked for
 MARGIN = 16  # components beyond these, and rounds, that make them as good as exact (Halko et al. 2011, §1.6 and §4.5)
 ITERATIONS = 12
-PART = 8 << 20  # numbers that are centred at a time: a copy of all could take as much memory as everything else
+PART = 2 << 20  # numbers that are centred at a time: a copy of all could take as much memory as everything else
 GROUP = 32  # neighbours of which only the nearest is compared with other groups
 ROWS = 1024  # samples whose distances to all others are in memory at a time, at most,
 SCORES = 8 << 20  # and so many distances
