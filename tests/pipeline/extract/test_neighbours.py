@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pipeline.extract import neighbours
-from pipeline.extract.neighbours import nearest
+from pipeline.extract.neighbours import nearest, principal
 
 
 def test_they_are_those_of_all_pairs() -> None:
@@ -23,3 +23,14 @@ def test_only_the_samples_asked_for_count_as_neighbours() -> None:
     assert index[0].tolist() == [0, 3]
     assert distance[0].tolist() == [1.0, 6.0]
     assert distance[1].tolist() == [7.0, np.inf]  # besides itself, there is only one
+
+
+def test_the_leading_components_are_those_of_a_full_decomposition() -> None:
+    generator = np.random.default_rng(0)
+    falling = np.arange(1, 301) ** -0.5  # slowly, as those of pictures do
+    turned = np.linalg.qr(generator.normal(size=(300, 300)))[0]
+    z = (generator.normal(size=(900, 300)) * falling @ turned + 3).astype(np.float32)
+    centred = torch.from_numpy(z - z.mean(0))
+    exact = centred @ torch.linalg.svd(centred, full_matrices=False)[2][: neighbours.COMPONENTS].T
+    assert torch.allclose(torch.cdist(principal(z), principal(z)), torch.cdist(exact, exact), atol=0.02)
+    assert torch.equal(principal(z), principal(z))
