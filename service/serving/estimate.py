@@ -32,8 +32,8 @@ BIAS = 0.006  # error to expect of the confidences in samples as familiar as tho
 PER_UNFAMILIAR = 0.3  # and beyond that, for each share of the samples among the least familiar tenth that is new there
 LEFT = 0.008  # an estimate is withheld if more of that error may be left,
 CORRECTION = 0.01  # if the second reading corrects it by more,
-EXCESS = 0.02  # if more samples are unknown beyond what is usual,
-MORE = 2.0  # if more times as many samples as usual are among the least familiar tenth,
+EXCESS = 0.015  # if more samples are unknown beyond what is usual, and beyond chance,
+MORE = 1.6  # if more times as many samples as usual are among the least familiar tenth,
 PSI = 1.0  # or beyond this stability index; much above an alert's, for another mixture of classes has one of 0.5
 
 FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DRIFT = "few", "uncalibrated", "unknown", "unfamiliar", "drift"
@@ -75,11 +75,12 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
     (_, tail), (_, low) = card.usual.familiarity if card.usual else LOW, LOW  # it is a rank among validation samples
     more = float((familiar < tail).mean()) - low
     tested, n_tested = card.metrics.get("accuracy", 1.0), max(1, card.samples.get("test", 0))
-    by_chance = low * (1 - low) * (1 / len(familiar) + 1 / n_tested)
-    expected = BIAS**2 + PER_UNFAMILIAR**2 * max(0.0, max(0.0, more) ** 2 - by_chance)
+    expected = BIAS**2 + PER_UNFAMILIAR**2 * max(0.0, max(0.0, more) ** 2 - _by_chance(low, len(familiar), n_tested))
     correction, left = _corrected(card, confidence, agrees, expected)
+    unknown = 1 - card.metrics.get("known", 1 - UNKNOWN)
+    excess = max(EXCESS, Z * math.sqrt(unknown * (1 - unknown) / len(familiar)))
     for reason, is_so in (
-        (UNKNOWNS, (familiar < card.known_threshold).mean() > 1 - card.metrics.get("known", 1 - UNKNOWN) + EXCESS),
+        (UNKNOWNS, (familiar < card.known_threshold).mean() > unknown + excess),
         (UNFAMILIAR, more > (MORE - 1) * low or left > LEFT**2),
         (DISAGREEMENT, abs(correction) > CORRECTION),
         (DRIFT, max(indices.values()) > PSI),
@@ -106,7 +107,12 @@ def _corrected(
         return 0.0, expected
     n_tested = max(1, card.samples.get("test", 0))
     agreement = (usual.agreement * n_tested + 1) / (n_tested + 2)  # by Laplace's rule: never quite 1
-    by_chance = agreement * (1 - agreement) * (1 / len(agrees) + 1 / n_tested)
+    by_chance = _by_chance(agreement, len(agrees), n_tested)
     change = float(agrees.mean()) - usual.agreement - (float(confidence.mean()) - usual.confidence)
     weight = expected / (expected + by_chance)
     return weight * change, expected * (1 - weight)
+
+
+def _by_chance(share: float, n: int, n_tested: int) -> float:
+    """Variance of the difference between that share among n samples and among those of the test split."""
+    return share * (1 - share) * (1 / n + 1 / n_tested)
