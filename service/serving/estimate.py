@@ -29,11 +29,11 @@ UNKNOWN = 0.02  # share of the samples that is usually unknown, where the card d
 # The following were chosen on 110 conditions of MNIST's validation digits and of notes, real and synthetic, in a tenth
 # to all of the samples, with six networks (docs/service.md).
 BIAS = 0.006  # error to expect of the confidences in samples as familiar as those of the test split
-PER_UNFAMILIAR = 0.3  # and beyond that, for each share of the samples among the least familiar tenth that is new there
+PER_UNFAMILIAR = 0.5  # and beyond that, for each share of the samples among the least familiar tenth that is new there
 LEFT = 0.008  # an estimate is withheld if more of that error may be left,
 CORRECTION = 0.01  # if the second reading corrects it by more,
 EXCESS = 0.015  # if more samples are unknown beyond what is usual, and beyond chance,
-MORE = 1.6  # if more times as many samples as usual are among the least familiar tenth,
+MORE = 1.5  # if more times as many samples as usual are among the least familiar tenth,
 PSI = 1.0  # or beyond this stability index; much above an alert's, for another mixture of classes has one of 0.5
 
 FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DRIFT = "few", "uncalibrated", "unknown", "unfamiliar", "drift"
