@@ -69,9 +69,6 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
     confidence, familiar, agrees = (column[~np.isnan(column)] for column in columns)
     if min(len(samples), len(familiar)) < LEAST or not indices:  # which may be older than the samples
         return Estimate(reason=FEW)
-    chance = float((confidence * (1 - confidence)).mean()) / len(samples)
-    if Z * math.sqrt(chance) > WITHIN and len(samples) < WINDOW:  # there will not be more
-        return Estimate(reason=FEW)
     (_, tail), (_, low) = card.usual.familiarity if card.usual else LOW, LOW  # it is a rank among validation samples
     more = float((familiar < tail).mean()) - low
     tested, n_tested = card.metrics.get("accuracy", 1.0), max(1, card.samples.get("test", 0))
@@ -79,11 +76,13 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
     correction, left = _corrected(card, confidence, agrees, expected)
     unknown = 1 - card.metrics.get("known", 1 - UNKNOWN)
     excess = max(EXCESS, Z * math.sqrt(unknown * (1 - unknown) / len(familiar)))
+    chance = float((confidence * (1 - confidence)).mean()) / len(samples)
     for reason, is_so in (
         (UNKNOWNS, (familiar < card.known_threshold).mean() > unknown + excess),
         (UNFAMILIAR, more > (MORE - 1) * low or left > LEFT**2),
         (DISAGREEMENT, abs(correction) > CORRECTION),
         (DRIFT, max(indices.values()) > PSI),
+        (FEW, Z * math.sqrt(chance) > WITHIN and len(samples) < WINDOW),  # there will not be more
     ):
         if is_so:
             return Estimate(reason=reason)
