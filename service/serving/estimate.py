@@ -26,7 +26,7 @@ from service.serving.drift import LEAST, WINDOW, Sample
 Z = 1.96  # standard deviations on each side of a 95 % interval
 WITHIN = 0.02  # an estimate waits until chance among the samples leaves no more than this on each side
 UNKNOWN = 0.02  # share of the samples that is usually unknown, where the card does not say how many were
-# The following were chosen on 110 conditions of MNIST's validation digits and of notes, real and synthetic, in a tenth
+# The following were chosen on 152 shifts of MNIST's validation digits and of notes, real and synthetic, in a tenth
 # to all of the samples, with six networks (docs/service.md).
 BIAS = 0.006  # error to expect of the confidences in samples as familiar as those of the test split
 PER_UNFAMILIAR = 0.5  # and beyond that, for each share of the samples among the least familiar tenth that is new there
