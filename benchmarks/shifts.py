@@ -59,7 +59,7 @@ def pictures_of_development() -> dict[str, Change]:
         table[f"hidden {size} × {size}"] = partial(_hidden, size)
     for pixels in (1, 2, 3):
         table[f"moved by {pixels}"] = partial(_moved, pixels)
-    for slope in (0.1, 0.2, 0.4):
+    for slope in (-0.2, 0.1, 0.2, 0.4):
         table[f"slanted {slope}"] = lambda x, _, s=slope: _affine(x, [[1, 0], [s, 1]])
     for share in (0.02, 0.05, 0.1):
         table[f"specks {share}"] = partial(_specks, share)
@@ -73,6 +73,50 @@ def pictures_of_development() -> dict[str, Change]:
         table[f"black and white at {threshold}"] = lambda x, _, t=threshold: np.where(x >= t, 255, 0)
     for gamma in (0.5, 0.7, 1.5, 2.5):
         table[f"gamma {gamma}"] = lambda x, _, g=gamma: 255 * (x / 255) ** g
+    return table | _placed() | _written_otherwise()
+
+
+def _placed() -> dict[str, Change]:
+    """Other sizes, angles, places and shapes."""
+    table: dict[str, Change] = {}
+    for scale in (0.95, 0.92, 0.87, 0.8, 0.65, 1.05, 1.1, 1.15, 1.3):
+        table[f"{scale:g} times as large"] = partial(_scaled, scale)
+    for degrees in (5, 15, 25):
+        table[f"turned by up to {degrees}°"] = partial(_rotated, degrees)
+    for degrees in (-15, 8, 20):
+        turn = np.radians(degrees)
+        matrix = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        table[f"turned by {degrees}°"] = lambda x, _, m=matrix: _affine(x, m)
+    for pixels in (0.5, 1.5, 2.5):
+        table[f"{pixels} pixels to the lower right"] = lambda x, _, p=pixels: nd.shift(x.astype(float), p, order=1)
+    for pixels in (0.5, 1, 2):
+        table[f"waves of {pixels} pixels"] = partial(_wavy, pixels)
+    for share in (0.15, 0.3):
+        table[f"narrower by {share} towards the top"] = partial(_keystone, share)
+    return table
+
+
+def _written_otherwise() -> dict[str, Change]:
+    """Other pens, papers and light."""
+    table: dict[str, Change] = {}
+    for level in (0.2, 0.3, 0.4, 0.6):
+        table[f"a pen as wide as blur above {level}"] = partial(_pen, level)
+    for size in ((1, 2), (2, 1), (1, 3)):
+        table[f"a broad nib {size}"] = lambda x, _, s=size: nd.grey_dilation(x, s)
+    for size in ((1, 2), (2, 1)):
+        table[f"a fine nib {size}"] = lambda x, _, s=size: nd.grey_erosion(x, s)
+    for floor in (10, 20, 60):
+        table[f"faint, on paper of {floor}"] = lambda x, _, f=floor: f + x * (0.8 - f / 255)
+    for light in (30, 80):
+        table[f"a shadow of up to {light}"] = lambda x, _, s=light: np.maximum(x, np.linspace(0, s, 28))
+    for width in (8, 25, 60):
+        table[f"uniform noise of {width}"] = lambda x, rng, w=width: x + rng.uniform(-w, w, x.shape)
+    for deviation in (20, 60):
+        table[f"grain of {deviation}"] = partial(_grainy, deviation)
+    for share in (0.1, 0.3):
+        table[f"{share} of the ink did not take"] = lambda x, rng, s=share: np.where(rng.random(x.shape) < s, 0, x)
+    for ink in (80, 200):
+        table[f"ruled paper of {ink}"] = partial(_ruled, ink)
     return table
 
 
@@ -98,11 +142,11 @@ def sounds() -> dict[str, Condition]:
 def sounds_of_development() -> dict[str, Condition]:
     """Others, on which the rule was chosen."""
     table: dict[str, Condition] = {}
-    for hertz in (4000, 2500, 1500):
+    for hertz in (8000, 6000, 4000, 2500, 1500):
         table[f"below {hertz} Hz"] = partial(_filtered, "low", hertz)
-    for hertz in (200, 500, 1000):
+    for hertz in (100, 200, 350, 500, 700, 1000):
         table[f"above {hertz} Hz"] = partial(_filtered, "high", hertz)
-    for decibels in (40, 30, 20):
+    for decibels in (60, 50, 40, 30, 20):
         table[f"pink noise {decibels} dB below"] = lambda r, d=decibels: noisy(r, 1, d)
     for share in (0.7, 0.4, 0.1):
         table[f"clipped at {share}"] = partial(_clipped, share)
@@ -117,6 +161,35 @@ def sounds_of_development() -> dict[str, Condition]:
     table["hum"] = lambda r: humming(r, 50, 0.02)
     table["an echo"] = _echo
     table["backwards"] = lambda r: encoded(r.sound[::-1].copy(), r.rate)
+    return table | _heard_otherwise()
+
+
+def _heard_otherwise() -> dict[str, Condition]:
+    """Other microphones, equalisers, players, codecs and rooms."""
+    table: dict[str, Condition] = {}
+    for hertz in (250, 700, 2000, 5000):
+        for decibels in (-15, -8, 8):
+            table[f"{decibels:+d} dB around {hertz} Hz"] = partial(_equalised, hertz, decibels)
+    for low, high in ((300, 800), (1000, 2500)):
+        table[f"without {low} to {high} Hz"] = partial(_without, low, high)
+    for low, high in ((80, 6000), (150, 4500)):
+        table[f"a loudspeaker of {low} to {high} Hz"] = partial(_filtered, "band", (low, high))
+    for power in (0.5, 0.8):
+        table[f"compressed to a power of {power}"] = partial(_levelled, power)
+    for seconds in (0.1, 0.3):
+        table[f"faded in over {seconds} s"] = partial(_faded, seconds)
+    for depth in (0.005, 0.015):
+        table[f"vibrato of {depth}"] = partial(_vibrato, depth)
+    for decibels in (40, 20):
+        table[f"others {decibels} dB below"] = lambda r, d=decibels: with_babble(r, d)
+    for seconds in (0.15, 0.6):
+        table[f"rooms of {seconds} s"] = lambda r, s=seconds: in_a_room(r, s)
+    for codec, kilobits in (("OGG", 128), ("OGG", 64), ("MP3", 128)):
+        table[f"{codec} at {kilobits}"] = lambda r, c=codec, k=kilobits: compressed(r, c, k)
+    for rate in (16_000, 11_025, 8_000):
+        table[f"{rate} samples a second"] = lambda r, s=rate: encoded(soxr.resample(r.sound, r.rate, s), s)
+    for gain in (-30, -10, 10):
+        table[f"louder by {gain} dB"] = partial(_louder, gain)
     return table
 
 
@@ -146,6 +219,36 @@ def _bent(pixels: float, x: Picture, rng: np.random.Generator) -> NDArray[np.flo
     fields = [nd.gaussian_filter(rng.normal(size=x.shape), 4, mode="wrap") for _ in range(2)]
     at = [grid + pixels * field / field.std() for grid, field in zip(np.mgrid[:28, :28], fields, strict=True)]
     return np.asarray(nd.map_coordinates(x.astype(float), at, order=1))
+
+
+def _wavy(pixels: float, x: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Each row shifted by a sine with a period of 20 rows."""
+    i, j = np.mgrid[:28, :28]
+    shift = pixels * np.sin(i / 20 * 2 * np.pi + rng.uniform(0, 2 * np.pi))
+    return np.asarray(nd.map_coordinates(x.astype(float), [i, j + shift], order=1))
+
+
+def _keystone(share: float, x: Picture, _: np.random.Generator) -> NDArray[np.float64]:
+    i, j = np.mgrid[:28, :28].astype(float)
+    return np.asarray(nd.map_coordinates(x.astype(float), [i, 13.5 + (j - 13.5) / (1 - share * (1 - i / 27))], order=1))
+
+
+def _pen(level: float, x: Picture, _: np.random.Generator) -> NDArray[np.float64]:
+    """The strokes redrawn, with soft edges where their blurred picture passes that level."""
+    return 255 * np.clip(5 * (nd.gaussian_filter(x / 255, 1) - level) + 0.5, 0, 1)
+
+
+def _grainy(deviation: float, x: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
+    grain = nd.gaussian_filter(rng.normal(size=x.shape), 1)
+    return np.asarray(x + deviation * grain / grain.std())
+
+
+def _ruled(ink: float, x: Picture, rng: np.random.Generator) -> Picture:
+    """With a line below or through the digit."""
+    changed = x.copy()
+    row = rng.integers(14, 26)
+    changed[row] = np.maximum(changed[row], ink)
+    return changed
 
 
 def _jpeg(quality: int, x: Picture, _: np.random.Generator) -> Picture:
@@ -186,7 +289,7 @@ def _clipped(share: float, r: Recording) -> bytes:
     return encoded(r.sound.clip(-limit, limit), r.rate)
 
 
-def _filtered(kind: str, hertz: float, r: Recording) -> bytes:
+def _filtered(kind: str, hertz: float | tuple[float, float], r: Recording) -> bytes:
     """With a Butterworth filter of order 4."""
     filters = scipy.signal.butter(4, hertz, kind, fs=r.rate, output="sos")
     return encoded(scipy.signal.sosfilt(filters, r.sound).astype(np.float32), r.rate)
@@ -203,6 +306,38 @@ def _tilted(slope: float, r: Recording) -> bytes:
     hertz = np.maximum(20, np.fft.rfftfreq(len(r.sound), 1 / r.rate))
     heard = np.fft.irfft(np.fft.rfft(r.sound) * 10 ** (slope * np.log2(hertz / 1000) / 20), len(r.sound))
     return encoded(heard.astype(np.float32), r.rate)
+
+
+def _equalised(hertz: float, decibels: float, r: Recording) -> bytes:
+    """So many dB louder around a frequency, half of it an octave to each side."""
+    octaves = np.log2(np.maximum(20, np.fft.rfftfreq(len(r.sound), 1 / r.rate)) / hertz)
+    heard = np.fft.irfft(np.fft.rfft(r.sound) * 10 ** (decibels * 0.5**octaves**2 / 20), len(r.sound))
+    return encoded(heard.astype(np.float32), r.rate)
+
+
+def _without(low: float, high: float, r: Recording) -> bytes:
+    filters = scipy.signal.butter(4, (low, high), "bandstop", fs=r.rate, output="sos")
+    return encoded(scipy.signal.sosfilt(filters, r.sound).astype(np.float32), r.rate)
+
+
+def _levelled(power: float, r: Recording) -> bytes:
+    """As by a compressor: its envelope, of 50 ms, raised to a power."""
+    envelope = np.sqrt(np.maximum(nd.uniform_filter1d(r.sound**2, r.rate // 20), 1e-8))
+    return encoded((r.sound * (envelope / envelope.max()) ** np.float32(power - 1)).astype(np.float32) / 4, r.rate)
+
+
+def _faded(seconds: float, r: Recording) -> bytes:
+    """From its attack on."""
+    start = max(0, int(np.abs(r.sound).argmax()) - r.rate // 10)
+    rise = np.clip((np.arange(len(r.sound)) - start) / (seconds * r.rate), 0, 1)
+    return encoded((r.sound * rise).astype(np.float32), r.rate)
+
+
+def _vibrato(depth: float, r: Recording) -> bytes:
+    """Five times a second, by that share of the pitch."""
+    t = np.arange(len(r.sound)) / r.rate
+    at = r.rate * (t + depth / (2 * np.pi * 5) * np.sin(2 * np.pi * 5 * t))
+    return encoded(np.interp(at, np.arange(len(t)), r.sound).astype(np.float32), r.rate)
 
 
 def _echo(r: Recording) -> bytes:

@@ -99,11 +99,25 @@ class Classifier(nn.Module):
 
     def from_standardised(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Like `from_features`, for standardised features."""
+        readings = self.readings(x)
+        return readings[0] if len(readings) == 1 else (readings[0], readings[1])
+
+    @property
+    def has_second_reading(self) -> bool:
+        """Whether `readings` has a third part."""
+        return self.target.has_classes and self.familiarity is not None and self.familiarity.reads_classes
+
+    def readings(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Standardised features float32 (N, D) → probabilities or values, float32 (N, K); the familiarity (N,) if there
+        is one; and the second reading (N, K) if there is one, see `Familiarity.readings`."""
         logits, hidden = self.last_layer(x)
         answers = self.answers(logits)
         if self.familiarity is None:
-            return answers
-        return answers, self.familiarity(x, hidden, self.target.answer(logits))
+            return (answers,)
+        familiarity, second = self.familiarity.readings(x, hidden, self.target.answer(logits))
+        if second is None or not self.target.has_classes:
+            return answers, familiarity
+        return answers, familiarity, second
 
     def answers(self, logits: Tensor) -> Tensor:
         """Logits of the network float32 (N, n_outputs) → probabilities or values, float32 (N, K)."""

@@ -101,13 +101,17 @@ class Density(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 (N, H) → float32 (N, 1), in nats, without the constant of the normal distribution."""
+        return self.of_each(x).amax(1, keepdim=True)
+
+    def of_each(self, x: Tensor) -> Tensor:
+        """float32 (N, H) → float32 (N, K), the log-density of each class, as `forward` gives the largest."""
         # In float64: with many features and few directions, the two terms of `distance` nearly cancel.
         x = (x - self.centre).double()
         mean, gain = self.mean.double(), self.gain.double()
         squared = (x * x).sum(1, keepdim=True) - 2 * x @ mean.T + (mean * mean).sum(1)
         inside = (x @ self.basis.double() - self.offset.double()).view(-1, *gain.shape)
         distance = squared * self.precision - (inside * inside * gain).sum(2)
-        return (distance + self.log_volume).amin(1, keepdim=True).float() / -2
+        return (distance + self.log_volume).float() / -2
 
 
 class Familiarity(nn.Module):
@@ -167,27 +171,33 @@ class Familiarity(nn.Module):
 
     def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
-        return self._sum(self._terms(x, hidden, probabilities))
+        return self._sum(self._terms(x, hidden, probabilities)[0])
 
-    def _terms(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> list[Tensor]:
-        """The terms of the score, each (N, 1): first those that are divided by a unit."""
+    @property
+    def reads_classes(self) -> bool:
+        """Whether it has a second reading of the classes, see `readings`."""
+        return self.mixture is None
+
+    def _terms(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The terms of the score, each (N, 1): first those that are divided by a unit; and the second reading."""
         if self.mixture is not None:
-            return [self.mixture.forward(x)]
-        if self.typicality is not None:
-            assert self.density is not None
-            assert self.contrast is not None
-            return [self.density.forward(hidden), self.typicality.forward(x), self.contrast.forward(hidden)]
+            return [self.mixture.forward(x)], None
         of_answers = torch.log(probabilities.amax(1, keepdim=True))
         if self.density is None:
             assert self.contrast is not None
             logits = self.contrast.forward(x)
-            return [torch.logsumexp(logits[:, :-1], 1, keepdim=True) - logits[:, -1:], of_answers]
-        if self.contrast is None:
-            return [self.density.forward(hidden), of_answers]
-        others = [of_answers, logsigmoid(self.contrast.forward(x))]
+            of_classes = logits[:, :-1]
+            return [torch.logsumexp(of_classes, 1, keepdim=True) - logits[:, -1:], of_answers], of_classes
+        of_classes = self.density.of_each(hidden)
+        terms = [of_classes.amax(1, keepdim=True)]
+        if self.typicality is not None:
+            assert self.contrast is not None
+            return [*terms, self.typicality.forward(x), self.contrast.forward(hidden)], of_classes
         if self.discriminants is not None:
-            others.insert(0, self.of_direction.forward(self.discriminants.forward(x)))
-        return [self.density.forward(hidden), *others]
+            of_classes = self.of_direction.of_each(self.discriminants.forward(x))
+            terms.append(of_classes.amax(1, keepdim=True))
+        noises = [] if self.contrast is None else [logsigmoid(self.contrast.forward(x))]
+        return [*terms, of_answers, *noises], of_classes
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
         total, n = terms[0] / self.unit.to(terms[0]), len(self.other_units)
@@ -197,7 +207,7 @@ class Familiarity(nn.Module):
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
-        parts = zip(*(self._terms(*part) for part in samples), strict=True)
+        parts = zip(*(self._terms(*part)[0] for part in samples), strict=True)
         terms = [torch.cat(part).double().cpu() for part in parts]
         if self.typicality is not None:
             # By quartiles: a few samples far below the others would leave a term next to no weight.
@@ -218,9 +228,21 @@ class Familiarity(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
         """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the
         first."""
-        value = self.log_likelihood(x, hidden, probabilities)
+        return self.readings(x, hidden, probabilities)[0]
+
+    def readings(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Like `forward`, and a second reading: float32 (N, K), how well the input fits each class by itself; None for
+        vectors.
+
+        It learned from the same samples, but otherwise than the classifier: the contrast's logits for images, the
+        discriminants' or else the last hidden layer's densities for other media. On inputs unlike those of training the
+        two agree less often; how much less tells how many answers have become wrong (Baek et al. 2022, "Agreement-on-
+        the-line").
+        """
+        terms, of_classes = self._terms(x, hidden, probabilities)
+        value = self._sum(terms)
         low, high = self.scale[:-1], self.scale[1:]
         rank = ((value - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).sum(1, keepdim=True)
         typical = (self.scale[STEPS // 2] - self.scale[0]).clamp(min=1e-6)
         tail = torch.exp(((value - self.scale[0]) / typical).clamp(max=0))
-        return ((rank + tail) / (STEPS + 1)).squeeze(1)
+        return ((rank + tail) / (STEPS + 1)).squeeze(1), of_classes

@@ -1,7 +1,7 @@
 """The whole classifier, from decoded media to probabilities, as one ONNX graph."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from models.card import FAMILIARITY, FEATURES, LOG_MEL, WITH_FAMILIARITY
+from models.card import FAMILIARITY, FEATURES, LOG_MEL, SECOND, WITH_FAMILIARITY
 from models.classifier import Classifier
 from models.frontend import FrontEnd
 from models.mfcc import Mfcc
@@ -26,7 +26,8 @@ OPSET = 20  # of ONNX, from 2023; ONNX Runtime reads it since 1.17
 class Graph(nn.Module):
     """The module that is exported: a classifier, arranged for serving.
 
-    Its outputs are the answers and, for drift detection in the service, the standardised features. If features are the
+    Its outputs are the answers and, for the service to watch, a second reading of the classes and the standardised
+    features. If features are the
     media divided by a scale (pixels), the service detects drift on the media instead, and the first layer's weights do
     the scaling and standardising, since (x / 255 - mean) / deviation would cost a tenth of the product that follows it.
 
@@ -44,15 +45,16 @@ class Graph(nn.Module):
         self.classifier = classifier if scale is None else _folded(classifier, scale)
         answer = "probabilities" if TARGETS[classifier.kind].has_classes else "value"
         self.answers = [answer] if classifier.familiarity is None else [answer, FAMILIARITY]
-        self.outputs = [*self.answers, FEATURES] if scale is None else self.answers
+        second = [SECOND] if classifier.has_second_reading else []
+        self.outputs = [*self.answers, *second, *([FEATURES] if scale is None else [])]
 
     def forward(self, media: Tensor) -> tuple[Tensor, ...]:
         """Decoded media → the outputs."""
         front = self.classifier.frontend
         if front.scale is not None:
-            return answers(self.classifier, media.flatten(1).to(torch.float32))
+            return self.classifier.readings(media.flatten(1).to(torch.float32))
         x = self.classifier.standardize(front(media))
-        return *answers(self.classifier, x), x
+        return *self.classifier.readings(x), x
 
 
 def answers(classifier: Classifier, x: Tensor) -> tuple[Tensor, ...]:
@@ -101,7 +103,8 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     if isinstance(front, Mfcc):
         _fix_shapes(model.graph)
     if FAMILIARITY in graph.outputs:
-        _make_optional(model.graph, FAMILIARITY, WITH_FAMILIARITY)
+        optional = {FAMILIARITY: ["N"], SECOND: ["N", "K"]}
+        _make_optional(model.graph, {name: optional[name] for name in graph.outputs if name in optional})
     if isinstance(front, Mfcc):
         _return_log_mel(model.graph, front)
         _compute_mel_in_pieces(model.graph, front)
@@ -182,30 +185,37 @@ def _compute_mel_in_pieces(graph: onnx.GraphProto, front: Mfcc) -> None:
     in_pieces(graph, nodes, audio, mel, front.hop_length, more)
 
 
-def _make_optional(graph: onnx.GraphProto, output: str, condition: str) -> None:
-    """Compute one output, float32 (N,), only if an input, bool (), is true, which is its default.
+def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]]) -> None:
+    """Compute outputs, name → float32 of that shape, only if the input WITH_FAMILIARITY, bool (), is true, which is its
+    default; else the first is the least of the answers, and a second one the answers, which nobody reads.
 
-    The nodes that only this output needs move into a branch of an If. ONNX Runtime computes every output, asked for or
+    The nodes that only these outputs need move into a branch of an If. ONNX Runtime computes every output, asked for or
     not, and familiarity is half the work of an answer to an image.
     """
-    others = [o.name for o in graph.output if o.name != output]
-    own = _ancestors(graph, [output]) - _ancestors(graph, others)
-    inside = f"{output}_if_wanted"
+    others = [o.name for o in graph.output if o.name not in outputs]
+    own = _ancestors(graph, [*outputs]) - _ancestors(graph, others)
     moved = [onnx.NodeProto.FromString(node.SerializeToString()) for i, node in enumerate(graph.node) if i in own]
     for node in moved:
-        node.output[:] = [inside if name == output else name for name in node.output]
-    nothing = onnx.helper.make_node("ReduceMin", [graph.output[0].name, "columns"], ["nothing"], keepdims=0)
+        for names in (node.input, node.output):  # the second reading is a step towards familiarity
+            names[:] = [f"{name}_if_wanted" if name in outputs else name for name in names]
+    answer = graph.output[0].name
+    nothing = [
+        onnx.helper.make_node("ReduceMin", [answer, "columns"], [f"no_{FAMILIARITY}"], keepdims=0),
+        onnx.helper.make_node("Identity", [answer], [f"no_{SECOND}"]),
+    ][: len(outputs)]
     branches = {
         f"{name}_branch": onnx.helper.make_graph(
-            nodes, name, [], [onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, ["N"])]
+            nodes, name, [],
+            [onnx.helper.make_tensor_value_info(pattern.format(output), onnx.TensorProto.FLOAT, shape)
+             for output, shape in outputs.items()],
         )
-        for name, nodes in (("then", moved), ("else", [nothing]))
-    }
+        for name, nodes, pattern in (("then", moved, "{}_if_wanted"), ("else", nothing, "no_{}"))
+    }  # fmt: skip
     kept = [node for i, node in enumerate(graph.node) if i not in own]
     del graph.node[:]
-    graph.node.extend([*kept, onnx.helper.make_node("If", [condition], [output], **branches)])
-    graph.input.append(onnx.helper.make_tensor_value_info(condition, onnx.TensorProto.BOOL, []))
-    graph.initializer.append(onnx.helper.make_tensor(condition, onnx.TensorProto.BOOL, [], [True]))
+    graph.node.extend([*kept, onnx.helper.make_node("If", [WITH_FAMILIARITY], [*outputs], **branches)])
+    graph.input.append(onnx.helper.make_tensor_value_info(WITH_FAMILIARITY, onnx.TensorProto.BOOL, []))
+    graph.initializer.append(onnx.helper.make_tensor(WITH_FAMILIARITY, onnx.TensorProto.BOOL, [], [True]))
     graph.initializer.append(onnx.helper.make_tensor("columns", onnx.TensorProto.INT64, [1], [1]))
 
 

@@ -179,7 +179,7 @@ class Report(TypedDict):
     baselines: NotRequired[list[Baseline]]
     regressors: NotRequired[list[Regressor]]
     calibration: NotRequired[Calibration | None]
-    usual: NotRequired[dict[str, Any] | None]  # see models.card.Usual; None: not calibrated, or a regression
+    usual: NotRequired[dict[str, Any] | None]  # models.card.Usual as JSON; None: not calibrated, or a regression
     takes: NotRequired[Takes | None]  # None: groups have names, or nothing tells of any
     sets: NotRequired[Sets | None]  # None: a regression, or too few validation samples
     learning_curve: NotRequired[LearningCurve | None]  # None: a regression

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import conformal
-from models.card import LOW
+from models.card import LOW, Usual
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
@@ -137,7 +137,7 @@ class ValuePredictions(Predictions):
 @step("predict")
 def predict(
     classifier: Classifier, facts: Facts, features: Features
-) -> tuple[Predictions, dict[str, Any], dict[str, Any] | None]:
+) -> tuple[Predictions, dict[str, Any], Usual | None]:
     """Run the network on the test split.
 
     Returns
@@ -153,16 +153,22 @@ def predict(
         logits, hidden = classifier.last_layer(x)
         uncalibrated = target.answer(logits)
         found = [classifier.answers(logits), uncalibrated]
-        parts.append(found + ([classifier.familiarity(x, hidden, uncalibrated)] if classifier.familiarity else []))
-    outputs, raw, *familiarity = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        if classifier.familiarity is not None:
+            found += [part for part in classifier.familiarity.readings(x, hidden, uncalibrated) if part is not None]
+        parts.append(found)
+    outputs, raw, *readings = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     kind = ClassPredictions if target.has_classes else ValuePredictions
     intervals = Intervals.of(features.group[features.rows("test")])
     predictions = kind(outputs, raw, test.y.numpy(), facts.labels, intervals)
-    if not familiarity:
+    if not readings:
         return predictions, {}, None
-    known = familiarity[0] >= facts.known
+    familiarity, *second = readings
+    known = familiarity >= facts.known
     usual = None
     if target.has_classes:
-        low = np.quantile(familiarity[0], LOW).tolist()
-        usual = {"confidence": float(outputs.max(1).mean()), "familiarity": low}
+        usual = Usual(
+            confidence=float(outputs.max(1).mean()),
+            familiarity=np.quantile(familiarity, LOW).tolist(),
+            agreement=float((second[0].argmax(1) == outputs.argmax(1)).mean()) if second else None,
+        )
     return predictions, {"known": float(known.mean()), "known_interval": intervals.among(known)}, usual

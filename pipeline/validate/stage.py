@@ -66,7 +66,7 @@ def validate(task: Task, run: Run) -> Report:
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),
-        "usual": usual,
+        "usual": usual.model_dump() if usual else None,
         "sets": predictions.sets(facts.scores, task.validate_.coverage),
         "learning_curve": _learning_curve(features, classifier, facts, predictions, test),
         "mistakes": _mistakes(predictions, files),

@@ -50,12 +50,13 @@ def index(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 
 class Sample(NamedTuple):
-    """What is kept of a sample: the scores of its groups (G,), the largest of its answers, and its familiarity, or NaN
-    if that was not asked for."""
+    """What is kept of a sample: the scores of its groups (G,), the largest of its answers, its familiarity, and whether
+    the graph's second reading has the same label; both NaN if they were not asked for."""
 
     scores: NDArray[np.float64]
     confidence: float
-    familiarity: float
+    familiarity: float = math.nan
+    agrees: float = math.nan
 
 
 class Drift:
@@ -73,16 +74,22 @@ class Drift:
             row[: len(group.edges)] = group.edges
 
     def add(
-        self, features: NDArray[Any], answers: NDArray[np.float32], familiarity: NDArray[np.float32] | None = None
+        self,
+        features: NDArray[Any],
+        answers: NDArray[np.float32],
+        familiarity: NDArray[np.float32] | None = None,
+        second: NDArray[np.float32] | None = None,
     ) -> None:
-        """Count the first ROWS samples of a batch: features (N, D), answers (N, K), familiarity (N,); only one batch in
-        EVERY, and no sample whose answer is not finite, which is refused."""
+        """Count the first ROWS samples of a batch: features (N, D), answers (N, K), familiarity (N,), second reading
+        (N, K); only one batch in EVERY, and no sample whose answer is not finite, which is refused."""
         self._batches += 1
         if self._batches % EVERY != 1:
             return
         scores = self._scores(features[:ROWS])
-        familiar = [math.nan] * len(scores) if familiarity is None else familiarity[:ROWS].tolist()
-        found = map(Sample, scores, answers[:ROWS].max(axis=1).tolist(), familiar)
+        answers, nothing = answers[:ROWS], [math.nan] * len(scores)
+        familiar = nothing if familiarity is None else familiarity[:ROWS].tolist()
+        agrees = nothing if second is None else (second[:ROWS].argmax(axis=1) == answers.argmax(axis=1)).tolist()
+        found = map(Sample, scores, answers.max(axis=1).tolist(), familiar, agrees)
         self._samples.extend(sample for sample in found if math.isfinite(sample.confidence))
 
     def samples(self) -> list[Sample]:

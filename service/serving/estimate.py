@@ -4,8 +4,13 @@ A calibrated confidence is the probability that the answer is right, so the mean
 expect: confidence-based performance estimation (CBPE; Białek et al. 2024, the authors of NannyML). Few validation
 samples calibrate only roughly, so what counts is by how much confidences differ from those of the test split, whose
 accuracy is known (Guillory et al. 2021 call this the difference of confidences). It holds as long as the samples are
-like those, in whatever mixture. Of others, networks are too sure, so no estimate is given where too many samples look
-unfamiliar. `python -m benchmarks.estimated` measures both.
+like those, in whatever mixture. Of others, networks are too sure, or sometimes not sure enough.
+
+Two signs tell by how much: how many samples look unfamiliar, and how often the graph's second reading of the classes,
+which learned otherwise, has the same label. Where the accuracy falls, this agreement falls about as far (Baek et al.
+2022; Jiang et al. 2022), whatever the confidences say. So an error of the confidences is expected that is the larger
+the more samples are unfamiliar; the agreement, which chance blurs, measures it; and no estimate is given where that
+error was large, or what is left of it may be. `python -m benchmarks.estimated` measures all this.
 """
 
 import math
@@ -13,21 +18,27 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.card import LOW, ModelCard
-from service.serving.drift import LEAST, Sample
+from service.serving.drift import LEAST, WINDOW, Sample
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
+WITHIN = 0.02  # an estimate waits until chance among the samples leaves no more than this on each side
 UNKNOWN = 0.02  # share of the samples that is usually unknown, where the card does not say how many were
-# An estimate is withheld beyond these. They were chosen on 73 conditions of MNIST's validation digits and of notes, in
-# a tenth to all of the samples (docs/service.md). A mean familiarity tells less: where a fifth of the samples are quite
-# different, it hardly moves, and where all are a little different, confidences often stay true.
-EXCESS = 0.02  # share of the samples that are unknown beyond what is usual
-MORE = 1.5  # times as many samples as usual in the tails of low familiarity
-PSI = 1.0  # largest population stability index; much above an alert's, for another mixture of classes has one of 0.5
+# The following were chosen on 152 shifts of MNIST's validation digits and of notes, real and synthetic, in a tenth
+# to all of the samples, with six networks (docs/service.md).
+BIAS = 0.006  # error to expect of the confidences in samples as familiar as those of the test split
+PER_UNFAMILIAR = 0.5  # and beyond that, for each share of the samples among the least familiar tenth that is new there
+LEFT = 0.008  # an estimate is withheld if more of that error may be left,
+CORRECTION = 0.01  # if the second reading corrects it by more,
+EXCESS = 0.015  # if more samples are unknown beyond what is usual, and beyond chance,
+MORE = 1.5  # if more times as many samples as usual are among the least familiar tenth,
+PSI = 1.0  # or beyond this stability index; much above an alert's, for another mixture of classes has one of 0.5
 
 FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DRIFT = "few", "uncalibrated", "unknown", "unfamiliar", "drift"
-REASONS = (FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DRIFT)
+DISAGREEMENT = "disagreement"
+REASONS = (FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DISAGREEMENT, DRIFT)
 
 
 class Estimate(NamedTuple):
@@ -49,27 +60,58 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
     """The accuracy of a model that `has_estimate` on `samples`, as `Drift.samples` returns them, with the drift
     `indices` of the same.
 
-    The interval holds what n samples, and the test split with which the card's accuracy was measured, leave open.
+    The interval holds what n samples, the test split with which the card's accuracy was measured, and the error of the
+    confidences leave open.
     """
     if card.known_threshold is None:
         return Estimate(reason=UNCALIBRATED)
-    familiar = np.array([sample.familiarity for sample in samples])
-    familiar = familiar[~np.isnan(familiar)]
+    columns = [np.array([sample[i] for sample in samples]) for i in (1, 2, 3)]
+    confidence, familiar, agrees = (column[~np.isnan(column)] for column in columns)
     if min(len(samples), len(familiar)) < LEAST or not indices:  # which may be older than the samples
         return Estimate(reason=FEW)
-    tails = card.usual.familiarity if card.usual else LOW  # it is a rank among validation samples
+    (_, tail), (_, low) = card.usual.familiarity if card.usual else LOW, LOW  # it is a rank among validation samples
+    more = float((familiar < tail).mean()) - low
+    tested, n_tested = card.metrics.get("accuracy", 1.0), max(1, card.samples.get("test", 0))
+    expected = BIAS**2 + PER_UNFAMILIAR**2 * max(0.0, max(0.0, more) ** 2 - _by_chance(low, len(familiar), n_tested))
+    correction, left = _corrected(card, confidence, agrees, expected)
     unknown = 1 - card.metrics.get("known", 1 - UNKNOWN)
+    excess = max(EXCESS, Z * math.sqrt(unknown * (1 - unknown) / len(familiar)))
+    chance = float((confidence * (1 - confidence)).mean()) / len(samples)
     for reason, is_so in (
-        (UNKNOWNS, (familiar < card.known_threshold).mean() > unknown + EXCESS),
-        (UNFAMILIAR, any((familiar < tail).mean() > MORE * low for tail, low in zip(tails, LOW, strict=True))),
+        (UNKNOWNS, (familiar < card.known_threshold).mean() > unknown + excess),
+        (UNFAMILIAR, more > (MORE - 1) * low or left > LEFT**2),
+        (DISAGREEMENT, abs(correction) > CORRECTION),
         (DRIFT, max(indices.values()) > PSI),
+        (FEW, Z * math.sqrt(chance) > WITHIN and len(samples) < WINDOW),  # there will not be more
     ):
         if is_so:
             return Estimate(reason=reason)
-    confidence = np.array([sample.confidence for sample in samples])
-    tested, n_tested = card.metrics.get("accuracy", 1.0), max(1, card.samples.get("test", 0))
     known_better = tested - card.usual.confidence if card.usual else 0.0  # of the test split, than its confidences
-    accuracy = min(1.0, max(0.0, float(confidence.mean()) + known_better))
-    variance = float((confidence * (1 - confidence)).mean()) / len(samples) + tested * (1 - tested) / n_tested
-    margin = Z * math.sqrt(variance)
+    accuracy = min(1.0, max(0.0, float(confidence.mean()) + known_better + correction))
+    margin = Z * math.sqrt(chance + tested * (1 - tested) / n_tested + left)
     return Estimate(accuracy, max(0.0, accuracy - margin), min(1.0, accuracy + margin))
+
+
+def _corrected(
+    card: ModelCard, confidence: NDArray[np.float64], agrees: NDArray[np.float64], expected: float
+) -> tuple[float, float]:
+    """What the second reading adds to the estimate, and how much is left of the `expected` mean square of its error;
+    nothing, and all of it, where there is no such reading.
+
+    By how much the agreement changed otherwise than the confidences is their error and chance, both taken as normally
+    distributed.
+    """
+    usual = card.usual
+    if usual is None or usual.agreement is None or len(agrees) < LEAST:
+        return 0.0, expected
+    n_tested = max(1, card.samples.get("test", 0))
+    agreement = (usual.agreement * n_tested + 1) / (n_tested + 2)  # by Laplace's rule: never quite 1
+    by_chance = _by_chance(agreement, len(agrees), n_tested)
+    change = float(agrees.mean()) - usual.agreement - (float(confidence.mean()) - usual.confidence)
+    weight = expected / (expected + by_chance)
+    return weight * change, expected * (1 - weight)
+
+
+def _by_chance(share: float, n: int, n_tested: int) -> float:
+    """Variance of the difference between that share among n samples and among those of the test split."""
+    return share * (1 - share) * (1 / n + 1 / n_tested)

@@ -17,11 +17,18 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, LOG_MEL, SAMPLES_FILE, ModelCard
+from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, LOG_MEL, SAMPLES_FILE, SECOND, ModelCard
 from service.errors import Untrusted
 from service.media import Limits
 from service.serving.drift import Drift
-from service.serving.predictor import MIN_WINDOW, MODEL_FILE, Predictor, sample_file, watches_media
+from service.serving.predictor import (
+    MIN_WINDOW,
+    MODEL_FILE,
+    Predictor,
+    has_second_reading,
+    sample_file,
+    watches_media,
+)
 from service.serving.store import Stored
 from service.serving.trust import Trust
 
@@ -105,7 +112,7 @@ def _check_card(card: ModelCard) -> None:
     least, coverage = card.set_threshold, card.coverage
     _require(least is None or 0 <= least <= 1, f"set_threshold = {least}")
     _require((least is None) == (coverage is None) and 0 <= (coverage or 0) <= 1, f"coverage = {coverage}")
-    usual = (card.usual.confidence, *card.usual.familiarity) if card.usual else ()
+    usual = (card.usual.confidence, *card.usual.familiarity, card.usual.agreement or 0) if card.usual else ()
     _require(all(0 <= value <= 1 for value in usual), f"usual = {usual}")
     for name in ("accuracy", "known"):  # from which the accuracy of later answers is estimated
         _require(0 <= card.metrics.get(name, 1) <= 1, f"{name} = {card.metrics.get(name)}")
@@ -165,6 +172,7 @@ def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None
     for name, is_wanted in (
         (card.output, True),
         (FAMILIARITY, card.known_threshold is not None),
+        (SECOND, has_second_reading(card)),
         (FEATURES, bool(card.groups) and not watches_media(card)),
         (LOG_MEL, LOG_MEL in outputs),
     ):
@@ -182,6 +190,10 @@ def _try_out(predictor: Predictor) -> None:
     for batch in _batches(sample, card):
         for familiarity in (True, False):
             _check_answers(predictor.run(batch, True, familiarity), card)
+        if has_second_reading(card):
+            [second] = predictor.session.run([SECOND], {card.input.name: batch}, predictor.run_options)
+            expected = len(batch), len(card.labels)
+            _require(second.shape == expected, f"{SECOND} of shape {second.shape}; expected {expected}")
         if card.groups:
             features = batch.reshape(len(batch), -1)
             if not watches_media(card):

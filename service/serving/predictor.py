@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.card import CARD_KEY, FAMILIARITY, FEATURES, LOG_MEL, WITH_FAMILIARITY, ModelCard, check_seal
+from models.card import CARD_KEY, FAMILIARITY, FEATURES, LOG_MEL, SECOND, WITH_FAMILIARITY, ModelCard, check_seal
 from service.errors import Unusable
 from service.media import EXPECTED, Limits, check_bytes, silence, work
 from service.media.audio import decode_audio
@@ -89,6 +89,7 @@ class Predictor:
         self.drift = Drift(self.card.groups)
         self.run_options: onnxruntime.RunOptions | None = None
         self._watched = [FEATURES] if self.card.groups and not watches_media(self.card) else []
+        self._second = [SECOND] if self.card.groups and has_second_reading(self.card) else []
 
     def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28) or
@@ -267,18 +268,20 @@ class Predictor:
         self._has_grown |= len(batch) > 1 or batch.nbytes > GROWING  # the layers of a vector's row are larger than it
         if not familiarity and self._optional:
             names, inputs[WITH_FAMILIARITY] = names[:1], FALSE
-        wanted = [*names, *self._watched] if watch else names
+        second = self._second if len(names) > 1 else []
+        wanted = [*names, *second, *self._watched] if watch else names
         try:
             outputs: list[NDArray[np.float32]] = self._compute(wanted, inputs, self.run_options)
         except Exception as error:  # ONNX Runtime's own, without a common base
             raise Unusable("the model has no answer to this input: its graph fails") from error
         rows = len(batch)
-        if outputs[0].shape != (rows, len(self.card.labels)) or outputs[len(names) - 1].shape[:1] != (rows,):
+        if outputs[0].shape != (rows, len(self.card.labels)) or any(o.shape[:1] != (rows,) for o in outputs[1:]):
             shapes = [output.shape for output in outputs]
             raise Unusable(f"the model has no answer to this input: {shapes} for {len(self.card.labels)} labels")
         if watch and self.card.groups:
             features = outputs[-1] if self._watched else batch.reshape(rows, -1)
-            self.drift.add(features, outputs[0], outputs[1] if len(names) > 1 else None)
+            more = [*outputs[1 : len(names)], *([outputs[len(names)]] if second else [])]
+            self.drift.add(features, outputs[0], *more)
         return outputs[: len(names)]
 
     def _fields(self, row: list[float] | None) -> dict[str, Any]:
@@ -341,6 +344,11 @@ class Predictor:
 def watches_media(card: ModelCard) -> bool:
     """Whether drift is detected on the media, and not on features that the graph returns: for models of pixels."""
     return card.input.kind == "image" and len(card.input.shape) == 3
+
+
+def has_second_reading(card: ModelCard) -> bool:
+    """Whether the service compares the answers with the graph's second reading of the classes."""
+    return card.usual is not None and card.usual.agreement is not None
 
 
 def labels_from(probabilities: dict[str, float], least: float) -> list[str]:

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, FeatureGroup, ModelCard, Usual
-from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Sample
-from service.serving.estimate import REASONS, estimated, has_estimate
+from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Sample
+from service.serving.estimate import BIAS, REASONS, estimated, has_estimate
 from tests.service.in_process import application
 from tests.service.test_metrics import parsed
 from tests.serving import CAREFUL, careful_model, put, sums_model
@@ -23,16 +23,20 @@ def card_of(model: onnx.ModelProto, **changed: Any) -> ModelCard:
     return card.model_copy(update={"groups": (WHOLE,), "metrics": {"accuracy": 0.9, "known": 0.98}} | changed)
 
 
-USUAL = Usual(confidence=0.9, familiarity=(0.06, 0.3))
 CARD = card_of(careful_model(), known_threshold=0.1, samples={"test": 10_000})
 LENIENT = CARD.model_copy(update={"known_threshold": 0.02})
+USUAL = LENIENT.model_copy(update={"usual": Usual(confidence=0.9, familiarity=(0.02, 0.03))})
+READ = LENIENT.model_copy(update={"usual": Usual(confidence=0.9, familiarity=(0.05, 0.1), agreement=0.95)})
+WEAK = card_of(careful_model(), known_threshold=0.1, metrics={"accuracy": 0.6, "known": 0.98}, samples={"test": 1000})
 
 
-def samples(n: int, confidence: float, low: float, unknown: float) -> list[Sample]:
-    """n samples, with familiarity from `low` to 1, and a share of unknown ones."""
+def samples(n: int, confidence: float, low: float, unknown: float, agreement: float = math.nan) -> list[Sample]:
+    """n samples, with familiarity from `low` to 1, a share of unknown ones, and of those with both readings alike."""
     familiarity = np.linspace(low, 1, n)
     familiarity[: round(unknown * n)] = 0.05
-    return [Sample(np.array([0]), confidence, value) for value in familiarity.tolist()]
+    agrees = np.where(np.arange(n) < agreement * n, 1.0, 0.0) if agreement >= 0 else np.full(n, math.nan)
+    pairs = zip(familiarity.tolist(), agrees.tolist(), strict=True)
+    return [Sample(np.array([0]), confidence, *pair) for pair in pairs]
 
 
 class TestEstimated:
@@ -41,24 +45,46 @@ class TestEstimated:
         found = estimated(CARD, half, {"whole": 0.1})
         assert found.reason is None
         assert found.accuracy == pytest.approx(0.8)
-        margin = 1.96 * math.sqrt((0.09 + 0.21) / 2 / 1000 + 0.9 * 0.1 / 10_000)
+        margin = 1.96 * math.sqrt((0.09 + 0.21) / 2 / 1000 + 0.9 * 0.1 / 10_000 + BIAS**2)
         assert [found.low, found.high] == pytest.approx([0.8 - margin, 0.8 + margin])
 
     def test_it_is_off_by_no_more_than_the_confidences_of_the_test_split(self) -> None:
         """They were 3 points too low there, so they are now."""
         card = card_of(careful_model(), known_threshold=0.1, usual=Usual(confidence=0.87, familiarity=(0.2, 0.25)))
-        found = estimated(card, samples(LEAST, 0.8, 0.16, 0), {"whole": 0.1})
+        found = estimated(card, samples(WINDOW, 0.8, 0.22, 0), {"whole": 0.1})
         assert found.accuracy == pytest.approx(0.83)
         assert found.low < 0.83 < found.high
-        assert estimated(card, samples(LEAST, 0.99, 0.16, 0), {"whole": 0.1}).accuracy == 1
+        assert estimated(card, samples(LEAST, 0.99, 0.22, 0), {"whole": 0.1}).accuracy == 1
+
+    @pytest.mark.parametrize(("agreement", "corrected"), [(0.95, 0.9), (0.94, 0.896), (0.96, 0.904)])
+    def test_the_second_reading_corrects_it(self, agreement: float, corrected: float) -> None:
+        """By a part of what it changed: some of that is chance."""
+        found = estimated(READ, samples(WINDOW, 0.9, 0.06, 0, agreement), {"whole": 0.1})
+        assert found.accuracy == pytest.approx(corrected, abs=1e-3)
+        without = estimated(READ, samples(WINDOW, 0.9, 0.06, 0), {"whole": 0.1})
+        assert without.accuracy == pytest.approx(0.9)
+        assert found.high - found.low < without.high - without.low
+
+    def test_the_second_reading_counts_for_less_where_chance_blurs_it(self) -> None:
+        """On so small a test split as on so few samples."""
+        card = READ.model_copy(update={"metrics": {"accuracy": 0.97}, "usual": Usual(
+            confidence=0.97, familiarity=(0.05, 0.1), agreement=0.95)})  # fmt: skip
+        sure = card, card, card.model_copy(update={"samples": {"test": 50}})
+        sizes = WINDOW, LEAST, WINDOW
+        many, few, small = (
+            estimated(card, samples(n, 0.985, 0.06, 0, 0.95), {"whole": 0.1}).accuracy
+            for card, n in zip(sure, sizes, strict=True)
+        )
+        assert many < 0.98 < few < 0.985
+        assert few < small < 0.985
 
     def test_the_interval_holds_the_accuracy_of_calibrated_answers(self) -> None:
         rng, held = np.random.default_rng(0), 0
         for _ in range(100):
-            confidence = rng.beta(8, 1, 400)
+            confidence = rng.beta(8, 1, WINDOW)
             drawn = [Sample(np.array([0]), value, 0.5) for value in confidence.tolist()]
             found = estimated(CARD, drawn, {"whole": 0.1})
-            held += found.low <= (rng.random(400) < confidence).mean() <= found.high
+            held += found.low <= (rng.random(WINDOW) < confidence).mean() <= found.high
         assert held >= 90
 
     def test_it_ends_at_0_and_1(self) -> None:
@@ -72,15 +98,25 @@ class TestEstimated:
         [
             ("few", CARD, samples(LEAST - 1, 0.9, 0.1, 0), 0.1),
             ("few", CARD, [Sample(np.array([0]), 0.9, math.nan)] * WINDOW, 0.1),
+            ("few", CARD, samples(LEAST, 0.9, 0.1, 0), 0.1),
+            ("few", WEAK, samples(WINDOW - 1, 0.6, 0.1, 0), 0.1),
+            (None, WEAK, samples(WINDOW, 0.6, 0.1, 0), 0.1),
             ("uncalibrated", card_of(careful_model(), known_threshold=None), samples(500, 0.9, 0.1, 0), 0.1),
-            ("unknown", CARD, samples(500, 0.9, 0.3, 0.06), 0.1),
-            ("unfamiliar", LENIENT, samples(500, 0.9, 0.1, 0.16), 0.1),
-            (None, LENIENT, samples(500, 0.9, 0.1, 0.14), 0.1),
-            ("unfamiliar", LENIENT.model_copy(update={"usual": USUAL}), samples(500, 0.9, 0.3, 0.08), 0.1),
-            (None, LENIENT.model_copy(update={"usual": USUAL}), samples(500, 0.9, 0.3, 0.07), 0.1),
-            ("drift", CARD, samples(500, 0.9, 0.1, 0), 1.5),
-            (None, CARD, samples(500, 0.9, 0.3, 0.03), 0.5),
-            (None, card_of(careful_model(), metrics={}, samples={}), samples(500, 0.9, 0.8, 0), 0.1),
+            ("unknown", CARD, samples(WINDOW, 0.9, 0.3, 0.06), 0.1),
+            ("unfamiliar", LENIENT, samples(WINDOW, 0.9, 0.1, 0.13), 0.1),
+            (None, LENIENT, samples(WINDOW, 0.9, 0.1, 0.11), 0.1),
+            ("unfamiliar", LENIENT, samples(WINDOW, 0.97, 0.1, 0.13), 0.1),
+            (None, USUAL, samples(WINDOW, 0.9, 0.3, 0.13), 0.1),
+            (None, READ, samples(WINDOW, 0.9, 0.1, 0.14, 0.95), 0.1),
+            ("unfamiliar", READ, samples(WINDOW, 0.9, 0.1, 0.14), 0.1),
+            ("unfamiliar", READ, samples(WINDOW, 0.9, 0.1, 0.16, 0.95), 0.1),
+            ("disagreement", READ, samples(WINDOW, 0.9, 0.1, 0.1, 0.91), 0.1),
+            ("disagreement", READ, samples(WINDOW, 0.8, 0.1, 0.1, 0.95), 0.1),
+            (None, READ, samples(WINDOW, 0.8, 0.1, 0.1, 0.86), 0.1),
+            (None, READ, samples(WINDOW - LEAST + 1, 0.9, 0.1, 0.1) + samples(LEAST - 1, 0.9, 0.1, 0, 0), 0.1),
+            ("drift", CARD, samples(WINDOW, 0.9, 0.1, 0), 1.5),
+            (None, CARD, samples(WINDOW, 0.9, 0.3, 0.03), 0.5),
+            (None, card_of(careful_model(), metrics={}, samples={}), samples(WINDOW, 0.9, 0.8, 0), 0.1),
         ],
     )
     def test_it_is_withheld(self, reason: str | None, card: ModelCard, seen: list[Sample], psi: float) -> None:
@@ -90,6 +126,16 @@ class TestEstimated:
 
     def test_drift_that_is_older_than_the_samples_says_nothing(self) -> None:
         assert estimated(CARD, samples(LEAST, 0.9, 0.1, 0), {}).reason == "few"
+
+    def test_drift_counts_where_the_second_reading_agrees(self) -> None:
+        watched = Drift([WHOLE.model_copy(update={"stop": 2})])
+        answers = np.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]], np.float32)
+        second = np.array([[-3, -1], [-9, -2], [5, 4]], np.float32)
+        for _ in range(EVERY * LEAST):
+            watched.add(np.zeros((3, 2)), answers, np.ones(3, np.float32), second)
+        assert [sample.agrees for sample in watched.samples()][:3] == [1, 0, 1]
+        watched.add(np.zeros((3, 2)), answers, np.ones(3, np.float32))
+        assert math.isnan(watched.samples()[-1].agrees)
 
     def test_a_regression_has_none(self) -> None:
         assert not has_estimate(card_of(sums_model("v1")))
@@ -104,14 +150,17 @@ def test_an_operator_sees_it(tmp_path: Path) -> None:
     onnx.helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
     put(tmp_path, model)
     rng = np.random.default_rng(0)
+    binary = f'"parameters":{{"binary_data_size":{ROWS * 784}}}'
+    tensor = f'{{"inputs":[{{"name":"image","shape":[{ROWS},28,28],"datatype":"UINT8",{binary}}}]}}'.encode()
+    size = {"inference-header-content-length": str(len(tensor))}
 
     with application(tmp_path) as client:
 
         def found(ink: float, batches: int) -> dict[tuple[str, str], float]:
             for _ in range(batches):
-                pixels = np.where(rng.random(ROWS * 784) < ink, 255, 0).tolist()
-                tensor = {"name": "image", "shape": [ROWS, 28, 28], "datatype": "UINT8", "data": pixels}
-                assert client.post("/v2/models/estimated/infer", json={"inputs": [tensor]}).is_success
+                pixels = np.where(rng.random(ROWS * 784) < ink, 255, 0).astype(np.uint8).tobytes()
+                posted = client.post("/v2/models/estimated/infer", content=tensor + pixels, headers=size)
+                assert posted.is_success
             return {
                 (name.removeprefix("percept_estimated_accuracy"), "".join({*of.values()} - {"estimated", "v1"})): value
                 for (name, labels), value in parsed(client.get("/metrics").text).items()
@@ -121,7 +170,7 @@ def test_an_operator_sees_it(tmp_path: Path) -> None:
         few = found(0.1, 1)
         assert math.isnan(few["", ""])
         assert {reason: few["_withheld", reason] for reason in REASONS} == {r: r == "few" for r in REASONS}
-        usual = found(0.1, EVERY * LEAST // ROWS)
+        usual = found(0.1, EVERY * WINDOW // ROWS)
         assert 0 < usual["_interval", "low"] < usual["", ""] < usual["_interval", "high"] <= 1
         assert not any(usual["_withheld", reason] for reason in REASONS)
         other = found(0.5, EVERY * LEAST // ROWS)

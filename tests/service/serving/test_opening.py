@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.card import CARD_KEY, FEATURES, FeatureGroup, Input, ModelCard, Usual
+from models.card import CARD_KEY, FEATURES, SECOND, FeatureGroup, Input, ModelCard, Usual
 from service.serving import opening
 from service.serving.opening import opened
 from service.serving.repository import line
@@ -181,7 +181,15 @@ def with_features(width: int, groups: tuple[FeatureGroup, ...] = (ONE,)) -> Chan
     return change
 
 
+def with_second_reading(model: onnx.ModelProto) -> None:
+    """Of one class."""
+    model.graph.node.append(helper.make_node("ReduceMax", ["probabilities", "axis"], [SECOND]))
+    model.graph.output.append(helper.make_tensor_value_info(SECOND, TensorProto.FLOAT, None))
+    card(usual=USUAL)(model)
+
+
 LABELS = tuple("0123456789")
+USUAL = Usual(confidence=0.9, familiarity=(0.05, 0.1), agreement=0.9)
 # Name → what the reason says, or in older versions of ONNX Runtime, the model, its change.
 BROKEN: dict[str, tuple[str, Callable[[str], onnx.ModelProto], Change]] = {
     "fewer labels": ("for 9 labels", digits_model, card(labels=LABELS[:9])),
@@ -195,6 +203,9 @@ BROKEN: dict[str, tuple[str, Callable[[str], onnx.ModelProto], Change]] = {
     "familiarity without a threshold": ("familiarity without", careful, card(known_threshold=None)),
     "a usual confidence above 1": ("usual = ", careful, card(usual=Usual(confidence=2, familiarity=(0.05, 0.1)))),
     "a usual familiarity below 0": ("usual = ", careful, card(usual=Usual(confidence=0.9, familiarity=(-0.1, 0.1)))),
+    "a usual agreement above 1": ("usual = ", careful, card(usual=USUAL.model_copy(update={"agreement": 1.5}))),
+    "an agreement without a second reading": ("no output 'second_reading'", careful, card(usual=USUAL)),
+    "a second reading of another width": ("second_reading of shape (1, 1)", careful, with_second_reading),
     "an accuracy above 1": ("accuracy = 2.0", careful, card(metrics={"accuracy": 2.0})),
     "a share of known samples below 0": ("known = -0.5", careful, card(metrics={"known": -0.5})),
     "threshold above 1": ("known_threshold", careful, card(known_threshold=1.5)),
