@@ -25,6 +25,9 @@ from service.serving.drift import LEAST, WINDOW, Sample
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
 WITHIN = 0.02  # an estimate waits until chance among the samples leaves no more than this on each side
+TESTED = (
+    0.9  # accuracy on the test split below which no estimate is given: a network right in 87 % was off by up to 6.6
+)
 UNKNOWN = 0.02  # share of the samples that is usually unknown, where the card does not say how many were
 # The following were chosen on 152 shifts of MNIST's validation digits and of notes, real and synthetic, in a tenth
 # to all of the samples, with six networks (docs/service.md).
@@ -36,9 +39,9 @@ EXCESS = 0.015  # if more samples are unknown beyond what is usual, and beyond c
 MORE = 1.5  # if more times as many samples as usual are among the least familiar tenth,
 PSI = 1.0  # or beyond this stability index; much above an alert's, for another mixture of classes has one of 0.5
 
-FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DRIFT = "few", "uncalibrated", "unknown", "unfamiliar", "drift"
-DISAGREEMENT = "disagreement"
-REASONS = (FEW, UNCALIBRATED, UNKNOWNS, UNFAMILIAR, DISAGREEMENT, DRIFT)
+FEW, UNCALIBRATED, WEAK, UNKNOWNS, UNFAMILIAR = "few", "uncalibrated", "weak", "unknown", "unfamiliar"
+DISAGREEMENT, DRIFT = "disagreement", "drift"
+REASONS = (FEW, UNCALIBRATED, WEAK, UNKNOWNS, UNFAMILIAR, DISAGREEMENT, DRIFT)
 
 
 class Estimate(NamedTuple):
@@ -65,13 +68,15 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
     """
     if card.known_threshold is None:
         return Estimate(reason=UNCALIBRATED)
+    tested, n_tested = card.metrics.get("accuracy", 1.0), max(1, card.samples.get("test", 0))
+    if tested < TESTED:
+        return Estimate(reason=WEAK)
     columns = [np.array([sample[i] for sample in samples]) for i in (1, 2, 3)]
     confidence, familiar, agrees = (column[~np.isnan(column)] for column in columns)
     if min(len(samples), len(familiar)) < LEAST or not indices:  # which may be older than the samples
         return Estimate(reason=FEW)
     (_, tail), (_, low) = card.usual.familiarity if card.usual else LOW, LOW  # it is a rank among validation samples
     more = float((familiar < tail).mean()) - low
-    tested, n_tested = card.metrics.get("accuracy", 1.0), max(1, card.samples.get("test", 0))
     expected = BIAS**2 + PER_UNFAMILIAR**2 * max(0.0, max(0.0, more) ** 2 - _by_chance(low, len(familiar), n_tested))
     correction, left = _corrected(card, confidence, agrees, expected)
     unknown = 1 - card.metrics.get("known", 1 - UNKNOWN)

@@ -27,7 +27,7 @@ CARD = card_of(careful_model(), known_threshold=0.1, samples={"test": 10_000})
 LENIENT = CARD.model_copy(update={"known_threshold": 0.02})
 USUAL = LENIENT.model_copy(update={"usual": Usual(confidence=0.9, familiarity=(0.02, 0.03))})
 READ = LENIENT.model_copy(update={"usual": Usual(confidence=0.9, familiarity=(0.05, 0.1), agreement=0.95)})
-WEAK = card_of(careful_model(), known_threshold=0.1, metrics={"accuracy": 0.6, "known": 0.98}, samples={"test": 1000})
+WEAK = CARD.model_copy(update={"metrics": {"accuracy": 0.89, "known": 0.98}})
 
 
 def samples(n: int, confidence: float, low: float, unknown: float, agreement: float = math.nan) -> list[Sample]:
@@ -99,8 +99,9 @@ class TestEstimated:
             ("few", CARD, samples(LEAST - 1, 0.9, 0.1, 0), 0.1),
             ("few", CARD, [Sample(np.array([0]), 0.9, math.nan)] * WINDOW, 0.1),
             ("few", CARD, samples(LEAST, 0.9, 0.1, 0), 0.1),
-            ("few", WEAK, samples(WINDOW - 1, 0.6, 0.1, 0), 0.1),
-            (None, WEAK, samples(WINDOW, 0.6, 0.1, 0), 0.1),
+            ("few", CARD, samples(WINDOW - 1, 0.6, 0.1, 0), 0.1),
+            (None, CARD, samples(WINDOW, 0.6, 0.1, 0), 0.1),
+            ("weak", WEAK, samples(WINDOW, 0.9, 0.1, 0), 0.1),
             ("uncalibrated", card_of(careful_model(), known_threshold=None), samples(500, 0.9, 0.1, 0), 0.1),
             ("unknown", CARD, samples(WINDOW, 0.9, 0.3, 0.06), 0.1),
             ("unfamiliar", LENIENT, samples(WINDOW, 0.9, 0.1, 0.13), 0.1),
