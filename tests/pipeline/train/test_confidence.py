@@ -23,7 +23,6 @@ from service.serving.predictor import Predictor
 from tests.command import percept
 from tests.conftest import Trained
 
-
 COPIES = pytest.param(("--set", "augment.copies=2"), id="few copies")  # in a third of the time
 ALL_COPIES = pytest.param((), id="all copies", marks=pytest.mark.soak)  # ten, as the task has
 
