@@ -78,23 +78,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """`trained(home, task, *options)`: `home`, with a finished `percept run` of a built-in task in its runs and store.
 
     The first caller trains; all others, in any worker, get copies, which they may change. With `outliers=False`, for
-    tests that are not about `known`, see `few_outliers`; with `figures=False`, see `without_figures`.
+    tests that are not about `known`, see `few_outliers`.
     """
     from tests import command  # imports PyTorch and more, which a worker may never need
-    from tests.pipeline.runs import few_outliers, without_figures
+    from tests.pipeline.runs import few_outliers
 
     folder = tmp_path_factory.getbasetemp()  # a worker's own lies in the session's
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "trained"
     shared.mkdir(exist_ok=True)
 
-    def run(home: Path, task: str, *options: str, outliers: bool = True, figures: bool = True) -> Path:
-        kept = shared / f"{task}-{sha256(repr((options, outliers, figures)).encode()).hexdigest()[:8]}"
+    def run(home: Path, task: str, *options: str, outliers: bool = True) -> Path:
+        kept = shared / f"{task}-{sha256(repr((options, outliers)).encode()).hexdigest()[:8]}"
         with kept.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 begun = kept.with_suffix(".begun")
                 begun.mkdir()
-                with nullcontext() if outliers else few_outliers(), nullcontext() if figures else without_figures():
+                with nullcontext() if outliers else few_outliers():
                     command.ran(begun, task, options=options)
                 begun.rename(kept)
         shutil.copytree(kept, home, dirs_exist_ok=True)

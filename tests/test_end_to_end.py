@@ -20,10 +20,9 @@ def home(real_data: Path, trained: Trained, tmp_path_factory: pytest.TempPathFac
     know what is unlike either, tests/pipeline/train/test_confidence.py measures."""
     folder = tmp_path_factory.mktemp("home")
     plain = ("--set", "validate.baselines=false")
-    trained(folder, "digits", "--data", f"mnist:{real_data}", *plain, outliers=False, figures=False)
+    trained(folder, "digits", "--data", f"mnist:{real_data}", *plain, outliers=False)
     fewer = ("--set", "augment.copies=0")  # than the task has: the accuracy below is reached without
-    data = ("--data", str(real_data / "notes"))
-    return trained(folder, "instruments", *data, *plain, *fewer, outliers=False, figures=False)
+    return trained(folder, "instruments", "--data", str(real_data / "notes"), *plain, *fewer, outliers=False)
 
 
 @pytest.mark.parametrize(("task", "accuracy"), [("digits", 0.9725), ("instruments", 0.95)])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.command import percept, ran
-from tests.pipeline.runs import without_figures
 from tests.service.in_process import application
 
 
@@ -26,8 +25,7 @@ def test_regions_are_learned_by_four_units_and_not_by_a_line(home: Path) -> None
     assert history["epoch"][-1] == 500
     assert history["train_accuracy"][-1] >= 0.91
     assert read(home, "regions", "report.json")["test"]["roc_auc"] > 0.95
-    with without_figures():
-        linear = percept("run", "regions", "--set", "model.hidden=[]", "--set", "name=linear", home=home)
+    linear = percept("run", "regions", "--set", "model.hidden=[]", "--set", "name=linear", home=home)
     assert "gate: min_accuracy" in linear.stderr
     assert read(home, "linear", "report.json")["test"]["accuracy"] < 0.7
 
@@ -97,8 +95,7 @@ def test_the_best_of_a_search_is_exported(home: Path) -> None:
     options = ("--set", "name=best", "--set", "tune.folds=2", "--set", "train.epochs=150",
                "--set", "tune.space={model.hidden=[[1], [6]]}")  # fmt: skip
     percept("extract", "regions", *options, home=home)
-    with without_figures():  # but those of the search
-        done = percept("tune", "regions", *options, "--export", home=home)
+    done = percept("tune", "regions", *options, "--export", home=home)
     assert done.returncode == 0, done.stderr
     card = json.loads((home / "runs/best/card.json").read_text())
     assert card["parameters"] == 6 * 3 + 7

@@ -600,7 +600,7 @@ class TestDigits:
     def service(cls, trained, tmp_path_factory):
         """A service of `digits` as trained on the embedded digits."""
         home = tmp_path_factory.mktemp("digits")
-        trained(home, "digits", "--set", "validate.baselines=false", figures=False)
+        trained(home, "digits", "--set", "validate.baselines=false")
         with serving(home) as running:
             yield running
 

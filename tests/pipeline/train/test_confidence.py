@@ -31,8 +31,8 @@ ALL_COPIES = pytest.param((), id="all copies", marks=pytest.mark.soak)  # ten, a
 def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """Runs of the tasks with embedded data; the thresholds in this file are for these data."""
     home = tmp_path_factory.mktemp("home")
-    trained(home, "digits", "--set", "validate.baselines=false", figures=False)
-    return trained(home, "instruments", "--set", "validate.baselines=false", *request.param, figures=False)
+    trained(home, "digits", "--set", "validate.baselines=false")
+    return trained(home, "instruments", "--set", "validate.baselines=false", *request.param)
 
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
