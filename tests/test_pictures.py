@@ -18,7 +18,6 @@ from pipeline.train import weights
 from service.media import Limits
 from service.serving.predictor import Predictor
 from tests.command import model_store
-from tests.pipeline.runs import without_figures
 from tests.service.in_process import application
 
 KEYS = ("features.size=16", "features.atoms=8", "augment.copies=1", "train.epochs=12", "model.hidden=[16]")
@@ -47,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             picture(label, rng).save(file)
     (home / "data" / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     resolved, run = task.load("pictures", str(home / "data"), KEYS), Run(home / "run")
-    with pytest.MonkeyPatch.context() as patch, model_store(home), without_figures():
+    with pytest.MonkeyPatch.context() as patch, model_store(home):
         patch.setattr(image, "PATCHES", 3000)
         extract.extract(resolved, run)
         train.train(resolved, run)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipeline import extract, task, train, validate
-from pipeline.report import curves
 from pipeline.report.schema import Report
 from pipeline.run import Run
 from pipeline.train import confidence
@@ -20,15 +19,6 @@ def few_outliers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confidence, "PICTURES", (400, 400))
         patch.setattr(confidence, "NOISES", 20)
-        yield
-
-
-@contextmanager
-def without_figures() -> Iterator[None]:
-    """Validation draws no figures, which otherwise takes half of its time in a short run; the tests of `trained`'s runs
-    and tests/pipeline/report look at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw", lambda run: [])
         yield
 
 

@@ -14,7 +14,6 @@ from pipeline import extract, predict, task
 from pipeline.run import Run
 from service.errors import MediaError
 from tests.command import percept
-from tests.pipeline.runs import without_figures
 from tests.service.in_process import application
 
 FAST = ("--set", "train.epochs=40", "--set", "validate.baselines=false")
@@ -34,8 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "flats.csv").write_text("\n".join(lines), "utf-8")
     for name, target in (("sold", "sold"), ("price", "price")):
         data = ("--data", folder / "flats.csv", "--set", f"data.target={target}", "--set", f"name={name}")
-        with without_figures():
-            done = percept("run", "table", *data, *FAST, home=folder)
+        done = percept("run", "table", *data, *FAST, home=folder)
         assert done.returncode == 0, done.stderr
     return folder
 

@@ -30,7 +30,6 @@ from pipeline.task import UserError
 from service.serving.predictor import Predictor
 from service.serving.trust import Trust, fingerprint
 from tests.command import model_store
-from tests.pipeline.runs import without_figures
 from tests.signing import files_of, key, private
 
 
@@ -152,8 +151,7 @@ def test_subnormal_weights_are_exported_as_zeros() -> None:
 def exported(run: Path, home: Path, *overrides: str, signer: Signer | None = None) -> bentoml.Model:
     """Validate, and export into a model store in `home`; what the store then has."""
     resolved = task.load("digits", "scans", ["validate.baselines=false", *overrides])
-    with without_figures():
-        validate.validate(resolved, Run(run))
+    validate.validate(resolved, Run(run))
     with model_store(home):
         export.export(resolved, Run(run), signer=signer)
         return bentoml.models.get("digits")

@@ -10,7 +10,6 @@ from pipeline.lessons import curves
 from pipeline.run import Run
 from pipeline.task import UserError
 from tests.command import percept
-from tests.pipeline.runs import without_figures
 
 
 def extracted(folder: Path, name: str, *overrides: str) -> tuple[task.Task, Run]:
@@ -22,8 +21,7 @@ def extracted(folder: Path, name: str, *overrides: str) -> tuple[task.Task, Run]
 def test_the_training_is_that_of_train_and_the_last_test_accuracy_that_of_validate(tmp_path: Path) -> None:
     options = ("--set", "train.epochs=60", "--set", "train.learning_rate=0.3")
     for command in ("extract", "train", "validate", "curves"):
-        with without_figures():  # of validation
-            done = percept(command, "regions", *options, home=tmp_path)
+        done = percept(command, "regions", *options, home=tmp_path)
         assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "regions"
     history = json.loads((run / "history.json").read_text())

@@ -24,7 +24,7 @@ from mirdata.download_utils import RemoteFileMetadata
 from pipeline import sources, task
 from pipeline.task import UserError
 from tests.command import percept
-from tests.pipeline.runs import few_outliers, without_figures
+from tests.pipeline.runs import few_outliers
 from tests.pipeline.sources.folders import samples
 
 RATE = 8_000  # Hz of the recordings that these tests make
@@ -115,7 +115,7 @@ def test_the_seed_chooses_the_fold_that_is_tested(copy: Path) -> None:
 
 
 def test_the_whole_way_on_a_copy_of_tinysol(copy: Path, tmp_path: Path) -> None:
-    with few_outliers(), without_figures():
+    with few_outliers():
         done = percept(
             "run", "instruments", "--data", f"tinysol:{copy}", "--set", "train.epochs=3", "--set", "augment.copies=0",
             "--set", "validate.baselines=false", home=tmp_path,
