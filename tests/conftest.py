@@ -1,5 +1,7 @@
 """Fixtures that several test modules share."""
 
+from __future__ import annotations
+
 import fcntl
 import gc
 import os
@@ -8,17 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+if TYPE_CHECKING:  # else the process that starts the workers would spend four seconds on it before it does
+    from tests.serving import Server
+
 gc.disable()  # until all tests are imported, which takes a quarter longer with it
-os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported, which the next line does
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before bentoml is imported
 # Before NumPy is. On several threads a product of small matrices may take OpenBLAS eighty times as long while other
 # workers have the cores: its threads wait for each other actively.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from tests.serving import Server, fill_store, serving  # noqa: E402
 
 # Files that start first, the slowest first, so that all workers end at about the same time.
 LONGEST = (
@@ -102,6 +106,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BENTOML_HOME whose store holds the small models of tests/serving.py."""
+    from tests.serving import fill_store
+
     folder = tmp_path_factory.mktemp("bentoml")
     fill_store(folder)
     return folder
@@ -109,6 +115,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(home: Path) -> Iterator[Server]:
+    from tests.serving import serving
+
     with serving(home) as running:
         yield running
 

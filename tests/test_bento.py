@@ -16,6 +16,8 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from bentoml._internal.bento import BentoStore
+from bentoml.bentos import export_bento
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
@@ -25,6 +27,7 @@ from deploy import slim
 from service.service import IMAGE
 from service.serving.bom import bill
 from service.serving.trust import Trust, fingerprint
+from tests.command import model_store
 from tests.service.helpers import digit_file, sound_bytes, tone
 from tests.serving import FIRST, NEWEST, ROOT, digits_model, fill_store, put, resident_mb, serving, workers
 from tests.signing import files_of, key, public, sign
@@ -68,7 +71,8 @@ def built(tmp_path_factory):
 def unpacked(built, tmp_path_factory):
     """The exported Bento's folder, as another machine would get it."""
     folder = tmp_path_factory.mktemp("unpacked")
-    bentoml(built, "export", "percept:test", str(folder / "percept.bento"))
+    with model_store(built):
+        export_bento("percept:test", str(folder / "percept.bento"), _bento_store=BentoStore(built / "bentos"))
     with tarfile.open(folder / "percept.bento") as archive:
         safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11 has it since 3.11.4
         archive.extractall(folder / "bento", **safely)

@@ -7,6 +7,7 @@ import base64
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,7 @@ def _data_uri(folder: Path, name: str) -> str | None:
     return None
 
 
+@cache
 def _template() -> jinja2.Template:
     filters: dict[str, Callable[..., str]] = {
         "percent": lambda share: formats.percent(share).replace(" ", "\N{NO-BREAK SPACE}"),

@@ -45,9 +45,9 @@ class Fold:
 
     @classmethod
     def unwatched(cls, training: Dataset, standardize: Standardize) -> "Fold":
-        """A fold whose evaluation after each epoch nobody looks at: one sample, in memory, is enough for it."""
+        """A fold of which nothing is held out, so that the networks are not evaluated after each epoch."""
         assert isinstance(training.x, torch.Tensor)
-        return cls(training, Dataset(training.x[:1], training.y[:1]), standardize)
+        return cls(training, Dataset(training.x[:0], training.y[:0]), standardize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,9 @@ def _train_stack(trainings: Sequence[Training], kind: Kind, stop: Event) -> list
 def _evaluation(
     trainer: ClosedForm | Autograd, trainings: Sequence[Training], kind: Kind
 ) -> Callable[[], list[tuple[float, float]]]:
-    """A function that returns mean loss and accuracy of each network on its held-out fold."""
+    """A function that returns mean loss and accuracy of each network on its held-out fold; NaN for an empty one."""
+    if not any(len(t.fold.held_out.y) for t in trainings):
+        return lambda: [(math.nan, math.nan)] * len(trainings)
     if len(trainings) == 1 or not isinstance(trainer, ClosedForm):
         return lambda: [evaluate(t.mlp, t.fold.held_out, kind) for t in trainings]
     folds = {id(t.fold): t.fold for t in trainings}.values()

@@ -12,7 +12,7 @@ from pipeline import extract, task, train
 from pipeline.run import Run
 from pipeline.train import confidence, weights
 from pipeline.train.data import Dataset
-from tests.pipeline.runs import validated
+from tests.conftest import Trained
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
@@ -46,15 +46,16 @@ def test_without_enough_validation_samples_nothing_is_fitted(capsys: pytest.Capt
     assert classifier.familiarity is None
 
 
-def test_the_test_split_is_better_calibrated(tmp_path: Path) -> None:
-    report = validated(tmp_path, "digits", "data.source=scans")
+def test_the_test_split_is_better_calibrated(trained: Trained, tmp_path: Path) -> None:
+    run = trained(tmp_path, "digits", "--data", "scans", outliers=False) / "runs" / "digits"
+    report = json.loads((run / "report.json").read_text())
     before, after = report["calibration"]["uncalibrated"], report["test"]
     assert after["ece"] <= 0.03 < before["ece"]
     assert after["log_loss"] < before["log_loss"]
     assert report["calibration"]["temperature"] != 1
-    history = json.loads((tmp_path / "history.json").read_text())
-    classifier, facts = weights.load(tmp_path / "weights.pt")
-    features = extract.Features.load(tmp_path / "features.npz")
+    history = json.loads((run / "history.json").read_text())
+    classifier, facts = weights.load(run / "weights.pt")
+    features = extract.Features.load(run / "features.npz")
     rows = np.flatnonzero(features.rows("validation"))
     x, y = torch.from_numpy(features.x[rows]), torch.from_numpy(features.y[rows])
     loss, _ = train.evaluate(classifier.mlp, Dataset(classifier.standardize(x), y), facts.kind)

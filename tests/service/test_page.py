@@ -569,7 +569,7 @@ def check(page):
 
 def arc(x, y, width, height, start, end):
     """Points of an arc around (x, y), from one angle to another, in degrees; 0 is right, 90 is down."""
-    angles = np.radians(np.linspace(start, end, 16))
+    angles = np.radians(np.linspace(start, end, 10))
     return np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], 1)
 
 

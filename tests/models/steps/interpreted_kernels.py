@@ -66,7 +66,7 @@ def test_stacked_networks_equal_autograd(shared: bool) -> None:
 
 
 def test_large_tiles_give_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = problem("multiclass", 70, 80)
+    data = problem("multiclass", 64, 80)  # one batch: the interpreter takes a second for it
     for multiprocessors, product, descent in ((0, 64, 64), (9, 32, 16), (4, 64, 32)):
         monkeypatch.setattr(gpu, "MULTIPROCESSORS", multiprocessors)
         assert (gpu._tile(1, 64, 70), gpu._tile(1, 70, 80, 4)) == (product, descent)

@@ -31,7 +31,6 @@ from service.serving.drift import EVERY, LEAST, ROWS, Drift
 from service.serving.predictor import Predictor
 from service.serving.trust import Trust, fingerprint
 from tests.command import model_store
-from tests.pipeline.runs import validated
 from tests.signing import files_of, key, private
 
 
@@ -150,13 +149,6 @@ def test_subnormal_weights_are_exported_as_zeros() -> None:
     assert not any(((w != 0) & (np.abs(w) < np.finfo(np.float32).tiny)).any() for w in weights if w.dtype == np.float32)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    validated(folder, "digits", "data.source=scans", "train.epochs=2", "validate.baselines=false")
-    return folder
-
-
 def exported(run: Path, home: Path, *overrides: str, signer: Signer | None = None) -> bentoml.Model:
     """Validate, and export into a model store in `home`; what the store then has."""
     resolved = task.load("digits", "scans", ["validate.baselines=false", *overrides])
@@ -167,14 +159,14 @@ def exported(run: Path, home: Path, *overrides: str, signer: Signer | None = Non
 
 
 @pytest.fixture(scope="module")
-def home(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(short_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BENTOML_HOME with the run's model in its store, signed."""
     home = tmp_path_factory.mktemp("home")
-    exported(run, home, "validate.min_accuracy=0.5", signer=Signer(private(home, key("ours"))))
+    exported(short_run, home, "validate.min_accuracy=0.5", signer=Signer(private(home, key("ours"))))
     return home
 
 
-def test_export_checks_and_stores(run: Path, home: Path) -> None:
+def test_export_checks_and_stores(short_run: Path, home: Path) -> None:
     with model_store(home):
         model_in_store = bentoml.models.get("digits")
     stored = Path(model_in_store.path)
@@ -188,11 +180,11 @@ def test_export_checks_and_stores(run: Path, home: Path) -> None:
     assert card.checks["probabilities"] <= 1e-5
     assert card.gate_passed
     assert not card.gate_forced
-    assert card.metrics["accuracy"] == json.loads((run / "report.json").read_text())["test"]["accuracy"]
+    assert card.metrics["accuracy"] == json.loads((short_run / "report.json").read_text())["test"]["accuracy"]
     model = onnx.load(stored / "model.onnx")
     inside = next(p.value for p in model.metadata_props if p.key == CARD_KEY)
     assert json.loads(inside) == json.loads((stored / "card.json").read_text())
-    assert Predictor(run / "model.onnx").card == card  # the .onnx file alone is enough
+    assert Predictor(short_run / "model.onnx").card == card  # the .onnx file alone is enough
     file, text = (stored / "model.onnx").read_bytes(), (stored / "card.json").read_bytes()
     check_seal(file, text)
     for other in (file + b"\0", file[1:], file.replace(b"probabilities", b"probabilitieS", 1), b""):
@@ -203,16 +195,16 @@ def test_export_checks_and_stores(run: Path, home: Path) -> None:
             check_seal(file, other)
 
 
-def test_the_bill_of_materials(home: Path, run: Path) -> None:
+def test_the_bill_of_materials(home: Path, short_run: Path) -> None:
     """It fits CycloneDX's schema, as that project's library has it, and says what the card and the report say."""
     with model_store(home):
         text = Path(bentoml.models.get("digits").path_of("bom.json")).read_text()
-    assert text == (run / "bom.json").read_text()
+    assert text == (short_run / "bom.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    bill, card = json.loads(text), ModelCard.model_validate_json((run / "card.json").read_text())
+    bill, card = json.loads(text), ModelCard.model_validate_json((short_run / "card.json").read_text())
     model = bill["metadata"]["component"]
     assert (model["type"], model["name"], model["version"]) == ("machine-learning-model", card.name, card.version)
-    assert model["hashes"][0]["content"] == sha256((run / "model.onnx").read_bytes()).hexdigest()
+    assert model["hashes"][0]["content"] == sha256((short_run / "model.onnx").read_bytes()).hexdigest()
     data, *libraries = bill["components"]
     assert (data["type"], data["hashes"][0]["content"]) == ("data", card.data_digest)
     assert {one["name"]: one["version"] for one in libraries} == card.libraries
@@ -220,7 +212,7 @@ def test_the_bill_of_materials(home: Path, run: Path) -> None:
     assert licences["percept"] == [{"expression": "Apache-2.0"}]
     assert all(licences.values())
     found = {one["type"]: one for one in model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]}
-    test = json.loads((run / "report.json").read_text())["test"]
+    test = json.loads((short_run / "report.json").read_text())["test"]
     assert {name: float(one["value"]) for name, one in found.items()} == card.metrics
     interval = found["accuracy"]["confidenceInterval"]
     assert [float(interval["lowerBound"]), float(interval["upperBound"])] == test["accuracy_interval"]
@@ -238,8 +230,8 @@ def test_what_is_signed_is_all_that_the_store_gets(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_familiarity_is_computed_only_where_that_is_wanted(run: Path) -> None:
-    predictor = Predictor(run / "model.onnx")
+def test_familiarity_is_computed_only_where_that_is_wanted(short_run: Path) -> None:
+    predictor = Predictor(short_run / "model.onnx")
     pictures = np.random.default_rng(0).integers(256, size=(5, 28, 28), dtype=np.uint8)
     whole, bare = predictor.run(pictures), predictor.run(pictures, familiarity=False)
     assert (whole.shape, bare.shape) == ((5, 11), (5, 10))
@@ -251,8 +243,8 @@ def test_familiarity_is_computed_only_where_that_is_wanted(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_the_second_reading_has_the_same_label_as_often_as_the_card_says(run: Path) -> None:
-    predictor, features = Predictor(run / "model.onnx"), Features.load(run / "features.npz")
+def test_the_second_reading_has_the_same_label_as_often_as_the_card_says(short_run: Path) -> None:
+    predictor, features = Predictor(short_run / "model.onnx"), Features.load(short_run / "features.npz")
     rows = features.rows("test")
     pictures = np.round(features.x[rows] * 255).astype(np.uint8).reshape(-1, 28, 28)
     answers, second = predictor.session.run(["probabilities", SECOND], {"image": pictures})
@@ -273,10 +265,10 @@ def test_the_second_reading_has_the_same_label_as_often_as_the_card_says(run: Pa
 
 
 @pytest.mark.usefixtures("home")
-def test_the_card_says_how_the_training_features_are_distributed(run: Path) -> None:
-    features = Features.load(run / "features.npz")
+def test_the_card_says_how_the_training_features_are_distributed(short_run: Path) -> None:
+    features = Features.load(short_run / "features.npz")
     x = features.x[features.rows("train")].astype(np.float64) * 255
-    groups = ModelCard.model_validate_json((run / "card.json").read_text()).groups
+    groups = ModelCard.model_validate_json((short_run / "card.json").read_text()).groups
     assert [(group.start, group.stop) for group in groups] == [(i, i + 112) for i in range(0, 784, 112)]
     for group in groups:
         score = np.sqrt((x[:, group.start : group.stop] ** 2).mean(1))
@@ -292,29 +284,29 @@ def test_groups_cover_every_feature_once(front: FrontEnd, n: int) -> None:
     assert [i for _, start, stop in groups for i in range(start, stop)] == list(range(front.n_features))
 
 
-def test_the_gate_stops_export_and_force_is_recorded(run: Path, tmp_path: Path) -> None:
+def test_the_gate_stops_export_and_force_is_recorded(short_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not exported; --force overrides the gate"):
-        exported(run, tmp_path, "validate.min_accuracy=1.0")
+        exported(short_run, tmp_path, "validate.min_accuracy=1.0")
     with model_store(tmp_path):
-        export.export(task.load("digits", "scans"), Run(run), force=True)
-    card = ModelCard.model_validate_json((run / "card.json").read_text())
+        export.export(task.load("digits", "scans"), Run(short_run), force=True)
+    card = ModelCard.model_validate_json((short_run / "card.json").read_text())
     assert card.gate_forced
     assert not card.gate_passed
 
 
 @pytest.mark.usefixtures("few_outliers")
-def test_a_report_of_other_weights_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_report_of_other_weights_is_refused(short_run: Path, tmp_path: Path) -> None:
     for name in ("features.npz", "report.json"):
-        (tmp_path / name).symlink_to(run / name)
+        (tmp_path / name).symlink_to(short_run / name)
     resolved = task.load("digits", "scans", ["train.epochs=1"])
     train.train(resolved, Run(tmp_path))
     with pytest.raises(UserError, match="not the report of these weights; run `percept validate` first"):
         export.export(resolved, Run(tmp_path))
 
 
-def test_a_difference_above_its_limit_stops_export(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_above_its_limit_stops_export(short_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "MAX_OUTPUT_DIFFERENCE", 0.0)
     with pytest.raises(
         UserError, match=r": probabilities of the graph differ from .* more than 0e\+00; leave that file"
     ):
-        export.export(task.load("digits", "scans"), Run(run), force=True)
+        export.export(task.load("digits", "scans"), Run(short_run), force=True)

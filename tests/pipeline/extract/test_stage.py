@@ -41,10 +41,12 @@ def clips(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Features]:
-    """Extract a source into one run directory; the result as the next stage reads it."""
+    """Extract a source into one run directory; the result as the next stage reads it. Two copies of each clip do as
+    well as the task's ten."""
 
     def extracted(data: Path, *overrides: str, strict: bool = False) -> Features:
-        extract.extract(task.load("instruments", str(data), overrides), Run(tmp_path / "run"), strict)
+        resolved = task.load("instruments", str(data), ["augment.copies=2", *overrides])
+        extract.extract(resolved, Run(tmp_path / "run"), strict)
         return Features.load(tmp_path / "run" / "features.npz")
 
     return extracted

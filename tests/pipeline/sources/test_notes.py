@@ -190,7 +190,7 @@ def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
 
 @pytest.mark.usefixtures("few_outliers")
 def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Path) -> None:
-    trained(tmp_path, "instruments", "--set", "validate.baselines=false")
+    trained(tmp_path, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=2")
     whole, run, accuracy = extract.Features.of(Run(tmp_path / "runs" / "instruments")), Run(tmp_path / "coarse"), {}
     for hidden in ([256], []):
         overrides = [f"model.hidden={hidden}", "train.refit=false", "train.noise=0.1"]

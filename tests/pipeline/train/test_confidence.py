@@ -23,13 +23,16 @@ from service.serving.predictor import Predictor
 from tests.command import percept
 from tests.conftest import Trained
 
+COPIES = pytest.param(("--set", "augment.copies=2"), id="few copies")  # in a third of the time
+ALL_COPIES = pytest.param((), id="all copies", marks=pytest.mark.soak)  # ten, as the task has
 
-@pytest.fixture(scope="module")
-def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+@pytest.fixture(scope="module", params=[COPIES, ALL_COPIES])
+def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """Runs of the tasks with embedded data; the thresholds in this file are for these data."""
     home = tmp_path_factory.mktemp("home")
     trained(home, "digits", "--set", "validate.baselines=false")
-    return trained(home, "instruments", "--set", "validate.baselines=false")
+    return trained(home, "instruments", "--set", "validate.baselines=false", *request.param)
 
 
 def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:

@@ -30,8 +30,8 @@ def test_a_killed_search_continues_and_repeats_nothing(
     process = start(tmp_path, *space)
     wait_for(process, tmp_path, "number = 1 AND state = 'RUNNING'")
     time.sleep(0.1)  # into it
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send(signal.SIGKILL)
+    process.end()
     left = trials(tmp_path)
     before = {trial.number: trial.datetime_complete for trial in left if trial.state.is_finished()}
     assert 0 < len(before) < len(left)  # killed within a trial
@@ -62,8 +62,8 @@ def test_ctrl_c_ends_a_search_at_once(features: Path, tmp_path: Path) -> None:
     process = start(tmp_path, RATES, "train.epochs=1000000")
     wait_for(process, tmp_path, "state = 'RUNNING'")
     time.sleep(1)  # into it
-    process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=120)[0]
+    process.send(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.end()
     assert tried(search(tmp_path, RATES), "train.learning_rate") == [("0.003",), ("0.03",)]
 
 
@@ -88,8 +88,8 @@ def test_two_processes_share_a_search(
     process = start(tmp_path, *space)
     wait_for(process, tmp_path, "number = 0")
     result = search(tmp_path, *space)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, output
+    output = process.end()
+    assert process.process.exitcode == 0, output
     done = [trial for trial in trials(tmp_path) if study.SURPLUS not in trial.user_attrs]
     assert sorted(str(trial.user_attrs["parameters"]) for trial in done) == sorted(
         str({"train.learning_rate": rate, "train.l2": l2}) for rate in (0.01, 0.02, 0.03) for l2 in (0, 1e-4)

@@ -132,22 +132,14 @@ def test_mc_nemar_by_hand() -> None:
     assert metrics.mcnemar(first, first) == 1
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A validated run of the embedded digits, trained too shortly to be free of mistakes."""
-    folder = tmp_path_factory.mktemp("digits")
-    validated(folder, "digits", "data.source=scans", "train.epochs=3", "validate.baselines=true")
-    return folder
-
-
 def read(run: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads((run / "report.json").read_text())
     return values
 
 
-def test_a_report_holds_them_on_the_network_s_features_and_splits(run: Path) -> None:
-    values = read(run)
-    features = extract.Features.load(run / "features.npz")
+def test_a_report_holds_them_on_the_network_s_features_and_splits(short_run: Path) -> None:
+    values = read(short_run)
+    features = extract.Features.load(short_run / "features.npz")
     x = (features.x - features.x[features.rows("train")].mean()) / features.x[features.rows("train")].std()
     training, test = (Rows(x[features.rows(s)], features.y[features.rows(s)]) for s in ("train", "test"))
     for row, model in zip(
@@ -164,8 +156,8 @@ def test_a_report_holds_them_on_the_network_s_features_and_splits(run: Path) -> 
     assert [check["name"] for check in values["gate"]["checks"]] == ["min_accuracy"]
 
 
-def test_the_headline_names_them_in_one_line(run: Path) -> None:
-    values = read(run)
+def test_the_headline_names_them_in_one_line(short_run: Path) -> None:
+    values = read(short_run)
     (line,) = [line for line in page.headline(values).splitlines() if line.startswith("baselines: ")]
     for row in values["baselines"]:
         assert f"{row['name']} {row['accuracy']:.1%}".replace("%", " %") in line
@@ -195,15 +187,15 @@ def page_of(run: Path, values: dict[str, Any], folder: Path) -> str:
     ],
 )
 def test_the_page_says_whether_the_network_earns_its_place(
-    run: Path, tmp_path: Path, network: int, baseline: int, says: str
+    short_run: Path, tmp_path: Path, network: int, baseline: int, says: str
 ) -> None:
-    values = read(run)
-    assert {"logistic regression", "SVM", "random forest", "318 kB"} <= set(_cells(run))
+    values = read(short_run)
+    assert {"logistic regression", "SVM", "random forest", "318 kB"} <= set(_cells(short_run))
     p = binomtest(network, network + baseline).pvalue if network + baseline else 1.0
     values["baselines"][1] |= {
         "accuracy": 0.99, "only_network": network, "only_baseline": baseline, "p_value": p,
     }  # fmt: skip
-    text = page_of(run, values, tmp_path)
+    text = page_of(short_run, values, tmp_path)
     assert says in text
     assert "drawn at random" not in text
     assert "Fitted to as many" not in text
@@ -214,12 +206,12 @@ def _cells(run: Path) -> list[str]:
     return [cell.partition("<")[0] for cell in source.replace('<th scope="row">', "<td>").split("<td>")]
 
 
-def test_the_page_says_when_they_saw_less_than_the_network(run: Path, tmp_path: Path) -> None:
-    values = read(run)
+def test_the_page_says_when_they_saw_less_than_the_network(short_run: Path, tmp_path: Path) -> None:
+    values = read(short_run)
     for row in values["baselines"]:
         row |= {"samples": 10_000, "available": 54_000, "only_network": 9, "only_baseline": 8, "p_value": 1.0}
     values["task"]["train"]["augment"] = {"rotation": 7.0}
-    text = page_of(run, values, tmp_path)
+    text = page_of(short_run, values, tmp_path)
     assert "They were fitted to 10,000 of the network’s 54,000 training samples, drawn at random" in text
     assert "Fitted to as many samples as the network," in text
     assert "The network was trained on pictures distorted differently in every epoch" in text
