@@ -7,7 +7,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,23 +78,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """`trained(home, task, *options)`: `home`, with a finished `percept run` of a built-in task in its runs and store.
 
     The first caller trains; all others, in any worker, get copies, which they may change. With `outliers=False`, for
-    tests that are not about `known`, see `few_outliers`.
+    tests that are not about `known`, see `few_outliers`; with `notes=False`, see `few_notes`.
     """
     from tests import command  # imports PyTorch and more, which a worker may never need
-    from tests.pipeline.runs import few_outliers
+    from tests.pipeline.runs import few_notes, few_outliers
 
     folder = tmp_path_factory.getbasetemp()  # a worker's own lies in the session's
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "trained"
     shared.mkdir(exist_ok=True)
 
-    def run(home: Path, task: str, *options: str, outliers: bool = True) -> Path:
-        kept = shared / f"{task}-{sha256(repr((options, outliers)).encode()).hexdigest()[:8]}"
+    def run(home: Path, task: str, *options: str, outliers: bool = True, notes: bool = True) -> Path:
+        kept = shared / f"{task}-{sha256(repr((options, outliers, notes)).encode()).hexdigest()[:8]}"
         with kept.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 begun = kept.with_suffix(".begun")
                 begun.mkdir()
-                with nullcontext() if outliers else few_outliers():
+                with ExitStack() as fewer:
+                    for context in [*([] if outliers else [few_outliers]), *([] if notes else [few_notes])]:
+                        fewer.enter_context(context())
                     command.ran(begun, task, options=options)
                 begun.rename(kept)
         shutil.copytree(kept, home, dirs_exist_ok=True)

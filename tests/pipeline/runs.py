@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pipeline import extract, task, train, validate
 from pipeline.report.schema import Report
 from pipeline.run import Run
+from pipeline.sources import notes as synthesis
 from pipeline.train import confidence
 
 
@@ -19,6 +21,14 @@ def few_outliers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confidence, "PICTURES", (400, 400))
         patch.setattr(confidence, "NOISES", 20)
+        yield
+
+
+@contextmanager
+def few_notes() -> Iterator[None]:
+    """The embedded notes are the first half of each class: most of a training on them goes into their synthesis."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesis, "notes", partial(synthesis.notes, per_class=synthesis.PER_CLASS // 2))
         yield
 
 

@@ -188,9 +188,10 @@ def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
     return replace(features, x=x, copies=x[:0], copy_of=features.copy_of[:0], task=resolved.origin())
 
 
+@pytest.mark.parametrize(("notes", "least"), [(False, 0.86), pytest.param(True, 0.88, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("few_outliers")
-def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Path) -> None:
-    trained(tmp_path, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=2")
+def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Path, notes: bool, least: float) -> None:
+    trained(tmp_path, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=2", notes=notes)
     whole, run, accuracy = extract.Features.of(Run(tmp_path / "runs" / "instruments")), Run(tmp_path / "coarse"), {}
     for hidden in ([256], []):
         overrides = [f"model.hidden={hidden}", "train.refit=false", "train.noise=0.1"]
@@ -202,5 +203,5 @@ def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Pat
         test = features.rows("test")
         answers = classifier.mlp(classifier.standardize(torch.from_numpy(features.x[test]))).argmax(1)
         accuracy[len(hidden)] = np.mean(answers.numpy() == features.y[test])
-    assert accuracy[1] > 0.88
+    assert accuracy[1] > least
     assert accuracy[0] < accuracy[1] - 0.05
