@@ -218,7 +218,7 @@ def test_the_page_says_when_they_saw_less_than_the_network(short_run: Path, tmp_
 
 
 def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(tmp_path: Path) -> None:
-    values = validated(tmp_path, "regions", "validate.baselines=true")
+    values = validated(tmp_path, "regions", "validate.baselines=true", "train.epochs=100")
     logistic = values["baselines"][0]
     assert logistic["accuracy"] < 0.7  # no line parts the regions
     assert logistic["p_value"] < 0.001
