@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export BENTOML_DO_NOT_TRACK = True
+unexport PYTHONDONTWRITEBYTECODE  # or each of a hundred processes compiles all modules again
 MODELS ?= digits instruments
 
 .PHONY: help run test soak image-test serve bento bench figures notebook licences audit-deps constraints lowest clean
