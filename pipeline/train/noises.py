@@ -8,7 +8,6 @@ Dietterich 2019).
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from pipeline.extract import log_uniform
@@ -48,14 +47,16 @@ def make_noises(n: int, sample_rate: int, seed: int) -> Iterator[Waveform]:
 
 def _coloured(rng: np.random.Generator, length: int, sample_rate: int) -> NDArray[np.float64]:
     """Noise (length,) of deviation 1, half of it filtered by octaves."""
-    size = scipy.fft.next_fast_len(length, real=True)
-    hertz = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), LOWEST)
+    from scipy import fft  # takes a while to import
+
+    size = fft.next_fast_len(length, real=True)
+    hertz = np.maximum(fft.rfftfreq(size, 1 / sample_rate), LOWEST)
     decibels = -10 * rng.uniform(*COLOURS) * np.log10(hertz)
     if rng.random() < 0.5:
         octaves = np.arange(np.log2(LOWEST), np.log2(sample_rate / 2) + 1)
         decibels += np.interp(np.log2(hertz), octaves, rng.normal(0, GAIN, len(octaves)))
-    spectrum = scipy.fft.rfft(rng.standard_normal(size)) * 10 ** ((decibels - decibels.max()) / 20)
-    noise: NDArray[np.float64] = scipy.fft.irfft(spectrum, size)[:length]
+    spectrum = fft.rfft(rng.standard_normal(size)) * 10 ** ((decibels - decibels.max()) / 20)
+    noise: NDArray[np.float64] = fft.irfft(spectrum, size)[:length]
     noise /= noise.std()
     return noise
 

@@ -9,10 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.font_manager import get_font
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
@@ -172,6 +170,9 @@ def _drawn(points: Tensor, radius: Tensor) -> Tensor:
 def glyphs(n: int, generator: torch.Generator) -> Tensor:
     """Symbols, and characters of scripts that share no letter with Latin; of any stroke width, more or less blurred,
     half of them distorted. float32 (n, 28, 28)."""
+    import matplotlib  # takes a while, and only this function needs its typefaces
+    from matplotlib.font_manager import get_font
+
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONT
     typeface = ImageFont.truetype(font, PAGE // 2)
     available = sorted(get_font(str(font)).get_charmap())
