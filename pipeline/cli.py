@@ -595,7 +595,7 @@ def main() -> None:
     try:
         command()
     except SystemExit as end:
-        if isinstance(end.code, str):
+        if isinstance(end.code, str) and sys.stderr is not None:  # where it is closed, print would take stdout instead
             print(end.code, file=sys.stderr)
         atexit._run_exitfuncs()  # as multiprocessing ends a process that it has forked
         try:

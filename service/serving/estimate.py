@@ -25,9 +25,7 @@ from service.serving.drift import LEAST, WINDOW, Sample
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
 WITHIN = 0.02  # an estimate waits until chance among the samples leaves no more than this on each side
-TESTED = (
-    0.9  # accuracy on the test split below which no estimate is given: a network right in 87 % was off by up to 6.6
-)
+TESTED = 0.9  # accuracy on the test split below which none is given: a network right in 87 % was off by up to 6.6
 UNKNOWN = 0.02  # share of the samples that is usually unknown, where the card does not say how many were
 # The following were chosen on 152 shifts of MNIST's validation digits and of notes, real and synthetic, in a tenth
 # to all of the samples, with six networks (docs/service.md).
@@ -78,7 +76,7 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
     (_, tail), (_, low) = card.usual.familiarity if card.usual else LOW, LOW  # it is a rank among validation samples
     more = float((familiar < tail).mean()) - low
     expected = BIAS**2 + PER_UNFAMILIAR**2 * max(0.0, max(0.0, more) ** 2 - _by_chance(low, len(familiar), n_tested))
-    correction, left = _corrected(card, confidence, agrees, expected)
+    correction, left = _corrected(card, n_tested, confidence, agrees, expected)
     unknown = 1 - card.metrics.get("known", 1 - UNKNOWN)
     excess = max(EXCESS, Z * math.sqrt(unknown * (1 - unknown) / len(familiar)))
     chance = float((confidence * (1 - confidence)).mean()) / len(samples)
@@ -98,7 +96,7 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
 
 
 def _corrected(
-    card: ModelCard, confidence: NDArray[np.float64], agrees: NDArray[np.float64], expected: float
+    card: ModelCard, n_tested: int, confidence: NDArray[np.float64], agrees: NDArray[np.float64], expected: float
 ) -> tuple[float, float]:
     """What the second reading adds to the estimate, and how much is left of the `expected` mean square of its error;
     nothing, and all of it, where there is no such reading.
@@ -109,7 +107,6 @@ def _corrected(
     usual = card.usual
     if usual is None or usual.agreement is None or len(agrees) < LEAST:
         return 0.0, expected
-    n_tested = max(1, card.samples.get("test", 0))
     agreement = (usual.agreement * n_tested + 1) / (n_tested + 2)  # by Laplace's rule: never quite 1
     by_chance = _by_chance(agreement, len(agrees), n_tested)
     change = float(agrees.mean()) - usual.agreement - (float(confidence.mean()) - usual.confidence)

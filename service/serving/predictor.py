@@ -280,8 +280,7 @@ class Predictor:
             raise Unusable(f"the model has no answer to this input: {shapes} for {len(self.card.labels)} labels")
         if watch and self.card.groups:
             features = outputs[-1] if self._watched else batch.reshape(rows, -1)
-            more = [*outputs[1 : len(names)], *([outputs[len(names)]] if second else [])]
-            self.drift.add(features, outputs[0], *more)
+            self.drift.add(features, *outputs[: len(names) + len(second)])
         return outputs[: len(names)]
 
     def _fields(self, row: list[float] | None) -> dict[str, Any]:

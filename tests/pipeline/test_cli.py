@@ -175,6 +175,12 @@ def test_libraries_of_a_stage_add_no_line_to_a_mistake(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, line)
 
 
+def test_a_mistake_does_not_go_to_stdout_where_stderr_is_closed(tmp_path: Path) -> None:
+    closing = ["sh", "-c", 'exec "$0" "$@" 2>&-', PERCEPT, "validate", "digits"]
+    done = subprocess.run(closing, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_a_nonsense_limit_is_one_line(tmp_path: Path) -> None:
     done = percept("tasks", home=tmp_path, PERCEPT_MAX_SECONDS="long")
     assert done.stderr.strip() == "percept: PERCEPT_MAX_SECONDS=long: expected a whole number above 0"
