@@ -95,11 +95,7 @@ class Classifier(nn.Module):
 
     def from_features(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Features float32 (N, D) → probabilities or values, float32 (N, K), and the familiarity if there is one."""
-        return self.from_standardised(self.standardize(x))
-
-    def from_standardised(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Like `from_features`, for standardised features."""
-        readings = self.readings(x)
+        readings = self.readings(self.standardize(x))
         return readings[0] if len(readings) == 1 else (readings[0], readings[1])
 
     @property

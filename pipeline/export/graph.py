@@ -27,9 +27,9 @@ class Graph(nn.Module):
     """The module that is exported: a classifier, arranged for serving.
 
     Its outputs are the answers and, for the service to watch, a second reading of the classes and the standardised
-    features. If features are the
-    media divided by a scale (pixels), the service detects drift on the media instead, and the first layer's weights do
-    the scaling and standardising, since (x / 255 - mean) / deviation would cost a tenth of the product that follows it.
+    features. If features are the media divided by a scale (pixels), the service detects drift on the media instead, and
+    the first layer's weights do the scaling and standardising, since (x / 255 - mean) / deviation would cost a tenth of
+    the product that follows it.
 
     Attributes
     ----------
@@ -55,12 +55,6 @@ class Graph(nn.Module):
             return self.classifier.readings(media.flatten(1).to(torch.float32))
         x = self.classifier.standardize(front(media))
         return *self.classifier.readings(x), x
-
-
-def answers(classifier: Classifier, x: Tensor) -> tuple[Tensor, ...]:
-    """Standardised features float32 (N, D) → probabilities or values (N, K), and familiarity (N,) if there is one."""
-    outputs = classifier.from_standardised(x)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def _folded(classifier: Classifier, scale: float) -> Classifier:
@@ -187,7 +181,7 @@ def _compute_mel_in_pieces(graph: onnx.GraphProto, front: Mfcc) -> None:
 
 def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]]) -> None:
     """Compute outputs, name → float32 of that shape, only if the input WITH_FAMILIARITY, bool (), is true, which is its
-    default; else the first is the least of the answers, and a second one the answers, which nobody reads.
+    default; else familiarity is the least of the answers, and the second reading the answers, which nobody reads.
 
     The nodes that only these outputs need move into a branch of an If. ONNX Runtime computes every output, asked for or
     not, and familiarity is half the work of an answer to an image.
@@ -199,10 +193,11 @@ def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]])
         for names in (node.input, node.output):  # the second reading is a step towards familiarity
             names[:] = [f"{name}_if_wanted" if name in outputs else name for name in names]
     answer = graph.output[0].name
-    nothing = [
-        onnx.helper.make_node("ReduceMin", [answer, "columns"], [f"no_{FAMILIARITY}"], keepdims=0),
-        onnx.helper.make_node("Identity", [answer], [f"no_{SECOND}"]),
-    ][: len(outputs)]
+    instead = {
+        FAMILIARITY: onnx.helper.make_node("ReduceMin", [answer, "columns"], [f"no_{FAMILIARITY}"], keepdims=0),
+        SECOND: onnx.helper.make_node("Identity", [answer], [f"no_{SECOND}"]),
+    }
+    nothing = [instead[name] for name in outputs]
     branches = {
         f"{name}_branch": onnx.helper.make_graph(
             nodes, name, [],

@@ -62,6 +62,6 @@ def test_scenes_that_no_network_has_seen_are_less_familiar_than_the_samples(monk
         known = confidence.fit_familiarity(classifier, Dataset(training, y), Dataset(validation, y[:100]), 0)
     outside = classifier.standardize(front(torch.from_numpy(make_scenes(100, 16, 9))))
     with torch.inference_mode():
-        scores = [classifier.from_standardised(part)[1] for part in (test, outside)]
+        scores = [classifier.readings(part)[1] for part in (test, outside)]
     assert roc_auc_score([1] * 100 + [0] * 100, torch.cat(scores)) > 0.97
     assert (scores[0] >= known).float().mean() > 0.9
