@@ -595,13 +595,12 @@ def main() -> None:
     try:
         command()
     except SystemExit as end:
-        if isinstance(end.code, str) and sys.stderr is not None:  # where it is closed, print would take stdout instead
+        if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         atexit._run_exitfuncs()  # as multiprocessing ends a process that it has forked
         try:
             for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
+                stream.flush()
         except OSError:
             raise end from None  # Python reports it
         os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
@@ -627,6 +626,9 @@ def command() -> None:
     gc.set_threshold(20_000)
     one_heap()
     atexit.register(gc.freeze)
+    for name in ("stdout", "stderr"):  # where stderr is closed, print would take stdout instead
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may be no text, and a terminal may have no arrows
             stream.reconfigure(errors="backslashreplace")

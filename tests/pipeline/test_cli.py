@@ -175,10 +175,12 @@ def test_libraries_of_a_stage_add_no_line_to_a_mistake(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_a_mistake_does_not_go_to_stdout_where_stderr_is_closed(tmp_path: Path) -> None:
-    closing = ["sh", "-c", 'exec "$0" "$@" 2>&-', PERCEPT, "validate", "digits"]
-    done = subprocess.run(closing, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
+@pytest.mark.parametrize(("closed", "name", "status"), [("1>&-", "shop", 0), ("2>&-", "absent", 1)])
+def test_a_closed_stream_is_silent(shop: Path, closed: str, name: str, status: int) -> None:
+    """And print does not take the other one instead."""
+    closing = ["sh", "-c", f'exec "$0" "$@" {closed}', PERCEPT, "predict", name, "clips/beep/0.wav"]
+    done = subprocess.run(closing, cwd=shop, env=os.environ | {"BENTOML_HOME": str(shop)}, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
 def test_a_nonsense_limit_is_one_line(tmp_path: Path) -> None:
