@@ -20,7 +20,7 @@ from service.media.image import to_mnist_form
 from service.serving.drift import ROWS, Scores
 from tests.service.helpers import digit_file
 
-LOOP = 0.05  # seconds between two rounds of requests
+LOOP = 0.1  # seconds between two rounds of requests
 SLOW = 1.2  # seconds that a slow client takes to send a body
 APART = 0.1  # seconds between two of them
 SPAN = 4 * 28  # pixels whose distribution is watched together

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -81,8 +82,12 @@ def client(home: Path) -> Iterator[httpx.Client]:
 
 def played(instrument: str, seconds: float) -> NDArray[np.float32]:
     """Notes of an instrument that the band has not been trained on, without their ends, float32 (T,)."""
-    rendered = [note.render() for note in notes(seed=7, per_class=20) if note.instrument == instrument]
-    return np.concatenate([note[: RATE // 2] for note in rendered])[: round(seconds * RATE)]
+    return np.concatenate([note[: RATE // 2] for note in rendered(instrument)])[: round(seconds * RATE)]
+
+
+@cache
+def rendered(instrument: str) -> list[NDArray[np.float32]]:
+    return [note.render() for note in notes(seed=7, per_class=20) if note.instrument == instrument]
 
 
 def noise(seconds: float, seed: int = 0) -> NDArray[np.float32]:
