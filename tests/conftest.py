@@ -7,7 +7,7 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,9 +94,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             if not kept.exists():
                 begun = kept.with_suffix(".begun")
                 begun.mkdir()
-                with ExitStack() as fewer:
-                    for context in [*([] if outliers else [few_outliers]), *([] if notes else [few_notes])]:
-                        fewer.enter_context(context())
+                with nullcontext() if outliers else few_outliers(), nullcontext() if notes else few_notes():
                     command.ran(begun, task, options=options)
                 begun.rename(kept)
         shutil.copytree(kept, home, dirs_exist_ok=True)
