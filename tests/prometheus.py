@@ -133,12 +133,12 @@ def watching(folder: Path, target: str, pace: Pace) -> Iterator[Prometheus]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        with httpx.Client(base_url=f"http://{address}/api/v1/", timeout=30) as api:
+        with httpx.Client(base_url=f"http://{address}/api/v1/", timeout=30, verify=False) as api:
 
             def is_ready() -> bool:
                 assert process.poll() is None, (folder / "log").read_text()
                 try:
-                    return httpx.get(f"http://{address}/-/ready").is_success
+                    return api.get(f"http://{address}/-/ready").is_success
                 except httpx.TransportError:
                     return False
 

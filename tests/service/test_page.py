@@ -137,29 +137,35 @@ def painted(page, canvas):
 
 
 class TestFiles:
-    def test_the_page_and_its_headers(self, service):
-        answer = httpx.get(f"{service.url}/")
+    @pytest.fixture(scope="class")
+    @classmethod
+    def client(cls, service):
+        with httpx.Client(base_url=service.url) as connection:
+            yield connection
+
+    def test_the_page_and_its_headers(self, client):
+        answer = client.get("/")
         assert answer.headers["content-type"] == CONTENT_TYPES[".html"].decode()
         assert "<title>percept</title>" in answer.text
         assert answer.headers["content-security-policy"] == PAGE.decode()
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert {name: answer.headers[name.decode()].encode() for name, _ in HEADERS} == dict(HEADERS)
 
-    def test_its_files_are_served_and_cached(self, service):
+    def test_its_files_are_served_and_cached(self, client):
         files = list((ROOT / "service" / "page").iterdir())
         assert sum(file.stat().st_size for file in files) < 76_000
         for file in files:
-            answer = httpx.get(service.url + PATHS.get(file.name, f"/page/{file.name}"))
+            answer = client.get(PATHS.get(file.name, f"/page/{file.name}"))
             assert answer.content == file.read_bytes()
             assert answer.headers["content-type"] == CONTENT_TYPES[file.suffix].decode()
-            again = httpx.get(answer.url, headers={"If-None-Match": answer.headers["etag"]})
+            again = client.get(answer.url, headers={"If-None-Match": answer.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
 
     @pytest.mark.parametrize(
         "name", ["nothing", "index.html", "..%2fstatic.py", "%2e%2e/static.py", ".", "", "style.css/"]
     )
-    def test_nothing_else_is_served(self, service, name):
-        assert httpx.get(f"{service.url}/page/{name}").status_code == 404
+    def test_nothing_else_is_served(self, client, name):
+        assert client.get(f"/page/{name}").status_code == 404
 
 
 class TestPictures:
