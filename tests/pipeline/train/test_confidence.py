@@ -25,7 +25,7 @@ from service.serving.predictor import Predictor
 from tests.command import percept
 from tests.conftest import Trained
 
-FEW = pytest.param(False, id="few notes")  # half of them, two copies of each, and half the foreign sounds
+FEW = pytest.param(False, id="few notes")  # half of them, a copy of each, and half the foreign sounds
 ALL = pytest.param(True, id="all notes", marks=pytest.mark.soak)  # and ten copies, as the task has
 
 
@@ -34,7 +34,7 @@ def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory, request: py
     """Runs of the tasks with embedded data; the thresholds in this file are for these data."""
     home = tmp_path_factory.mktemp("home")
     trained(home, "digits", "--set", "validate.baselines=false")
-    copies = () if request.param else ("--set", "augment.copies=2")
+    copies = () if request.param else ("--set", "augment.copies=1")
     with pytest.MonkeyPatch.context() as patch:
         if not request.param:
             patch.setattr(unknown, "SOUNDS", 50)

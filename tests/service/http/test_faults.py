@@ -196,7 +196,7 @@ def test_memory_is_flat_over_many_requests(server: Server, n: int, record_proper
             answers += sum(outcome.statuses.values())
             hang_up()
 
-    some(10_000)
+    some(min(n, 10_000))
     before = resident_mb(worker)
     some(n)
     after = resident_mb(worker)
