@@ -65,9 +65,7 @@ def of_test(features: Features, classifier: Classifier, with_validation: bool, s
     project = _projection(features, rows[np.sort(order[:SEEN])], classifier)
     data = Dataset(project(rows)[order], torch.from_numpy(features.y[rows][order]))
     trainings = [
-        Training(_network(data, features, end), *_work(data, n, end, classifier))
-        for n in sizes
-        for end in (0, 1)
+        Training(_network(data, features, end), *_work(data, n, end, classifier)) for n in sizes for end in (0, 1)
     ]
     for state in train(trainings, features.kind):
         if isinstance(state, UserError):
