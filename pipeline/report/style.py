@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -35,6 +37,8 @@ ALONE = (
 
 DECIMALS = re.compile(r"(\.\d\d)\d+")  # of a point, which no screen shows
 
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+POINTS = 72  # an inch, the unit of matplotlib's SVG
 LABEL = 24  # characters of a class name on an axis, at most
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g} %")
 
@@ -95,12 +99,26 @@ def _svg(figure: Figure, name: str) -> bytes:
     """`figure` as an SVG element with ids that no other figure of the page has, in the page's text colour."""
     stream = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", bbox_inches="tight", metadata=no_metadata)
+    figure.savefig(stream, format="svg", metadata=no_metadata)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(f": {INK}", ": currentColor")
-    svg = re.sub(r"^<svg[^>]*>", rf"\g<0>{ALONE}", svg)
+    svg = re.sub(r"^<svg[^>]*>", f"<svg {NAMESPACES} {_view(figure)}>{ALONE}", svg)
     svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), svg)
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).encode()
+
+
+def _view(figure: Figure) -> str:
+    """The part of a figure that was saved as SVG in which there is anything, as attributes of its element.
+
+    `bbox_inches="tight"` does the same, but draws the figure twice.
+    """
+    figure.dpi = POINTS
+    width, height = figure.get_size_inches() * POINTS
+    renderer = RendererSVG(width, height, io.StringIO(), image_dpi=POINTS)  # type: ignore[no-untyped-call]
+    box = figure.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])
+    left, bottom, right, top = box.extents * POINTS
+    size = f"{right - left:.2f}", f"{top - bottom:.2f}"
+    return f'width="{size[0]}pt" height="{size[1]}pt" viewBox="{left:.2f} {height - top:.2f} {size[0]} {size[1]}"'
 
 
 def png(figure: Figure) -> bytes:
