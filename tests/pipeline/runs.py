@@ -13,6 +13,10 @@ from pipeline.run import Run
 from pipeline.sources import notes as synthesis
 from pipeline.train import confidence
 
+# Options of a training on notes, so that the tests share one.
+PLAIN = ("--set", "validate.baselines=false")
+FEW_COPIES = (*PLAIN, "--set", "augment.copies=1")
+
 
 @contextmanager
 def few_outliers() -> Iterator[None]:

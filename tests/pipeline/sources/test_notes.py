@@ -19,6 +19,7 @@ from pipeline.sources.notes import INSTRUMENTS, PER_CLASS, SAMPLE_RATE, Note, no
 from pipeline.sources.tones import Struck, Sustained, struck, sustained
 from pipeline.train import weights
 from tests.conftest import Trained
+from tests.pipeline.runs import FEW_COPIES
 
 Array = NDArray[np.float64]
 
@@ -191,7 +192,7 @@ def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
 @pytest.mark.parametrize(("notes", "least"), [(False, 0.86), pytest.param(True, 0.88, marks=pytest.mark.soak)])
 @pytest.mark.usefixtures("few_outliers")
 def test_a_linear_classifier_does_not_solve_them(trained: Trained, tmp_path: Path, notes: bool, least: float) -> None:
-    trained(tmp_path, "instruments", "--set", "validate.baselines=false", "--set", "augment.copies=2", notes=notes)
+    trained(tmp_path, "instruments", *FEW_COPIES, notes=notes)
     whole, run, accuracy = extract.Features.of(Run(tmp_path / "runs" / "instruments")), Run(tmp_path / "coarse"), {}
     for hidden in ([256], []):
         overrides = [f"model.hidden={hidden}", "train.refit=false", "train.noise=0.1"]

@@ -24,6 +24,7 @@ from pipeline.train import confidence, outliers
 from service.serving.predictor import Predictor
 from tests.command import percept
 from tests.conftest import Trained
+from tests.pipeline.runs import FEW_COPIES, PLAIN
 
 FEW = pytest.param(False, id="few notes")  # half of them, a copy of each, and half the foreign sounds
 ALL = pytest.param(True, id="all notes", marks=pytest.mark.soak)  # and ten copies, as the task has
@@ -33,12 +34,11 @@ ALL = pytest.param(True, id="all notes", marks=pytest.mark.soak)  # and ten copi
 def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
     """Runs of the tasks with embedded data; the thresholds in this file are for these data."""
     home = tmp_path_factory.mktemp("home")
-    trained(home, "digits", "--set", "validate.baselines=false")
-    copies = () if request.param else ("--set", "augment.copies=1")
+    trained(home, "digits", *PLAIN)
     with pytest.MonkeyPatch.context() as patch:
         if not request.param:
             patch.setattr(unknown, "SOUNDS", 50)
-        yield trained(home, "instruments", "--set", "validate.baselines=false", *copies, notes=request.param)
+        yield trained(home, "instruments", *(PLAIN if request.param else FEW_COPIES), notes=request.param)
 
 
 @cache  # several tests ask the same run, and the notes are synthesised anew for each answer
