@@ -34,7 +34,7 @@ from tests.vectors import columns, tensors, write
 RATE = 22_050
 COPIES = "augment.copies=24"
 RATES = 'tune.space={"train.learning_rate"=[0.003, 0.01, 0.02, 0.03, 0.1, 0.2]}'
-SEARCH = (RATES, "tune.folds=3", "train.epochs=1000")  # seconds for two trials: both workers have some to do
+SEARCH = (RATES, "tune.folds=3", "train.epochs=500")  # a second for two trials: both workers have some to do
 
 
 @pytest.fixture(scope="module")
