@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -50,7 +51,7 @@ def test_http_answers_equal_predictions(home: Path, real_data: Path) -> None:
         Image.fromarray(digits.data[i].numpy()).save(home / "png" / f"{i}.png")
         pictures.append(home / "png" / f"{i}.png")
         labels.append(str(int(digits.targets[i])))
-    notes = sorted((real_data / "notes").glob("*/*.mp3"))[::6]
+    notes = sorted((real_data / "notes").glob("*/*.mp3"))[::12]
     right = {}
     with serving(home) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         for task, files, expected in (
@@ -60,15 +61,14 @@ def test_http_answers_equal_predictions(home: Path, real_data: Path) -> None:
             answers = _ask(client, task, files)
             lines = percept("predict", task, *files, "--json", home=home).stdout.splitlines()
             predictions = [json.loads(line) for line in lines]
-            assert len(answers) == len(predictions) == 200
+            assert len(answers) == len(predictions) == len(files)
             for answer, prediction in zip(answers, predictions, strict=True):
                 assert {k: answer[k] for k in ("label", "confidence", "known", "probabilities", "set")} == {
                     k: v for k, v in prediction.items() if k != "file"
                 }
-            right[task] = sum(a["label"] == label for a, label in zip(answers, expected, strict=True))
-    print(f"right over HTTP, of 200: {right}")
-    assert right["digits"] >= 190
-    assert right["instruments"] >= 190
+            right[task] = np.mean([a["label"] == label for a, label in zip(answers, expected, strict=True)])
+    print(f"right over HTTP: {right}")
+    assert min(right.values()) >= 0.95
 
 
 def _ask(client: httpx.Client, task: str, files: list[Path]) -> list[dict[str, Any]]:

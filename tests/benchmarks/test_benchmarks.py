@@ -82,12 +82,12 @@ def test_growth_writes_its_table_and_its_figure(
     monkeypatch.chdir(ROOT)
     if not in_processes:
         monkeypatch.setattr(growth, "measured", measured_here)
-    text = printed(growth, "--out", str(tmp_path), "--samples", "2000", "4000", "--hidden", "10")
+    text = printed(growth, "--out", str(tmp_path), "--samples", "500", "1000", "--hidden", "10")
     rows = json.loads((tmp_path / "growth.json").read_text())
-    assert [(row["samples"], row["hidden"]) for row in rows] == [(2000, 10), (4000, 10)]
+    assert [(row["samples"], row["hidden"]) for row in rows] == [(500, 10), (1000, 10)]
     assert all(row["seconds"] > 0 for row in rows)
     assert "10 units" in (tmp_path / "growth.svg").read_text()
-    assert "2,000" in text
+    assert "1,000" in text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and the benchmark would take it")

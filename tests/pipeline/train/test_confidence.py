@@ -26,7 +26,7 @@ from tests.command import percept
 from tests.conftest import Trained
 from tests.pipeline.runs import FEW_COPIES, PLAIN
 
-FEW = pytest.param(False, id="few notes")  # half of them, a copy of each, and half the foreign sounds
+FEW = pytest.param(False, id="few notes")  # half of them, a copy of each, and half of what is foreign
 ALL = pytest.param(True, id="all notes", marks=pytest.mark.soak)  # and ten copies, as the task has
 
 
@@ -37,6 +37,7 @@ def home(trained: Trained, tmp_path_factory: pytest.TempPathFactory, request: py
     trained(home, "digits", *PLAIN)
     with pytest.MonkeyPatch.context() as patch:
         if not request.param:
+            patch.setattr(unknown, "PICTURES", 150)
             patch.setattr(unknown, "SOUNDS", 50)
         yield trained(home, "instruments", *(PLAIN if request.param else FEW_COPIES), notes=request.param)
 
