@@ -25,7 +25,7 @@ SEEN = 4_000  # training samples by which the components are found, at most
 HIDDEN = 100
 STEPS = 500  # of each network
 EPOCHS = 1  # of the largest part, at least; more samples would take more than a few seconds
-EPOCH = 16  # steps, at least: what is done once an epoch takes as long as a step or two
+EPOCH = 16  # steps, up to which few samples are repeated: what is done once an epoch takes as long as a step or two
 TRAIN = Train(batch_size=128, learning_rate=3e-3, schedule="cosine", l2=1e-4)
 
 
@@ -64,8 +64,10 @@ def of_test(features: Features, classifier: Classifier, with_validation: bool, s
     sizes = [int(np.searchsorted(position[order], share)) for share in shares]
     project = _projection(features, rows[np.sort(order[:SEEN])], classifier)
     data = Dataset(project(rows)[order], torch.from_numpy(features.y[rows][order]))
+    parts = [(_part(data, n, end), end) for n in sizes for end in (0, 1)]
     trainings = [
-        Training(_network(data, features, end), *_work(data, n, end, classifier)) for n in sizes for end in (0, 1)
+        Training(_network(data, features, end), _options(part), Fold.unwatched(part, classifier.standardize))
+        for part, end in parts
     ]
     for state in train(trainings, features.kind):
         if isinstance(state, UserError):
@@ -125,14 +127,16 @@ def _network(data: Dataset, features: Features, seed: int) -> MLP:
     return MLP(data.x.shape[1], (HIDDEN,), TARGETS[features.kind].n_outputs(len(features.labels)), "relu", seed, "he")
 
 
-def _work(data: Dataset, n: int, end: int, classifier: Classifier) -> tuple[Train, Fold]:
-    """How a network is trained, for STEPS steps or an epoch if that is more, and its samples: the first n or, at the
-    other end, the last n, in the memory of all; of few samples several copies, so that an epoch is not too short."""
+def _part(data: Dataset, n: int, end: int) -> Dataset:
+    """The first n samples or, at the other end, the last n, in the memory of all; few are repeated up to an epoch
+    of EPOCH steps."""
     assert isinstance(data.x, torch.Tensor)
     chosen = slice(len(data.y) - n, None) if end else slice(n)
-    part = Dataset(data.x[chosen], data.y[chosen])
-    if (copies := EPOCH * TRAIN.batch_size // n) > 1:
-        assert isinstance(part.x, torch.Tensor)
-        part = Dataset(part.x.repeat(copies, 1), part.y.repeat(copies))
-    epochs = max(1, round(STEPS / math.ceil(len(part.y) / TRAIN.batch_size)))
-    return TRAIN.model_copy(update={"epochs": epochs}), Fold.unwatched(part, classifier.standardize)
+    x, y = data.x[chosen], data.y[chosen]
+    copies = EPOCH * TRAIN.batch_size // n
+    return Dataset(x.repeat(copies, 1), y.repeat(copies)) if copies > 1 else Dataset(x, y)
+
+
+def _options(part: Dataset) -> Train:
+    """How a network is trained on these samples: for STEPS steps, or an epoch if that is more."""
+    return TRAIN.model_copy(update={"epochs": max(1, round(STEPS / math.ceil(len(part.y) / TRAIN.batch_size)))})
