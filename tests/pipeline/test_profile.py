@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from pipeline.profile import marked, profiling, stage, step
+from pipeline.sources import pens
 from service.media.resampling import Resampler
 from tests import command
 
@@ -37,6 +38,14 @@ def test_a_step_has_its_own_time_and_that_of_all_threads() -> None:
     assert train["epochs"]["times"] == 4
     assert train["epochs"]["seconds"] >= 0.4 > 0.1 > train["epochs"]["processor"]
     assert stages[1]["seconds"] >= 0.2
+
+
+def test_what_threads_of_a_source_draw_is_counted() -> None:
+    with profiling() as stages, stage("extract"):
+        pens.digits("test", 20, seed=0)
+    (drawn,) = [one for one in stages[0]["steps"] if one["name"] == "draw"]
+    assert drawn["times"] == 10  # classes
+    assert drawn["processor"] > 0
 
 
 def test_nothing_is_measured_without_it() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import librosa
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -430,6 +431,19 @@ def test_figures_can_stand_together_in_one_page_in_any_colour(tmp_path: Path) ->
         assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg)) <= set(ids)
         assert "currentColor" in svg
         assert style.INK not in svg
+
+
+def test_a_file_shows_as_much_as_if_its_bounds_were_found_by_drawing(tmp_path: Path) -> None:
+    with matplotlib.rc_context(style.STYLE):
+        curves.curve(history_of(9, 0.9), "loss", 9).savefig(tmp_path / "tight.svg", bbox_inches="tight")
+        style.write_svg(curves.curve(history_of(9, 0.9), "loss", 9), tmp_path / "ours.svg")
+    tight, ours = (ElementTree.parse(tmp_path / name).getroot().attrib for name in ("tight.svg", "ours.svg"))
+    _, top, width, height = map(float, ours["viewBox"].split())
+    assert top < 0  # the legend, above the figure itself
+    assert (ours["width"], ours["height"]) == (f"{width:.2f}pt", f"{height:.2f}pt")
+    assert [width, height] == pytest.approx(
+        [float(tight[side].removesuffix("pt")) for side in ("width", "height")], 1e-3
+    )
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:

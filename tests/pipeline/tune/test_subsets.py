@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.classifier import Classifier
 from pipeline.extract import Features
-from pipeline.train import weights
+from pipeline.train import Dataset, weights
 from pipeline.tune import subsets
 from tests import vectors
 
@@ -41,6 +42,17 @@ def test_more_samples_are_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     accuracy = parts.right.mean((1, 2))
     assert parts.right.shape == (5, 2, 800)
     assert accuracy[-1] > accuracy[0] + 0.03
+
+
+@pytest.mark.parametrize(("n", "copies"), [(50, 40), (700, 2), (1600, 1), (9000, 1)])
+def test_each_part_takes_as_many_steps_and_few_samples_are_repeated(n: int, copies: int) -> None:
+    data = Dataset(torch.arange(10_000.0)[:, None], torch.arange(10_000))
+    part = subsets._part(data, n, 1)
+    assert torch.equal(part.y.bincount().nonzero()[:, 0], torch.arange(10_000 - n, 10_000))
+    assert (part.y.bincount()[-n:] == copies).all()
+    assert torch.equal(part.y, part.x[:, 0])
+    batches = -(-len(part.y) // subsets.TRAIN.batch_size)
+    assert abs(subsets._options(part).epochs * batches - subsets.STEPS) <= batches / 2
 
 
 def test_too_few_samples_are_not_divided(tmp_path: Path) -> None:
