@@ -67,7 +67,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     >>> found.x.shape, found.y.shape, found.kind
     ((401, 1), (401, 1), 'regression')
     """
-    with step("find samples"):
+    with step("find samples", all_threads=True):
         samples = sources.load(task.data, task.features)
     if task.features.kind == "pixels":
         _warn_of_pictures(samples)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.profile import marked
 from pipeline.sources import drawing, pens
 from pipeline.sources.drawing import Array
 from pipeline.sources.registry import Data, Source
@@ -62,7 +61,7 @@ def digits(seed: int) -> list[Sample]:
     (40519, 'scans/0000-0', 'pens/test/1499-9', 'test')
     """
     with ThreadPoolExecutor(1) as pool:
-        copied = pool.submit(marked("draw", _copies), seed)
+        copied = pool.submit(_copies, seed)
         drawn = {split: pens.digits(split, n, seed) for split, n in PENS.items()}
         samples = [Sample(s.file, s.label, _split(i), s.media) for i, s in enumerate(scans())] + copied.result()
     for split, of_split in drawn.items():

@@ -15,7 +15,6 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.profile import marked
 from pipeline.sources.drawing import MARKS, Array, draw, vary
 from pipeline.sources.sample import SPLITS, Split
 
@@ -247,7 +246,7 @@ def digits(split: Split, n: int, seed: int) -> tuple[NDArray[np.uint8], list[str
     ((20, 28, 28), ['0', '0', '1'])
     """
     with ThreadPoolExecutor() as pool:
-        made = list(pool.map(partial(marked("draw", _of_class), split, n // len(SHAPES), seed), SHAPES))
+        made = list(pool.map(partial(_of_class, split, n // len(SHAPES), seed), SHAPES))
     return np.concatenate(made), [label for label, pictures in zip(SHAPES, made, strict=True) for _ in pictures]
 
 

@@ -130,7 +130,7 @@ def _check(task: Task, features: Features, facts: weights.Facts) -> None:
         raise UserError("validate.baselines are classifiers, and the targets are numbers; set it to false")
 
 
-@step("baselines")
+@step("baselines", all_threads=True)
 def _baselines(
     task: Task, features: Features, classifier: Classifier, facts: weights.Facts, predictions: Predictions
 ) -> _Baselines:

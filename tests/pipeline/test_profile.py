@@ -9,7 +9,6 @@ import numpy as np
 import soundfile
 
 from pipeline.profile import marked, profiling, stage, step
-from pipeline.sources import pens
 from service.media.resampling import Resampler
 from tests import command
 
@@ -40,12 +39,14 @@ def test_a_step_has_its_own_time_and_that_of_all_threads() -> None:
     assert stages[1]["seconds"] >= 0.2
 
 
-def test_what_threads_of_a_source_draw_is_counted() -> None:
-    with profiling() as stages, stage("extract"):
-        pens.digits("test", 20, seed=0)
-    (drawn,) = [one for one in stages[0]["steps"] if one["name"] == "draw"]
-    assert drawn["times"] == 10  # classes
-    assert drawn["processor"] > 0
+def test_threads_without_steps_of_their_own_count_for_the_one_that_waits_for_them() -> None:
+    with profiling() as stages, stage("validate"), step("baselines", all_threads=True), ThreadPoolExecutor(2) as pool:
+        list(pool.map(spin, [0.05] * 4))
+        with step("page"):
+            spin(0.02)
+    found = {one["name"]: one["processor"] for one in stages[0]["steps"]}
+    assert 0.2 <= found["baselines"] <= stages[0]["processor"] - found["page"] + 1e-3
+    assert found["page"] >= 0.02
 
 
 def test_nothing_is_measured_without_it() -> None:
