@@ -119,13 +119,13 @@ def step(name: str, all_threads: bool = False) -> Iterator[None]:
         return
     before = _inner.seconds, _inner.processor
     _inner.seconds = _inner.processor = 0.0
-    clock = time.process_time if all_threads else time.thread_time
-    wall, processor = time.perf_counter(), clock()
+    wall, processor, process = time.perf_counter(), time.thread_time(), time.process_time()
     try:
         yield
     finally:
-        seconds, processor = time.perf_counter() - wall, clock() - processor
-        profile.add(name, seconds - _inner.seconds, processor - _inner.processor)
+        seconds, processor = time.perf_counter() - wall, time.thread_time() - processor
+        own = time.process_time() - process if all_threads else processor
+        profile.add(name, seconds - _inner.seconds, own - _inner.processor)
         _inner.seconds, _inner.processor = before[0] + seconds, before[1] + processor
 
 

@@ -47,6 +47,7 @@ def test_threads_without_steps_of_their_own_count_for_the_one_that_waits_for_the
     found = {one["name"]: one["processor"] for one in stages[0]["steps"]}
     assert 0.2 <= found["baselines"] <= stages[0]["processor"] - found["page"] + 1e-3
     assert found["page"] >= 0.02
+    assert found["other"] >= 0
 
 
 def test_nothing_is_measured_without_it() -> None:
