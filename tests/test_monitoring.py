@@ -64,7 +64,7 @@ def test_alerts_at_the_pace_of_production() -> None:
 @pytest.mark.parametrize(
     ("pace", "seconds"),
     [
-        pytest.param(Pace(factor=600, scrape=0.2), 60, id="fast"),
+        pytest.param(Pace(factor=600, scrape=0.4), 60, id="fast"),
         pytest.param(Pace(factor=20, scrape=1), 300, id="minutes", marks=pytest.mark.soak),
     ],
 )
