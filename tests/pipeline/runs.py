@@ -13,7 +13,7 @@ from pipeline.run import Run
 from pipeline.sources import notes as synthesis
 from pipeline.train import confidence
 
-# Options of a training on notes, so that the tests share one.
+# Options of trainings that several tests share.
 PLAIN = ("--set", "validate.baselines=false")
 FEW_COPIES = (*PLAIN, "--set", "augment.copies=1")
 
