@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.command import percept
 from tests.conftest import Trained
+from tests.pipeline.runs import PLAIN
 from tests.serving import serving
 
 
@@ -20,10 +21,9 @@ def home(real_data: Path, trained: Trained, tmp_path_factory: pytest.TempPathFac
     """Both built-in tasks, trained on MNIST and on real notes, in `home/runs` and in its model store; how well they
     know what is unlike either, tests/pipeline/train/test_confidence.py measures."""
     folder = tmp_path_factory.mktemp("home")
-    plain = ("--set", "validate.baselines=false")
-    trained(folder, "digits", "--data", f"mnist:{real_data}", *plain, outliers=False)
+    trained(folder, "digits", "--data", f"mnist:{real_data}", *PLAIN, outliers=False)
     fewer = ("--set", "augment.copies=0")  # than the task has: the accuracy below is reached without
-    return trained(folder, "instruments", "--data", str(real_data / "notes"), *plain, *fewer, outliers=False)
+    return trained(folder, "instruments", "--data", str(real_data / "notes"), *PLAIN, *fewer, outliers=False)
 
 
 @pytest.mark.parametrize(("task", "accuracy"), [("digits", 0.9725), ("instruments", 0.95)])
@@ -52,6 +52,7 @@ def test_http_answers_equal_predictions(home: Path, real_data: Path) -> None:
         pictures.append(home / "png" / f"{i}.png")
         labels.append(str(int(digits.targets[i])))
     notes = sorted((real_data / "notes").glob("*/*.mp3"))[::12]
+    assert (len(pictures), len(notes)) == (200, 100)
     right = {}
     with serving(home) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         for task, files, expected in (

@@ -162,7 +162,7 @@ class _Known(NamedTuple):
         return self.key == done.recipe.key and self.contents == usable
 
 
-@step("near duplicates")
+@step("near duplicates", all_threads=True)
 def _near(done: _Extracted) -> list[tuple[str, str]]:
     """Pairs of contents that are near duplicates, in order, found by their fingerprints; none in percept's own data."""
     if REGISTRY[done.task.data.source].form == "name":

@@ -25,7 +25,7 @@ SEEN = 4_000  # training samples by which the components are found, at most
 HIDDEN = 100
 STEPS = 500  # of each network
 EPOCHS = 1  # of the largest part, at least; more samples would take more than a few seconds
-EPOCH = 16  # steps, up to which few samples are repeated: what is done once an epoch takes as long as a step or two
+STEPS_OF_EPOCH = 16  # to which few samples are repeated: what is done once an epoch takes as long as a step or two
 TRAIN = Train(batch_size=128, learning_rate=3e-3, schedule="cosine", l2=1e-4)
 
 
@@ -128,12 +128,12 @@ def _network(data: Dataset, features: Features, seed: int) -> MLP:
 
 
 def _part(data: Dataset, n: int, end: int) -> Dataset:
-    """The first n samples or, at the other end, the last n, in the memory of all; few are repeated up to an epoch
-    of EPOCH steps."""
+    """The first n samples or, at the other end, the last n, in the memory of all; few are repeated for an epoch of
+    STEPS_OF_EPOCH."""
     assert isinstance(data.x, torch.Tensor)
     chosen = slice(len(data.y) - n, None) if end else slice(n)
     x, y = data.x[chosen], data.y[chosen]
-    copies = EPOCH * TRAIN.batch_size // n
+    copies = STEPS_OF_EPOCH * TRAIN.batch_size // n
     return Dataset(x.repeat(copies, 1), y.repeat(copies)) if copies > 1 else Dataset(x, y)
 
 

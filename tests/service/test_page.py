@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from service.http.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
+from tests.pipeline.runs import PLAIN
 from tests.service.helpers import seven, sound_bytes, to_bytes, tone
 from tests.serving import NEWEST, ROOT, careful_model, fill_store, flats_model, put, put_broken, serving, sides_model
 
@@ -606,7 +607,7 @@ class TestDigits:
     def service(cls, trained, tmp_path_factory):
         """A service of `digits` as trained on the embedded digits."""
         home = tmp_path_factory.mktemp("digits")
-        trained(home, "digits", "--set", "validate.baselines=false")
+        trained(home, "digits", *PLAIN)
         with serving(home) as running:
             yield running
 

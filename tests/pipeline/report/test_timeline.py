@@ -28,7 +28,7 @@ from service.errors import Unusable
 from service.serving import Window
 from service.serving.predictor import BATCH, PIECE, Predictor
 from tests import command
-from tests.pipeline.runs import few_outliers
+from tests.pipeline.runs import FEW_COPIES, few_outliers
 from tests.pipeline.test_cli import percept
 from tests.service.helpers import SOUND_FILES, mutated, refusal, sound_bytes, tone
 from tests.service.in_process import application
@@ -68,7 +68,7 @@ def band(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if note.instrument in INSTRUMENTS:
             (root / "clips" / note.instrument).mkdir(parents=True, exist_ok=True)
             soundfile.write(root / "clips" / note.instrument / f"{note.name}.wav", note.render(), SAMPLE_RATE)
-    options = ("--data", str(root / "clips"), "--set", "validate.baselines=false", "--set", "augment.copies=1")
+    options = ("--data", str(root / "clips"), *FEW_COPIES)
     with few_outliers():
         return command.ran(root, "instruments", options=options)
 

@@ -85,19 +85,19 @@ class TestKeys:
                         assert method == "HEAD" or list(answer.json()) == ["error"]
 
     def test_each_way_to_send_one(self, closed):
-        client = httpx.Client(base_url=closed)
-
         def status(**options):
             return client.get("/models", **options).status_code
 
-        for headers in ({"authorization": f"Bearer {KEY}"}, {"authorization": f"BEARER  {KEY}"}, {"x-api-key": KEY}):
-            assert status(headers=headers) == 200
-        assert status(auth=("anyone", KEY)) == 200
-        for scheme in ("Bearer", "Basic", "Digest", ""):
-            for key in ("", "wrong", f"{KEY}x", KEY[:-1], "é", "=", "a" * 5000):
-                headers = {"authorization": f"{scheme} {key}".strip().encode("latin-1")}
-                assert status(headers=headers) == 401
-        assert status(params={"key": KEY}) == 401
+        with httpx.Client(base_url=closed) as client:
+            bearers = {"authorization": f"Bearer {KEY}"}, {"authorization": f"BEARER  {KEY}"}
+            for headers in (*bearers, {"x-api-key": KEY}):
+                assert status(headers=headers) == 200
+            assert status(auth=("anyone", KEY)) == 200
+            for scheme in ("Bearer", "Basic", "Digest", ""):
+                for key in ("", "wrong", f"{KEY}x", KEY[:-1], "é", "=", "a" * 5000):
+                    headers = {"authorization": f"{scheme} {key}".strip().encode("latin-1")}
+                    assert status(headers=headers) == 401
+            assert status(params={"key": KEY}) == 401
 
 
 class TestBentoML:
