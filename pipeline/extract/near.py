@@ -116,21 +116,29 @@ def find(form: Input, n: int, read: Read) -> Pairs:
         prints = read(sample[rows]).reshape(len(rows), -1, math.prod(shape))
         return torch.tensor(prints[np.arange(len(rows)), part[rows]], dtype=torch.float32).view(-1, *shape)
 
+    def most_of(rows: NDArray[np.int64], distances: Tensor) -> Tensor:  # of `rows` from their neighbours, (n, k)
+        farthest = torch.full((n,), math.inf)
+        farthest[rows] = distances.amax(1)
+        return (medium.ratio * farthest[pairs].amin(1)).clamp(max=medium.reach)
+
     n = len(sample)
     points = torch.empty(n, medium.describe(signals(np.arange(1))).shape[1])
     for rows in np.split(np.arange(n), range(BLOCK, n, BLOCK)):
         points[rows[0] : rows[-1] + 1] = medium.describe(signals(rows))
     reduced = principal(points.numpy())
     rows, index = _candidates(reduced)
-    inside = (_distances(points, rows, index) <= medium.reach).numpy().reshape(-1)
+    distances = _distances(points, rows, index)
+    inside = (distances <= medium.reach).numpy().reshape(-1)
     pairs = np.sort(np.stack([np.repeat(rows, index.shape[1]), index.reshape(-1)], 1), 1)
     pairs = np.unique(pairs[inside], axis=0)
-    most = torch.full((len(pairs),), medium.reach * (medium.ratio if n <= NEIGHBOURS else 1))
-    if medium.ratio < 1 and n > NEIGHBOURS and len(pairs):
-        rows = np.unique(pairs)
-        farthest = torch.zeros(n)
-        farthest[rows] = _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0]).amax(1)
-        most = most.minimum(medium.ratio * farthest[pairs].amin(1))
+    if medium.ratio == 1 or n <= NEIGHBOURS:
+        most = torch.full((len(pairs),), medium.reach * medium.ratio)
+    else:
+        most = most_of(rows, distances)
+        if n >= MANY:  # some neighbours share no landmark: they are found where they can make a difference
+            pairs = pairs[(_distances(points, pairs[:, 0], pairs[:, 1:])[:, 0] <= SCALED * most).numpy()]
+            rows = np.unique(pairs)
+            most = most_of(rows, _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0]))
     pairs = np.sort(sample[pairs[medium.are_copies(pairs, most, points, signals)]], 1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
