@@ -34,7 +34,12 @@ def of(form: Input) -> Callable[[NDArray[np.generic]], Print]:
         return lambda media: sound(np.asarray(media, np.float32), rate)
     if form.kind == "image":
         return lambda media: picture(np.asarray(media, np.uint8))
-    return lambda media: np.empty(0, np.int8)
+    return none
+
+
+def none(media: NDArray[np.generic]) -> Print:
+    """No fingerprint, of media that are not compared."""
+    return np.empty(0, np.int8)
 
 
 def shape(form: Input) -> tuple[int, ...]:

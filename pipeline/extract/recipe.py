@@ -16,7 +16,7 @@ from models.image import Picture
 from pipeline.extract import copies, fingerprints, mirror
 from pipeline.extract.fingerprints import Print
 from pipeline.profile import marked, step
-from pipeline.sources import Sample, Split
+from pipeline.sources import REGISTRY, Sample, Split
 from pipeline.task import FINGERPRINTS_VERSION, Task, Variation, digest
 from pipeline.threads import threads
 from service import media
@@ -64,24 +64,27 @@ class Recipe:
     """How samples are extracted; picklable, so that the nodes of a cluster do the same.
 
     parameters : of the front end
+    compared : near duplicates are looked for, which takes a fingerprint of each sample; not among percept's own data
     state : what the front end has learned from training samples, by name; see `learned`
     """
 
     parameters: dict[str, Any]
     variation: Variation
+    compared: bool = True
     state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @staticmethod
     def of(task: Task) -> "Recipe":
         """The recipe of a task."""
-        return Recipe(task.features.model_dump(mode="json"), task.augment)
+        compared = REGISTRY[task.data.source].form != "name"
+        return Recipe(task.features.model_dump(mode="json"), task.augment, compared)
 
     @property
     def key(self) -> str:
         """Digest of everything besides the content that features depend on: parameters, limits, versions of the
         code."""
         made_of = [self.parameters, asdict(Limits.from_environment()), FEATURES_VERSION, media.VERSION]
-        made_of.append(FINGERPRINTS_VERSION)
+        made_of.append(FINGERPRINTS_VERSION if self.compared else None)
         learned = [[name, sha256(array.tobytes()).hexdigest()] for name, array in sorted(self.state.items())]
         return digest(made_of + learned)
 
@@ -134,7 +137,7 @@ class Recipe:
         module = self.front_end()
         row, varied_copy = marked("features", row_of(module)), marked("copies", copies.copy)
         load = marked("decode", lambda sample: sample.media.load())
-        fingerprint = marked("fingerprints", fingerprints.of(module.input))
+        fingerprint = marked("fingerprints", fingerprints.of(module.input)) if self.compared else fingerprints.none
 
         def extract(work: Work) -> Extracted:
             varied = np.empty((self.n_copies(work.split), module.n_features), np.float32)

@@ -34,7 +34,7 @@ from pipeline.extract.tables import with_columns
 from pipeline.profile import marked, step
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
-from pipeline.sources import REGISTRY, Sample
+from pipeline.sources import Sample
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
@@ -165,7 +165,7 @@ class _Known(NamedTuple):
 @step("near duplicates", all_threads=True)
 def _near(done: _Extracted) -> list[tuple[str, str]]:
     """Pairs of contents that are near duplicates, in order, found by their fingerprints; none in percept's own data."""
-    if REGISTRY[done.task.data.source].form == "name":
+    if not done.recipe.compared:
         return []
     trim()  # to look for them takes the most memory: what decoding has left behind goes back first,
     usable = sorted(content for content, one in done.results.items() if one.file is not None)
