@@ -33,7 +33,8 @@ from pipeline.validate.intervals import Intervals
 
 LIMIT = 10_000  # samples that a baseline is fitted to, at most: an SVM's time grows with the square of their number
 CHOICE = 3_000  # training samples, and as many validation samples, used to choose hyperparameters
-TREES = 10  # of a forest that are in memory at a time
+FOREST = 300  # trees
+TREES = 10  # of them that are in memory at a time
 PREDICTED = 4 << 20  # bytes of features that a model is asked about at a time: an SVM copies them as float64
 HYPERPARAMETERS = ("C", "gamma", "n_estimators")
 
@@ -162,7 +163,7 @@ def _settings(x: NDArray[np.float32], seed: int, boosted: bool = False) -> dict[
     return {
         "logistic regression": [LogisticRegression(C=c, max_iter=1000) for c in (1.0, 0.1, 0.01, 10.0)],
         "SVM": [SVC(C=c, gamma=gamma) for c, gamma in costs],
-        "random forest": [RandomForestClassifier(300, random_state=seed, n_jobs=-1)],
+        "random forest": [RandomForestClassifier(FOREST, random_state=seed, n_jobs=-1)],
         **({"gradient-boosted trees": [HistGradientBoostingClassifier(random_state=seed)]} if boosted else {}),
     }
 
