@@ -23,6 +23,7 @@ from sklearn.datasets import load_digits
 from benchmarks import frontend, gpu, growth, paper, serving, sweep
 from pipeline import extract
 from service.media.image import to_mnist_form
+from tests.pipeline.runs import few_outliers
 from tests.service.helpers import sound_bytes
 from tests.serving import NEWEST, digits_model, put
 
@@ -56,7 +57,7 @@ def measured_here(folder: Path, n: int, hidden: int) -> dict[str, float]:
     """`growth.measured` without a process of its own."""
     if not (folder / f"{n}").is_dir():
         growth.random_features(n).save(folder / f"{n}" / "features.npz")
-    with redirect_stdout(io.StringIO()) as out:
+    with redirect_stdout(io.StringIO()) as out, few_outliers():
         growth.one(folder / f"{n}", hidden)
     found: dict[str, float] = json.loads(out.getvalue().splitlines()[-1])
     return found

@@ -14,6 +14,7 @@ from tests.pipeline.train.training import same, trained
 from tests.vectors import history
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_history_and_weights(digits: Path, tmp_path: Path) -> None:
     found = trained(digits, tmp_path, "train.epochs=8", "train.learning_rate=0.003")
     assert {name for name in found if not name.startswith("familiarity.")} == {
@@ -48,6 +49,7 @@ def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path
     assert found["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
 
 
+@pytest.mark.usefixtures("few_outliers")
 def test_the_number_of_threads_changes_no_bit(digits: Path, tmp_path: Path) -> None:
     options = ("train.epochs=2", "model.hidden=[130]", "train.l1=1e-4", "train.l2=1e-3", "train.augment.elastic=1")
     results = []
