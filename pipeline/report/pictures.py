@@ -21,6 +21,7 @@ from pipeline.report.style import BLUE, CLASS_COLOURS, CURVES, INK, LIGHT, ORANG
 ENLARGE = 8  # 28 × 28 pixels become 224 × 224
 DYNAMIC_RANGE = 80  # dB below the loudest point of the clip
 AMIN = 1e-10  # lower bound of the mel power in the logarithm
+FRAMES = 300  # that a spectrogram is wide in pixels, about
 BLOCK = 256  # frames that are transformed at a time
 RESPONSES = 16  # hidden units shown one by one, at most
 HERTZ = (0, 500, 1000, 2000, 4000, 8000, 16000)  # ticks, roughly even on the mel scale
@@ -82,6 +83,7 @@ def clip(mel: Floats, mfcc: Floats, sample_rate: int, features: dict[str, Any]) 
         origin="lower",
         aspect="auto",
         cmap=SIGNED,
+        interpolation=_interpolation(shape),
         vmin=-limit,
         vmax=limit,
         extent=(-hop / 2, end, first - 0.5, len(mfcc) - 0.5),
@@ -109,6 +111,7 @@ def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: floa
         origin="lower",
         aspect="auto",
         cmap="magma",
+        interpolation=_interpolation(decibels),
         vmin=-DYNAMIC_RANGE,
         vmax=0,
         extent=(-hop / 2, (decibels.shape[1] - 0.5) * hop, low + half, high - half),
@@ -117,6 +120,11 @@ def _mel_image(axes: Axes, decibels: Floats, hop: float, fmin: float, fmax: floa
     axes.set_yticks(hz_to_mel(hertz), [str(tick) for tick in hertz])
     axes.set(ylim=(low + half, high - half), ylabel="frequency (Hz)")
     return image
+
+
+def _interpolation(frames: Floats) -> str:
+    """Few frames stay as they are, and the browser enlarges them: the file is half as large. Many are reduced."""
+    return "none" if frames.shape[1] <= FRAMES else "auto"
 
 
 def fit(inside: dict[str, Floats], labels: list[str], noiseless: bool) -> Figure:
@@ -250,7 +258,7 @@ def weights(images: Floats) -> Figure:
     tall = side * sheet.shape[0] / sheet.shape[1]
     figure = Figure(figsize=(side + 1, tall + 0.3), dpi=150)
     axes = figure.add_axes((0.15 / (side + 1), 0.15 / (tall + 0.3), side / (side + 1), tall / (tall + 0.3)))
-    shown = axes.imshow(sheet, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+    shown = axes.imshow(sheet, cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="none")
     axes.set_axis_off()
     bar = figure.colorbar(shown, cax=figure.add_axes(((side + 0.3) / (side + 1), 0.25, 0.02, 0.5)), extend="both")
     bar.outline.set_visible(False)

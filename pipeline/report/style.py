@@ -46,6 +46,7 @@ Floats = NDArray[np.float64]
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "image.composite_image": False,  # an image without interpolation stays small; the browser enlarges its pixels
     "svg.hashsalt": "percept",  # the same results give the same bytes
     "text.parse_math": False,  # a class may be called "$5 to $10"
     "text.color": INK,
