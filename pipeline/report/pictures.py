@@ -210,8 +210,11 @@ def units(inside: dict[str, Floats], activation: str) -> Figure:
     votes = inside["votes"][0] if "votes" in inside and len(inside["votes"]) == 1 else None
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(0.7 + 1.75 * columns, 0.35 + 1.85 * rows), dpi=130, layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    width, height = 1.0 + 1.75 * columns, 0.55 + 1.8 * rows  # inches; layout="constrained" would take half of the time
+    figure = Figure(figsize=(width, height), dpi=130)
+    left, right, bottom, top = 0.5 / width, 1 - 0.65 / width, 0.45 / height, 1 - 0.25 / height
+    grid = {"left": left, "right": right, "bottom": bottom, "top": top, "wspace": 0.2, "hspace": 0.2}
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False, gridspec_kw=grid)
     for h, axes in enumerate(panels.flat):
         if h >= len(shown):
             axes.set_axis_off()
@@ -231,9 +234,10 @@ def units(inside: dict[str, Floats], activation: str) -> Figure:
         axes.set_title(
             f"unit {h + 1}" + (f", weight {votes[h]:+.1f}".replace("-", "−") if votes is not None else ""), fontsize=8
         )
-    figure.colorbar(image, ax=panels, fraction=0.03).outline.set_visible(False)
-    figure.supxlabel("x1", fontsize=8)
-    figure.supylabel("x2", fontsize=8)
+    bar = figure.add_axes((1 - 0.55 / width, bottom, 0.1 / width, top - bottom))
+    figure.colorbar(image, cax=bar).outline.set_visible(False)
+    figure.supxlabel("x1", x=(left + right) / 2, y=0.05 / height, fontsize=8, va="bottom")
+    figure.supylabel("x2", x=0.05 / width, y=(bottom + top) / 2, fontsize=8, ha="left")
     return figure
 
 
