@@ -51,7 +51,7 @@ HISTOGRAMS = {"percept_request_seconds", "percept_confidence", "percept_canary_r
 
 def read(path: str) -> Any:
     """A YAML or JSON file of deploy/."""
-    return yaml.safe_load((DEPLOY / path).read_text("utf-8"))
+    return yaml.load((DEPLOY / path).read_text("utf-8"), yaml.CSafeLoader)  # in Python, it would take half a second
 
 
 KUSTOMIZATION = read("kubernetes/kustomization.yaml")
