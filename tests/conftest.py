@@ -62,6 +62,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000)  # new objects until the next collection; after 700, the default, they took 10 seconds
 
 
+def pytest_sessionfinish() -> None:
+    gc.collect()
+    gc.freeze()  # else pytest collects them all five times more, a second for each worker
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data; tests that need it are skipped where there is none."""
