@@ -194,7 +194,7 @@ class Streamed:
     """An array in C order that is never in memory as a whole: its shape, its bytes part by part, and its type."""
 
     shape: tuple[int, ...]
-    parts: Iterable[bytes]
+    parts: Iterable[bytes | memoryview]
     dtype: str = "<f4"
 
 

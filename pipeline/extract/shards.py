@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.extract.features import Features, located
 from pipeline.extract.recipe import Extracted, Recipe
-from pipeline.run import Run, write_npz
+from pipeline.run import Run, Streamed, write_npz
 from pipeline.task import UserError, digest
 
 SECONDS = 1.0  # of work that a killed extraction loses, about
@@ -132,13 +132,14 @@ def reading() -> Iterator[Reader]:
 def write(path: Path, results: Sequence[tuple[str, Extracted]]) -> None:
     """Write a shard: digest and result of each content."""
     usable = [one for _, one in results if one.row is not None]
-    none = results[0][1].copies[:0]
+    rows = [one.row for one in usable if one.row is not None]
+    width, n_print = results[0][1].copies.shape[1], len(usable[0].fingerprint) if usable else 0
     index = [(content, one.reason if one.row is None else len(one.copies)) for content, one in results]
     write_npz(path, {
         "index": json.dumps(index),
-        "x": np.concatenate([none, *(one.row[None] for one in usable if one.row is not None)]),
-        "copies": np.concatenate([none, *(one.copies for one in usable)]),
-        "prints": np.stack([one.fingerprint for one in usable]) if usable else np.empty((0, 0), np.int8),
+        "x": Streamed((len(rows), width), (row.data for row in rows)),
+        "copies": Streamed((sum(len(one.copies) for one in usable), width), (one.copies.data for one in usable)),
+        "prints": Streamed((len(rows), n_print), (one.fingerprint.data for one in usable), "|i1"),
     })  # fmt: skip
 
 
