@@ -32,13 +32,25 @@ FAINT = 0.15  # of full ink: less is left out of the copies
 
 
 def scans() -> list[Sample]:
-    """The 1,797 scans in MNIST's form, 28 × 28 uint8; no split is named."""
+    """The 1,797 scans in MNIST's form, 28 × 28 uint8; no split is named.
+
+    Example
+    -------
+    >>> found = scans()
+    >>> len(found), found[7].file, found[7].label
+    (1797, 'scans/0007-7', '7')
+    """
+    return [
+        Sample(f"scans/{i:04d}-{label}", label, None, Decoded(picture))
+        for i, (picture, label) in enumerate(zip(_pictures(), _scanned()[1], strict=True))
+    ]
+
+
+@cache
+def _pictures() -> list[NDArray[np.uint8]]:
     from service.media.image import to_mnist_form
 
-    return [
-        Sample(f"scans/{i:04d}-{label}", label, None, Decoded(to_mnist_form(image)))
-        for i, (image, label) in enumerate(zip(*_scanned(), strict=True))
-    ]
+    return [to_mnist_form(image) for image in _scanned()[0]]
 
 
 @cache
@@ -52,14 +64,7 @@ def _scanned() -> tuple[NDArray[np.float64], list[str]]:
 
 
 def digits(seed: int) -> list[Sample]:
-    """Scans, copies of the training scans, and digits by pens; the pens and copies depend on the seed.
-
-    Example
-    -------
-    >>> found = digits(seed=0)
-    >>> len(found), found[0].file, found[-1].file, found[-1].split
-    (40519, 'scans/0000-0', 'pens/test/1499-9', 'test')
-    """
+    """Scans, copies of the training scans, and digits by pens, 40,519 in all; pens and copies depend on the seed."""
     with ThreadPoolExecutor(1) as pool:
         copied = pool.submit(_copies, seed)
         drawn = {split: pens.digits(split, n, seed) for split, n in PENS.items()}
