@@ -116,9 +116,9 @@ def find(form: Input, n: int, read: Read) -> Pairs:
         prints = read(sample[rows]).reshape(len(rows), -1, math.prod(shape))
         return torch.tensor(prints[np.arange(len(rows)), part[rows]], dtype=torch.float32).view(-1, *shape)
 
-    def most_of(rows: NDArray[np.int64], distances: Tensor) -> Tensor:  # of `rows` from their neighbours, (n, k)
+    def most_of(pairs: Pairs, rows: NDArray[np.int64], distances: Tensor) -> Tensor:
         farthest = torch.full((n,), math.inf)
-        farthest[rows] = distances.amax(1)
+        farthest[rows] = distances.amax(1)  # of each row from its neighbours, (rows, k)
         return (medium.ratio * farthest[pairs].amin(1)).clamp(max=medium.reach)
 
     n = len(sample)
@@ -134,11 +134,12 @@ def find(form: Input, n: int, read: Read) -> Pairs:
     if medium.ratio == 1 or n <= NEIGHBOURS:
         most = torch.full((len(pairs),), medium.reach * medium.ratio)
     else:
-        most = most_of(rows, distances)
+        most = most_of(pairs, rows, distances)
         if n >= MANY:  # some neighbours share no landmark: they are found where they can make a difference
             pairs = pairs[(_distances(points, pairs[:, 0], pairs[:, 1:])[:, 0] <= SCALED * most).numpy()]
             rows = np.unique(pairs)
-            most = most_of(rows, _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0]))
+            exact = _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0])
+            most = most_of(pairs, rows, exact)
     pairs = np.sort(sample[pairs[medium.are_copies(pairs, most, points, signals)]], 1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
