@@ -50,8 +50,10 @@ class Medium(ABC):
     ratio: float
 
     @abstractmethod
-    def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
-        """Which of the candidates are copies; `most` is the largest distance of each pair."""
+    def are_copies(
+        self, pairs: Pairs, distance: Tensor, most: Tensor, points: Tensor, signals: Signals
+    ) -> NDArray[np.bool_]:
+        """Which of the candidates are copies; each pair has its distance, and at most `most` as a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,10 @@ class Coherent(Medium):
     overlap: float
     framed: Callable[[Tensor], Tensor] = lambda signals: signals
 
-    def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
-        near = (_distances(points, pairs[:, 0], pairs[:, 1:])[:, 0] <= most).numpy()
+    def are_copies(
+        self, pairs: Pairs, distance: Tensor, most: Tensor, points: Tensor, signals: Signals
+    ) -> NDArray[np.bool_]:
+        near = (distance <= most).numpy()
         rows = np.flatnonzero(near)
         for first in range(0, len(rows), COMPARED):
             part = rows[first : first + COMPARED]
@@ -83,8 +87,10 @@ class Coherent(Medium):
 class Crowded(Medium):
     """Of which two may look alike and yet be no copies."""
 
-    def are_copies(self, pairs: Pairs, most: Tensor, points: Tensor, signals: Signals) -> NDArray[np.bool_]:
-        distance = _distances(points, pairs[:, 0], pairs[:, 1:])[:, 0]
+    def are_copies(
+        self, pairs: Pairs, distance: Tensor, most: Tensor, points: Tensor, signals: Signals
+    ) -> NDArray[np.bool_]:
+        distance = distance.clone()
         near = np.flatnonzero((distance <= SCALED * most).numpy())
         for first in range(0, len(near), BLOCK):
             part = near[first : first + BLOCK]
@@ -130,17 +136,19 @@ def find(form: Input, n: int, read: Read) -> Pairs:
     distances = _distances(points, rows, index)
     inside = (distances <= medium.reach).numpy().reshape(-1)
     pairs = np.sort(np.stack([np.repeat(rows, index.shape[1]), index.reshape(-1)], 1), 1)
-    pairs = np.unique(pairs[inside], axis=0)
+    pairs, first = np.unique(pairs[inside], axis=0, return_index=True)
+    distance = distances.reshape(-1)[inside][first]
     if medium.ratio == 1 or n <= NEIGHBOURS:
         most = torch.full((len(pairs),), medium.reach * medium.ratio)
     else:
         most = most_of(pairs, rows, distances)
         if n >= MANY:  # some neighbours share no landmark: they are found where they can make a difference
-            pairs = pairs[(_distances(points, pairs[:, 0], pairs[:, 1:])[:, 0] <= SCALED * most).numpy()]
+            likely = (distance <= SCALED * most).numpy()
+            pairs, distance = pairs[likely], distance[likely]
             rows = np.unique(pairs)
             exact = _distances(points, rows, nearest(reduced, NEIGHBOURS, rows)[0])
             most = most_of(pairs, rows, exact)
-    pairs = np.sort(sample[pairs[medium.are_copies(pairs, most, points, signals)]], 1)
+    pairs = np.sort(sample[pairs[medium.are_copies(pairs, distance, most, points, signals)]], 1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
 
