@@ -1,5 +1,7 @@
 """Figures: drawn from saved results alone, for any names and any number of classes."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -333,6 +335,18 @@ def test_a_run_on_sound_shows_spectrograms(tmp_path: Path) -> None:
     for path in spectrograms:
         assert {"time (s)", "frequency (Hz)", "dB"} <= set(texts(path))
         assert path.read_text().count("<image ") == 2  # the clip and the colour bar
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(1, True), (10, False)])
+def test_few_frames_keep_their_pixels_and_many_are_reduced(tmp_path: Path, seconds: int, kept: bool) -> None:
+    noise = np.random.default_rng(0).standard_normal(seconds * 16_000).astype(np.float32)
+    with matplotlib.rc_context(style.PICTURE_STYLE):
+        figure = pictures.spectrogram(noise, 16_000, {"n_mels": 40, "hop_length": 160, "n_fft": 400})
+        svg = style.write_svg(figure, tmp_path / "noise.svg").read_text()
+    files = [base64.b64decode(found) for found in re.findall(r"data:image/png;base64,([^\"]+)", svg)]
+    width, height = max(Image.open(io.BytesIO(file)).size for file in files)
+    assert ((width, height) == (101, 40)) == kept
+    assert width < 500
 
 
 def test_mel_power_is_librosas() -> None:

@@ -51,6 +51,12 @@ def asked(run: Path) -> tuple[Predictor, NDArray[np.float32]]:
     return predictor, unknown.familiarity(predictor, [media[file] for file in files])
 
 
+def test_the_embedded_digits_are_scans_and_digits_by_pens(home: Path) -> None:
+    found = Features.load(home / "runs" / "digits" / "features.npz")
+    ends = found.file[0], found.file[-1], found.split[-1]
+    assert (len(found.file), *ends) == (40519, "scans/0000-0", "pens/test/1499-9", "test")
+
+
 def test_out_of_distribution_pictures(home: Path) -> None:
     predictor, known = asked(home / "runs" / "digits")
     found: dict[str, list[NDArray[np.float32]]] = {}

@@ -24,6 +24,7 @@ from tests.pipeline.report.test_page import Page
 from tests.pipeline.runs import validated
 
 NAMES = ["logistic regression", "SVM", "random forest"]
+FEW_TREES = 60  # of a forest, which otherwise takes most of the time
 
 
 def digits() -> tuple[Rows, Rows, Rows]:
@@ -33,9 +34,10 @@ def digits() -> tuple[Rows, Rows, Rows]:
     return Rows(x[:400], y[:400]), Rows(x[400:600], y[400:600]), Rows(x[1400:], y[1400:])
 
 
-def found(parts: tuple[Rows, Rows, Rows], seed: int = 0, trees: int = 60, **options: Any) -> list[dict[str, Any]]:
-    """The baselines of a network that has every third test row wrong; without their seconds, which vary. The forest,
-    with all its trees, takes most of the time."""
+def found(
+    parts: tuple[Rows, Rows, Rows], seed: int = 0, trees: int = FEW_TREES, **options: Any
+) -> list[dict[str, Any]]:
+    """The baselines of a network that has every third test row wrong; without their seconds, which vary."""
     right = np.arange(len(parts[2].y)) % 3 > 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "FOREST", trees)
@@ -224,7 +226,7 @@ def test_the_page_says_when_they_saw_less_than_the_network(short_run: Path, tmp_
 def test_two_classes_have_baselines_and_a_task_is_free_to_have_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "FOREST", 60)
+    monkeypatch.setattr(baselines, "FOREST", FEW_TREES)
     values = validated(tmp_path, "regions", "validate.baselines=true", "train.epochs=100")
     logistic = values["baselines"][0]
     assert logistic["accuracy"] < 0.7  # no line parts the regions
