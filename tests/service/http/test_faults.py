@@ -81,7 +81,8 @@ def test_four_times_the_sustainable_rate(server: Server, request_: bytes, record
             until(lambda client=client: in_flight(client) == 0)
         after = closed_loop(server.url, [request_], SLOTS, seconds=0.5)
         ratio = np.percentile(storm.waited[200], 99) / np.percentile(full.waited[200], 99)
-        if storm.rate() > 0.1 * full.rate() and ratio < 20 and after.rate() > 0.5 * full.rate():
+        overloaded = 503 in storm.statuses  # not where other work on the machine made the first rate too low
+        if overloaded and storm.rate() > 0.1 * full.rate() and ratio < 20 and after.rate() > 0.5 * full.rate():
             break
     assert set(storm.statuses) == {200, 503}
     assert storm.lost == 0
