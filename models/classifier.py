@@ -1,9 +1,13 @@
 """The module that is exported: front end ∘ standardisation ∘ MLP ∘ temperature ∘ output activation, and familiarity."""
 
+from copy import deepcopy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from models.card import Kind
+from models.expert import Expert
 from models.familiarity import Familiarity
 from models.frontend import FrontEnd
 from models.mlp import MLP
@@ -68,6 +72,7 @@ class Classifier(nn.Module):
         self.frontend, self.standardize, self.mlp, self.target = frontend, standardize, mlp, TARGETS[kind]
         self.register_buffer("temperature", torch.ones(()))
         self.familiarity: Familiarity | None = None
+        self.expert: Expert | None = None
 
     @property
     def kind(self) -> Kind:
@@ -87,11 +92,24 @@ class Classifier(nn.Module):
         """Decoded media → probabilities or values, and the familiarity if there is one."""
         return self.from_features(self.frontend(media))
 
+    def add_expert(self) -> Expert:
+        """Add an `Expert` with initial weights, to be trained or loaded, and return it."""
+        self.expert = Expert(deepcopy(self.mlp))
+        return self.expert
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One row for each layer that an answer comes from, as `MLP.summary` has them."""
+        return self.mlp.summary() + (self.expert.summary() if self.expert else [])
+
+    def n_parameters(self) -> int:
+        """Trainable parameters of these layers."""
+        return sum(row["parameters"] for row in self.summary())
+
     def last_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised features float32 (N, D) → logits, and the input of the output layer: the last hidden layer's
-        outputs (N, H), or the features where there is no hidden layer."""
-        logits, hidden = self.mlp.with_activations(x)
-        return logits, hidden[-1] if hidden else x
+        """Standardised features float32 (N, D) → logits, and the input of the output layer, of the network or, mixed,
+        of both; see `MLP.last_layer` and `Expert`."""
+        found = self.mlp.last_layer(x)
+        return found if self.expert is None else self.expert(x, found)
 
     def from_features(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Features float32 (N, D) → probabilities or values, float32 (N, K), and the familiarity if there is one."""

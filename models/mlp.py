@@ -61,6 +61,12 @@ class MLP(nn.Module):
             activations.append(ACTIVATIONS[self.activation](layer(activations[-1])))
         return output(activations[-1]), activations[1:]
 
+    def last_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (N, n_inputs) → logits, and the input of the output layer: the outputs (N, width) of the last hidden
+        layer, or x where there is none."""
+        logits, hidden = self.with_activations(x)
+        return logits, hidden[-1] if hidden else x
+
     def weights(self) -> list[Tensor]:
         """The weight matrices, without the biases: the penalties l1 and l2 apply to these."""
         return [layer.weight for layer in self.linear()]

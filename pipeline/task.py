@@ -149,6 +149,10 @@ class Variation(Section):
     """
 
     VERSION: ClassVar[int] = 2
+    # The world that recordings come from: a microphone's noise, rooms, telephones, levels set too high or too low.
+    DEGRADED: ClassVar[dict[str, Any]] = {
+        "noise": 5.0, "room": 1.5, "clip": 0.1, "rate": 6000.0, "low_cut": 400.0, "bits": 4.0, "share": 0.3,
+    }  # fmt: skip
     PICTURES: ClassVar[frozenset[str]] = frozenset(("crop", "turn", "light", "mirror"))  # keys for pictures only
 
     copies: int = Field(0, ge=0, le=100)
@@ -167,6 +171,17 @@ class Variation(Section):
     low_cut: float = Field(0.0, ge=0, le=1_000)  # Hz: highest frequency of a high-pass filter; 0 = off
     bits: float = Field(0.0, ge=0, le=24)  # fewest bits that a sample, relative to the peak, is rounded to; 0 = off
     share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last seven happens to
+    degrade: bool = False  # to each copy another one, degraded: a second network learns from these too
+
+    @property
+    def of_each(self) -> int:
+        """Copies of each sample, degraded ones too."""
+        return 2 * self.copies if self.degrade else self.copies
+
+    @property
+    def degraded(self) -> "Variation":
+        """How the degraded copies are made."""
+        return self.model_copy(update=self.DEGRADED)
 
     def of(self, kind: str) -> dict[str, Any]:
         """The keys that count for that `features.kind`, without the number of copies."""

@@ -108,7 +108,7 @@ def _card(
         groups=feature_groups(classifier, features),
         usual=Usual(**usual) if usual else None,
         ranges=ranges(classifier, features),
-        parameters=classifier.mlp.n_parameters(),
+        parameters=classifier.n_parameters(),
         metrics={name: value for name, value in report["test"].items() if isinstance(value, float)},
         scope=tuple(report.get("scope", ())),
         samples={split: report["samples"][split] for split in ("train", "validation", "test")},

@@ -19,13 +19,19 @@ DRYEST = 0.15  # seconds: the shortest reverberation time
 DIRECT = (-8.0, 10.0)  # decibels: the direct sound over the reverberation
 LEAST_CLIPPED = 1 / 50  # of the largest share of clipped samples
 BITS_RANGE = 5.0  # bits: between the coarsest quantisation and the finest
+FIRST_DEGRADED = 1_000  # number of the first degraded copy
 
 Waveform = NDArray[np.float32]  # (T,), mono
 Pixels = NDArray[np.uint8]  # (S, S, 3)
 
 
 def copy(media: NDArray[np.generic], form: Input, variation: Variation, content: str, number: int) -> NDArray[Any]:
-    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it."""
+    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it. With `variation.degrade`,
+    every second one is degraded: these have seeds of their own, and the others are the same as without."""
+    if variation.degrade:
+        number, is_degraded = divmod(number, 2)
+        if is_degraded:
+            number, variation = FIRST_DEGRADED + number, variation.degraded
     if form.sample_rate is None:
         return vary_picture(np.asarray(media, np.uint8), variation, content, number)
     return vary(np.asarray(media, np.float32), form.sample_rate, variation, content, number)

@@ -119,14 +119,24 @@ class Features:
         return np.asarray(self.split == split)
 
     def with_copies(self, rows: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Features and targets of those rows (mask or indices) and of their copies, newly allocated."""
+        """Features and targets of those rows (mask or indices) and of their copies but the degraded ones, newly
+        allocated."""
         chosen = np.zeros(len(self.x), bool)
         chosen[rows] = True
-        own, copied = np.arange(len(self.x))[rows], np.flatnonzero(chosen[self.copy_of])
+        own, copied = np.arange(len(self.x))[rows], np.flatnonzero(chosen[self.copy_of] & ~self.degraded)
         x = np.empty((len(own) + len(copied), self.x.shape[1]), np.float32)
         _copy_rows(self.x, own, x[: len(own)])
         _copy_rows(self.copies, copied, x[len(own) :])
         return x, self.y[np.concatenate([own, self.copy_of[copied]])]
+
+    @property
+    def degraded(self) -> NDArray[np.bool_]:
+        """Which copies are degraded, bool (M,): every second one of each sample, see `copies.copy`, or none."""
+        return (
+            np.arange(len(self.copy_of)) % 2 == 1
+            if self.task["augment"].get("degrade")
+            else np.zeros(len(self.copy_of), bool)
+        )
 
     @property
     def has_groups(self) -> bool:

@@ -91,11 +91,13 @@ class Recipe:
     @property
     def copies_key(self) -> str:
         """The same for the features of its copies."""
-        return digest([self.key, self.variation.of(self.parameters["kind"]), self.variation.VERSION])
+        variation, kind = self.variation, self.parameters["kind"]
+        degraded = [variation.degraded.of(kind)] if variation.degrade else []
+        return digest([self.key, variation.of(kind), *degraded, variation.VERSION])
 
     def n_copies(self, split: Split | None) -> int:
         """How many copies a sample of that split gets: none in the test split."""
-        return 0 if split == "test" else self.variation.copies
+        return 0 if split == "test" else self.variation.of_each
 
     def front_end(self) -> FrontEnd:
         """The front end, with what it has learned."""

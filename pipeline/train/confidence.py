@@ -25,7 +25,7 @@ from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
 from pipeline.train.data import Dataset, RowReader, Rows, gather, piece_rows, pieces
-from pipeline.train.loop import SCHEDULES
+from pipeline.train.loop import all_epochs
 from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
 from pipeline.train.scenes import make_scenes
@@ -45,8 +45,12 @@ CONTRAST: dict[Kind, Train] = {
 
 @torch.no_grad()
 @step("calibration")
-def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, seed: int) -> float | None:
+def calibrate(
+    classifier: Classifier, training: Dataset, validation: Dataset, seed: int, everything: Dataset | None = None
+) -> float | None:
     """Fit the classifier's temperature and give it a familiarity, from samples with standardised features.
+
+    everything : the training samples with their degraded copies; None where there are none
 
     Returns
     -------
@@ -62,23 +66,25 @@ def calibrate(classifier: Classifier, training: Dataset, validation: Dataset, se
         return None
     with threads(1):  # the order of sums depends on the number of threads
         if has_classes:
-            logits = torch.cat([classifier.mlp(x) for x in pieces(validation.x)])
+            logits = torch.cat([classifier.last_layer(x)[0] for x in pieces(validation.x)])
             classifier.temperature.fill_(fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind))
-        known = fit_familiarity(classifier, training, validation, seed)
+        known = fit_familiarity(classifier, training, validation, seed, everything)
     fitted = f"temperature {classifier.temperature.item():.3f}, " if has_classes else ""
     print(f"  calibrated on {n} validation samples: {fitted}known if familiarity ≥ {known:.3f}")
     return known
 
 
 @torch.no_grad()
-def fit_familiarity(classifier: Classifier, training: Dataset, validation: Dataset, seed: int) -> float:
+def fit_familiarity(
+    classifier: Classifier, training: Dataset, validation: Dataset, seed: int, everything: Dataset | None = None
+) -> float:
     """Give the classifier a `Familiarity`, fitted to the training samples and scaled by the validation samples.
 
     Returns
     -------
     The least familiarity that counts as known
     """
-    familiarity = _fitted(classifier, training, seed)
+    familiarity = _fitted(classifier, training, seed, everything)
 
     def layers(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, hidden = classifier.last_layer(x)
@@ -96,19 +102,21 @@ def scores(classifier: Classifier, validation: Dataset, group: NDArray[np.str_])
     if classifier.familiarity is None or not classifier.target.has_classes:
         return []
     with threads(1):
-        p = torch.cat([classifier.answers(classifier.mlp(x)) for x in pieces(validation.x)]).cpu()
+        p = torch.cat([classifier.answers(classifier.last_layer(x)[0]) for x in pieces(validation.x)]).cpu()
     true = [round(value, 7) for value in p.gather(1, validation.y.cpu()[:, None])[:, 0].tolist()]
     _, index, sizes = np.unique(group, return_inverse=True, return_counts=True)
     return [list(pair) for pair in zip(true, (1 / sizes[index]).tolist(), strict=True)]
 
 
 @torch.no_grad()
-def inherit(classifier: Classifier, calibrated: Classifier, training: Dataset, seed: int) -> None:
+def inherit(
+    classifier: Classifier, calibrated: Classifier, training: Dataset, seed: int, everything: Dataset | None = None
+) -> None:
     """Calibrate a classifier that was trained again on more samples, as the first one was: with its temperature and,
     if it has a `Familiarity`, its scale. No samples are left to fit them to."""
     classifier.temperature.copy_(calibrated.temperature)
     if calibrated.familiarity is not None:
-        familiarity = _fitted(classifier, training, seed)
+        familiarity = _fitted(classifier, training, seed, everything)
         familiarity.unit.copy_(calibrated.familiarity.unit)
         familiarity.scale.copy_(calibrated.familiarity.scale)
         familiarity.other_units.copy_(calibrated.familiarity.other_units)
@@ -128,22 +136,27 @@ def threshold(familiarity: Tensor) -> float:
     return float((ranked[i] + (ranked[i - 1] if i else 0.0)) / 2)
 
 
-def _fitted(classifier: Classifier, training: Dataset, seed: int) -> Familiarity:
-    """A familiarity of the classifier, fitted to the training samples."""
+def _fitted(classifier: Classifier, training: Dataset, seed: int, everything: Dataset | None) -> Familiarity:
+    """A familiarity of the classifier, fitted to the training samples.
+
+    The contrast and the density learn from degraded copies too, so that degraded samples are known. The discriminants
+    do not: they tell the most of what is foreign, and would tell less of it.
+    """
+    everything = everything or training
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
-        _train_contrast(familiarity.contrast, classifier, training, seed)
+        _train_contrast(familiarity.contrast, classifier, everything, seed)
     if familiarity.mixture is not None:
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
         rows = torch.randperm(training.x.shape[0], generator=generator)[:n]
         drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
         familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)
-    targets = partial(pieces, training.y, piece_rows(training.x))
     if familiarity.density is not None:
-        hidden = (classifier.last_layer(x)[1] for x in pieces(training.x))
-        familiarity.density.fit_parts(zip(hidden, targets(), strict=True))
+        hidden = (classifier.last_layer(x)[1] for x in pieces(everything.x))
+        familiarity.density.fit_parts(zip(hidden, pieces(everything.y, piece_rows(everything.x)), strict=True))
     if familiarity.discriminants is not None:
+        targets = partial(pieces, training.y, piece_rows(training.x))
         familiarity.discriminants.fit_parts(zip(pieces(training.x), targets(), strict=True))
         directions = (familiarity.discriminants(x) for x in pieces(training.x))
         familiarity.of_direction.fit_parts(zip(directions, targets(), strict=True))
@@ -176,9 +189,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, see
         y = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)])
     options = CONTRAST[kind]
     feed = Feed([Dataset(x, y)], [seed], options.batch_size, in_memory=True)
-    trainer = ClosedForm([network], feed, kind, [options])
-    for epoch in range(options.epochs):
-        trainer.epoch(epoch, SCHEDULES[options.schedule](epoch, options.epochs))
+    all_epochs(ClosedForm([network], feed, kind, [options]), options)
 
 
 def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:

@@ -139,16 +139,17 @@ class Datasets(NamedTuple):
 
 
 @step("read features")
-def load_datasets(features: Features, with_validation: bool) -> Datasets:
+def load_datasets(features: Features, with_validation: bool, degraded: bool = False) -> Datasets:
     """The samples of a run, as extracted, left in the file.
 
     Parameters
     ----------
     with_validation : train on the validation samples too; none are left to validate on
+    degraded : train on degraded copies too
     """
     training = ~features.rows("test") if with_validation else features.rows("train")
     validation = features.rows("validation") & ~training
-    copies, none = training[features.copy_of], np.zeros(len(features.copies), bool)
+    copies, none = training[features.copy_of] & (degraded | ~features.degraded), np.zeros(len(features.copies), bool)
     return Datasets(_stored(features, training, copies), _stored(features, validation, none))
 
 

@@ -85,11 +85,7 @@ class State:
         ------
         UserError : the loss is no longer a number
         """
-        if not math.isfinite(row.train_loss):
-            raise UserError(
-                f"the loss is no longer a number in epoch {row.epoch}; "
-                f"lower train.learning_rate, now {options.learning_rate:g}"
-            )
+        _check_finite(row.train_loss, row.epoch, options)
         self.epoch = row.epoch
         for name, value in row._asdict().items():
             if not math.isnan(value):  # the column stays empty otherwise
@@ -104,6 +100,13 @@ class State:
         """All epochs are done, or the validation loss has not improved for `early_stopping` epochs."""
         waited = self.epoch - self.best_epoch
         return self.epoch >= options.epochs or 0 < options.early_stopping <= waited
+
+
+def _check_finite(loss: float, epoch: int, options: Train) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss is no longer a number in epoch {epoch}; lower train.learning_rate, now {options.learning_rate:g}"
+        )
 
 
 def run_epochs(
@@ -149,6 +152,18 @@ def run_epochs(
         if state.best:
             mlp.load_state_dict(state.best)
     return [failed.get(m, state) for m, state in enumerate(states)]
+
+
+def all_epochs(trainer: Trainer, options: Train) -> None:
+    """Train networks for all epochs, without looking at them in between.
+
+    Raises
+    ------
+    UserError : the loss is no longer a number
+    """
+    for epoch in range(options.epochs):
+        loss, _ = trainer.epoch(epoch, SCHEDULES[options.schedule](epoch, options.epochs))
+    _check_finite(loss.sum().item(), options.epochs, options)
 
 
 def fit(

@@ -1,14 +1,15 @@
 """Stage 2: features → weights and history."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from models import frontend
 from models.classifier import Classifier
-from models.mlp import MLP
 from models.moments import Moments, part_rows
 from models.table import Table
 from pipeline.engine import LOCAL, Engine
@@ -16,9 +17,9 @@ from pipeline.extract import Features
 from pipeline.run import Run, json_text, replacing
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import subnormals_flushed, threads
-from pipeline.train import balance, confidence, weights
+from pipeline.train import balance, confidence, experts, weights
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, Datasets, load_datasets, loaded, pieces, standardised
+from pipeline.train.data import Dataset, Datasets, StoredMatrix, load_datasets, loaded, pieces, standardised
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import Checkpoints, State, fit
 from pipeline.train.memory import choose_device, device_name, fits
@@ -85,7 +86,7 @@ def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = 
 def _train(task: Task, run: Run, features: Features, with_validation: bool, cluster: Cluster | None) -> Facts:
     device = torch.device("cpu") if cluster else choose_device(task.train.device)
     facts = weights.begin(task, features, cluster.device if cluster else device_name(device))
-    print_summary(weights.network(facts, features.state).mlp)
+    print_summary(weights.network(facts, features.state))
     refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
     keras = task.train.framework == "keras"
     in_memory = not cluster and (keras or fits(features.n_bytes, device))
@@ -94,15 +95,16 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     groups = features.group[features.rows("validation") & (not with_validation)]
 
     classifier, state, data, options = _first_fit(task.train, facts, with_validation, context)
+    everything, seconds = _fit_expert(classifier, facts, with_validation, options, context)
     trim()  # what held the training samples goes back before outliers are made
     facts = replace(
         facts,
         train=options.model_dump(mode="json"),
-        known=confidence.calibrate(classifier, *data, task.train.seed),
+        known=confidence.calibrate(classifier, *data, task.train.seed, everything),
         scores=confidence.scores(classifier, data.validation, groups),
         epochs=state.epoch,
         best_epoch=state.best_epoch,
-        seconds=state.history["seconds"][-1],
+        seconds=state.history["seconds"][-1] + seconds,
         with_validation=with_validation or refit,
     )
     if refit:
@@ -144,9 +146,27 @@ def _refit(
     facts = replace(facts, known=None)
     classifier = weights.network(facts, frontend.state_of(calibrated.frontend))
     state, data = _fit(classifier, facts, True, options, context)
+    everything, seconds = _fit_expert(classifier, facts, True, options, context)
     with threads(1):
-        confidence.inherit(classifier, calibrated, data.training, options.seed)
-    return classifier, state.history["seconds"][-1]
+        confidence.inherit(classifier, calibrated, data.training, options.seed, everything)
+    return classifier, state.history["seconds"][-1] + seconds
+
+
+def _fit_expert(
+    classifier: Classifier, facts: Facts, with_validation: bool, options: Train, context: Context
+) -> tuple[Dataset | None, float]:
+    """Train the classifier's expert, if it has one, for as many epochs as its network; what it was trained on, degraded
+    copies too, and the seconds that it took."""
+    if classifier.expert is None:
+        return None, 0.0
+    start, features = time.perf_counter(), context.features
+    data = load_datasets(features, with_validation, degraded=True).training
+    data = standardised(data, classifier.standardize, context.device)
+    assert isinstance(data.x, StoredMatrix)
+    of_copies = np.concatenate([np.zeros(len(features.x), bool), features.degraded])
+    degraded = torch.from_numpy(of_copies[data.x.rows]).to(context.device)
+    experts.fit(classifier.expert, data, degraded, classifier.standardize, facts.kind, options, context.in_memory)
+    return data, time.perf_counter() - start
 
 
 def _fit(
@@ -203,8 +223,10 @@ def _has_unit(classifier: Classifier) -> bool:
     return isinstance(classifier.frontend, Table) and not classifier.target.has_classes
 
 
-def print_summary(mlp: MLP) -> None:
+def print_summary(classifier: Classifier) -> None:
     """Print a table of layers, output shapes and parameters."""
-    for row in mlp.summary():
-        print(f"  {row['name']!s:<20} {tuple(row['output'])!s:<14} {row['parameters']:>10,}")
-    print(f"  {'parameters':<35} {mlp.n_parameters():>10,}")
+    rows = classifier.summary()
+    width = max(20, *(len(row["name"]) for row in rows))
+    for row in rows:
+        print(f"  {row['name']!s:<{width}} {tuple(row['output'])!s:<14} {row['parameters']:>10,}")
+    print(f"  {'parameters':<{width + 15}} {classifier.n_parameters():>10,}")

@@ -39,6 +39,7 @@ class Facts:
     device: str
     with_validation: bool = False  # whether the validation samples were trained on too
     known: float | None = None  # least familiarity that counts as known; None: the classifier has no familiarity
+    has_expert: bool = False  # whether the classifier has a second network, for degraded samples
     scores: Sequence[Sequence[float]] = ()  # of the validation samples: see models/conformal.py
 
 
@@ -51,7 +52,7 @@ def begin(task: Task, features: Features, device: str) -> Facts:
         model=task.model.model_dump(mode="json"),
         train=task.train.model_dump(mode="json"),
         data_digest=features.data_digest(),
-        epochs=0, best_epoch=0, seconds=0.0, device=device,
+        epochs=0, best_epoch=0, seconds=0.0, device=device, has_expert=bool(features.degraded.any()),
     )  # fmt: skip
 
 
@@ -71,6 +72,8 @@ def network(facts: Facts, state: Mapping[str, NDArray[np.float32]] | None = None
     )
     classifier = Classifier(front, Standardize(front.n_features), mlp, facts.kind)
     frontend.set_state(front, state or {})
+    if facts.has_expert:
+        classifier.add_expert()
     if facts.known is not None:
         classifier.add_familiarity()
     return classifier

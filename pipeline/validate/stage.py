@@ -62,7 +62,7 @@ def validate(task: Task, run: Run) -> Report:
         "labels": list(facts.labels),
         "task": task.resolved() | features.task | {"model": facts.model, "train": facts.train},
         "samples": _samples(features),
-        "model": {"layers": classifier.mlp.summary(), "parameters": classifier.mlp.n_parameters()},
+        "model": {"layers": classifier.summary(), "parameters": classifier.n_parameters()},
         "training": {name: getattr(facts, name) for name in ("epochs", "best_epoch", "seconds", "device")},
         "test": test,
         "calibration": predictions.calibration(classifier.temperature.item(), facts.known),

@@ -15,7 +15,7 @@ from pipeline.train import confidence
 
 # Options of trainings that several tests share.
 PLAIN = ("--set", "validate.baselines=false")
-FEW_COPIES = (*PLAIN, "--set", "augment.copies=1")
+FEW_COPIES = (*PLAIN, "--set", "augment.copies=1", "--set", "augment.degrade=false")
 
 
 @contextmanager

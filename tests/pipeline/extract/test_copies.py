@@ -14,9 +14,11 @@ from pipeline import extract, task, train
 from pipeline.extract import mirror
 from pipeline.extract.copies import vary, vary_picture
 from pipeline.extract.features import Features
+from pipeline.extract.recipe import Recipe
 from pipeline.run import Run
 from pipeline.task import Task, UserError, Variation
 from pipeline.train import weights
+from pipeline.train.data import load_datasets
 from pipeline.tune.folds import make_folds
 
 RATE = 22_050
@@ -192,7 +194,12 @@ def test_the_validation_samples_decide_whether_mirror_images_teach() -> None:
 
 
 def test_keys_for_sound_and_for_pictures_are_told_apart() -> None:
-    for name, key in (("pictures", "augment.pitch=3"), ("instruments", "augment.mirror=never")):
+    wrong = (
+        ("pictures", "augment.pitch=3"),
+        ("pictures", "augment.degrade=true"),
+        ("instruments", "augment.mirror=never"),
+    )
+    for name, key in wrong:
         with pytest.raises(UserError, match=rf"{key.split('=')[0]} is of "):
             task.load(name, overrides=[key])
 
@@ -209,7 +216,8 @@ def write_clips(folder: Path, per_class: int = 8) -> None:
 
 
 def clips(folder: Path, *overrides: str) -> Task:
-    keys = ["augment.copies=3", "features.n_mfcc=8", "train.epochs=3", "model.hidden=[4]", *overrides]
+    keys = ["augment.copies=3", "augment.degrade=false", "features.n_mfcc=8", "train.epochs=3", "model.hidden=[4]"]
+    keys += overrides
     return task.load("instruments", str(folder), keys)
 
 
@@ -262,6 +270,37 @@ def test_rows_with_copies(tmp_path: Path) -> None:
     assert y.tolist() == [*features.y[rows], *np.repeat(features.y[rows], 3)]
     x, _ = replace(features, copies=features.copies[:0], copy_of=features.copy_of[:0]).with_copies(rows)
     assert len(x) == 2
+
+
+def test_every_second_copy_is_degraded(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    plain = extract.extract(clips(tmp_path / "clips"), Run(tmp_path / "plain"))
+    both = extract.extract(clips(tmp_path / "clips", "augment.degrade=true"), Run(tmp_path / "run"))
+    assert np.bincount(both.copy_of).max() == 6
+    assert both.degraded.sum() == len(plain.copies) == len(both.copies) - both.degraded.sum()
+    assert not plain.degraded.any()
+    assert np.array_equal(both.copies[np.flatnonzero(~both.degraded)], plain.copies)
+    assert not np.isclose(both.copies[np.flatnonzero(both.degraded)], plain.copies).all(axis=1).any()
+    # All but the second network learn from the others.
+    rows = both.rows("train")
+    for one, other in zip(both.with_copies(rows), plain.with_copies(rows), strict=True):
+        assert np.array_equal(one, other)
+    for degraded, n in ((False, 4), (True, 7)):
+        assert len(load_datasets(both, False, degraded).training.y) == n * rows.sum()
+    fewer = extract.extract(
+        clips(tmp_path / "clips", "augment.degrade=true", "augment.copies=2"), Run(tmp_path / "run")
+    )
+    width = both.x.shape[1]
+    assert np.array_equal(fewer.copies, both.copies[:].reshape(-1, 6, width)[:, :4].reshape(-1, width))
+
+
+def test_other_degradation_makes_other_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe.of(task.load("instruments"))
+    plain = Recipe.of(task.load("instruments", overrides=["augment.degrade=false"]))
+    before, of_plain = recipe.copies_key, plain.copies_key
+    monkeypatch.setattr(Variation, "DEGRADED", Variation.DEGRADED | {"noise": 10.0})
+    assert recipe.copies_key != before
+    assert plain.copies_key == of_plain != before
 
 
 @pytest.mark.usefixtures("few_outliers")
