@@ -148,10 +148,11 @@ class Variation(Section):
     Raise VERSION when the copies of the same sample change (extract/copies.py): caches of features are keyed by it.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     # The world that recordings come from: a microphone's noise, rooms, telephones, levels set too high or too low.
     DEGRADED: ClassVar[dict[str, Any]] = {
-        "noise": 5.0, "room": 1.5, "clip": 0.1, "rate": 6000.0, "low_cut": 400.0, "bits": 4.0, "share": 0.3,
+        "noise": 5.0, "room": 1.5, "clip": 0.1, "rate": 6000.0, "low_cut": 400.0, "bits": 4.0, "telephone": True,
+        "share": 0.3,
     }  # fmt: skip
     PICTURES: ClassVar[frozenset[str]] = frozenset(("crop", "turn", "light", "mirror"))  # keys for pictures only
 
@@ -170,7 +171,8 @@ class Variation(Section):
     clip: float = Field(0.0, ge=0, le=0.5)  # largest share of the samples that is clipped; 0 = none
     low_cut: float = Field(0.0, ge=0, le=1_000)  # Hz: highest frequency of a high-pass filter; 0 = off
     bits: float = Field(0.0, ge=0, le=24)  # fewest bits that a sample, relative to the peak, is rounded to; 0 = off
-    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last seven happens to
+    telephone: bool = False  # 300 to 3,400 Hz, in A-law, μ-law or GSM
+    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last eight happens to
     degrade: bool = False  # to each copy another one, degraded: a second network learns from these too
 
     @property

@@ -125,10 +125,36 @@ def test_samples_are_rounded_to_a_few_bits() -> None:
     assert 256 < max(levels) <= 2**9 + 1
 
 
+def test_a_telephone_has_a_narrow_band_and_a_coarse_codec() -> None:
+    clip = tone(100) + tone(1000) + tone(7000)
+    errors = []
+    for copy in varied(clip, telephone=True, share=1):
+        assert len(copy) == len(clip)
+        spectrum = np.abs(np.fft.rfft(copy)) / np.abs(np.fft.rfft(tone(1000)))[1000]
+        assert spectrum[1000] == pytest.approx(1, abs=0.2)
+        assert spectrum[7000] < 0.01
+        assert spectrum[100] < 0.1
+        errors.append(np.sum(spectrum[[*range(300, 900), *range(1100, 3400)]] ** 2) ** 0.5)
+    coarse = np.array(errors) > 0.03  # GSM, one codec of three
+    assert 10 < coarse.sum() < 30
+    assert min(errors) > 0.01  # A-law and μ-law
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 100])
+def test_the_shortest_clips_can_be_degraded(n: int) -> None:
+    clip = np.linspace(-1, 1, n, dtype=np.float32) if n > 1 else np.ones(1, np.float32)
+    degraded = Variation(degrade=True).degraded.model_copy(update={"share": 0.7})
+    for number in range(60):
+        copy = vary(clip, RATE, degraded, CONTENT, number)
+        assert len(copy) >= 1
+        assert np.isfinite(copy).all()
+
+
 def test_silence_stays_silent() -> None:
     for copy in varied(
-        np.zeros(1000, np.float32), filter=3, noise=10, rate=8000, room=1, clip=0.1, low_cut=300, bits=4, share=1
-    ):
+        np.zeros(1000, np.float32), filter=3, noise=10, rate=8000, room=1, clip=0.1, low_cut=300, bits=4,
+        telephone=True, share=1,
+    ):  # fmt: skip
         assert not copy.any()
 
 

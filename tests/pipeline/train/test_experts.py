@@ -21,7 +21,7 @@ from pipeline.train.data import Dataset
 RATE = 22_050
 WAVES = {"sawtooth": lambda phase: 2 * phase - 1, "square": lambda phase: np.sign(phase - 0.5), "sine": np.sin}
 KEYS = (
-    "augment.copies=4", "augment.rate=0", "features.n_mfcc=13", "features.n_mels=40", "model.hidden=[32]",
+    "augment.copies=8", "augment.rate=0", "features.n_mfcc=13", "features.n_mels=40", "model.hidden=[32]",
     "train.epochs=60", "train.refit=false", "data.splits={train=0.6, validation=0.3, test=0.1}",
 )  # fmt: skip
 
