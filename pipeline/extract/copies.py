@@ -1,6 +1,7 @@
 """Augmentation at extraction: copies of a clip as another instrument, player or room might have given it, and of a
 picture as another camera might have taken it."""
 
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -143,12 +144,22 @@ def _resample(clip: Waveform, before: float, after: float) -> Waveform:
     return resampled if len(resampled) else clip[:1]
 
 
+@cache
+def _telephone_band(sample_rate: int) -> NDArray[np.float64]:
+    """Second-order sections (S, 6) of its filter."""
+    import scipy.signal
+
+    low, high = TELEPHONE_BAND
+    band = low, min(high, 0.45 * sample_rate)
+    sections: NDArray[np.float64] = scipy.signal.butter(4, band, "bandpass", fs=sample_rate, output="sos")
+    return sections
+
+
 def _telephone(clip: Waveform, sample_rate: int, codec: str) -> Waveform:
     """As a telephone passes it on: its band of frequencies, in its codec (ITU-T G.711, GSM 06.10)."""
     import scipy.signal
 
-    sos = scipy.signal.butter(4, TELEPHONE_BAND, "bandpass", fs=sample_rate, output="sos")
-    passed = scipy.signal.sosfilt(sos, clip).astype(np.float32)
+    passed = scipy.signal.sosfilt(_telephone_band(sample_rate), clip).astype(np.float32)
     sent = _resample(passed, sample_rate, TELEPHONE_RATE)
     loudest = np.abs(sent).max()
     stream = BytesIO()

@@ -9,6 +9,7 @@ from models.classifier import Standardize
 from models.expert import Expert
 from models.mlp import MLP
 from pipeline.profile import step
+from pipeline.progress import Progress
 from pipeline.task import Train
 from pipeline.train.batches import Feed
 from pipeline.train.data import Dataset
@@ -37,15 +38,19 @@ def fit(
     """
     changed = {"noise": LESS * options.noise, "l1": LESS * options.l1, "l2": LESS * options.l2}
     changed["batch_size"] = 2 * options.batch_size  # of nearly twice the samples: it takes as many steps
-    _fit(expert.mlp, data, standardize, kind, options.model_copy(update=changed), in_memory)
+    _fit("expert", expert.mlp, data, standardize, kind, options.model_copy(update=changed), in_memory)
     epochs = max(2, ceil(GATE_STEPS * GATE.batch_size / len(degraded)))
     gate = GATE.model_copy(update={"seed": options.seed, "epochs": epochs})
-    _fit(expert.gate, Dataset(data.x, degraded.long()), standardize, "binary", gate, in_memory)
+    _fit("gate", expert.gate, Dataset(data.x, degraded.long()), standardize, "binary", gate, in_memory)
     n_degraded = int(degraded.sum())  # the gate has seen this share of them (Saerens, Latinne & Decaestecker 2002)
     expert.gate.linear()[-1].bias.data += log(PRIOR / (1 - PRIOR)) - log(n_degraded / (len(degraded) - n_degraded))
 
 
-def _fit(network: MLP, data: Dataset, standardize: Standardize, kind: Kind, options: Train, in_memory: bool) -> None:
+def _fit(
+    name: str, network: MLP, data: Dataset, standardize: Standardize, kind: Kind, options: Train, in_memory: bool
+) -> None:
     transform = transform_of(options, standardize, data.y.device)
     feed = Feed([data], [options.seed], options.batch_size, transform, options.mix, options.balance == "on", in_memory)
-    all_epochs(TRAINERS[options.gradients]([network], feed, kind, [options]), options)
+    trainer = TRAINERS[options.gradients]([network], feed, kind, [options])
+    with Progress(name, options.epochs, "epoch") as progress:
+        all_epochs(trainer, options, progress.update)

@@ -154,7 +154,7 @@ def run_epochs(
     return [failed.get(m, state) for m, state in enumerate(states)]
 
 
-def all_epochs(trainer: Trainer, options: Train) -> None:
+def all_epochs(trainer: Trainer, options: Train, after_epoch: Callable[[], None] = lambda: None) -> None:
     """Train networks for all epochs, without looking at them in between.
 
     Raises
@@ -163,6 +163,7 @@ def all_epochs(trainer: Trainer, options: Train) -> None:
     """
     for epoch in range(options.epochs):
         loss, _ = trainer.epoch(epoch, SCHEDULES[options.schedule](epoch, options.epochs))
+        after_epoch()
     _check_finite(loss.sum().item(), options.epochs, options)
 
 

@@ -95,7 +95,8 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     groups = features.group[features.rows("validation") & (not with_validation)]
 
     classifier, state, data, options = _first_fit(task.train, facts, with_validation, context)
-    everything, seconds = _fit_expert(classifier, facts, with_validation, options, context)
+    chosen = options.model_copy(update={"epochs": state.best_epoch})
+    everything, seconds = _fit_expert(classifier, facts, with_validation, chosen, context)
     trim()  # what held the training samples goes back before outliers are made
     facts = replace(
         facts,

@@ -141,13 +141,14 @@ def test_a_telephone_has_a_narrow_band_and_a_coarse_codec() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 100])
-def test_the_shortest_clips_can_be_degraded(n: int) -> None:
+def test_the_shortest_clips_can_be_degraded_at_every_rate(n: int) -> None:
     clip = np.linspace(-1, 1, n, dtype=np.float32) if n > 1 else np.ones(1, np.float32)
     degraded = Variation(degrade=True).degraded.model_copy(update={"share": 0.7})
     for number in range(60):
-        copy = vary(clip, RATE, degraded, CONTENT, number)
-        assert len(copy) >= 1
-        assert np.isfinite(copy).all()
+        for rate in (4_000, RATE, 192_000):
+            copy = vary(clip, rate, degraded, CONTENT, number)
+            assert len(copy) >= 1
+            assert np.isfinite(copy).all()
 
 
 def test_silence_stays_silent() -> None:
