@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.kmeans import k_means
+from models.moments import part_rows
 
 NUMBERS = 2**16  # in all centres together, about: the exported graph stays small
 CENTRES = (32, 256)  # at least and at most
@@ -59,7 +60,8 @@ class Mixture(nn.Module):
         self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
         centres = drawn if len(drawn) <= len(self.centre) else k_means(drawn, len(self.centre), generator)
         n, dimensions = len(centres), drawn.shape[1]
-        distances = torch.cdist(centres, drawn)
+        parts = torch.split(drawn, part_rows(dimensions))  # `cdist` copies what it is given
+        distances = torch.cat([torch.cdist(centres, part) for part in parts], 1)
         near = distances.topk(min(NEIGHBOURS + 1, len(drawn)), largest=False).values[:, 1:]  # without itself
         width = near.square().mean(1) if near.shape[1] else torch.ones(n, device=drawn.device)
         variance = (width / dimensions).clamp(min=LEAST)
