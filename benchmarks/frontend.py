@@ -21,6 +21,7 @@ import librosa
 import numpy as np
 import onnx
 import onnxruntime
+import scipy.ndimage
 import scipy.signal
 import torch
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
 from models.frontend import build
-from models.mfcc import LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_DB, Mfcc
+from models.mfcc import ENVELOPE_BANDS, ENVELOPE_DB, LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_DB, Mfcc
 from models.mlp import MLP
 from pipeline.export.graph import Graph, oracle_product, to_onnx
 from pipeline.extract.recipe import row_of
@@ -84,25 +85,33 @@ class Librosa:
         return librosa.feature.mfcc(y=self._emphasised(clip), n_mfcc=self.front.n_mfcc, **self.parameters)
 
     def __call__(self, clip: Clip) -> NDArray[Any]:
-        """float32 (T,) → (n_features,): MFCC above the floor, and their statistics over what is not silence."""
+        """float32 (T,) → (n_features,): MFCC above the floor, those of the envelope, and their statistics over what is
+        not silence."""
         mel = self.front.librosa_mel(clip)
         decibels = librosa.power_to_db(mel, ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
         values = librosa.feature.mfcc(S=decibels, n_mfcc=self.front.n_mfcc)
         level = librosa.power_to_db(self.loudness @ mel, ref=np.max, amin=TINY, top_db=None)
-        return pooled(values, level, self.front.silence_db)
+        heard = librosa.power_to_db(self.loudness[:, None] * mel, ref=np.max, amin=TINY, top_db=ENVELOPE_DB)
+        highest = scipy.ndimage.maximum_filter1d(heard + ENVELOPE_DB, ENVELOPE_BANDS, axis=0)
+        envelope = librosa.feature.mfcc(S=highest, n_mfcc=self.front.n_envelope)
+        return pooled(values, level, envelope, self.front.silence_db)
 
     def _emphasised(self, clip: Clip) -> Clip:
         return np.append(clip[:1], clip[1:] - np.float32(self.front.preemphasis) * clip[:-1])
 
 
-def pooled(values: NDArray[Any], level: NDArray[Any], silence_db: float) -> NDArray[Any]:
-    """The pooled features of `models.mfcc` in plain NumPy, from values (M, frames) and levels (frames,)."""
+def pooled(values: NDArray[Any], level: NDArray[Any], envelope: NDArray[Any], silence_db: float) -> NDArray[Any]:
+    """The pooled features of `models.mfcc` in plain NumPy, from values (M, frames), levels (frames,) and the envelope
+    (E, frames)."""
     active = level >= -silence_db
     heard, loud = values[:, active], level[active]
     weights = np.maximum(loud + LOUD_DB, 0) / LOUD_DB + 1e-3
-    mean = np.average(heard, axis=1, weights=weights)
-    deviation = np.sqrt(np.average((heard - mean[:, None]) ** 2, axis=1, weights=weights))
-    columns = [mean, deviation, values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
+
+    def moments(chosen: NDArray[Any]) -> list[NDArray[Any]]:
+        mean = np.average(chosen, axis=1, weights=weights)
+        return [mean, np.sqrt(np.average((chosen - mean[:, None]) ** 2, axis=1, weights=weights))]
+
+    columns = [*moments(heard), values[:, level.argmax()], *np.quantile(heard, QUANTILES, axis=1)]
     for lag in LAGS:
         both = active[lag:] & active[:-lag]
         steps = (values[:, lag:] - values[:, :-lag])[:, both] if both.any() else np.zeros((len(values), 1))
@@ -110,6 +119,7 @@ def pooled(values: NDArray[Any], level: NDArray[Any], silence_db: float) -> NDAr
     third = max(1, heard.shape[1] // 3)
     columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
     columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
+    columns += [*moments(envelope[:, active]), envelope[:, level.argmax()]]
     return np.concatenate(columns)
 
 

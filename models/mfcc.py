@@ -30,6 +30,9 @@ SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a
 NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
 STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level
+ENVELOPE_DB = 40.0  # dB below the loudest point, as it is heard: what is fainter is not in the envelope
+ENVELOPE_BANDS = 7  # neighbouring mel bands, the loudest of which counts for the one in the middle
+ENVELOPE_STATISTICS = 3  # of each of its coefficients, half as many as the others
 TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
 END = 0.003  # seconds: the slope at an end of a clip is that between the means of its last two parts of this length
 LEVELLING = 0.009  # seconds: time constant in which that slope levels off beyond the end
@@ -50,6 +53,9 @@ class Mfcc(nn.Module):
     hearing is at a moderate loudness.
 
     The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
+
+    Noise fills the valleys between partials, and the highest bands, and so changes all coefficients. It does not reach
+    the peaks of the loudest bands: so there are features of the upper envelope of these too.
 
     Parameters
     ----------
@@ -94,11 +100,12 @@ class Mfcc(nn.Module):
     ) -> None:
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
-        self.n_features = STATISTICS * n_mfcc + LEVELS
+        self.n_envelope = n_mfcc // 2
+        self.n_features = STATISTICS * n_mfcc + LEVELS + ENVELOPE_STATISTICS * self.n_envelope
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis, self.fmin = preemphasis, fmin
-        self.weights: Tensor | None = _weights(n_mfcc, cepstral_decay) if cepstral_decay else None
+        self.weights: Tensor | None = _weights(n_mfcc, self.n_envelope, cepstral_decay) if cepstral_decay else None
         self.spectrum = PowerSpectrum(n_fft, hop_length)
         mel = torch.from_numpy(mel_filters(sample_rate, n_fft, n_mels, fmin))
         positions = self.spectrum.positions()
@@ -121,15 +128,17 @@ class Mfcc(nn.Module):
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`.
 
         >>> Mfcc(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20, n_mfcc=8)(torch.zeros(2, 8000)).shape
-        torch.Size([2, 101])
+        torch.Size([2, 113])
         """
         mel = self.factorised_mel_power(audio) if torch.onnx.is_in_onnx_export() else self.mel_power(audio)
-        return pool(self.dct @ self.above_floor(mel), self.level(mel), self.silence_db)
+        envelope = self.dct[: self.n_envelope] @ self.envelope(mel)
+        return pool(self.dct @ self.above_floor(mel), self.level(mel), envelope, self.silence_db)
 
     def groups(self) -> list[Span]:
-        """The coefficients by their statistics, and the levels."""
+        """The coefficients by their statistics, the levels, and the envelope."""
         spans = [(name, i * self.n_mfcc, (i + 1) * self.n_mfcc) for i, name in enumerate(NAMES)]
-        return [*spans, ("level", STATISTICS * self.n_mfcc, self.n_features)]
+        levels = STATISTICS * self.n_mfcc
+        return [*spans, ("level", levels, levels + LEVELS), ("envelope", levels + LEVELS, self.n_features)]
 
     def example(self) -> Tensor:
         return torch.zeros(2, 3 * self.n_fft)  # a clip only has to be longer than a frame
@@ -238,6 +247,15 @@ class Mfcc(nn.Module):
         loudest = mel.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
 
+    def envelope(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → upper envelope of the spectrum before pre-emphasis, (N, n_mels, frames): the
+        loudest of ENVELOPE_BANDS neighbouring bands, in decibels above a floor ENVELOPE_DB below the clip's maximum."""
+        power = mel * self.loudness.T
+        loudest = power.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        decibels = _decibels((power / loudest).clamp(min=10 ** (-ENVELOPE_DB / 10))) + ENVELOPE_DB
+        reach = (ENVELOPE_BANDS // 2, 0)
+        return nn.functional.max_pool2d(decibels.unsqueeze(1), (ENVELOPE_BANDS, 1), 1, reach).squeeze(1)
+
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
         (N, 1, frames)."""
@@ -245,11 +263,12 @@ class Mfcc(nn.Module):
         return _decibels((power / power.amax(2, keepdim=True)).clamp(min=TINY))  # a subnormal quotient may count as 0
 
 
-def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
-    """Statistics of each coefficient over the frames that are not silence, and of their level.
+def pool(values: Tensor, level: Tensor, envelope: Tensor, silence_db: float) -> Tensor:
+    """Statistics of each coefficient over the frames that are not silence, of their level, and of the envelope's
+    coefficients.
 
-    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; frames at
-    -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS):
+    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; envelope (N, E,
+    frames); frames at -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS + ENVELOPE_STATISTICS · E):
 
     - mean and standard deviation, weighted by how far a frame's level is above -LOUD_DB
     - value in the loudest frame
@@ -257,21 +276,24 @@ def pool(values: Tensor, level: Tensor, silence_db: float) -> Tensor:
     - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
     - mean of the first third of the frames minus that of the last third
     - of the level: mean, standard deviation, and the shares of frames above SHARES_DB
+    - of the envelope: mean and standard deviation, weighted as above, and value in the loudest frame
     """
     active = (level >= -silence_db).to(values.dtype)
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
-    loudest = values.gather(2, level.argmax(2, keepdim=True).expand(-1, values.shape[1], -1))
+    weights, loudest = active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3), level.argmax(2, keepdim=True)
     rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)
     course = active * ((rank <= third).to(values.dtype) - (rank > n - third).to(values.dtype))
     above = active * (level > torch.tensor(SHARES_DB).view(-1, 1))
     statistics = [
-        *_moments(values, active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3)),
-        loudest,
+        *_moments(values, weights),
+        values.gather(2, loudest.expand(-1, values.shape[1], -1)),
         _quantiles(values, active, n),
         _structure(values, active),
         values @ course.transpose(1, 2) / third,
         *_moments(level, active),
         above.sum(-1, keepdim=True) / n,
+        *_moments(envelope, weights),
+        envelope.gather(2, loudest.expand(-1, envelope.shape[1], -1)),
     ]
     return torch.cat(statistics, 1).squeeze(-1)
 
@@ -306,9 +328,10 @@ def _decibels(power: Tensor) -> Tensor:
     return 10 / math.log(10) * torch.log(power)
 
 
-def _weights(n_mfcc: int, cepstral_decay: float) -> Tensor:
+def _weights(n_mfcc: int, n_envelope: int, cepstral_decay: float) -> Tensor:
     of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / cepstral_decay) ** 2)
-    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS)])
+    of_envelope = of_coefficients[:n_envelope].repeat(ENVELOPE_STATISTICS)
+    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), of_envelope])
 
 
 def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) -> Tensor:

@@ -57,7 +57,7 @@ class MfccFeatures(Section):
     n_fft: int = Field(2048, ge=64, le=16_384)  # samples
     hop_length: int = Field(512, ge=16)  # samples
     n_mels: int = Field(128, ge=8, le=512)
-    n_mfcc: int = Field(40, ge=1)
+    n_mfcc: int = Field(40, ge=2)
     fmin: float = Field(80.0, ge=0)  # Hz: nothing below it counts, nor a constant offset; 0 = all counts
     silence_db: float = Field(60.0, gt=0)  # a frame this far below the loudest is silence
     preemphasis: float = Field(0.0, ge=0, lt=1)  # of the waveform, before all else

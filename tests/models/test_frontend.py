@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.frontend import pooled
 from models.classifier import Standardize
 from models.frontend import Pixels, build
-from models.mfcc import LEVELS, STATISTICS, Mfcc, pool
+from models.mfcc import ENVELOPE_STATISTICS, LEVELS, STATISTICS, Mfcc, pool
 from pipeline import task
 from pipeline.threads import subnormals_flushed
 from service.media import Limits
@@ -86,12 +86,26 @@ def test_more_silence_around_a_clip_does_not_change_its_features() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.normal(0, 30, (5, frames)).astype(np.float32)
+    values, envelope = (rng.normal(0, 30, (n, frames)).astype(np.float32) for n in (5, 3))
     level = rng.uniform(-90, 0, frames).astype(np.float32)
     level[rng.integers(frames)] = 0
-    found = pool(torch.from_numpy(values)[None], torch.from_numpy(level)[None, None], 60)[0].numpy()
-    assert found.shape == (STATISTICS * 5 + LEVELS,)
-    assert np.abs(found - pooled(values, level, 60)).max() < 1e-3
+    found = pool(*(torch.from_numpy(x)[None] for x in (values, level[None], envelope)), 60)[0].numpy()
+    assert found.shape == (STATISTICS * 5 + LEVELS + ENVELOPE_STATISTICS * 3,)
+    assert np.abs(found - pooled(values, level, envelope, 60)).max() < 1e-3
+
+
+def test_the_envelope_is_the_loudest_of_neighbouring_bands_above_a_floor() -> None:
+    front = Mfcc(preemphasis=0.97)
+    partials = sum(np.sin(2 * np.pi * k * 440 * np.arange(22_050) / 22_050) / k for k in range(1, 20))
+    clip = torch.from_numpy(np.asarray(partials, np.float32))[None]
+    noisy = clip + clip.std() / 30 * torch.from_numpy(noise(22_050))[None]  # 30 dB below it
+    clean, disturbed = (front.envelope(front.mel_power(x))[0, :, 2:-2] for x in (clip, noisy))
+    mel = front.mel_power(clip)[0].double().numpy() * front.loudness.numpy().T
+    decibels = librosa.power_to_db(mel, ref=np.max, amin=1e-30, top_db=40) + 40
+    highest = [decibels[max(0, i - 3) : i + 4].max(0) for i in range(len(decibels))]
+    assert np.abs(clean.numpy() - np.array(highest)[:, 2:-2]).max() < 1e-3
+    changed = (front.above_floor(front.mel_power(x))[0, :, 2:-2] for x in (clip, noisy))
+    assert (clean - disturbed).abs().mean() < 0.1 * (next(changed) - next(changed)).abs().mean()
 
 
 def test_features_do_not_depend_on_the_level() -> None:
@@ -140,8 +154,9 @@ def test_cepstral_decay_gives_high_coefficients_less_weight() -> None:
     assert Mfcc().weights is None
     weights = Mfcc(n_mfcc=20, cepstral_decay=8).weights
     assert weights is not None
-    assert weights.shape == (STATISTICS * 20 + LEVELS,)
+    assert weights.shape == (STATISTICS * 20 + LEVELS + ENVELOPE_STATISTICS * 10,)
     assert weights[20:40].tolist() == weights[:20].tolist()
+    assert weights[-10:].tolist() == weights[:10].tolist()
     assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
     x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)
     standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, cepstral_decay=8))(x)

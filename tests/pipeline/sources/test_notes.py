@@ -182,10 +182,14 @@ def test_clarinet_lacks_even_harmonics() -> None:
 
 def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
     """The features with fewer cepstral coefficients, as `resolved` has them, and without copies."""
-    x = features.x[:]
-    pooled, levels = x[:, : -mfcc.LEVELS], x[:, -mfcc.LEVELS :]
-    first = pooled.reshape(len(x), mfcc.STATISTICS, -1)[:, :, : resolved.features.n_mfcc].reshape(len(x), -1)
-    x = np.concatenate([first, levels], 1)
+    whole, few = features.task["features"]["n_mfcc"], resolved.features.n_mfcc
+    levels = mfcc.STATISTICS * whole
+    envelope = levels + mfcc.LEVELS  # has half as many coefficients
+    chosen = [
+        *(i * whole + k for i in range(mfcc.STATISTICS) for k in range(few)), *range(levels, envelope),
+        *(envelope + i * (whole // 2) + k for i in range(mfcc.ENVELOPE_STATISTICS) for k in range(few // 2)),
+    ]  # fmt: skip
+    x = np.ascontiguousarray(features.x[:][:, chosen])
     return replace(features, x=x, copies=x[:0], copy_of=features.copy_of[:0], task=resolved.origin())
 
 
