@@ -160,6 +160,7 @@ def session(model: onnx.ModelProto, output: str) -> Callable[[NDArray[np.float32
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_mem_pattern = False
+    options.log_severity_level = 3  # what was cut off leaves unused constants, each of them a warning
     running = onnxruntime.InferenceSession(cut.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
