@@ -5,6 +5,7 @@ out-of-distribution; its answer has `known` = false.
 """
 
 from functools import partial
+from math import log
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confi
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 20_000)  # outliers, at least and at most; between them, as many as there are training samples
 NOISES, SCENES = 400, 400  # sounds that are noise, and pictures in colour that show nothing in particular
+NOISE = 1 / 3  # probability that a sound is mere noise, before it is heard
 COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
 CONTRAST: dict[Kind, Train] = {
@@ -190,6 +192,8 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, see
     options = CONTRAST[kind]
     feed = Feed([Dataset(x, y)], [seed], options.batch_size, in_memory=True)
     all_epochs(ClosedForm([network], feed, kind, [options]), options)
+    if isinstance(front, Mfcc):  # half of what it has seen was noise (Saerens, Latinne & Decaestecker 2002)
+        network.linear()[-1].bias.data += log((1 - NOISE) / NOISE)
 
 
 def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:

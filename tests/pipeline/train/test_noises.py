@@ -23,12 +23,14 @@ def test_noises_are_finite_audible_and_of_many_lengths_and_levels() -> None:
     assert 0.5 < max(peaks) < 1.001
 
 
-def test_a_quarter_of_the_noises_are_hum_and_a_quarter_clicks() -> None:
-    noises = list(make_noises(40, RATE, 0))
+def test_a_quarter_each_are_noise_hum_clicks_and_tones() -> None:
+    noises = list(make_noises(80, RATE, 0))
     crests = np.array([np.abs(n).max() / n.std() for n in noises])
-    assert np.median(crests[3::4]) > 2 * np.median(crests[::2])
-    flat = []
+    assert np.median(crests[2::4]) > 2 * np.median(crests[::4])
+    flat, lowest = [], []
     for noise in noises:
         power = np.abs(np.fft.rfft(noise)) ** 2 + 1e-20
         flat.append(np.exp(np.log(power).mean()) / power.mean())
-    assert np.median(flat[1::4]) < 0.01 < np.median(flat[::2])
+        lowest.append(power.argmax() / len(noise) * RATE)
+    assert max(np.median(flat[1::4]), np.median(flat[3::4])) < 0.01 < np.median(flat[::4])
+    assert np.median(lowest[1::4]) < 130 < np.median(lowest[3::4]) < 2_000
