@@ -209,7 +209,7 @@ class TestPictures:
         draw(page, SEVEN)
         seen = page.get_by_role("img", name="The picture as the model sees it")
         expect(seen).to_be_visible()
-        assert seen.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 28
+        expect(seen).to_have_js_property("naturalWidth", 28)
         expect(page.locator("#curl code")).not_to_contain_text("seen")
         page.get_by_role("button", name="Clear").click()
         expect(seen).to_be_hidden()
