@@ -173,7 +173,7 @@ class Shards:
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self.run = run
-        self.folder = run.shards.resolve() / digest([recipe.key, recipe.copies_key])[:16]
+        self.folder = Path(os.path.realpath(run.shards)) / digest([recipe.key, recipe.copies_key])[:16]
         self.before: dict[str, Stored] = {}
         self.found: dict[str, Stored] = {}
         self._waiting: list[tuple[str, Extracted]] = []

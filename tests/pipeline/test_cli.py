@@ -189,12 +189,14 @@ def test_a_nonsense_limit_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path: Path) -> None:
-    file = tmp_path / "file"
+    file, loop = tmp_path / "file", tmp_path / "loop"
     file.touch()
+    loop.symlink_to(loop)
     store = "the model store cannot be written: {}: Not a directory; BENTOML_HOME names the folder to use instead"
     unknown = "~no-such-user/x: the home folder is not known; set BENTOML_HOME to a folder for the models"
     for arguments, home, line in (
         (["run", "sine", "--runs", str(file)], "store", f"{file}: Not a directory"),
+        (["run", "sine", "--runs", str(loop)], "store", f"{loop}/sine"),
         (["run", "sine"], "file", store.format(file)),
         (["export", "sine"], "file", store.format(file)),
         (["serve"], "file", store.format(file)),
@@ -213,6 +215,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path: P
         done = command.percept(*arguments, home=tmp_path, BENTOML_HOME=named)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"percept: {line}")
+        assert done.stderr.count("\n") == 1
         assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
