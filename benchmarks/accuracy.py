@@ -15,12 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from pipeline import extract, task, train, validate
 from pipeline.run import Run
-from pipeline.validate import metrics
+from pipeline.validate.intervals import wilson
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
         )
     print(f"{n} files, {len(set(labels))} classes, {arguments.folds} folds")
     for name, hits in correct.items():
-        low, high = metrics.interval(round(sum(hits)), n) or (np.nan, np.nan)
+        low, high = wilson(sum(hits) / n, n)
         print(f"{name:<20} {100 * sum(hits) / n:5.1f} %  ({100 * low:.1f}–{100 * high:.1f} %)")
 
 
