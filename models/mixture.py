@@ -54,9 +54,11 @@ class Mixture(nn.Module):
         >>> bool(density(torch.tensor([[0.95]])) > density(torch.tensor([[0.0]])))
         True
         """
-        bounds = [(part.amin(0), part.amax(0)) for part in parts]
-        self.low.copy_(torch.stack([low for low, _ in bounds]).amin(0))
-        self.high.copy_(torch.stack([high for _, high in bounds]).amax(0))
+        self.low.fill_(torch.inf)
+        self.high.fill_(-torch.inf)
+        for part in parts:
+            torch.minimum(self.low, part.amin(0), out=self.low)
+            torch.maximum(self.high, part.amax(0), out=self.high)
         self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
         centres = drawn if len(drawn) <= len(self.centre) else k_means(drawn, len(self.centre), generator)
         n, dimensions = len(centres), drawn.shape[1]

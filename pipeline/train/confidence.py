@@ -152,8 +152,10 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, everything: Da
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
         rows = torch.randperm(training.x.shape[0], generator=generator)[:n]
-        drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
-        familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)
+        drawn, size = torch.empty(n, training.x.shape[1], device=training.y.device), piece_rows(training.x)
+        for part, of_part in zip(torch.split(drawn, size), torch.split(rows, size), strict=True):
+            gather(training.x, of_part, part)  # all at once would be in memory twice
+        familiarity.mixture.fit(drawn, pieces(training.x), generator)
     if familiarity.density is not None:
         hidden = (classifier.last_layer(x)[1] for x in pieces(everything.x))
         familiarity.density.fit_parts(zip(hidden, pieces(everything.y, piece_rows(everything.x)), strict=True))
