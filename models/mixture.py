@@ -59,6 +59,7 @@ class Mixture(nn.Module):
         for part in parts:
             torch.minimum(self.low, part.amin(0), out=self.low)
             torch.maximum(self.high, part.amax(0), out=self.high)
+        del part  # its memory is needed
         self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
         centres = drawn if len(drawn) <= len(self.centre) else k_means(drawn, len(self.centre), generator)
         n, dimensions = len(centres), drawn.shape[1]
