@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a trained network's confidence match its accuracy."""
+"""A trained network's probabilities, corrected: a temperature makes confidence match accuracy; another prior."""
 
 import math
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.card import Kind
+from models.mlp import MLP
 
 RANGE = 20.0  # a temperature lies between 1 / RANGE and RANGE
 HALVINGS = 40  # of that range of log T, to 5e-12
@@ -41,3 +42,16 @@ def fit_temperature(logits: Tensor, target: Tensor, kind: Kind) -> float:
         slope = ((torch.softmax(columns * math.exp(-middle), 1) - soft) * columns).sum().item()
         low, high = (middle, high) if slope > 0 else (low, middle)
     return math.exp((low + high) / 2)
+
+
+def move_prior(network: MLP, before: float, after: float) -> None:
+    """Let a network that tells 1 from 0, trained on a share `before` of 1, take `after` for the probability of 1 before
+    a sample is seen (Saerens, Latinne & Decaestecker 2002).
+
+    >>> network = MLP(1, [], 1, "relu")
+    >>> logit = network(torch.zeros(1, 1))
+    >>> move_prior(network, 1 / 2, 3 / 4)
+    >>> (network(torch.zeros(1, 1)) - logit).exp().round(decimals=4).item()
+    3.0
+    """
+    network.linear()[-1].bias.data += math.log(after / (1 - after)) - math.log(before / (1 - before))

@@ -244,15 +244,12 @@ class Mfcc(nn.Module):
 
     def above_floor(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → decibels above a floor TOP_DB below the clip's maximum, at least 0."""
-        loudest = mel.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        return _decibels((mel / loudest).clamp(min=10 ** (-TOP_DB / 10))) + TOP_DB
+        return _above_floor(mel, TOP_DB)
 
     def envelope(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → upper envelope of the spectrum before pre-emphasis, (N, n_mels, frames): the
         loudest of ENVELOPE_BANDS neighbouring bands, in decibels above a floor ENVELOPE_DB below the clip's maximum."""
-        power = mel * self.loudness.T
-        loudest = power.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        decibels = _decibels((power / loudest).clamp(min=10 ** (-ENVELOPE_DB / 10))) + ENVELOPE_DB
+        decibels = _above_floor(mel * self.loudness.T, ENVELOPE_DB)
         reach = (ENVELOPE_BANDS // 2, 0)
         return nn.functional.max_pool2d(decibels.unsqueeze(1), (ENVELOPE_BANDS, 1), 1, reach).squeeze(1)
 
@@ -322,6 +319,12 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
     later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in padded)
     change, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
     return torch.sqrt((change * change) @ both.transpose(2, 3) / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
+
+
+def _above_floor(power: Tensor, depth: float) -> Tensor:
+    """Power (N, n_mels, frames) → decibels above a floor `depth` below the clip's maximum, at least 0."""
+    loudest = power.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return _decibels((power / loudest).clamp(min=10 ** (-depth / 10))) + depth
 
 
 def _decibels(power: Tensor) -> Tensor:

@@ -54,17 +54,11 @@ class Mixture(nn.Module):
         >>> bool(density(torch.tensor([[0.95]])) > density(torch.tensor([[0.0]])))
         True
         """
-        self.low.fill_(torch.inf)
-        self.high.fill_(-torch.inf)
-        for part in parts:
-            torch.minimum(self.low, part.amin(0), out=self.low)
-            torch.maximum(self.high, part.amax(0), out=self.high)
-        del part  # its memory is needed
-        self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
+        self._fit_ranges(parts)
         centres = drawn if len(drawn) <= len(self.centre) else k_means(drawn, len(self.centre), generator)
         n, dimensions = len(centres), drawn.shape[1]
-        parts = torch.split(drawn, part_rows(dimensions))  # `cdist` copies what it is given
-        distances = torch.cat([torch.cdist(centres, part) for part in parts], 1)
+        few = torch.split(drawn, part_rows(dimensions))  # `cdist` copies what it is given
+        distances = torch.cat([torch.cdist(centres, part) for part in few], 1)
         near = distances.topk(min(NEIGHBOURS + 1, len(drawn)), largest=False).values[:, 1:]  # without itself
         width = near.square().mean(1) if near.shape[1] else torch.ones(n, device=drawn.device)
         variance = (width / dimensions).clamp(min=LEAST)
@@ -73,6 +67,15 @@ class Mixture(nn.Module):
         self.precision[:n] = 1 / variance
         self.offset[:n] = (shares / shares.sum()).log() - dimensions / 2 * variance.log()
         return self
+
+    def _fit_ranges(self, parts: Iterable[Tensor]) -> None:
+        """In a function of its own, so that no part stays in memory."""
+        self.low.fill_(torch.inf)
+        self.high.fill_(-torch.inf)
+        for part in parts:
+            torch.minimum(self.low, part.amin(0), out=self.low)
+            torch.maximum(self.high, part.amax(0), out=self.high)
+        self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised features float32 (N, D) → float32 (N, 1)."""

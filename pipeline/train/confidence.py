@@ -5,14 +5,13 @@ out-of-distribution; its answer has `known` = false.
 """
 
 from functools import partial
-from math import log
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.calibration import fit_temperature
+from models.calibration import fit_temperature, move_prior
 from models.card import Kind
 from models.classifier import Classifier
 from models.familiarity import Familiarity
@@ -152,10 +151,8 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, everything: Da
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
         rows = torch.randperm(training.x.shape[0], generator=generator)[:n]
-        drawn, size = torch.empty(n, training.x.shape[1], device=training.y.device), piece_rows(training.x)
-        for part, of_part in zip(torch.split(drawn, size), torch.split(rows, size), strict=True):
-            gather(training.x, of_part, part)  # all at once would be in memory twice
-        familiarity.mixture.fit(drawn, pieces(training.x), generator)
+        drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
+        familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)
     if familiarity.density is not None:
         hidden = (classifier.last_layer(x)[1] for x in pieces(everything.x))
         familiarity.density.fit_parts(zip(hidden, pieces(everything.y, piece_rows(everything.x)), strict=True))
@@ -194,8 +191,8 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, see
     options = CONTRAST[kind]
     feed = Feed([Dataset(x, y)], [seed], options.batch_size, in_memory=True)
     all_epochs(ClosedForm([network], feed, kind, [options]), options)
-    if isinstance(front, Mfcc):  # half of what it has seen was noise (Saerens, Latinne & Decaestecker 2002)
-        network.linear()[-1].bias.data += log((1 - NOISE) / NOISE)
+    if isinstance(front, Mfcc):
+        move_prior(network, 1 / 2, 1 - NOISE)
 
 
 def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:

@@ -75,9 +75,12 @@ class StoredMatrix:
         direct = out is not None and out.device.type == "cpu" and out.is_contiguous()
         x = out if direct and out is not None else torch.empty(len(chosen), self.shape[1])
         target = x.numpy()
-        for source, start, stop in zip(self.arrays, self._starts, self._starts[1:], strict=False):
-            here = (start <= chosen) & (chosen < stop)
-            target[here] = source[chosen[here] - start]
+        size = piece_rows(self)  # a piece at a time: what an index selects is copied
+        for first in range(0, len(chosen), size):
+            piece, of_piece = target[first : first + size], chosen[first : first + size]
+            for source, start, stop in zip(self.arrays, self._starts, self._starts[1:], strict=False):
+                here = (start <= of_piece) & (of_piece < stop)
+                piece[here] = source[of_piece[here] - start]
         if self.standardize is not None:
             self.standardize.apply_(x)
         if out is not None:

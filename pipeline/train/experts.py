@@ -1,9 +1,10 @@
 """Training of the second network, for degraded samples, and of the gate between the two."""
 
-from math import ceil, log
+from math import ceil
 
 from torch import Tensor
 
+from models.calibration import move_prior
 from models.card import Kind
 from models.classifier import Standardize
 from models.expert import Expert
@@ -42,8 +43,7 @@ def fit(
     epochs = max(2, ceil(GATE_STEPS * GATE.batch_size / len(degraded)))
     gate = GATE.model_copy(update={"seed": options.seed, "epochs": epochs})
     _fit("gate", expert.gate, Dataset(data.x, degraded.long()), standardize, "binary", gate, in_memory)
-    n_degraded = int(degraded.sum())  # the gate has seen this share of them (Saerens, Latinne & Decaestecker 2002)
-    expert.gate.linear()[-1].bias.data += log(PRIOR / (1 - PRIOR)) - log(n_degraded / (len(degraded) - n_degraded))
+    move_prior(expert.gate, int(degraded.sum()) / len(degraded), PRIOR)
 
 
 def _fit(

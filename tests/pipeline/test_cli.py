@@ -215,7 +215,6 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path: P
         done = command.percept(*arguments, home=tmp_path, BENTOML_HOME=named)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"percept: {line}")
-        assert done.stderr.count("\n") == 1
         assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 

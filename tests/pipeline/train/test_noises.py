@@ -27,10 +27,10 @@ def test_a_quarter_each_are_noise_hum_clicks_and_tones() -> None:
     noises = list(make_noises(80, RATE, 0))
     crests = np.array([np.abs(n).max() / n.std() for n in noises])
     assert np.median(crests[2::4]) > 2 * np.median(crests[::4])
-    flat, lowest = [], []
+    flat, strongest = [], []
     for noise in noises:
         power = np.abs(np.fft.rfft(noise)) ** 2 + 1e-20
         flat.append(np.exp(np.log(power).mean()) / power.mean())
-        lowest.append(power.argmax() / len(noise) * RATE)
+        strongest.append(power.argmax() / len(noise) * RATE)
     assert max(np.median(flat[1::4]), np.median(flat[3::4])) < 0.01 < np.median(flat[::4])
-    assert np.median(lowest[1::4]) < 130 < np.median(lowest[3::4]) < 2_000
+    assert np.median(strongest[1::4]) < 130 < np.median(strongest[3::4]) < 2_000
