@@ -21,9 +21,10 @@ LEAST = 1e-3  # lower bound of the variance in all other directions, as a share 
 Outliers = Literal["images", "noises", "scenes"]  # out-of-distribution inputs that can be made
 CONTRAST = {
     "images": (128,),
-    "noises": (16,),
+    "noises": (100,),
     "scenes": (64,),
 }  # hidden units of the network that tells them
+DENSITY, NETWORK = 0.5, 2.0  # how much these terms of sound vary, relative to log p(k | x)
 STEPS = 500  # quantiles of the validation scores, which turn a score into a rank
 LEAST_SPREAD = 1e-2  # nats: lower bound of the spread of scores over the validation samples
 
@@ -124,10 +125,11 @@ class Familiarity(nn.Module):
     generates out-of-distribution images, learned by a network that separates the two (Hastie, Tibshirani & Friedman
     2009, §14.2.4), and the classes of p from each other, so that it learns what makes each of them. Other media have no
     such q: there it is the `Density` of the last hidden layer, scaled to vary as much as log p(k | x) does among the
-    validation samples. For sound, a third term is the log-probability, by such a network, that x is not mere noise: the
-    density does not tell if the classifier has been trained on noisy samples. And with three classes or more, a fourth
-    is the `Density` of the direction of x in its `Discriminants`, scaled like the first: it sees all features, of which
-    the network has learned to ignore what its own classes have in common.
+    validation samples, or for sound `DENSITY` times as much. For sound, a third term is the log-probability, by such a
+    network, that x is of any class, and not noise or like copies made to be of no class; it varies `NETWORK` times as
+    much. And with three classes or more, a fourth is the `Density` of the direction of x in its `Discriminants`, which
+    varies as much: it sees all features, of which the network has learned to ignore what its own classes have in
+    common.
     For pictures in colour the `Typicality` of the strengths of their features takes the place of log p(k | x), which is
     often high for noise and text, and a third term is log p(h) / q(h) of the last hidden layer h, by such a network.
     All three are scaled so that their middle validation samples vary alike.
@@ -141,7 +143,9 @@ class Familiarity(nn.Module):
     """
 
     unit: Tensor  # (), the density is divided by it
-    other_units: Tensor  # likewise the terms after it: of sound (1,), the direction; of pictures in colour (2,)
+    other_units: (
+        Tensor  # likewise the terms after it: of sound the direction and the network, of pictures in colour (2,)
+    )
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(
@@ -156,7 +160,7 @@ class Familiarity(nn.Module):
         super().__init__()
         self.typicality = Typicality(groups) if groups else None
         seen = n_hidden if outliers == "scenes" else n_features
-        n_outputs = n_labels + 1 if outliers == "images" else 1  # the last of several: out-of-distribution
+        n_outputs = 1 if outliers == "scenes" else n_labels + 1  # the last of several: out-of-distribution
         self.contrast = MLP(seen, CONTRAST[outliers], n_outputs, "relu", init="he") if outliers else None
         self.mixture = Mixture(n_features) if vectors else None
         self.density = None if outliers == "images" or vectors else Density(n_hidden, n_labels)
@@ -165,7 +169,7 @@ class Familiarity(nn.Module):
             self.discriminants = Discriminants(n_features, n_labels)
             self.of_direction = Density(n_labels - 1, n_labels)
         self.register_buffer("unit", torch.ones(()))
-        n_units = 2 if groups else 1 if self.discriminants else 0
+        n_units = 2 if groups or self.discriminants else 1 if outliers == "noises" else 0
         self.register_buffer("other_units", torch.ones(n_units), persistent=n_units > 0)
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
@@ -196,8 +200,10 @@ class Familiarity(nn.Module):
         if self.discriminants is not None:
             of_classes = self.of_direction.of_each(self.discriminants.forward(x))
             terms.append(of_classes.amax(1, keepdim=True))
-        noises = [] if self.contrast is None else [logsigmoid(self.contrast.forward(x))]
-        return [*terms, of_answers, *noises], of_classes
+        if self.contrast is not None:
+            logits = self.contrast.forward(x)
+            terms.append(logsigmoid(torch.logsumexp(logits[:, :-1], 1, keepdim=True) - logits[:, -1:]))
+        return [*terms, of_answers], of_classes
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
         total, n = terms[0] / self.unit.to(terms[0]), len(self.other_units)
@@ -215,13 +221,13 @@ class Familiarity(nn.Module):
             self.unit.copy_(spreads[0])
             self.other_units.copy_(spreads[1:])
         elif self.density is not None:
-            n = len(self.other_units)
-            of_density, *others, of_answers = (
-                term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms[: n + 2]
-            )
-            self.unit.copy_(of_density / of_answers)
-            for i, other in enumerate(others):
-                self.other_units[i] = other / of_answers
+            spreads = torch.stack([term.std(correction=0).clamp(min=LEAST_SPREAD) for term in terms])
+            units = spreads[:-1] / spreads[-1]
+            if self.contrast is not None:
+                units[0] /= DENSITY
+                units[-1] /= NETWORK
+            self.unit.copy_(units[0])
+            self.other_units.copy_(units[1:])
         ranks = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64)
         self.scale.copy_(torch.quantile(self._sum(terms), ranks))
 

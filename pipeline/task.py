@@ -141,6 +141,10 @@ class Augment(Section):
         return any((self.rotation, self.scale, self.shear, self.shift, self.elastic))
 
 
+CopyForm = Literal["plain", "degraded", "foreign"]
+FOREIGN: tuple[CopyForm] = ("foreign",)
+
+
 class Variation(Section):
     """Copies of each sample outside the test split, made at extraction, that sound or look a little different; copies
     = 0: off.
@@ -174,11 +178,14 @@ class Variation(Section):
     telephone: bool = False  # 300 to 3,400 Hz, in A-law, μ-law or GSM
     share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last eight happens to
     degrade: bool = False  # to each copy another one, degraded: a second network learns from these too
+    foreign: bool = False  # and a few that sound like no class: the verdict `known` learns from these
 
     @property
-    def of_each(self) -> int:
-        """Copies of each sample, degraded ones too."""
-        return 2 * self.copies if self.degrade else self.copies
+    def forms(self) -> tuple["CopyForm", ...]:
+        """What each copy of a sample is, in their order."""
+        own: list[CopyForm] = ["plain", "degraded"] if self.degrade else ["plain"]
+        n_foreign = 2 * len(own) if self.foreign and self.copies else 0
+        return (*self.copies * own, *n_foreign * FOREIGN)
 
     @property
     def degraded(self) -> "Variation":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import Input
-from pipeline.task import Variation
+from pipeline.task import CopyForm, Variation
 
 LOWEST = 60.0  # Hz: centre of the first octave that is filtered
 NOISE_RANGE = 40.0  # decibels: between the most noise and the least
@@ -25,22 +25,27 @@ BITS_RANGE = 5.0  # bits: between the coarsest quantisation and the finest
 QUALITY = "MQ"  # of resampling: 16 bits; 20 would take 2.5 times as long
 CODECS = ("GSM610", "ALAW", "ULAW")  # of telephones, by their names in libsndfile
 TELEPHONE_RATE, TELEPHONE_BAND = 8_000, (300, 3_400)  # Hz
-FIRST_DEGRADED = 1_000  # number of the first degraded copy
+FIRST: dict[CopyForm, int] = {"plain": 0, "degraded": 1_000, "foreign": 2_000}  # number of the first one, for its seed
+FOREIGN_PITCH = (1.5, 7.5)  # semitones beyond those that plain copies may have
+FOREIGN_FILTER = 9.0  # decibels: the octaves' gains, more than plain copies may have
 
 Waveform = NDArray[np.float32]  # (T,), mono
 Pixels = NDArray[np.uint8]  # (S, S, 3)
 
 
 def copy(media: NDArray[np.generic], form: Input, variation: Variation, content: str, number: int) -> NDArray[Any]:
-    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it. With `variation.degrade`,
-    every second one is degraded: these have seeds of their own, and the others are the same as without."""
-    if variation.degrade:
-        number, is_degraded = divmod(number, 2)
-        if is_degraded:
-            number, variation = FIRST_DEGRADED + number, variation.degraded
+    """Copy `number` of a decoded clip (T,) or picture (S, S, 3), as `form` describes it; see `Variation.forms`. The
+    forms have seeds of their own, so that the copies of one are the same with and without the others."""
+    what = variation.forms[number]
+    nth = variation.forms[:number].count(what)
     if form.sample_rate is None:
-        return vary_picture(np.asarray(media, np.uint8), variation, content, number)
-    return vary(np.asarray(media, np.float32), form.sample_rate, variation, content, number)
+        return vary_picture(np.asarray(media, np.uint8), variation, content, nth)
+    clip, seed = np.asarray(media, np.float32), FIRST[what] + nth
+    if what == "foreign":
+        clip = _disguise(clip, form.sample_rate, variation, nth, np.random.default_rng([int(content[:16], 16), seed]))
+        if nth < 2:
+            return clip
+    return vary(clip, form.sample_rate, variation if what == "plain" else variation.degraded, content, seed)
 
 
 def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, number: int) -> Waveform:
@@ -85,6 +90,19 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
         step = np.abs(varied).max() * 2 ** (1 - rng.uniform(variation.bits, variation.bits + BITS_RANGE))
         varied = np.round(varied / step) * step if step else varied
     return np.ascontiguousarray(varied, np.float32)
+
+
+def _disguise(clip: Waveform, sample_rate: int, variation: Variation, nth: int, rng: np.random.Generator) -> Waveform:
+    """The clip as of a class that is none of the task's: with formants elsewhere, by a shift of the pitch beyond what
+    plain copies have, or with another spectral envelope.
+
+    Speakers are told apart better with copies of each at other speeds as further speakers (Yamamoto et al. 2019,
+    "Speaker augmentation and bandwidth extension for deep speaker embedding").
+    """
+    if nth % 2:
+        return _equalise(clip, sample_rate, variation.filter + FOREIGN_FILTER, rng)
+    semitones = rng.choice((-1, 1)) * (variation.pitch + rng.uniform(*FOREIGN_PITCH))
+    return _resample(clip, sample_rate * 2 ** (semitones / 12), sample_rate)
 
 
 def vary_picture(picture: Pixels, variation: Variation, content: str, number: int) -> Pixels:

@@ -19,7 +19,7 @@ from models.targets import TARGETS
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
 from pipeline.sources import REPEATED, Label, Split
-from pipeline.task import UserError, digest, with_new_names
+from pipeline.task import UserError, Variation, digest, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
@@ -119,24 +119,20 @@ class Features:
         return np.asarray(self.split == split)
 
     def with_copies(self, rows: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Features and targets of those rows (mask or indices) and of their copies but the degraded ones, newly
-        allocated."""
+        """Features and targets of those rows (mask or indices) and of their plain copies, newly allocated."""
         chosen = np.zeros(len(self.x), bool)
         chosen[rows] = True
-        own, copied = np.arange(len(self.x))[rows], np.flatnonzero(chosen[self.copy_of] & ~self.degraded)
+        own, copied = np.arange(len(self.x))[rows], np.flatnonzero(chosen[self.copy_of] & (self.forms == "plain"))
         x = np.empty((len(own) + len(copied), self.x.shape[1]), np.float32)
         _copy_rows(self.x, own, x[: len(own)])
         _copy_rows(self.copies, copied, x[len(own) :])
         return x, self.y[np.concatenate([own, self.copy_of[copied]])]
 
     @property
-    def degraded(self) -> NDArray[np.bool_]:
-        """Which copies are degraded, bool (M,): every second one of each sample, see `copies.copy`, or none."""
-        return (
-            np.arange(len(self.copy_of)) % 2 == 1
-            if self.task["augment"].get("degrade")
-            else np.zeros(len(self.copy_of), bool)
-        )
+    def forms(self) -> NDArray[np.str_]:
+        """What each copy is, a `CopyForm` (M,): each sample that has copies has the same, in the same order."""
+        of_each = Variation.model_construct(**self.task["augment"]).forms or ("plain",)
+        return np.resize(np.array(of_each), len(self.copy_of))
 
     @property
     def has_groups(self) -> bool:

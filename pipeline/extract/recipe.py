@@ -97,7 +97,7 @@ class Recipe:
 
     def n_copies(self, split: Split | None) -> int:
         """How many copies a sample of that split gets: none in the test split."""
-        return 0 if split == "test" else self.variation.of_each
+        return 0 if split == "test" else len(self.variation.forms)
 
     def front_end(self) -> FrontEnd:
         """The front end, with what it has learned."""

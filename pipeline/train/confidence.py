@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.calibration import fit_temperature, move_prior
+from models.calibration import fit_temperature
 from models.card import Kind
 from models.classifier import Classifier
-from models.familiarity import Familiarity
+from models.familiarity import Familiarity, Outliers
 from models.image import Picture
 from models.mfcc import Mfcc
 from models.mixture import DRAWN, DRAWN_NUMBERS
@@ -24,7 +24,8 @@ from pipeline.profile import step
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, RowReader, Rows, gather, piece_rows, pieces
+from pipeline.train.data import Copies, Dataset, RowReader, Rows, gather, piece_rows, pieces
+from pipeline.train.distortion import transform_of
 from pipeline.train.loop import all_epochs
 from pipeline.train.noises import make_noises
 from pipeline.train.outliers import make_outliers, redrawn
@@ -35,23 +36,26 @@ MIN_CALIBRATION = 10  # validation samples; fewer are too few to calibrate confi
 KEPT = 0.98  # share of the validation samples that count as known, at least
 PICTURES = (4_000, 20_000)  # outliers, at least and at most; between them, as many as there are training samples
 NOISES, SCENES = 400, 400  # sounds that are noise, and pictures in colour that show nothing in particular
-NOISE = 1 / 3  # probability that a sound is mere noise, before it is heard
+NOISE = 0.4  # share of the outliers of sounds that are noise, if there are foreign copies
+DEGRADED = 0.4  # share of the sounds of the classes that are degraded
 COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
-CONTRAST: dict[Kind, Train] = {
-    "multiclass": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),  # of symbols
-    "binary": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),  # of sounds, pictures
+CONTRAST: dict[Outliers, Train] = {
+    "images": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),
+    "noises": Train(epochs=15, batch_size=200, learning_rate=1.5e-3, schedule="cosine", l2=2e-4, noise=0.3),
+    "scenes": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),
 }
 
 
 @torch.no_grad()
 @step("calibration")
 def calibrate(
-    classifier: Classifier, training: Dataset, validation: Dataset, seed: int, everything: Dataset | None = None
+    classifier: Classifier, training: Dataset, validation: Dataset, seed: int, copies: Copies | None = None
 ) -> float | None:
     """Fit the classifier's temperature and give it a familiarity, from samples with standardised features.
 
-    everything : the training samples with their degraded copies; None where there are none
+    training, validation : as for the classifier; the training samples may include plain copies
+    copies : None where there are none of other forms
 
     Returns
     -------
@@ -69,7 +73,7 @@ def calibrate(
         if has_classes:
             logits = torch.cat([classifier.last_layer(x)[0] for x in pieces(validation.x)])
             classifier.temperature.fill_(fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind))
-        known = fit_familiarity(classifier, training, validation, seed, everything)
+        known = fit_familiarity(classifier, training, validation, seed, copies)
     fitted = f"temperature {classifier.temperature.item():.3f}, " if has_classes else ""
     print(f"  calibrated on {n} validation samples: {fitted}known if familiarity ≥ {known:.3f}")
     return known
@@ -77,7 +81,7 @@ def calibrate(
 
 @torch.no_grad()
 def fit_familiarity(
-    classifier: Classifier, training: Dataset, validation: Dataset, seed: int, everything: Dataset | None = None
+    classifier: Classifier, training: Dataset, validation: Dataset, seed: int, copies: Copies | None = None
 ) -> float:
     """Give the classifier a `Familiarity`, fitted to the training samples and scaled by the validation samples.
 
@@ -85,7 +89,7 @@ def fit_familiarity(
     -------
     The least familiarity that counts as known
     """
-    familiarity = _fitted(classifier, training, seed, everything)
+    familiarity = _fitted(classifier, training, seed, copies)
 
     def layers(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, hidden = classifier.last_layer(x)
@@ -111,13 +115,13 @@ def scores(classifier: Classifier, validation: Dataset, group: NDArray[np.str_])
 
 @torch.no_grad()
 def inherit(
-    classifier: Classifier, calibrated: Classifier, training: Dataset, seed: int, everything: Dataset | None = None
+    classifier: Classifier, calibrated: Classifier, training: Dataset, seed: int, copies: Copies | None = None
 ) -> None:
     """Calibrate a classifier that was trained again on more samples, as the first one was: with its temperature and,
     if it has a `Familiarity`, its scale. No samples are left to fit them to."""
     classifier.temperature.copy_(calibrated.temperature)
     if calibrated.familiarity is not None:
-        familiarity = _fitted(classifier, training, seed, everything)
+        familiarity = _fitted(classifier, training, seed, copies)
         familiarity.unit.copy_(calibrated.familiarity.unit)
         familiarity.scale.copy_(calibrated.familiarity.scale)
         familiarity.other_units.copy_(calibrated.familiarity.other_units)
@@ -137,16 +141,17 @@ def threshold(familiarity: Tensor) -> float:
     return float((ranked[i] + (ranked[i - 1] if i else 0.0)) / 2)
 
 
-def _fitted(classifier: Classifier, training: Dataset, seed: int, everything: Dataset | None) -> Familiarity:
+def _fitted(classifier: Classifier, training: Dataset, seed: int, copies: Copies | None) -> Familiarity:
     """A familiarity of the classifier, fitted to the training samples.
 
     The contrast and the density learn from degraded copies too, so that degraded samples are known. The discriminants
-    do not: they tell the most of what is foreign, and would tell less of it.
+    do not: they tell much of what is foreign, and would tell less of it.
     """
-    everything = everything or training
+    none = Dataset(torch.empty(0, training.x.shape[1]), training.y[:0])
+    copies = copies or Copies(training, none, none)
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
-        _train_contrast(familiarity.contrast, classifier, everything, seed)
+        _train_contrast(familiarity.contrast, classifier, training, copies, seed)
     if familiarity.mixture is not None:
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
@@ -154,8 +159,11 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, everything: Da
         drawn = torch.empty(n, training.x.shape[1], device=training.y.device)
         familiarity.mixture.fit(gather(training.x, rows, drawn), pieces(training.x), generator)
     if familiarity.density is not None:
-        hidden = (classifier.last_layer(x)[1] for x in pieces(everything.x))
-        familiarity.density.fit_parts(zip(hidden, pieces(everything.y, piece_rows(everything.x)), strict=True))
+        familiarity.density.fit_parts(
+            (classifier.last_layer(x)[1], y)
+            for part in (training, copies.degraded)
+            for x, y in zip(pieces(part.x), pieces(part.y, piece_rows(part.x)), strict=True)
+        )
     if familiarity.discriminants is not None:
         targets = partial(pieces, training.y, piece_rows(training.x))
         familiarity.discriminants.fit_parts(zip(pieces(training.x), targets(), strict=True))
@@ -166,42 +174,51 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, everything: Da
     return familiarity
 
 
-def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, seed: int) -> None:
-    """Train the network to tell training samples from as many outliers: symbols by their class, with the outliers as
-    one more class; sounds, and the last hidden layer of pictures in colour, as 1 from 0."""
+def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, copies: Copies, seed: int) -> None:
+    """Train the network to tell training samples from as many outliers: symbols and sounds by their class, with the
+    outliers as one more class, and the last hidden layer of pictures in colour as 1 from 0."""
     generator = torch.Generator().manual_seed(seed)
-    samples, n_samples = training.x, training.x.shape[0]
-    n = min(max(PICTURES[0], n_samples), PICTURES[1])
-    rows = torch.randint(n_samples, (n,), generator=generator)
     device, front = classifier.standardize.mean.device, classifier.frontend
+    n_samples = sum(len(part.y) for part in copies) if isinstance(front, Mfcc) else len(training.y)
+    n = min(max(PICTURES[0], n_samples), PICTURES[1])
     x: Tensor | Rows
-    kind: Kind = "binary"
-    if isinstance(front, Picture | Mfcc):
-        x = made = torch.empty(2 * n, network.linear()[0].in_features, device=device)
-        y = (torch.arange(2 * n, device=device) < n).long()
-        if isinstance(front, Picture):
-            _add_scenes(made, rows, classifier, front, samples, generator)
-        else:
-            gather(samples, rows, made[:n])
-            _add_noises(made[n:], classifier, front, seed)
-    else:
-        x, kind = _with_pictures(samples, rows, classifier, generator), "multiclass"
-        inside = training.y[rows.to(training.y.device)]
-        y = torch.cat([inside, torch.full_like(inside, network.linear()[-1].out_features - 1)])
-    options = CONTRAST[kind]
-    feed = Feed([Dataset(x, y)], [seed], options.batch_size, in_memory=True)
-    all_epochs(ClosedForm([network], feed, kind, [options]), options)
+    kind: Kind = "multiclass"
     if isinstance(front, Mfcc):
-        move_prior(network, 1 / 2, 1 - NOISE)
+        x, inside = _with_sounds(copies, n, classifier, front, generator)
+    else:
+        rows = torch.randint(len(training.y), (n,), generator=generator)
+        inside = training.y[rows.to(training.y.device)]
+        if isinstance(front, Picture):
+            kind, inside = "binary", torch.ones_like(inside)
+            x = torch.empty(2 * n, network.linear()[0].in_features, device=device)
+            _add_scenes(x, rows, classifier, front, training.x, generator)
+        else:
+            x = _with_pictures(training.x, rows, classifier, generator)
+    outside = 0 if kind == "binary" else network.linear()[-1].out_features - 1
+    y = torch.cat([inside, torch.full_like(inside, outside)])
+    assert front.outliers is not None
+    options = CONTRAST[front.outliers]
+    change = transform_of(options, classifier.standardize, device)
+    feed = Feed([Dataset(x, y)], [seed], options.batch_size, change, in_memory=True)
+    all_epochs(ClosedForm([network], feed, kind, [options]), options)
 
 
-def _add_noises(outside: Tensor, classifier: Classifier, front: Mfcc, seed: int) -> None:
-    """Fill `outside` (n, D) with the standardised features of noises, again and again."""
-    device = outside.device
-    noises = make_noises(NOISES, front.sample_rate, seed)
-    made = torch.cat([front(torch.from_numpy(noise).to(device).unsqueeze(0)) for noise in noises])
-    again = torch.arange(len(outside), device=device) % NOISES
-    torch.index_select(classifier.standardize(made), 0, again, out=outside)  # no copy: it may be 60 MB
+def _with_sounds(
+    copies: Copies, n: int, classifier: Classifier, front: Mfcc, generator: torch.Generator
+) -> tuple[Rows, Tensor]:
+    """n samples and degraded copies, and n foreign copies and noises; and the classes of the first n."""
+    samples, degraded, foreign = copies
+    n_degraded = round(DEGRADED * n) if len(degraded.y) else 0
+    n_noises = round(NOISE * n) if len(foreign.y) else n
+    made = torch.cat([front(torch.from_numpy(noise).to(samples.y.device)[None]) for noise in
+                      make_noises(NOISES, front.sample_rate, generator.initial_seed())])  # fmt: skip
+    parts = samples.x, degraded.x, foreign.x, classifier.standardize(made)
+    drawn, start = [], 0
+    for part, size in zip(parts, (n - n_degraded, n_degraded, n - n_noises, n_noises), strict=True):
+        drawn.append(start + torch.randint(max(1, part.shape[0]), (size,), generator=generator))
+        start += part.shape[0]
+    rows = torch.cat(drawn)
+    return Rows(parts, rows, made.device), torch.cat([samples.y, degraded.y])[rows[:n].to(made.device)]
 
 
 def _with_pictures(

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.classifier import Standardize
 from pipeline.extract import PIECE, Features, Matrix
 from pipeline.profile import step
+from pipeline.task import CopyForm
 
 
 class RowReader(Protocol):
@@ -141,24 +142,42 @@ class Datasets(NamedTuple):
     validation: Dataset
 
 
+class Copies(NamedTuple):
+    """The samples themselves, and what the verdict `known` learns from besides them and their plain copies."""
+
+    samples: Dataset
+    degraded: Dataset  # of the same classes
+    foreign: Dataset  # with the class of the sample, of which they are none
+
+
 @step("read features")
-def load_datasets(features: Features, with_validation: bool, degraded: bool = False) -> Datasets:
+def load_datasets(features: Features, with_validation: bool, forms: Sequence[CopyForm] = ("plain",)) -> Datasets:
     """The samples of a run, as extracted, left in the file.
 
     Parameters
     ----------
     with_validation : train on the validation samples too; none are left to validate on
-    degraded : train on degraded copies too
+    forms : of the copies that are trained on, after the samples
     """
-    training = ~features.rows("test") if with_validation else features.rows("train")
+    training = _training(features, with_validation)
     validation = features.rows("validation") & ~training
-    copies, none = training[features.copy_of] & (degraded | ~features.degraded), np.zeros(len(features.copies), bool)
+    copies, none = training[features.copy_of] & np.isin(features.forms, forms), np.zeros(len(features.copies), bool)
     return Datasets(_stored(features, training, copies), _stored(features, validation, none))
+
+
+def load_copies(features: Features, with_validation: bool, form: CopyForm) -> Dataset:
+    """The copies of that form of the samples that are trained on, as extracted, left in the file."""
+    copies = _training(features, with_validation)[features.copy_of] & (features.forms == form)
+    return _stored(features, np.zeros(len(features.x), bool), copies)
 
 
 def load_test(features: Features) -> Dataset:
     """The samples of the test split, as extracted, left in the file."""
     return _stored(features, features.rows("test"), np.zeros(len(features.copies), bool))
+
+
+def _training(features: Features, with_validation: bool) -> NDArray[np.bool_]:
+    return ~features.rows("test") if with_validation else features.rows("train")
 
 
 def _stored(features: Features, samples: NDArray[np.bool_], copies: NDArray[np.bool_]) -> Dataset:

@@ -19,7 +19,17 @@ from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import subnormals_flushed, threads
 from pipeline.train import balance, confidence, experts, weights
 from pipeline.train.batches import Feed
-from pipeline.train.data import Dataset, Datasets, StoredMatrix, load_datasets, loaded, pieces, standardised
+from pipeline.train.data import (
+    Copies,
+    Dataset,
+    Datasets,
+    StoredMatrix,
+    load_copies,
+    load_datasets,
+    loaded,
+    pieces,
+    standardised,
+)  # fmt: skip
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import Checkpoints, State, fit
 from pipeline.train.memory import choose_device, device_name, fits
@@ -96,12 +106,13 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
 
     classifier, state, data, options = _first_fit(task.train, facts, with_validation, context)
     chosen = options.model_copy(update={"epochs": state.best_epoch})
-    everything, seconds = _fit_expert(classifier, facts, with_validation, chosen, context)
+    seconds = _fit_expert(classifier, facts, with_validation, chosen, context)
+    copies = _copies(classifier, with_validation, context)
     trim()  # what held the training samples goes back before outliers are made
     facts = replace(
         facts,
         train=options.model_dump(mode="json"),
-        known=confidence.calibrate(classifier, *data, task.train.seed, everything),
+        known=confidence.calibrate(classifier, *data, task.train.seed, copies),
         scores=confidence.scores(classifier, data.validation, groups),
         epochs=state.epoch,
         best_epoch=state.best_epoch,
@@ -147,27 +158,39 @@ def _refit(
     facts = replace(facts, known=None)
     classifier = weights.network(facts, frontend.state_of(calibrated.frontend))
     state, data = _fit(classifier, facts, True, options, context)
-    everything, seconds = _fit_expert(classifier, facts, True, options, context)
+    seconds = _fit_expert(classifier, facts, True, options, context)
+    copies = _copies(classifier, True, context)
     with threads(1):
-        confidence.inherit(classifier, calibrated, data.training, options.seed, everything)
+        confidence.inherit(classifier, calibrated, data.training, options.seed, copies)
     return classifier, state.history["seconds"][-1] + seconds
 
 
 def _fit_expert(
     classifier: Classifier, facts: Facts, with_validation: bool, options: Train, context: Context
-) -> tuple[Dataset | None, float]:
-    """Train the classifier's expert, if it has one, for as many epochs as its network; what it was trained on, degraded
-    copies too, and the seconds that it took."""
+) -> float:  # fmt: skip
+    """Train the classifier's expert, if it has one, for as many epochs as its network, with degraded copies too; the
+    seconds that it took."""
     if classifier.expert is None:
-        return None, 0.0
+        return 0.0
     start, features = time.perf_counter(), context.features
-    data = load_datasets(features, with_validation, degraded=True).training
+    data = load_datasets(features, with_validation, ("plain", "degraded")).training
     data = standardised(data, classifier.standardize, context.device)
     assert isinstance(data.x, StoredMatrix)
-    of_copies = np.concatenate([np.zeros(len(features.x), bool), features.degraded])
+    of_copies = np.concatenate([np.zeros(len(features.x), bool), features.forms == "degraded"])
     degraded = torch.from_numpy(of_copies[data.x.rows]).to(context.device)
     experts.fit(classifier.expert, data, degraded, classifier.standardize, facts.kind, options, context.in_memory)
-    return data, time.perf_counter() - start
+    return time.perf_counter() - start
+
+
+def _copies(classifier: Classifier, with_validation: bool, context: Context) -> Copies:
+    """What was trained on without its plain copies, and its other copies, standardised, in their file."""
+    features, standardize = context.features, classifier.standardize
+    parts = (
+        load_datasets(features, with_validation, ()).training,
+        load_copies(features, with_validation, "degraded"),
+        load_copies(features, with_validation, "foreign"),
+    )
+    return Copies(*(standardised(part, standardize, context.device) for part in parts))
 
 
 def _fit(

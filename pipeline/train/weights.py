@@ -52,7 +52,7 @@ def begin(task: Task, features: Features, device: str) -> Facts:
         model=task.model.model_dump(mode="json"),
         train=task.train.model_dump(mode="json"),
         data_digest=features.data_digest(),
-        epochs=0, best_epoch=0, seconds=0.0, device=device, has_expert=bool(features.degraded.any()),
+        epochs=0, best_epoch=0, seconds=0.0, device=device, has_expert=bool((features.forms == "degraded").any()),
     )  # fmt: skip
 
 

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from models.card import Input
 from models.image import Picture
 from pipeline import extract, task, train
-from pipeline.extract import mirror
+from pipeline.extract import copies, mirror
 from pipeline.extract.copies import vary, vary_picture
 from pipeline.extract.features import Features
 from pipeline.extract.recipe import Recipe
 from pipeline.run import Run
 from pipeline.task import Task, UserError, Variation
 from pipeline.train import weights
-from pipeline.train.data import load_datasets
+from pipeline.train.data import load_copies, load_datasets
 from pipeline.tune.folds import make_folds
 
 RATE = 22_050
@@ -243,9 +245,8 @@ def write_clips(folder: Path, per_class: int = 8) -> None:
 
 
 def clips(folder: Path, *overrides: str) -> Task:
-    keys = ["augment.copies=3", "augment.degrade=false", "features.n_mfcc=8", "train.epochs=3", "model.hidden=[4]"]
-    keys += overrides
-    return task.load("instruments", str(folder), keys)
+    keys = ["augment.copies=3", "augment.degrade=false", "augment.foreign=false", "features.n_mfcc=8", "train.epochs=3"]
+    return task.load("instruments", str(folder), [*keys, "model.hidden=[4]", *overrides])
 
 
 def test_only_clips_that_may_be_trained_on_have_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,21 +305,71 @@ def test_every_second_copy_is_degraded(tmp_path: Path) -> None:
     plain = extract.extract(clips(tmp_path / "clips"), Run(tmp_path / "plain"))
     both = extract.extract(clips(tmp_path / "clips", "augment.degrade=true"), Run(tmp_path / "run"))
     assert np.bincount(both.copy_of).max() == 6
-    assert both.degraded.sum() == len(plain.copies) == len(both.copies) - both.degraded.sum()
-    assert not plain.degraded.any()
-    assert np.array_equal(both.copies[np.flatnonzero(~both.degraded)], plain.copies)
-    assert not np.isclose(both.copies[np.flatnonzero(both.degraded)], plain.copies).all(axis=1).any()
+    degraded = both.forms == "degraded"
+    assert degraded.sum() == len(plain.copies) == len(both.copies) - degraded.sum()
+    assert set(plain.forms) == {"plain"}
+    assert np.array_equal(both.copies[np.flatnonzero(~degraded)], plain.copies)
+    assert not np.isclose(both.copies[np.flatnonzero(degraded)], plain.copies).all(axis=1).any()
     # All but the second network learn from the others.
     rows = both.rows("train")
     for one, other in zip(both.with_copies(rows), plain.with_copies(rows), strict=True):
         assert np.array_equal(one, other)
-    for degraded, n in ((False, 4), (True, 7)):
-        assert len(load_datasets(both, False, degraded).training.y) == n * rows.sum()
+    for forms, n in ((["plain"], 4), (["plain", "degraded"], 7)):
+        assert len(load_datasets(both, False, forms).training.y) == n * rows.sum()
     fewer = extract.extract(
         clips(tmp_path / "clips", "augment.degrade=true", "augment.copies=2"), Run(tmp_path / "run")
     )
     width = both.x.shape[1]
     assert np.array_equal(fewer.copies, both.copies[:].reshape(-1, 6, width)[:, :4].reshape(-1, width))
+
+
+@pytest.mark.parametrize(("degrade", "n_foreign"), [("false", 2), ("true", 4)])
+def test_foreign_copies_follow_the_others_which_stay_the_same(tmp_path: Path, degrade: str, n_foreign: int) -> None:
+    write_clips(tmp_path / "clips")
+    keys = f"augment.degrade={degrade}", "augment.foreign=true"
+    without = extract.extract(clips(tmp_path / "clips", keys[0]), Run(tmp_path / "without"))
+    features = extract.extract(clips(tmp_path / "clips", *keys), Run(tmp_path / "run"))
+    foreign = features.forms == "foreign"
+    n = int((~features.rows("test")).sum())
+    assert np.array_equal(features.forms, np.tile(features.forms[: len(foreign) // n], n))
+    assert foreign.reshape(n, -1).tolist() == n * [(len(foreign) // n - n_foreign) * [False] + n_foreign * [True]]
+    assert np.array_equal(features.copies[np.flatnonzero(~foreign)], without.copies)
+    # No network of the classes learns from them.
+    rows = features.rows("train")
+    for one, other in zip(features.with_copies(rows), without.with_copies(rows), strict=True):
+        assert np.array_equal(one, other)
+    all_but_foreign = load_datasets(features, False, ["plain", "degraded"]).training
+    assert len(all_but_foreign.y) == rows.sum() * (len(foreign) // n - n_foreign + 1)
+    loaded = load_copies(features, False, "foreign").x
+    assert not isinstance(loaded, torch.Tensor)
+    of_training = np.flatnonzero(foreign & rows[features.copy_of])
+    assert np.array_equal(loaded.read(torch.arange(loaded.shape[0])), features.copies[of_training])
+    no_copies = extract.extract(clips(tmp_path / "clips", *keys, "augment.copies=0"), Run(tmp_path / "run"))
+    assert len(no_copies.copies) == 0
+
+
+def test_a_foreign_copy_is_shifted_beyond_plain_ones_or_has_another_envelope() -> None:
+    clip, form = (
+        tone(440, 1.0),
+        Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=RATE),
+    )
+    variation = Variation(copies=1, pitch=2.0, foreign=True)
+    shifts, levels = [], []
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(RATE).astype(np.float32)
+    for i in range(40):
+        content = f"{i:016x}" + 48 * "0"
+        shifted = copies.copy(clip, form, variation, content, 1)
+        spectrum = np.abs(np.fft.rfft(shifted))
+        shifts.append(12 * np.log2(spectrum.argmax() * RATE / len(shifted) / 440))
+        filtered = copies.copy(noise, form, variation, content, 2)
+        assert filtered.shape == noise.shape
+        power = np.abs(np.fft.rfft(filtered)) ** 2 / np.abs(np.fft.rfft(noise)) ** 2
+        levels.append([10 * np.log10(power[low : 2 * low].mean()) for low in (250, 500, 1000, 2000)])
+    assert min(np.abs(shifts)) > 3.4  # 2 semitones and at least 1.5
+    assert max(np.abs(shifts)) < 9.6
+    assert 10 < np.sum(np.array(shifts) > 0) < 30
+    assert 4 < np.std(levels) < 12
 
 
 def test_other_degradation_makes_other_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Features]:
     return folder / "run", Features.load(folder / "run" / "features.npz")
 
 
-def held_out(features: Features, degraded: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and classes of the validation clips' copies of one kind."""
-    rows = np.flatnonzero(features.rows("validation")[features.copy_of] & (features.degraded == degraded))
+def held_out(features: Features, form: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and classes of the validation clips' copies of one form."""
+    rows = np.flatnonzero(features.rows("validation")[features.copy_of] & (features.forms == form))
     return torch.from_numpy(features.copies[rows]), torch.from_numpy(features.y[features.copy_of[rows]])
 
 
@@ -60,7 +60,7 @@ def test_it_answers_degraded_clips_and_leaves_the_others_to_the_first(found: tup
     assert classifier.expert is not None
     right, shares = {}, {}
     for degraded in (False, True):
-        x, y = held_out(found[1], degraded)
+        x, y = held_out(found[1], "degraded" if degraded else "plain")
         z = classifier.standardize(x)
         right[degraded] = [
             (logits.argmax(1) == y).float().mean() for logits in (classifier.mlp(z), answered(classifier, x))
@@ -90,7 +90,7 @@ def test_the_graph_holds_both(found: tuple[Path, Features]) -> None:
 
 def test_a_loss_that_is_no_number_stops_with_one_line(found: tuple[Path, Features]) -> None:
     classifier, facts = weights.load(found[0] / "weights.pt")
-    x, y = held_out(found[1], degraded=True)
+    x, y = held_out(found[1], "degraded")
     options = task.Train(epochs=2, optimizer="sgd", learning_rate=1e30)
     degraded = torch.arange(len(y)) % 2 == 1
     with pytest.raises(UserError, match=r"no longer a number in epoch 2; lower train.learning_rate, now 1e\+30"):
