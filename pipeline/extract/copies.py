@@ -65,7 +65,7 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     cut = int(abs(drawn[1]) * variation.shift * sample_rate)
     varied = varied[min(cut, len(varied) // 2) :]
     if variation.filter and filtered:
-        varied = _equalise(varied, sample_rate, variation.filter, rng)
+        varied = _equalise(varied, sample_rate, _gains(sample_rate, variation.filter, rng))
     if variation.room and echoing:
         varied = _reverberate(varied, sample_rate, variation.room, rng)
     if variation.clip and clipped:
@@ -100,8 +100,10 @@ def _disguise(clip: Waveform, sample_rate: int, variation: Variation, nth: int, 
     "Speaker augmentation and bandwidth extension for deep speaker embedding").
     """
     if nth % 2:
-        return _equalise(clip, sample_rate, variation.filter + FOREIGN_FILTER, rng)
-    semitones = rng.choice((-1, 1)) * (variation.pitch + rng.uniform(*FOREIGN_PITCH))
+        gains = _gains(sample_rate, variation.filter + FOREIGN_FILTER, rng)
+        gains[-1] = gains[-2]  # else what has no such high frequencies, by its sampling rate, would sound like this
+        return _equalise(clip, sample_rate, gains)
+    semitones = variation.pitch + rng.uniform(*FOREIGN_PITCH)  # up: down, the highest frequencies would be missing too
     return _resample(clip, sample_rate * 2 ** (semitones / 12), sample_rate)
 
 
@@ -203,13 +205,20 @@ def _reverberate(clip: Waveform, sample_rate: int, longest: float, rng: np.rando
     return reverberant
 
 
-def _equalise(clip: Waveform, sample_rate: int, decibels: float, rng: np.random.Generator) -> Waveform:
+def _gains(sample_rate: int, decibels: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gains of octaves, in decibels, of this standard deviation."""
+    gains: NDArray[np.float64] = rng.normal(0, decibels, max(2, round(np.log2(sample_rate / 2 / LOWEST))))
+    return gains
+
+
+def _equalise(clip: Waveform, sample_rate: int, gains: NDArray[np.float64]) -> Waveform:
+    """Filtered, with these gains in decibels at frequencies evenly spaced on a logarithmic scale."""
     import scipy.fft  # only where there are copies: it takes a quarter of a second to import
 
-    octaves = np.log2(np.geomspace(LOWEST, sample_rate / 2, max(2, round(np.log2(sample_rate / 2 / LOWEST)))))
+    octaves = np.log2(np.geomspace(LOWEST, sample_rate / 2, len(gains)))
     size = scipy.fft.next_fast_len(len(clip), real=True)
     frequency = np.maximum(scipy.fft.rfftfreq(size, 1 / sample_rate), LOWEST)
-    gain = np.interp(np.log2(frequency), octaves, rng.normal(0, decibels, len(octaves)))
+    gain = np.interp(np.log2(frequency), octaves, gains)
     spectrum = scipy.fft.rfft(clip, size) * (10 ** (gain / 20)).astype(np.float32)
     equalised: Waveform = scipy.fft.irfft(spectrum, size)[: len(clip)]
     return equalised

@@ -206,15 +206,17 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
 def _with_sounds(
     copies: Copies, n: int, classifier: Classifier, front: Mfcc, generator: torch.Generator
 ) -> tuple[Rows, Tensor]:
-    """n samples and degraded copies, and n foreign copies and noises; and the classes of the first n."""
+    """n samples and degraded copies, and n foreign copies and noises; and the classes of the first n. Plain copies are
+    not among them: they are shifted in pitch, as the foreign ones are."""
     samples, degraded, foreign = copies
     n_degraded = round(DEGRADED * n) if len(degraded.y) else 0
     n_noises = round(NOISE * n) if len(foreign.y) else n
     made = torch.cat([front(torch.from_numpy(noise).to(samples.y.device)[None]) for noise in
                       make_noises(NOISES, front.sample_rate, generator.initial_seed())])  # fmt: skip
     parts = samples.x, degraded.x, foreign.x, classifier.standardize(made)
+    sizes = n - n_degraded, n_degraded, n - n_noises, n_noises
     drawn, start = [], 0
-    for part, size in zip(parts, (n - n_degraded, n_degraded, n - n_noises, n_noises), strict=True):
+    for part, size in zip(parts, sizes, strict=True):
         drawn.append(start + torch.randint(max(1, part.shape[0]), (size,), generator=generator))
         start += part.shape[0]
     rows = torch.cat(drawn)

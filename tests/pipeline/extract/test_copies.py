@@ -366,9 +366,7 @@ def test_a_foreign_copy_is_shifted_beyond_plain_ones_or_has_another_envelope() -
         assert filtered.shape == noise.shape
         power = np.abs(np.fft.rfft(filtered)) ** 2 / np.abs(np.fft.rfft(noise)) ** 2
         levels.append([10 * np.log10(power[low : 2 * low].mean()) for low in (250, 500, 1000, 2000)])
-    assert min(np.abs(shifts)) > 3.4  # 2 semitones and at least 1.5
-    assert max(np.abs(shifts)) < 9.6
-    assert 10 < np.sum(np.array(shifts) > 0) < 30
+    assert 3.4 < min(shifts) < max(shifts) < 9.6  # 2 semitones and 1.5 to 7.5
     assert 4 < np.std(levels) < 12
 
 
