@@ -143,9 +143,7 @@ class Familiarity(nn.Module):
     """
 
     unit: Tensor  # (), the density is divided by it
-    other_units: (
-        Tensor  # likewise the terms after it: of sound the direction and the network, of pictures in colour (2,)
-    )
+    other_units: Tensor  # (n,), likewise the terms after it; of sound all but the last
     scale: Tensor  # (STEPS + 1,), scores of the validation samples at evenly spaced ranks
 
     def __init__(
@@ -190,8 +188,7 @@ class Familiarity(nn.Module):
         if self.density is None:
             assert self.contrast is not None
             logits = self.contrast.forward(x)
-            of_classes = logits[:, :-1]
-            return [torch.logsumexp(of_classes, 1, keepdim=True) - logits[:, -1:], of_answers], of_classes
+            return [_log_odds(logits), of_answers], logits[:, :-1]
         of_classes = self.density.of_each(hidden)
         terms = [of_classes.amax(1, keepdim=True)]
         if self.typicality is not None:
@@ -201,8 +198,7 @@ class Familiarity(nn.Module):
             of_classes = self.of_direction.of_each(self.discriminants.forward(x))
             terms.append(of_classes.amax(1, keepdim=True))
         if self.contrast is not None:
-            logits = self.contrast.forward(x)
-            terms.append(logsigmoid(torch.logsumexp(logits[:, :-1], 1, keepdim=True) - logits[:, -1:]))
+            terms.append(logsigmoid(_log_odds(self.contrast.forward(x))))
         return [*terms, of_answers], of_classes
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
@@ -252,3 +248,8 @@ class Familiarity(nn.Module):
         typical = (self.scale[STEPS // 2] - self.scale[0]).clamp(min=1e-6)
         tail = torch.exp(((value - self.scale[0]) / typical).clamp(max=0))
         return ((rank + tail) / (STEPS + 1)).squeeze(1), of_classes
+
+
+def _log_odds(logits: Tensor) -> Tensor:
+    """Of any class against none, the last of the logits (N, K + 1). (N, 1)"""
+    return torch.logsumexp(logits[:, :-1], 1, keepdim=True) - logits[:, -1:]

@@ -142,7 +142,6 @@ class Augment(Section):
 
 
 CopyForm = Literal["plain", "degraded", "foreign"]
-FOREIGN: tuple[CopyForm] = ("foreign",)
 
 
 class Variation(Section):
@@ -181,11 +180,11 @@ class Variation(Section):
     foreign: bool = False  # and a few that sound like no class: the verdict `known` learns from these
 
     @property
-    def forms(self) -> tuple["CopyForm", ...]:
-        """What each copy of a sample is, in their order."""
-        own: list[CopyForm] = ["plain", "degraded"] if self.degrade else ["plain"]
-        n_foreign = 2 * len(own) if self.foreign and self.copies else 0
-        return (*self.copies * own, *n_foreign * FOREIGN)
+    def forms(self) -> tuple[CopyForm, ...]:
+        """What each copy of a sample is, in their order. Two are foreign, and with `degrade` two more, degraded too."""
+        own: tuple[CopyForm, ...] = ("plain", "degraded") if self.degrade else ("plain",)
+        foreign: tuple[CopyForm, ...] = ("foreign",)
+        return self.copies * own + (2 * len(own) * foreign if self.foreign and self.copies else ())
 
     @property
     def degraded(self) -> "Variation":

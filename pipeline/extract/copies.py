@@ -40,12 +40,12 @@ def copy(media: NDArray[np.generic], form: Input, variation: Variation, content:
     nth = variation.forms[:number].count(what)
     if form.sample_rate is None:
         return vary_picture(np.asarray(media, np.uint8), variation, content, nth)
-    clip, seed = np.asarray(media, np.float32), FIRST[what] + nth
+    clip, number = np.asarray(media, np.float32), FIRST[what] + nth
     if what == "foreign":
-        clip = _disguise(clip, form.sample_rate, variation, nth, np.random.default_rng([int(content[:16], 16), seed]))
+        clip = _disguise(clip, form.sample_rate, variation, nth, _generator(content, number))
         if nth < 2:
             return clip
-    return vary(clip, form.sample_rate, variation if what == "plain" else variation.degraded, content, seed)
+    return vary(clip, form.sample_rate, variation if what == "plain" else variation.degraded, content, number)
 
 
 def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, number: int) -> Waveform:
@@ -57,7 +57,7 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     a room; clipping; a lower sampling rate, which removes high frequencies; a high-pass filter; noise of a colour
     between white and brown; a telephone; and quantisation.
     """
-    rng = np.random.default_rng([int(content[:16], 16), number])
+    rng = _generator(content, number)
     drawn = rng.uniform(-1, 1, 3)
     filtered, noisy, limited, echoing, clipped, thin, coarse = rng.uniform(size=7) < variation.share
     speed = 2 ** (drawn[0] * variation.pitch / 12)
@@ -113,7 +113,7 @@ def vary_picture(picture: Pixels, variation: Variation, content: str, number: in
     A part of it, a little turned, fills the copy; brightness, contrast and the balance of colours change; and every
     other copy, the first of them, is a mirror image unless `variation.mirror` is "never".
     """
-    rng = np.random.default_rng([int(content[:16], 16), number])
+    rng = _generator(content, number)
     drawn, side = rng.uniform(-1, 1, 8), len(picture)
     mirrored = variation.mirror != "never" and number % 2 == 0
     kept = (1 - variation.crop * np.abs(drawn[:2])) * side / 2
@@ -132,6 +132,11 @@ def vary_picture(picture: Pixels, variation: Variation, content: str, number: in
     lit = (mean + (cut - mean) * (1 + variation.light * drawn[6])) * gain + 255 / 4 * variation.light * drawn[7]
     varied: Pixels = np.rint(lit).clip(0, 255).astype(np.uint8)
     return varied
+
+
+def _generator(content: str, number: int) -> np.random.Generator:
+    """Of one copy of a medium, by the digest of its content."""
+    return np.random.default_rng([int(content[:16], 16), number])
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -55,7 +55,7 @@ def calibrate(
     """Fit the classifier's temperature and give it a familiarity, from samples with standardised features.
 
     training, validation : as for the classifier; the training samples may include plain copies
-    copies : None where there are none of other forms
+    copies : None where there are none
 
     Returns
     -------
@@ -147,8 +147,9 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, copies: Copies
     The contrast and the density learn from degraded copies too, so that degraded samples are known. The discriminants
     do not: they tell much of what is foreign, and would tell less of it.
     """
-    none = Dataset(torch.empty(0, training.x.shape[1]), training.y[:0])
-    copies = copies or Copies(training, none, none)
+    if copies is None:
+        none = Dataset(torch.empty(0, training.x.shape[1]), training.y[:0])
+        copies = Copies(training, none, none)
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
         _train_contrast(familiarity.contrast, classifier, training, copies, seed)
@@ -211,8 +212,8 @@ def _with_sounds(
     samples, degraded, foreign = copies
     n_degraded = round(DEGRADED * n) if len(degraded.y) else 0
     n_noises = round(NOISE * n) if len(foreign.y) else n
-    made = torch.cat([front(torch.from_numpy(noise).to(samples.y.device)[None]) for noise in
-                      make_noises(NOISES, front.sample_rate, generator.initial_seed())])  # fmt: skip
+    noises = make_noises(NOISES, front.sample_rate, generator.initial_seed())
+    made = torch.cat([front(torch.from_numpy(noise).to(samples.y.device).unsqueeze(0)) for noise in noises])
     parts = samples.x, degraded.x, foreign.x, classifier.standardize(made)
     sizes = n - n_degraded, n_degraded, n - n_noises, n_noises
     drawn, start = [], 0

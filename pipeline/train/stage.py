@@ -29,7 +29,7 @@ from pipeline.train.data import (
     loaded,
     pieces,
     standardised,
-)  # fmt: skip
+)
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import Checkpoints, State, fit
 from pipeline.train.memory import choose_device, device_name, fits
@@ -165,9 +165,7 @@ def _refit(
     return classifier, state.history["seconds"][-1] + seconds
 
 
-def _fit_expert(
-    classifier: Classifier, facts: Facts, with_validation: bool, options: Train, context: Context
-) -> float:  # fmt: skip
+def _fit_expert(classifier: Classifier, facts: Facts, with_validation: bool, options: Train, context: Context) -> float:
     """Train the classifier's expert, if it has one, for as many epochs as its network, with degraded copies too; the
     seconds that it took."""
     if classifier.expert is None:
@@ -182,9 +180,12 @@ def _fit_expert(
     return time.perf_counter() - start
 
 
-def _copies(classifier: Classifier, with_validation: bool, context: Context) -> Copies:
-    """What was trained on without its plain copies, and its other copies, standardised, in their file."""
+def _copies(classifier: Classifier, with_validation: bool, context: Context) -> Copies | None:
+    """What was trained on without its plain copies, and its other copies, standardised, in their file; None where there
+    are no copies: then it is the training samples, which need not be listed again."""
     features, standardize = context.features, classifier.standardize
+    if not len(features.copies):
+        return None
     parts = (
         load_datasets(features, with_validation, ()).training,
         load_copies(features, with_validation, "degraded"),

@@ -349,10 +349,8 @@ def test_foreign_copies_follow_the_others_which_stay_the_same(tmp_path: Path, de
 
 
 def test_a_foreign_copy_is_shifted_beyond_plain_ones_or_has_another_envelope() -> None:
-    clip, form = (
-        tone(440, 1.0),
-        Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=RATE),
-    )
+    form = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=RATE)
+    clip = tone(440)
     variation = Variation(copies=1, pitch=2.0, foreign=True)
     shifts, levels = [], []
     rng = np.random.default_rng(0)
