@@ -4,7 +4,7 @@ downloads them."""
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.sources import pens
 from pipeline.sources.files import download_folder, expanded, stat, writable
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import Decoded, Sample, Split
@@ -30,6 +31,7 @@ class IdxSet:
     parts : of a file's name, for each split
     options : of torchvision's class
     transposed : rows are the columns of the pictures
+    further : see `Source`
     """
 
     name: str
@@ -38,6 +40,7 @@ class IdxSet:
     parts: tuple[tuple[Split, str], ...] = (("train", "train"), ("test", "t10k"))
     options: tuple[tuple[str, str], ...] = ()
     transposed: bool = False
+    further: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
 
     def load(self, data: Data, sample_rate: int | None = None) -> list[Sample]:
         """The training and the test pictures, uint8 (28, 28).
@@ -77,7 +80,7 @@ class IdxSet:
         return [stat(file) for name in self._names() if (file := _file(folder, name))] or None
 
     def source(self, help_: str) -> Source:
-        return Source(self.name, "copy", ("pixels", "image"), help_, self.load, self.fingerprint)
+        return Source(self.name, "copy", ("pixels", "image"), help_, self.load, self.fingerprint, further=self.further)
 
     def _folder(self, data: Data) -> Path:
         """The folder with the files: MNIST/raw below the path that was given, or a folder on the way there."""
@@ -141,7 +144,7 @@ CLOTHES = (
 )  # fmt: skip
 BALANCED = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"  # EMNIST's labels where letters that look alike are merged
 
-MNIST = IdxSet("mnist", "MNIST", "0123456789")
+MNIST = IdxSet("mnist", "MNIST", "0123456789", further=pens.printed)
 FASHION = IdxSet("fashion-mnist", "FashionMNIST", CLOTHES)
 KUZUSHIJI = IdxSet("kmnist", "KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
 EXTENDED = IdxSet(

@@ -3,11 +3,13 @@
 A shape is a list of strokes, each a smooth curve through a few points. Every digit takes a shape of its class and
 moves its points, bends, slants, stretches and turns the whole, and draws it with a pen of its own (see
 `drawing.draw`). The last two shapes of each class draw no training digit: the validation digits take one, the test
-digits the other, so that both tell what a network makes of hands that it has not seen.
+digits the other, so that both tell what a network makes of hands that it has not seen. Digits can also be drawn in
+other shapes: those of print.
 
 Raise VERSION when the digits of the same seed change.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -151,11 +153,33 @@ SHAPES: dict[str, tuple[str, ...]] = {
         "90,20 50,0 10,20 10,45 45,55 88,25 88,70 60,100 20,97 0,85",
     ),
 }  # fmt: skip
+# Digits in print, without their serifs; a zero may have a dot, and a one a foot.
+PRINTED: dict[str, tuple[str, ...]] = {
+    "0": (
+        "50,0 20,8 0,50 20,92 50,100 80,92 100,50 80,8 50,0",
+        "50,0 27,10 12,50 27,90 50,100 73,90 88,50 73,10 50,0",
+        "50,0 22,10 5,50 22,90 50,100 78,90 95,50 78,10 50,0 / 50,45 50,55",
+    ),
+    "1": (
+        "15,22 55,0 55,0 55,100",
+        "-10,20 50,0 50,0 50,100 / -30,100 130,100",
+        "10,14 50,0 50,0 50,100 / 5,100 95,100",
+    ),
+    "2": ("0,22 15,5 45,0 80,8 92,28 80,50 40,75 0,100 0,100 100,100",),
+    "3": ("5,12 40,0 80,8 90,26 78,42 45,48 45,48 82,54 100,74 85,94 45,100 0,88",),
+    "4": ("72,100 72,0 72,0 0,68 0,68 100,68",),
+    "5": ("90,0 18,0 18,0 10,48 10,48 45,36 82,42 100,68 85,92 45,100 0,90",),
+    "6": ("88,8 60,0 25,12 5,40 2,65 15,90 50,100 85,92 100,68 88,45 55,38 20,48 3,70",),
+    "7": ("0,0 100,0 100,0 35,100",),
+    "8": ("50,47 18,38 10,22 22,5 50,0 78,5 90,22 82,38 50,47 15,56 0,75 15,94 50,100 85,94 100,75 85,56 50,47",),
+    "9": ("12,92 40,100 75,88 95,60 98,35 85,10 50,0 15,8 0,32 12,55 45,62 80,52 97,30",),
+}
 WIDTH = {"0": 0.75, "1": 0.4, "2": 0.75, "3": 0.65, "4": 0.7, "5": 0.7, "6": 0.6, "7": 0.65, "8": 0.6, "9": 0.6}
 WOBBLE = 0.04  # of the height: standard deviation of each point,
 LIFTED = 0.03  # and of each stroke that follows another
 RADIUS, RADIUS_VARIES = 0.072, 0.35  # of the height: half the width of a stroke, its median and log-deviation
 RADII = 0.03, 0.14
+PRINT_VARIES = 0.7  # log-deviation in print: from light to bold
 CORNER = 0.05  # of all nodes: standard deviation of the Gaussian that rounds corners
 NODES = MARKS + 1
 DENSE = 400  # points by which the length of a stroke is measured
@@ -250,16 +274,40 @@ def digits(split: Split, n: int, seed: int) -> tuple[NDArray[np.uint8], list[str
     return np.concatenate(made), [label for label, pictures in zip(SHAPES, made, strict=True) for _ in pictures]
 
 
+def printed(n: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Like `digits`, in the shapes of print and with strokes of any width, moved, bent and slanted as those are.
+
+    Example
+    -------
+    >>> pictures, labels = printed(20, seed=0)
+    >>> pictures.shape, labels[:3]
+    ((20, 28, 28), ['0', '0', '1'])
+    """
+    made = []
+    for label, texts in PRINTED.items():
+        rng = np.random.default_rng([VERSION, seed, int(label)])
+        made.append(_in_shapes(texts, WIDTH[label], n // len(PRINTED), PRINT_VARIES, rng))
+    return np.concatenate(made), [label for label, pictures in zip(PRINTED, made, strict=True) for _ in pictures]
+
+
 def _of_class(split: Split, n: int, seed: int, label: str) -> NDArray[np.uint8]:
     """`n` digits of one class."""
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), int(label)])
     texts = {"train": SHAPES[label][:-2], "validation": SHAPES[label][-2:-1], "test": SHAPES[label][-1:]}[split]
+    return _in_shapes(texts, WIDTH[label], n, RADIUS_VARIES, rng)
+
+
+def _in_shapes(
+    texts: Sequence[str], width: float, n: int, radius_varies: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """`n` digits, each in one of these shapes."""
     counts = rng.multinomial(n, np.full(len(texts), 1 / len(texts))).tolist()
-    shapes = [Shape.of(text, WIDTH[label]) for text in texts]
-    return np.concatenate([_drawn(one, count, rng) for one, count in zip(shapes, counts, strict=True) if count])
+    shapes = [Shape.of(text, width) for text in texts]
+    drawn = [_drawn(one, count, radius_varies, rng) for one, count in zip(shapes, counts, strict=True) if count]
+    return np.concatenate(drawn)
 
 
-def _drawn(shape: Shape, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _drawn(shape: Shape, n: int, radius_varies: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """`n` digits of one shape."""
 
     def normal(deviation: float, *size: int) -> Array:
@@ -272,7 +320,7 @@ def _drawn(shape: Shape, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     nodes = vary(nodes, 1.0, rng)
     steps = np.diff(nodes, axis=1)
     weights = np.hypot(steps[..., 0], steps[..., 1]) * shape.drawn * _pressure(n, rng)
-    radius = (RADIUS * np.exp(normal(RADIUS_VARIES))).clip(*RADII)
+    radius = (RADIUS * np.exp(normal(radius_varies))).clip(*RADII)
     edge = 0.4 + rng.random(n, np.float32) ** 2
     return draw((nodes[:, 1:] + nodes[:, :-1]) / 2, weights, radius, edge)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -124,6 +126,8 @@ class Source:
     synthetic : what the data stand for, if they are made up; "" for real data
     copies : whether built-in tasks make varied copies of its samples; false where samples as different are drawn anew
     tested : what its test samples are, for reports and cards, where a reader could take the accuracy for more; or empty
+    further : a number and a seed → so many more pictures, uint8 (n, 28, 28), and their labels, all of them classes of
+        the source; the verdict `known` learns from them what else its classes may look like
     """
 
     name: str
@@ -136,6 +140,7 @@ class Source:
     synthetic: str = ""
     copies: bool = True
     tested: str = ""
+    further: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
 
 
 OWN = ("own", "folder", "csv", "table")  # forms of a user's own data, which need a path

@@ -40,6 +40,7 @@ NOISE = 0.4  # share of the outliers of sounds that are noise, if there are fore
 DEGRADED = 0.4  # share of the sounds of the classes that are degraded
 COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
+FURTHER = 0.2  # and that are not the source's own, if it can make further ones
 CONTRAST: dict[Outliers, Train] = {
     "images": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),
     "noises": Train(epochs=15, batch_size=200, learning_rate=1.5e-3, schedule="cosine", l2=2e-4, noise=0.3),
@@ -149,7 +150,7 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, copies: Copies
     """
     if copies is None:
         none = Dataset(torch.empty(0, training.x.shape[1]), training.y[:0])
-        copies = Copies(training, none, none)
+        copies = Copies(training, none, none, none)
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
         _train_contrast(familiarity.contrast, classifier, training, copies, seed)
@@ -194,7 +195,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
             x = torch.empty(2 * n, network.linear()[0].in_features, device=device)
             _add_scenes(x, rows, classifier, front, training.x, generator)
         else:
-            x = _with_pictures(training.x, rows, classifier, generator)
+            x, inside = _with_pictures(training, copies.further, rows, classifier, generator)
     outside = 0 if kind == "binary" else network.linear()[-1].out_features - 1
     y = torch.cat([inside, torch.full_like(inside, outside)])
     assert front.outliers is not None
@@ -209,7 +210,7 @@ def _with_sounds(
 ) -> tuple[Rows, Tensor]:
     """n samples and degraded copies, and n foreign copies and noises; and the classes of the first n. Plain copies are
     not among them: they are shifted in pitch, as the foreign ones are."""
-    samples, degraded, foreign = copies
+    samples, degraded, foreign, _ = copies
     n_degraded = round(DEGRADED * n) if len(degraded.y) else 0
     n_noises = round(NOISE * n) if len(foreign.y) else n
     noises = make_noises(NOISES, front.sample_rate, generator.initial_seed())
@@ -225,23 +226,27 @@ def _with_sounds(
 
 
 def _with_pictures(
-    samples: Tensor | RowReader, chosen: Tensor, classifier: Classifier, generator: torch.Generator
-) -> Rows:
-    """The n chosen samples, some of them redrawn, and n standardised pictures of no class. Only what is drawn is in
-    memory: `chosen` may be 60 MB."""
+    samples: Dataset, further: Dataset, chosen: Tensor, classifier: Classifier, generator: torch.Generator
+) -> tuple[Rows, Tensor]:
+    """The n chosen samples, some of them redrawn, some replaced by further ones, and n standardised pictures of no
+    class; and the classes of the first n. Only what is drawn is in memory: `chosen` may be 60 MB."""
     standardize, n, n_redrawn = classifier.standardize, len(chosen), round(REDRAWN * len(chosen))
     device = standardize.mean.device
-    inside = Rows([samples], chosen, device)
+    if len(further.y):
+        drawn = torch.randperm(len(further.y), generator=generator)[: round(FURTHER * n)]
+        chosen[torch.randperm(n, generator=generator)[: len(drawn)]] = len(samples.y) + drawn
+    inside = Rows([samples.x, further.x], chosen, device)
 
     def pictures(rows: Tensor) -> Tensor:
         return inside.read(rows).mul_(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
 
-    made = torch.empty(n_redrawn + n, samples.shape[1], device=device)
+    made = torch.empty(n_redrawn + n, samples.x.shape[1], device=device)
     make_outliers(pictures, n // 2, n, generator, made[n_redrawn:])
     made[:n_redrawn] = redrawn(pictures(torch.arange(n_redrawn)), generator)
     drawn = torch.arange(len(made))
     rows = torch.cat([drawn[:n_redrawn], len(made) + chosen[n_redrawn:], drawn[n_redrawn:]])
-    return Rows([standardize.apply_(made), samples], rows, device)
+    classes = torch.cat([samples.y, further.y])[chosen.to(device)]
+    return Rows([standardize.apply_(made), samples.x, further.x], rows, device), classes
 
 
 def _add_scenes(

@@ -15,6 +15,7 @@ from models.table import Table
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import Features
 from pipeline.run import Run, json_text, replacing
+from pipeline.sources import REGISTRY
 from pipeline.task import Task, Train, UserError, digest
 from pipeline.threads import subnormals_flushed, threads
 from pipeline.train import balance, confidence, experts, weights
@@ -37,6 +38,8 @@ from pipeline.train.trainers import TRAINERS
 from pipeline.train.units import TargetUnit
 from pipeline.train.weights import Facts
 from service.media.native import trim
+
+FURTHER = 4_000  # samples that the source makes besides its own
 
 
 class Cluster(Protocol):
@@ -181,17 +184,32 @@ def _fit_expert(classifier: Classifier, facts: Facts, with_validation: bool, opt
 
 
 def _copies(classifier: Classifier, with_validation: bool, context: Context) -> Copies | None:
-    """What was trained on without its plain copies, and its other copies, standardised, in their file; None where there
-    are no copies: then it is the training samples, which need not be listed again."""
+    """What was trained on without its plain copies, its other copies, and further samples, standardised, the first in
+    their file; None where there are neither copies nor further samples: then it is the training samples, which need not
+    be listed again."""
     features, standardize = context.features, classifier.standardize
-    if not len(features.copies):
+    further = _further(classifier, context)
+    if not len(features.copies) and not len(further.y):
         return None
     parts = (
         load_datasets(features, with_validation, ()).training,
         load_copies(features, with_validation, "degraded"),
         load_copies(features, with_validation, "foreign"),
+        further,
     )
     return Copies(*(standardised(part, standardize, context.device) for part in parts))
+
+
+def _further(classifier: Classifier, context: Context) -> Dataset:
+    """Further samples of the same classes, as extracted, on the device; none where the source makes none."""
+    front, labels, data = classifier.frontend, context.features.labels, context.features.task["data"]
+    make = REGISTRY[data["source"]].further
+    if make is None or front.outliers != "images":
+        return Dataset(torch.empty(0, front.n_features, device=context.device), torch.empty(0, dtype=torch.int64))
+    pictures, names = make(FURTHER, data["seed"])
+    kept = np.isin(names, labels)
+    y = [labels.index(name) for name in names if name in labels]
+    return Dataset(front(torch.from_numpy(pictures[kept]).to(context.device)), torch.tensor(y))
 
 
 def _fit(

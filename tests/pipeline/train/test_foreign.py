@@ -44,7 +44,7 @@ def test_more_of_an_instrument_never_taught_is_unknown(real_data: Path, tmp_path
     waves += [ood.tone(rng, wave, [0]) for wave in ("square", "sawtooth") for _ in range(20)]
     devices = torch.cat([front(torch.from_numpy(wave.astype(np.float32))[None]) for wave in waves])
     unknown = []
-    for copies in (Copies(samples, degraded, made), Copies(samples, degraded, none)):
+    for copies in (Copies(samples, degraded, made, none), Copies(samples, degraded, none, none)):
         least = confidence.fit_familiarity(classifier, training, validation, 0, copies)
         with torch.inference_mode():
             of_test, of_foreign, of_devices = (
@@ -74,7 +74,7 @@ def test_it_learns_from_samples_degraded_and_foreign_copies_and_noises(monkeypat
         (parts[1], none[2], (1 - of_degraded, of_degraded, 0, 1)),
     ):
         x, y = confidence._with_sounds(
-            Copies(parts[0], degraded, foreign), 1000, classifier, front, torch.Generator().manual_seed(0)
+            Copies(parts[0], degraded, foreign, none[0]), 1000, classifier, front, torch.Generator().manual_seed(0)
         )
         rows = x.read(torch.arange(2000))
         of_inside, of_outside = rows[:1000, 0], rows[1000:, 0]
