@@ -1,5 +1,6 @@
 """Folders of a user's files, and their samples as the sources read them."""
 
+import struct
 from pathlib import Path
 
 from pipeline import sources, task
@@ -17,3 +18,8 @@ def touch(root: Path, *files: str) -> None:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(file.encode())
+
+
+def idx(*shape: int, values: bytes) -> bytes:
+    """An IDX file of bytes."""
+    return bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape) + values

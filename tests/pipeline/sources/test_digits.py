@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.sources import SPLITS, digits, drawing, pens
+from pipeline.sources import REGISTRY, SPLITS, digits, drawing, pens
 from service.media.image import to_mnist_form
 
 
@@ -49,6 +49,23 @@ def test_every_class_has_as_many_and_the_seed_decides() -> None:
     assert not np.array_equal(pictures, other)
     assert not np.array_equal(pictures, test)
     assert len(np.unique(pictures, axis=0)) == len(pictures)
+
+
+def test_mnist_alone_has_further_pictures_digits_in_print() -> None:
+    assert [name for name, source in REGISTRY.items() if source.further] == ["mnist"]
+    make = REGISTRY["mnist"].further
+    assert make is not None
+    pictures, labels = make(2000, 3)
+    again, _ = make(2000, 3)
+    other, _ = make(2000, 4)
+    assert pictures.shape == (2000, 28, 28)
+    assert Counter(labels) == dict.fromkeys("0123456789", 200)
+    assert np.array_equal(pictures, again)
+    assert not np.array_equal(pictures, other)
+    handwritten, _ = pens.digits("train", 2000, seed=3)
+    of_print, of_hands = (np.quantile(made.mean((1, 2)), (0.05, 0.95)) for made in (pictures, handwritten))
+    assert of_print[0] < of_hands[0]  # from lighter
+    assert of_print[1] > of_hands[1]  # to bolder
 
 
 def test_a_stroke_is_as_wide_as_its_pen_and_touches_the_box() -> None:

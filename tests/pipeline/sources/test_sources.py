@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline import sources, task
 from pipeline.task import UserError
 from service.errors import MediaError
-from tests.pipeline.sources.folders import samples, touch
+from tests.pipeline.sources.folders import idx, samples, touch
 
 
 def test_scans_have_the_form_of_mnist() -> None:
@@ -42,11 +41,6 @@ def test_notes_are_resampled_to_the_rate_of_the_task() -> None:
     full, half = (samples("instruments", "notes", f"features.sample_rate={rate}")[0] for rate in (22_050, 11_025))
     assert half.media.load().size == pytest.approx(full.media.load().size / 2, abs=2)
     assert full.media.digest() != half.media.digest() or full.media != half.media
-
-
-def idx(*shape: int, values: bytes) -> bytes:
-    """An IDX file of bytes."""
-    return bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape) + values
 
 
 def write_mnist(raw: Path, images: NDArray[np.uint8], dot: bool = False) -> None:
