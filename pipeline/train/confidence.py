@@ -233,8 +233,8 @@ def _with_pictures(
     standardize, n, n_redrawn = classifier.standardize, len(chosen), round(REDRAWN * len(chosen))
     device = standardize.mean.device
     if len(further.y):
-        drawn = torch.randperm(len(further.y), generator=generator)[: round(FURTHER * n)]
-        chosen[torch.randperm(n, generator=generator)[: len(drawn)]] = len(samples.y) + drawn
+        more = torch.randperm(len(further.y), generator=generator)[: round(FURTHER * n)]
+        chosen[torch.randperm(n, generator=generator)[: len(more)]] = len(samples.y) + more
     inside = Rows([samples.x, further.x], chosen, device)
 
     def pictures(rows: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from pipeline.train.units import TargetUnit
 from pipeline.train.weights import Facts
 from service.media.native import trim
 
-FURTHER = 4_000  # samples that the source makes besides its own
+N_FURTHER = 4_000  # samples that the source makes besides its own: all that confidence.py takes
 
 
 class Cluster(Protocol):
@@ -206,7 +206,7 @@ def _further(classifier: Classifier, context: Context) -> Dataset:
     make = REGISTRY[data["source"]].further
     if make is None or front.outliers != "images":
         return Dataset(torch.empty(0, front.n_features, device=context.device), torch.empty(0, dtype=torch.int64))
-    pictures, names = make(FURTHER, data["seed"])
+    pictures, names = make(N_FURTHER, data["seed"])
     kept = np.isin(names, labels)
     y = [labels.index(name) for name in names if name in labels]
     return Dataset(front(torch.from_numpy(pictures[kept]).to(context.device)), torch.tensor(y))
