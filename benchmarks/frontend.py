@@ -12,7 +12,7 @@ import argparse
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,30 @@ import onnxruntime
 import scipy.ndimage
 import scipy.signal
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
 from models.frontend import build
-from models.mfcc import ENVELOPE_BANDS, ENVELOPE_DB, LAGS, LOUD_DB, LOWEST, QUANTILES, SHARES_DB, TINY, TOP_DB, Mfcc
+from models.mfcc import (
+    ENVELOPE_BANDS,
+    ENVELOPE_DB,
+    LAGS,
+    LOUD_DB,
+    LOWEST,
+    NOISE_BANDS,
+    NOISE_FACTOR,
+    NOISE_FRAMES,
+    QUANTILES,
+    ROOT,
+    ROOT_RANGE,
+    SHARES_DB,
+    SUBTRACTED_DB,
+    TINY,
+    TOP_DB,
+    Mfcc,
+)  # fmt: skip
 from models.mlp import MLP
 from pipeline.export.graph import Graph, oracle_product, to_onnx
 from pipeline.extract.recipe import row_of
@@ -85,23 +103,36 @@ class Librosa:
         return librosa.feature.mfcc(y=self._emphasised(clip), n_mfcc=self.front.n_mfcc, **self.parameters)
 
     def __call__(self, clip: Clip) -> NDArray[Any]:
-        """float32 (T,) → (n_features,): MFCC above the floor, those of the envelope, and their statistics over what is
-        not silence."""
+        """float32 (T,) → (n_features,): MFCC above the floor, those of the views, and their statistics over what is not
+        silence."""
         mel = self.front.librosa_mel(clip)
         decibels = librosa.power_to_db(mel, ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
         values = librosa.feature.mfcc(S=decibels, n_mfcc=self.front.n_mfcc)
         level = librosa.power_to_db(self.loudness @ mel, ref=np.max, amin=TINY, top_db=None)
         heard = librosa.power_to_db(self.loudness[:, None] * mel, ref=np.max, amin=TINY, top_db=ENVELOPE_DB)
         highest = scipy.ndimage.maximum_filter1d(heard + ENVELOPE_DB, ENVELOPE_BANDS, axis=0)
-        envelope = librosa.feature.mfcc(S=highest, n_mfcc=self.front.n_envelope)
-        return pooled(values, level, envelope, self.front.silence_db)
+        views = highest, ROOT_RANGE * (mel / mel.max()) ** ROOT, self.subtracted(mel, level)
+        of_views = [librosa.feature.mfcc(S=view, n_mfcc=self.front.n_view) for view in views]
+        return pooled(values, level, of_views, self.front.silence_db)
+
+    def subtracted(self, mel: NDArray[Any], level: NDArray[Any]) -> NDArray[Any]:
+        """Mel power (n_mels, frames), levels (frames,) → decibels without steady noise, (n_mels, frames)."""
+        noise = np.zeros(len(mel))
+        active = np.append(level >= -self.front.silence_db, np.zeros(NOISE_FRAMES - 1, bool))
+        whole = sliding_window_view(active, NOISE_FRAMES).all(1)
+        if whole.any():
+            power = scipy.ndimage.uniform_filter1d(mel, NOISE_FRAMES, axis=1, origin=-(NOISE_FRAMES // 2))
+            least = power[:, whole].min(axis=1)
+            noise = scipy.ndimage.minimum_filter1d(least, NOISE_BANDS, mode="constant", cval=np.inf)
+        left = np.maximum(mel - NOISE_FACTOR * noise[:, None], 0)
+        return librosa.power_to_db(left, ref=np.max, amin=TINY, top_db=SUBTRACTED_DB) + SUBTRACTED_DB
 
     def _emphasised(self, clip: Clip) -> Clip:
         return np.append(clip[:1], clip[1:] - np.float32(self.front.preemphasis) * clip[:-1])
 
 
-def pooled(values: NDArray[Any], level: NDArray[Any], envelope: NDArray[Any], silence_db: float) -> NDArray[Any]:
-    """The pooled features of `models.mfcc` in plain NumPy, from values (M, frames), levels (frames,) and the envelope
+def pooled(values: NDArray[Any], level: NDArray[Any], views: Sequence[NDArray[Any]], silence_db: float) -> NDArray[Any]:
+    """The pooled features of `models.mfcc` in plain NumPy, from values (M, frames), levels (frames,) and views, each
     (E, frames)."""
     active = level >= -silence_db
     heard, loud = values[:, active], level[active]
@@ -119,7 +150,8 @@ def pooled(values: NDArray[Any], level: NDArray[Any], envelope: NDArray[Any], si
     third = max(1, heard.shape[1] // 3)
     columns.append(heard[:, :third].mean(axis=1) - heard[:, -third:].mean(axis=1))
     columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
-    columns += [*moments(envelope[:, active]), envelope[:, level.argmax()]]
+    for view in views:
+        columns += [*moments(view[:, active]), view[:, level.argmax()]]
     return np.concatenate(columns)
 
 

@@ -32,7 +32,14 @@ STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level
 ENVELOPE_DB = 40.0  # dB below the loudest point, as it is heard: what is fainter is not in the envelope
 ENVELOPE_BANDS = 7  # neighbouring mel bands, the loudest of which counts for the one in the middle
-ENVELOPE_STATISTICS = 3  # of each of its coefficients, half as many as the others
+VIEWS = {"envelope": 1.0, "root": 0.5, "subtracted": 0.5}  # of the spectrum: how much their features count
+VIEW_STATISTICS = 3  # of each of their coefficients, half as many as the others
+ROOT = 0.25  # exponent of the power
+ROOT_RANGE = 80.0  # the root of the clip's loudest point, so that it counts as much as decibels
+NOISE_FRAMES = 8  # over which the power of noise is averaged
+NOISE_BANDS = 5  # neighbouring ones, the least power of which is that of noise: a steady partial is in fewer
+NOISE_FACTOR = 2.0  # times the least of these averages is subtracted
+SUBTRACTED_DB = 45.0  # below the loudest point: what is fainter after the subtraction does not count
 TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
 END = 0.003  # seconds: the slope at an end of a clip is that between the means of its last two parts of this length
 LEVELLING = 0.009  # seconds: time constant in which that slope levels off beyond the end
@@ -54,8 +61,11 @@ class Mfcc(nn.Module):
 
     The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
 
-    Noise fills the valleys between partials, and the highest bands, and so changes all coefficients. It does not reach
-    the peaks of the loudest bands: so there are features of the upper envelope of these too.
+    Noise fills the valleys between partials, and the highest bands, and so changes all coefficients of the logarithm.
+    So there are features of three other views of the spectrum too: of the upper envelope of its loudest bands, whose
+    peaks noise does not reach; of its fourth root, where what is faint counts less (Lim 1979, "Spectral root
+    homomorphic deconvolution system"); and of what is left without steady noise (Boll 1979, "Suppression of acoustic
+    noise in speech using spectral subtraction").
 
     Parameters
     ----------
@@ -100,12 +110,12 @@ class Mfcc(nn.Module):
     ) -> None:
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
-        self.n_envelope = n_mfcc // 2
-        self.n_features = STATISTICS * n_mfcc + LEVELS + ENVELOPE_STATISTICS * self.n_envelope
+        self.n_view = n_mfcc // 2  # coefficients of each view
+        self.n_features = STATISTICS * n_mfcc + LEVELS + len(VIEWS) * VIEW_STATISTICS * self.n_view
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis, self.fmin = preemphasis, fmin
-        self.weights: Tensor | None = _weights(n_mfcc, self.n_envelope, cepstral_decay) if cepstral_decay else None
+        self.weights: Tensor | None = _weights(n_mfcc, self.n_view, cepstral_decay)
         self.spectrum = PowerSpectrum(n_fft, hop_length)
         mel = torch.from_numpy(mel_filters(sample_rate, n_fft, n_mels, fmin))
         positions = self.spectrum.positions()
@@ -131,14 +141,17 @@ class Mfcc(nn.Module):
         torch.Size([2, 113])
         """
         mel = self.factorised_mel_power(audio) if torch.onnx.is_in_onnx_export() else self.mel_power(audio)
-        envelope = self.dct[: self.n_envelope] @ self.envelope(mel)
-        return pool(self.dct @ self.above_floor(mel), self.level(mel), envelope, self.silence_db)
+        level = self.level(mel)
+        views = self.envelope(mel), self.root(mel), self.subtracted(mel, level)
+        of_views = [self.dct[: self.n_view] @ view for view in views]
+        return pool(self.dct @ self.above_floor(mel), level, of_views, self.silence_db)
 
     def groups(self) -> list[Span]:
-        """The coefficients by their statistics, the levels, and the envelope."""
-        spans = [(name, i * self.n_mfcc, (i + 1) * self.n_mfcc) for i, name in enumerate(NAMES)]
-        levels = STATISTICS * self.n_mfcc
-        return [*spans, ("level", levels, levels + LEVELS), ("envelope", levels + LEVELS, self.n_features)]
+        """The coefficients by their statistics, the levels, and the views."""
+        sizes = [(name, self.n_mfcc) for name in NAMES] + [("level", LEVELS)]
+        sizes += [(name, VIEW_STATISTICS * self.n_view) for name in VIEWS]
+        stops = np.cumsum([size for _, size in sizes]).tolist()
+        return [(name, stop - size, stop) for (name, size), stop in zip(sizes, stops, strict=True)]
 
     def example(self) -> Tensor:
         return torch.zeros(2, 3 * self.n_fft)  # a clip only has to be longer than a frame
@@ -253,6 +266,25 @@ class Mfcc(nn.Module):
         reach = (ENVELOPE_BANDS // 2, 0)
         return nn.functional.max_pool2d(decibels.unsqueeze(1), (ENVELOPE_BANDS, 1), 1, reach).squeeze(1)
 
+    def root(self, mel: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames) → its fourth root, 0 … ROOT_RANGE at the clip's maximum."""
+        return ROOT_RANGE * (mel / _loudest(mel)) ** ROOT
+
+    def subtracted(self, mel: Tensor, level: Tensor) -> Tensor:
+        """Mel power (N, n_mels, frames), and level of each frame (N, 1, frames) → decibels of what is left without the
+        steady noise, above a floor SUBTRACTED_DB below the maximum of it, (N, n_mels, frames).
+
+        The noise is NOISE_FACTOR times the least power over NOISE_FRAMES frames that are not silence (minimum
+        statistics; Martin 2001), in NOISE_BANDS neighbouring bands; none in a clip with fewer such frames.
+        """
+        active = (level >= -self.silence_db).to(mel.dtype)
+        beyond = (0, NOISE_FRAMES - 1)
+        power = nn.functional.avg_pool1d(nn.functional.pad(mel * active, beyond), NOISE_FRAMES, 1)
+        whole = nn.functional.avg_pool1d(nn.functional.pad(active, beyond), NOISE_FRAMES, 1) == 1
+        least = torch.where(whole, power, _loudest(mel)).amin(2).unsqueeze(1) * whole.any(2, keepdim=True)
+        noise = -nn.functional.max_pool1d(-least, NOISE_BANDS, 1, NOISE_BANDS // 2).transpose(1, 2)
+        return _above_floor(torch.relu(mel - NOISE_FACTOR * noise), SUBTRACTED_DB)
+
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
         (N, 1, frames)."""
@@ -260,12 +292,13 @@ class Mfcc(nn.Module):
         return _decibels((power / power.amax(2, keepdim=True)).clamp(min=TINY))  # a subnormal quotient may count as 0
 
 
-def pool(values: Tensor, level: Tensor, envelope: Tensor, silence_db: float) -> Tensor:
-    """Statistics of each coefficient over the frames that are not silence, of their level, and of the envelope's
+def pool(values: Tensor, level: Tensor, views: Sequence[Tensor], silence_db: float) -> Tensor:
+    """Statistics of each coefficient over the frames that are not silence, of their level, and of the views'
     coefficients.
 
-    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; envelope (N, E,
-    frames); frames at -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS + ENVELOPE_STATISTICS · E):
+    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; V views, each
+    (N, E, frames); frames at -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS + VIEW_STATISTICS · V ·
+    E):
 
     - mean and standard deviation, weighted by how far a frame's level is above -LOUD_DB
     - value in the loudest frame
@@ -273,7 +306,7 @@ def pool(values: Tensor, level: Tensor, envelope: Tensor, silence_db: float) -> 
     - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
     - mean of the first third of the frames minus that of the last third
     - of the level: mean, standard deviation, and the shares of frames above SHARES_DB
-    - of the envelope: mean and standard deviation, weighted as above, and value in the loudest frame
+    - of each view: mean and standard deviation, weighted as above, and value in the loudest frame
     """
     active = (level >= -silence_db).to(values.dtype)
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
@@ -289,9 +322,9 @@ def pool(values: Tensor, level: Tensor, envelope: Tensor, silence_db: float) -> 
         values @ course.transpose(1, 2) / third,
         *_moments(level, active),
         above.sum(-1, keepdim=True) / n,
-        *_moments(envelope, weights),
-        envelope.gather(2, loudest.expand(-1, envelope.shape[1], -1)),
     ]
+    for view in views:
+        statistics += [*_moments(view, weights), view.gather(2, loudest.expand(-1, view.shape[1], -1))]
     return torch.cat(statistics, 1).squeeze(-1)
 
 
@@ -323,18 +356,22 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
 
 def _above_floor(power: Tensor, depth: float) -> Tensor:
     """Power (N, n_mels, frames) → decibels above a floor `depth` below the clip's maximum, at least 0."""
-    loudest = power.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return _decibels((power / loudest).clamp(min=10 ** (-depth / 10))) + depth
+    return _decibels((power / _loudest(power)).clamp(min=10 ** (-depth / 10))) + depth
+
+
+def _loudest(power: Tensor) -> Tensor:
+    """The clip's maximum of the power (N, n_mels, frames), not 0. (N, 1, 1)"""
+    return power.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _decibels(power: Tensor) -> Tensor:
     return 10 / math.log(10) * torch.log(power)
 
 
-def _weights(n_mfcc: int, n_envelope: int, cepstral_decay: float) -> Tensor:
-    of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / cepstral_decay) ** 2)
-    of_envelope = of_coefficients[:n_envelope].repeat(ENVELOPE_STATISTICS)
-    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), of_envelope])
+def _weights(n_mfcc: int, n_view: int, cepstral_decay: float) -> Tensor:
+    of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / (cepstral_decay or torch.inf)) ** 2)
+    of_views = [weight * of_coefficients[:n_view].repeat(VIEW_STATISTICS) for weight in VIEWS.values()]
+    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), *of_views])
 
 
 def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) -> Tensor:

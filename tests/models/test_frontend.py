@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.frontend import pooled
+from benchmarks.frontend import Librosa, pooled
 from models.classifier import Standardize
 from models.frontend import Pixels, build
-from models.mfcc import ENVELOPE_STATISTICS, LEVELS, STATISTICS, Mfcc, pool
+from models.mfcc import LEVELS, STATISTICS, VIEW_STATISTICS, Mfcc, pool
 from pipeline import task
 from pipeline.threads import subnormals_flushed
 from service.media import Limits
@@ -86,12 +86,13 @@ def test_more_silence_around_a_clip_does_not_change_its_features() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    values, envelope = (rng.normal(0, 30, (n, frames)).astype(np.float32) for n in (5, 3))
+    values, *views = (rng.normal(0, 30, (n, frames)).astype(np.float32) for n in (5, 3, 3))
     level = rng.uniform(-90, 0, frames).astype(np.float32)
     level[rng.integers(frames)] = 0
-    found = pool(*(torch.from_numpy(x)[None] for x in (values, level[None], envelope)), 60)[0].numpy()
-    assert found.shape == (STATISTICS * 5 + LEVELS + ENVELOPE_STATISTICS * 3,)
-    assert np.abs(found - pooled(values, level, envelope, 60)).max() < 1e-3
+    tensors = [torch.from_numpy(x)[None] for x in (values, level[None], *views)]
+    found = pool(tensors[0], tensors[1], tensors[2:], 60)[0].numpy()
+    assert found.shape == (STATISTICS * 5 + LEVELS + 2 * VIEW_STATISTICS * 3,)
+    assert np.abs(found - pooled(values, level, views, 60)).max() < 1e-3
 
 
 def test_the_envelope_is_the_loudest_of_neighbouring_bands_above_a_floor() -> None:
@@ -106,6 +107,48 @@ def test_the_envelope_is_the_loudest_of_neighbouring_bands_above_a_floor() -> No
     assert np.abs(clean.numpy() - np.array(highest)[:, 2:-2]).max() < 1e-3
     changed = (front.above_floor(front.mel_power(x))[0, :, 2:-2] for x in (clip, noisy))
     assert (clean - disturbed).abs().mean() < 0.1 * (next(changed) - next(changed)).abs().mean()
+
+
+def test_the_root_of_the_spectrum_changes_less_with_noise_than_its_logarithm() -> None:
+    front = Mfcc(preemphasis=0.97)
+    partials = sum(np.sin(2 * np.pi * k * 440 * np.arange(22_050) / 22_050) / k for k in range(1, 20))
+    clip = torch.from_numpy(np.asarray(partials, np.float32))[None]
+    power = [front.mel_power(x) for x in (clip, clip + clip.std() / 30 * torch.from_numpy(noise(22_050))[None])]
+    clean, disturbed = map(front.root, power)
+    mel = power[0].double()
+    assert (clean - 80 * (mel / mel.max()) ** 0.25).abs().max() < 1e-3
+    changed = [front.above_floor(mel) for mel in power]
+    assert (clean - disturbed).abs().mean() < 0.4 * (changed[0] - changed[1]).abs().mean()
+
+
+def test_steady_noise_is_subtracted_and_a_steady_tone_is_not() -> None:
+    front, samples = Mfcc(preemphasis=0.97), np.arange(44_100) / 22_050
+    tone = np.asarray(sum(np.sin(2 * np.pi * k * 440 * samples) / k for k in range(1, 20)), np.float32)
+    clips = [tone, tone * np.exp(-3 * samples).astype(np.float32)]
+    clips += [clip + clip.std() / 10 * noise(44_100) / np.float32(0.1) for clip in clips]  # 20 dB below
+    steady, decaying, noisy_tone, noisy = (front.mel_power(torch.from_numpy(clip)[None]) for clip in clips)
+
+    def left(mel: torch.Tensor) -> torch.Tensor:
+        return front.subtracted(mel, front.level(mel))[0]
+
+    assert left(steady)[:, 20:60].max() > 44.9
+    assert left(decaying).max() == pytest.approx(45, abs=1e-3)
+    # Beyond the last partial there is nothing but noise: 8.4 kHz and more.
+    assert left(noisy_tone)[-12:, 4:-4].mean() < 0.3 * front.above_floor(noisy_tone)[0, -12:, 4:-4].mean()
+    with_noise, without = left(noisy), left(decaying)
+    changed = front.above_floor(noisy)[0] - front.above_floor(decaying)[0]
+    assert (with_noise - without)[:, :40].abs().mean() < 0.6 * changed[:, :40].abs().mean()
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8, 100])
+def test_features_equal_those_of_librosa_and_numpy(frames: int) -> None:
+    front = build(task.load("instruments").features.model_dump())
+    assert isinstance(front, Mfcc)
+    clip = noise(frames * 512 - 300) * np.linspace(1, 0.01, frames * 512 - 300, dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clips shorter than a frame
+        expected = Librosa(front)(clip)
+    assert np.abs(front(torch.from_numpy(clip)[None])[0].numpy() - expected).max() < 0.01
 
 
 def test_features_do_not_depend_on_the_level() -> None:
@@ -151,12 +194,15 @@ def test_preemphasis_filters_the_waveform() -> None:
 
 
 def test_cepstral_decay_gives_high_coefficients_less_weight() -> None:
-    assert Mfcc().weights is None
-    weights = Mfcc(n_mfcc=20, cepstral_decay=8).weights
+    even, weights = Mfcc(n_mfcc=20).weights, Mfcc(n_mfcc=20, cepstral_decay=8).weights
+    assert even is not None
     assert weights is not None
-    assert weights.shape == (STATISTICS * 20 + LEVELS + ENVELOPE_STATISTICS * 10,)
+    own = STATISTICS * 20 + LEVELS
+    assert weights.shape == (own + 3 * VIEW_STATISTICS * 10,)
+    assert even[:own].tolist() == own * [1.0]
     assert weights[20:40].tolist() == weights[:20].tolist()
-    assert weights[-10:].tolist() == weights[:10].tolist()
+    assert weights[own : own + 10].tolist() == weights[:10].tolist()
+    assert weights[-10:].tolist() == (weights[:10] / 2).tolist()
     assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
     x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)
     standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, cepstral_decay=8))(x)

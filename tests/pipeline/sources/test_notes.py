@@ -184,10 +184,10 @@ def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
     """The features with fewer cepstral coefficients, as `resolved` has them, and without copies."""
     whole, few = features.task["features"]["n_mfcc"], resolved.features.n_mfcc
     levels = mfcc.STATISTICS * whole
-    envelope = levels + mfcc.LEVELS  # has half as many coefficients
+    views = levels + mfcc.LEVELS  # have half as many coefficients
     chosen = [
-        *(i * whole + k for i in range(mfcc.STATISTICS) for k in range(few)), *range(levels, envelope),
-        *(envelope + i * (whole // 2) + k for i in range(mfcc.ENVELOPE_STATISTICS) for k in range(few // 2)),
+        *(i * whole + k for i in range(mfcc.STATISTICS) for k in range(few)), *range(levels, views),
+        *(views + i * (whole // 2) + k for i in range(len(mfcc.VIEWS) * mfcc.VIEW_STATISTICS) for k in range(few // 2)),
     ]  # fmt: skip
     x = np.ascontiguousarray(features.x[:][:, chosen])
     return replace(features, x=x, copies=x[:0], copy_of=features.copy_of[:0], task=resolved.origin())
