@@ -41,6 +41,7 @@ from models.mfcc import (
     NOISE_FRAMES,
     QUANTILES,
     ROOT,
+    ROOT_DB,
     ROOT_RANGE,
     SHARES_DB,
     SUBTRACTED_DB,
@@ -111,7 +112,8 @@ class Librosa:
         level = librosa.power_to_db(self.loudness @ mel, ref=np.max, amin=TINY, top_db=None)
         heard = librosa.power_to_db(self.loudness[:, None] * mel, ref=np.max, amin=TINY, top_db=ENVELOPE_DB)
         highest = scipy.ndimage.maximum_filter1d(heard + ENVELOPE_DB, ENVELOPE_BANDS, axis=0)
-        views = highest, ROOT_RANGE * (mel / mel.max()) ** ROOT, self.subtracted(mel, level)
+        root = ROOT_RANGE * np.maximum(mel / mel.max(), 10 ** (-ROOT_DB / 10)) ** ROOT
+        views = highest, root, self.subtracted(mel, level)
         of_views = [librosa.feature.mfcc(S=view, n_mfcc=self.front.n_view) for view in views]
         return pooled(values, level, of_views, self.front.silence_db)
 

@@ -36,6 +36,7 @@ VIEWS = {"envelope": 1.0, "root": 0.5, "subtracted": 0.5}  # of the spectrum: ho
 VIEW_STATISTICS = 3  # of each of their coefficients, half as many as the others
 ROOT = 0.25  # exponent of the power
 ROOT_RANGE = 80.0  # the root of the clip's loudest point, so that it counts as much as decibels
+ROOT_DB = 100.0  # below the loudest point: what is fainter may be rounding, which the root would lift
 NOISE_FRAMES = 8  # over which the power of noise is averaged
 NOISE_BANDS = 5  # neighbouring ones, the least power of which is that of noise: a steady partial is in fewer
 NOISE_FACTOR = 2.0  # times the least of these averages is subtracted
@@ -138,7 +139,7 @@ class Mfcc(nn.Module):
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`.
 
         >>> Mfcc(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20, n_mfcc=8)(torch.zeros(2, 8000)).shape
-        torch.Size([2, 113])
+        torch.Size([2, 137])
         """
         mel = self.factorised_mel_power(audio) if torch.onnx.is_in_onnx_export() else self.mel_power(audio)
         level = self.level(mel)
@@ -267,8 +268,9 @@ class Mfcc(nn.Module):
         return nn.functional.max_pool2d(decibels.unsqueeze(1), (ENVELOPE_BANDS, 1), 1, reach).squeeze(1)
 
     def root(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → its fourth root, 0 … ROOT_RANGE at the clip's maximum."""
-        return ROOT_RANGE * (mel / _loudest(mel)) ** ROOT
+        """Mel power (N, n_mels, frames) → its fourth root, ROOT_RANGE at the clip's maximum, and that of
+        ROOT_DB below it at least."""
+        return ROOT_RANGE * (mel / _loudest(mel)).clamp(min=10 ** (-ROOT_DB / 10)) ** ROOT
 
     def subtracted(self, mel: Tensor, level: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames), and level of each frame (N, 1, frames) → decibels of what is left without the

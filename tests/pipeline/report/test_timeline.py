@@ -64,7 +64,7 @@ def loudness(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 def band(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Notes of three instruments, and the exported model of a run on them, in `band/runs` and in its model store."""
     root = tmp_path_factory.mktemp("band")
-    for note in notes(per_class=30):
+    for note in notes(per_class=40):
         if note.instrument in INSTRUMENTS:
             (root / "clips" / note.instrument).mkdir(parents=True, exist_ok=True)
             soundfile.write(root / "clips" / note.instrument / f"{note.name}.wav", note.render(), SAMPLE_RATE)
