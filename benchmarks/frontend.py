@@ -48,7 +48,7 @@ from models.mfcc import (
     TINY,
     TOP_DB,
     Mfcc,
-)  # fmt: skip
+)
 from models.mlp import MLP
 from pipeline.export.graph import Graph, oracle_product, to_onnx
 from pipeline.extract.recipe import row_of

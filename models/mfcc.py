@@ -283,7 +283,7 @@ class Mfcc(nn.Module):
         beyond = (0, NOISE_FRAMES - 1)
         power = nn.functional.avg_pool1d(nn.functional.pad(mel * active, beyond), NOISE_FRAMES, 1)
         whole = nn.functional.avg_pool1d(nn.functional.pad(active, beyond), NOISE_FRAMES, 1) == 1
-        least = torch.where(whole, power, _loudest(mel)).amin(2).unsqueeze(1) * whole.any(2, keepdim=True)
+        least = torch.where(whole.any(2), torch.where(whole, power, torch.inf).amin(2), 0.0).unsqueeze(1)
         noise = -nn.functional.max_pool1d(-least, NOISE_BANDS, 1, NOISE_BANDS // 2).transpose(1, 2)
         return _above_floor(torch.relu(mel - NOISE_FACTOR * noise), SUBTRACTED_DB)
 

@@ -9,7 +9,7 @@ other shapes: those of print.
 Raise VERSION when the digits of the same seed change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -269,9 +269,7 @@ def digits(split: Split, n: int, seed: int) -> tuple[NDArray[np.uint8], list[str
     >>> pictures.shape, labels[:3]
     ((20, 28, 28), ['0', '0', '1'])
     """
-    with ThreadPoolExecutor() as pool:
-        made = list(pool.map(partial(_of_class, split, n // len(SHAPES), seed), SHAPES))
-    return np.concatenate(made), [label for label, pictures in zip(SHAPES, made, strict=True) for _ in pictures]
+    return _of_classes(partial(_of_class, split, n // len(SHAPES), seed))
 
 
 def printed(n: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
@@ -283,11 +281,14 @@ def printed(n: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
     >>> pictures.shape, labels[:3]
     ((20, 28, 28), ['0', '0', '1'])
     """
-    made = []
-    for label, texts in PRINTED.items():
-        rng = np.random.default_rng([VERSION, seed, int(label)])
-        made.append(_in_shapes(texts, WIDTH[label], n // len(PRINTED), PRINT_VARIES, rng))
-    return np.concatenate(made), [label for label, pictures in zip(PRINTED, made, strict=True) for _ in pictures]
+    return _of_classes(partial(_of_class_in_print, n // len(PRINTED), seed))
+
+
+def _of_classes(of_class: Callable[[str], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[str]]:
+    """What the function draws of every class, and the labels."""
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(of_class, SHAPES))
+    return np.concatenate(made), [label for label, pictures in zip(SHAPES, made, strict=True) for _ in pictures]
 
 
 def _of_class(split: Split, n: int, seed: int, label: str) -> NDArray[np.uint8]:
@@ -295,6 +296,11 @@ def _of_class(split: Split, n: int, seed: int, label: str) -> NDArray[np.uint8]:
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), int(label)])
     texts = {"train": SHAPES[label][:-2], "validation": SHAPES[label][-2:-1], "test": SHAPES[label][-1:]}[split]
     return _in_shapes(texts, WIDTH[label], n, RADIUS_VARIES, rng)
+
+
+def _of_class_in_print(n: int, seed: int, label: str) -> NDArray[np.uint8]:
+    rng = np.random.default_rng([VERSION, seed, int(label)])
+    return _in_shapes(PRINTED[label], WIDTH[label], n, PRINT_VARIES, rng)
 
 
 def _in_shapes(

@@ -41,6 +41,7 @@ DEGRADED = 0.4  # share of the sounds of the classes that are degraded
 COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
 FURTHER = 0.2  # and that are not the source's own, if it can make further ones
+MOST_FURTHER = round(FURTHER * PICTURES[1])
 CONTRAST: dict[Outliers, Train] = {
     "images": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),
     "noises": Train(epochs=15, batch_size=200, learning_rate=1.5e-3, schedule="cosine", l2=2e-4, noise=0.3),

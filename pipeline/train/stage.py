@@ -39,8 +39,6 @@ from pipeline.train.units import TargetUnit
 from pipeline.train.weights import Facts
 from service.media.native import trim
 
-N_FURTHER = 4_000  # samples that the source makes besides its own: all that confidence.py takes
-
 
 class Cluster(Protocol):
     """The cluster to train on: see `on_ray.Cluster`."""
@@ -206,10 +204,10 @@ def _further(classifier: Classifier, context: Context) -> Dataset:
     make = REGISTRY[data["source"]].further
     if make is None or front.outliers != "images":
         return Dataset(torch.empty(0, front.n_features, device=context.device), torch.empty(0, dtype=torch.int64))
-    pictures, names = make(N_FURTHER, data["seed"])
+    pictures, names = make(confidence.MOST_FURTHER, data["seed"])
     kept = np.isin(names, labels)
     y = [labels.index(name) for name in names if name in labels]
-    return Dataset(front(torch.from_numpy(pictures[kept]).to(context.device)), torch.tensor(y))
+    return Dataset(front(torch.from_numpy(pictures[kept]).to(context.device)), torch.tensor(y, dtype=torch.int64))
 
 
 def _fit(

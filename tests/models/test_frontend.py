@@ -25,6 +25,12 @@ def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
     return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
+def partials(samples: int) -> NDArray[np.float32]:
+    """A steady tone of 440 Hz and its overtones."""
+    waves = [np.sin(2 * np.pi * k * 440 * np.arange(samples) / 22_050) / k for k in range(1, 20)]
+    return np.sum(waves, axis=0).astype(np.float32)
+
+
 def difference(front: Mfcc, clip: NDArray[np.float32]) -> float:
     """Larger difference from librosa's MFCC, of those in training and those in the exported graph."""
     with warnings.catch_warnings():
@@ -97,8 +103,7 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
 
 def test_the_envelope_is_the_loudest_of_neighbouring_bands_above_a_floor() -> None:
     front = Mfcc(preemphasis=0.97)
-    partials = sum(np.sin(2 * np.pi * k * 440 * np.arange(22_050) / 22_050) / k for k in range(1, 20))
-    clip = torch.from_numpy(np.asarray(partials, np.float32))[None]
+    clip = torch.from_numpy(partials(22_050))[None]
     noisy = clip + clip.std() / 30 * torch.from_numpy(noise(22_050))[None]  # 30 dB below it
     clean, disturbed = (front.envelope(front.mel_power(x))[0, :, 2:-2] for x in (clip, noisy))
     mel = front.mel_power(clip)[0].double().numpy() * front.loudness.numpy().T
@@ -111,8 +116,7 @@ def test_the_envelope_is_the_loudest_of_neighbouring_bands_above_a_floor() -> No
 
 def test_the_root_of_the_spectrum_changes_less_with_noise_than_its_logarithm() -> None:
     front = Mfcc(preemphasis=0.97)
-    partials = sum(np.sin(2 * np.pi * k * 440 * np.arange(22_050) / 22_050) / k for k in range(1, 20))
-    clip = torch.from_numpy(np.asarray(partials, np.float32))[None]
+    clip = torch.from_numpy(partials(22_050))[None]
     power = [front.mel_power(x) for x in (clip, clip + clip.std() / 30 * torch.from_numpy(noise(22_050))[None])]
     clean, disturbed = map(front.root, power)
     mel = power[0].double()
@@ -123,7 +127,7 @@ def test_the_root_of_the_spectrum_changes_less_with_noise_than_its_logarithm() -
 
 def test_steady_noise_is_subtracted_and_a_steady_tone_is_not() -> None:
     front, samples = Mfcc(preemphasis=0.97), np.arange(44_100) / 22_050
-    tone = np.asarray(sum(np.sin(2 * np.pi * k * 440 * samples) / k for k in range(1, 20)), np.float32)
+    tone = partials(44_100)
     clips = [tone, tone * np.exp(-3 * samples).astype(np.float32)]
     clips += [clip + clip.std() / 10 * noise(44_100) / np.float32(0.1) for clip in clips]  # 20 dB below
     steady, decaying, noisy_tone, noisy = (front.mel_power(torch.from_numpy(clip)[None]) for clip in clips)
