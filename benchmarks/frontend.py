@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 from models.classifier import Classifier, Standardize
 from models.frontend import build
 from models.mfcc import (
+    AVERAGE_DB,
     ENVELOPE_BANDS,
     ENVELOPE_DB,
     LAGS,
@@ -47,6 +48,8 @@ from models.mfcc import (
     SUBTRACTED_DB,
     TINY,
     TOP_DB,
+    VALLEY_BINS,
+    VALLEY_FACTOR,
     Mfcc,
 )
 from models.mlp import MLP
@@ -98,6 +101,9 @@ class Librosa:
         _, response = scipy.signal.freqz([1, -front.preemphasis], worN=centres, fs=front.sample_rate)
         weights = 10 ** (librosa.B_weighting(centres) / 10) if front.fmin else centres >= LOWEST
         self.loudness = weights / np.abs(response) ** 2
+        self.filters = librosa.filters.mel(
+            sr=front.sample_rate, n_fft=front.n_fft, n_mels=front.n_mels, fmin=front.fmin
+        )
 
     def mfcc(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_mfcc, frames)."""
@@ -106,7 +112,8 @@ class Librosa:
     def __call__(self, clip: Clip) -> NDArray[Any]:
         """float32 (T,) → (n_features,): MFCC above the floor, those of the views, and their statistics over what is not
         silence."""
-        mel = self.front.librosa_mel(clip)
+        power = self.front.librosa_power(clip)
+        mel = self.front.librosa_bands(power)
         decibels = librosa.power_to_db(mel, ref=np.max, amin=TINY, top_db=TOP_DB) + TOP_DB
         values = librosa.feature.mfcc(S=decibels, n_mfcc=self.front.n_mfcc)
         level = librosa.power_to_db(self.loudness @ mel, ref=np.max, amin=TINY, top_db=None)
@@ -115,7 +122,18 @@ class Librosa:
         root = ROOT_RANGE * np.maximum(mel / mel.max(), 10 ** (-ROOT_DB / 10)) ** ROOT
         views = highest, root, self.subtracted(mel, level)
         of_views = [librosa.feature.mfcc(S=view, n_mfcc=self.front.n_view) for view in views]
-        return pooled(values, level, of_views, self.front.silence_db)
+        averages = librosa.feature.mfcc(S=self.averages(power), n_mfcc=self.front.n_mfcc)
+        return np.append(pooled(values, level, of_views, self.front.silence_db), averages.flatten())
+
+    def averages(self, power: NDArray[Any]) -> NDArray[Any]:
+        """Power (n_fft/2 + 1, frames) → decibels of the sum and of the loudest bin of each band, (2, n_mels, 1)."""
+        total = power.sum(axis=1)
+        added = np.ones(VALLEY_BINS, np.float32)
+        smooth = np.convolve(total, added, "same") / np.convolve(np.ones_like(total), added, "same")
+        noise = scipy.ndimage.minimum_filter1d(smooth, 2 * self.front.valley + 1, mode="constant", cval=np.inf)
+        left = self.filters * np.maximum(total - VALLEY_FACTOR * noise, 0)
+        bands = [left.sum(axis=1, keepdims=True), left.max(axis=1, keepdims=True)]
+        return np.stack([librosa.power_to_db(b, ref=np.max, amin=TINY, top_db=AVERAGE_DB) + AVERAGE_DB for b in bands])
 
     def subtracted(self, mel: NDArray[Any], level: NDArray[Any]) -> NDArray[Any]:
         """Mel power (n_mels, frames), levels (frames,) → decibels without steady noise, (n_mels, frames)."""

@@ -41,6 +41,11 @@ NOISE_FRAMES = 8  # over which the power of noise is averaged
 NOISE_BANDS = 5  # neighbouring ones, the least power of which is that of noise: a steady partial is in fewer
 NOISE_FACTOR = 2.0  # times the least of these averages is subtracted
 SUBTRACTED_DB = 45.0  # below the loudest point: what is fainter after the subtraction does not count
+AVERAGES = ("sums", "peaks")  # of the long-term average spectrum in each mel band
+AVERAGE_DB = 60.0  # below the loudest band: what is fainter in that spectrum does not count
+VALLEYS = 650.0  # Hz: the least power this near on either side, in a valley between partials, is that of noise
+VALLEY_BINS = 3  # over which that power is averaged
+VALLEY_FACTOR = 2.0  # times that power is subtracted
 TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
 END = 0.003  # seconds: the slope at an end of a clip is that between the means of its last two parts of this length
 LEVELLING = 0.009  # seconds: time constant in which that slope levels off beyond the end
@@ -66,7 +71,9 @@ class Mfcc(nn.Module):
     So there are features of three other views of the spectrum too: of the upper envelope of its loudest bands, whose
     peaks noise does not reach; of its fourth root, where what is faint counts less (Lim 1979, "Spectral root
     homomorphic deconvolution system"); and of what is left without steady noise (Boll 1979, "Suppression of acoustic
-    noise in speech using spectral subtraction").
+    noise in speech using spectral subtraction"). In the average of all frames (Welch 1967), where noise is smooth, the
+    partials of a tone stand out by far: so there are cepstra of this long-term average spectrum too, without the noise
+    that is found in the valleys between partials.
 
     Parameters
     ----------
@@ -96,6 +103,9 @@ class Mfcc(nn.Module):
     loudness: Tensor  # (1, n_mels), weight of each filter's power in the level
     end_fit: Tensor  # (K, 2)
     beyond: Tensor  # (2, 2, n_fft/2 + 1)
+    in_order: Tensor  # int64 (n_fft/2 + 1,), where the factorised spectrum has the bins
+    in_band: Tensor  # int64 (n_mels, W), the bins of each filter; W is the width of the widest
+    of_band: Tensor  # (n_mels, W), the filter there
 
     def __init__(
         self,
@@ -113,6 +123,7 @@ class Mfcc(nn.Module):
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
         self.n_view = n_mfcc // 2  # coefficients of each view
         self.n_features = STATISTICS * n_mfcc + LEVELS + len(VIEWS) * VIEW_STATISTICS * self.n_view
+        self.n_features += len(AVERAGES) * n_mfcc
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
         self.preemphasis, self.fmin = preemphasis, fmin
@@ -120,6 +131,8 @@ class Mfcc(nn.Module):
         self.spectrum = PowerSpectrum(n_fft, hop_length)
         mel = torch.from_numpy(mel_filters(sample_rate, n_fft, n_mels, fmin))
         positions = self.spectrum.positions()
+        of_band, in_band = mel.topk(int((mel > 0).sum(1).max()))
+        self.valley = min(round(VALLEYS * n_fft / sample_rate), n_fft // 2)
         factorised = mel.new_zeros(n_mels, self.spectrum.n_bins).index_copy(1, positions, mel)
         self.factorised_bands, self.bands = _bands(factorised), _bands(mel)
         constants = {
@@ -131,26 +144,31 @@ class Mfcc(nn.Module):
             "loudness": _loudness(sample_rate, n_mels, fmin, preemphasis),
             "end_fit": _end_fit(sample_rate),
             "beyond": _beyond(sample_rate, n_fft // 2 + 1),
+            "of_band": of_band,
         }
         for name, constant in constants.items():  # computed in float64, used in float32; not saved with the weights
             self.register_buffer(name, constant.to(torch.float32), persistent=False)
+        for name, indices in {"in_order": positions, "in_band": in_band}.items():
+            self.register_buffer(name, indices, persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`.
 
         >>> Mfcc(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20, n_mfcc=8)(torch.zeros(2, 8000)).shape
-        torch.Size([2, 137])
+        torch.Size([2, 153])
         """
-        mel = self.factorised_mel_power(audio) if torch.onnx.is_in_onnx_export() else self.mel_power(audio)
+        mel, total = self.factorised_powers(audio) if torch.onnx.is_in_onnx_export() else self.powers(audio)
         level = self.level(mel)
         views = self.envelope(mel), self.root(mel), self.subtracted(mel, level)
         of_views = [self.dct[: self.n_view] @ view for view in views]
-        return pool(self.dct @ self.above_floor(mel), level, of_views, self.silence_db)
+        pooled = pool(self.dct @ self.above_floor(mel), level, of_views, self.silence_db)
+        return torch.cat([pooled, (self.averages(total) @ self.dct.T).flatten(1)], 1)
 
     def groups(self) -> list[Span]:
-        """The coefficients by their statistics, the levels, and the views."""
+        """The coefficients by their statistics, the levels, the views, and the long-term average spectrum."""
         sizes = [(name, self.n_mfcc) for name in NAMES] + [("level", LEVELS)]
         sizes += [(name, VIEW_STATISTICS * self.n_view) for name in VIEWS]
+        sizes += [(f"average {name}", self.n_mfcc) for name in AVERAGES]
         stops = np.cumsum([size for _, size in sizes]).tolist()
         return [(name, stop - size, stop) for (name, size), stop in zip(sizes, stops, strict=True)]
 
@@ -175,6 +193,10 @@ class Mfcc(nn.Module):
 
     def librosa_mel(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
         """librosa's mel power spectrogram (n_mels, frames) of a clip float32 (T,), pre-emphasised and padded."""
+        return self.librosa_bands(self.librosa_power(clip))
+
+    def librosa_power(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
+        """librosa's power spectrogram (n_fft/2 + 1, frames) of a clip float32 (T,), pre-emphasised and padded."""
         import librosa  # only here: it takes 150 MB, and a second
 
         half, alpha = self.n_fft // 2, np.float32(self.preemphasis)
@@ -183,10 +205,17 @@ class Mfcc(nn.Module):
             emphasised = padded[1:] - alpha * padded[:-1]
         else:
             emphasised = np.pad(np.append(clip[:1], clip[1:] - alpha * clip[:-1]), half)
+        spectrum = librosa.stft(emphasised, n_fft=self.n_fft, hop_length=self.hop_length, center=False)
+        power: NDArray[np.float32] = np.abs(spectrum) ** 2
+        return power
+
+    def librosa_bands(self, power: NDArray[np.float32]) -> NDArray[np.float32]:
+        """librosa's mel bands (n_mels, frames) of power spectra (n_fft/2 + 1, frames)."""
+        import librosa
+
         mel: NDArray[np.float32] = librosa.feature.melspectrogram(
-            y=emphasised, sr=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, n_mels=self.n_mels,
-            fmin=self.fmin, center=False,
-        )  # fmt: skip
+            S=power, sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.fmin
+        )
         return mel
 
     def _prolonged(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -216,18 +245,23 @@ class Mfcc(nn.Module):
 
     def mel_power(self, audio: Tensor) -> Tensor:
         """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames)."""
+        return self.powers(audio)[0]
+
+    def powers(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (N, T) → mel power spectrogram float32 (N, n_mels, frames), and the power of each bin, the sum over
+        all frames, float32 (N, n_fft/2 + 1)."""
         frames = self._padded(audio, self.n_fft // 2).unfold(1, self.n_fft, self.hop_length) * self.window
         spectrum = torch.fft.rfft(frames)
         power = spectrum.real.square() + spectrum.imag.square()
         bands = [power[..., bins] @ self.mel[filters, bins].T for filters, bins in self.bands]
-        return torch.cat(bands, 2).transpose(1, 2)
+        return torch.cat(bands, 2).transpose(1, 2), power.sum(1)
 
-    def factorised_mel_power(self, audio: Tensor) -> Tensor:
-        """Like `mel_power` up to rounding, by a convolution and matrix products."""
+    def factorised_powers(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Like `powers` up to rounding, by a convolution and matrix products."""
         padded = self._padded(audio, self.n_fft // 2 - audio.shape[1] % self.hop_length)  # whole hops
         power = self.spectrum(padded)
         bands = [self.factorised_mel[filters, bins] @ power[:, bins] for filters, bins in self.factorised_bands]
-        return torch.cat(bands, 1)
+        return torch.cat(bands, 1), power.sum(2)[:, self.in_order]
 
     def _padded(self, audio: Tensor, after: int) -> Tensor:
         """The signal, pre-emphasised and padded: half a frame before it, `after` samples after it."""
@@ -286,6 +320,16 @@ class Mfcc(nn.Module):
         least = torch.where(whole.any(2), torch.where(whole, power, torch.inf).amin(2), 0.0).unsqueeze(1)
         noise = -nn.functional.max_pool1d(-least, NOISE_BANDS, 1, NOISE_BANDS // 2).transpose(1, 2)
         return _above_floor(torch.relu(mel - NOISE_FACTOR * noise), SUBTRACTED_DB)
+
+    def averages(self, total: Tensor) -> Tensor:
+        """Power of each bin over all frames (N, n_fft/2 + 1) → of each mel band its sum, and its loudest bin, without
+        the noise in the valleys between partials; in decibels above a floor AVERAGE_DB below the loudest band,
+        (N, 2, n_mels)."""
+        bins = total.unsqueeze(1)
+        smooth = nn.functional.avg_pool1d(bins, VALLEY_BINS, 1, VALLEY_BINS // 2, count_include_pad=False)
+        noise = -nn.functional.max_pool1d(-smooth, 2 * self.valley + 1, 1, self.valley)
+        left = torch.relu(bins - VALLEY_FACTOR * noise)[:, :, self.in_band] * self.of_band  # (N, 1, n_mels, W)
+        return torch.cat([_above_floor(band, AVERAGE_DB) for band in (left.sum(3), left.amax(3))], 1)
 
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
@@ -373,7 +417,8 @@ def _decibels(power: Tensor) -> Tensor:
 def _weights(n_mfcc: int, n_view: int, cepstral_decay: float) -> Tensor:
     of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / (cepstral_decay or torch.inf)) ** 2)
     of_views = [weight * of_coefficients[:n_view].repeat(VIEW_STATISTICS) for weight in VIEWS.values()]
-    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), *of_views])
+    of_averages = of_coefficients.repeat(len(AVERAGES))
+    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), *of_views, of_averages])
 
 
 def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) -> Tensor:

@@ -171,12 +171,13 @@ def _return_log_mel(graph: onnx.GraphProto, front: Mfcc) -> None:
 def _compute_mel_in_pieces(graph: onnx.GraphProto, front: Mfcc) -> None:
     """Let no more than a piece of the spectrum of a long recording be in memory."""
     audio, mel = _node_with(graph, front.spectrum.row_dft).input[0], _node_with(graph, front.loudness).input[1]
+    total = _node_with(graph, front.in_order).input[0]
     producers = {name: node for node in graph.node for name in node.output}
     while producers[audio].op_type not in ("Concat", "Pad"):  # with what goes before and after it
         audio = producers[audio].input[0]
-    nodes = sorted(_ancestors(graph, [mel]) - _ancestors(graph, [audio]))
+    nodes = sorted(_ancestors(graph, [mel, total]) - _ancestors(graph, [audio]))
     more = front.n_fft - front.hop_length + (1 if front.fmin else 0)  # with fmin, pre-emphasis comes after padding
-    in_pieces(graph, nodes, audio, mel, front.hop_length, more)
+    in_pieces(graph, nodes, audio, mel, total, front.hop_length, more)
 
 
 def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]]) -> None:

@@ -11,7 +11,7 @@ LEAST = 64  # of each of many clips
 # The pieces have one size, but the last may have to be padded.
 LOOP = """
 <ir_version: 10, opset_import: ["": 20]>
-pieces (float[N, T] audio) => (float[N, M, F] mel)
+pieces (float[N, T] audio) => (float[N, M, F] mel, float[N, B] total)
 <int64[1] pieces_0 = {{0}}, int64[1] pieces_1 = {{1}}, int64[1] pieces_2 = {{2}}, int64[3] pieces_00 = {{0, 0, -1}},
  int64[5] pieces_zeros = {{0, 0, 0, 0, 0}}, int64[1] pieces_most = {{{most}}}, int64[1] pieces_least = {{{least}}},
  int64[1] pieces_hop = {{{hop}}}, int64[1] pieces_more = {{{more}}}, bool pieces_begin = {{1}}>
@@ -30,8 +30,8 @@ pieces (float[N, T] audio) => (float[N, M, F] mel)
   pieces_size = Add (pieces_size_less, pieces_1)
   pieces_step = Mul (pieces_size, pieces_hop)
   pieces_length = Add (pieces_step, pieces_more)
-  pieces_mel = Loop (pieces_number, pieces_begin) <
-    body = piece (int64 i, bool go) => (bool goes_on, float[N, M, K] padded) {{
+  pieces_mel, pieces_totals = Loop (pieces_number, pieces_begin) <
+    body = piece (int64 i, bool go) => (bool goes_on, float[N, M, K] padded, float[N, B] total_of_piece) {{
       goes_on = Identity (go)
       start = Mul (i, pieces_step)
       end = Add (start, pieces_length)
@@ -45,24 +45,28 @@ pieces (float[N, T] audio) => (float[N, M, F] mel)
   pieces_in_row = Transpose <perm = [1, 2, 0, 3]> (pieces_mel)
   pieces_joined = Reshape (pieces_in_row, pieces_00)
   mel = Slice (pieces_joined, pieces_0, pieces_frames, pieces_2)
+  total = ReduceSum <keepdims = 0> (pieces_totals, pieces_0)
 }}
 """
 
 
-def in_pieces(graph: onnx.GraphProto, nodes: Sequence[int], audio: str, mel: str, hop: int, more: int) -> None:
-    """Move `nodes` of the graph, which compute `mel`, float32 (N, M, frames), from `audio`, float32
-    (N, frames · hop + more), into a Loop over pieces of the frames. Each frame depends on hop + more samples alone."""
+def in_pieces(
+    graph: onnx.GraphProto, nodes: Sequence[int], audio: str, mel: str, total: str, hop: int, more: int
+) -> None:
+    """Move `nodes` of the graph, which compute `mel`, float32 (N, M, frames), and `total`, float32 (N, B), a sum over
+    frames, from `audio`, float32 (N, frames · hop + more), into a Loop over pieces of the frames. Each frame depends on
+    hop + more samples alone."""
     pieces = onnx.parser.parse_model(LOOP.format(most=FRAMES, least=LEAST, hop=hop, more=more)).graph
     [loop] = [node for node in pieces.node if node.op_type == "Loop"]
     body = loop.attribute[0].g
-    moved = [_renamed(graph.node[i], {audio: "piece", mel: "of_piece"}) for i in nodes]
+    moved = [_renamed(graph.node[i], {audio: "piece", mel: "of_piece", total: "total_of_piece"}) for i in nodes]
     at = 1 + [node.output[0] for node in body.node].index("piece")
     inside = [*(_renamed(node, {"audio": audio}) for node in body.node[:at]), *moved, *body.node[at:]]
     del body.node[:]
     body.node.extend(inside)
     kept = [node for i, node in enumerate(graph.node) if i not in nodes]
     at = 1 + [audio in node.output for node in kept].index(True)
-    around = [_renamed(node, {"audio": audio, "mel": mel}) for node in pieces.node]
+    around = [_renamed(node, {"audio": audio, "mel": mel, "total": total}) for node in pieces.node]
     del graph.node[:]
     graph.node.extend([*kept[:at], *around, *kept[at:]])
     graph.initializer.extend(pieces.initializer)

@@ -40,7 +40,9 @@ def difference(front: Mfcc, clip: NDArray[np.float32]) -> float:
             hop_length=front.hop_length, n_mels=front.n_mels,
         )  # fmt: skip
     audio = torch.from_numpy(clip)[None]
-    found = [front.coefficients(power(audio))[0].numpy() for power in (front.mel_power, front.factorised_mel_power)]
+    (mel, total), (factorised, same) = front.powers(audio), front.factorised_powers(audio)
+    assert torch.allclose(total, same, rtol=1e-3, atol=1e-6 * total.max().item())
+    found = [front.coefficients(power)[0].numpy() for power in (mel, factorised)]
     assert all(values.shape == expected.shape for values in found)
     return max(float(np.abs(values - expected).max()) for values in found)
 
@@ -144,6 +146,16 @@ def test_steady_noise_is_subtracted_and_a_steady_tone_is_not() -> None:
     assert (with_noise - without)[:, :40].abs().mean() < 0.6 * changed[:, :40].abs().mean()
 
 
+def test_partials_stand_out_of_the_noise_in_the_average_spectrum() -> None:
+    front = Mfcc(preemphasis=0.97)
+    tone = partials(44_100)
+    noisy = tone + tone.std() * np.float32(np.sqrt(10)) * noise(44_100)  # 10 dB below
+    (mel, total), (noisy_mel, noisy_total) = (front.powers(torch.from_numpy(clip)[None]) for clip in (tone, noisy))
+    sums, peaks = (front.averages(noisy_total) - front.averages(total)).abs().mean((0, 2)).tolist()
+    changed = (front.above_floor(noisy_mel) - front.above_floor(mel)).abs().mean().item()
+    assert max(sums, peaks) < 0.4 * changed
+
+
 @pytest.mark.parametrize("frames", [1, 7, 8, 100])
 def test_features_equal_those_of_librosa_and_numpy(frames: int) -> None:
     front = build(task.load("instruments").features.model_dump())
@@ -201,12 +213,13 @@ def test_cepstral_decay_gives_high_coefficients_less_weight() -> None:
     even, weights = Mfcc(n_mfcc=20).weights, Mfcc(n_mfcc=20, cepstral_decay=8).weights
     assert even is not None
     assert weights is not None
-    own = STATISTICS * 20 + LEVELS
-    assert weights.shape == (own + 3 * VIEW_STATISTICS * 10,)
+    own, views = STATISTICS * 20 + LEVELS, 3 * VIEW_STATISTICS * 10
+    assert weights.shape == (own + views + 2 * 20,)
     assert even[:own].tolist() == own * [1.0]
     assert weights[20:40].tolist() == weights[:20].tolist()
     assert weights[own : own + 10].tolist() == weights[:10].tolist()
-    assert weights[-10:].tolist() == (weights[:10] / 2).tolist()
+    assert weights[own + views - 10 : own + views].tolist() == (weights[:10] / 2).tolist()
+    assert weights[-20:].tolist() == weights[:20].tolist()
     assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
     x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)
     standardised = Standardize(len(weights)).fit(x, Mfcc(n_mfcc=20, cepstral_decay=8))(x)
