@@ -6,16 +6,11 @@ from pipeline.sources import columnar
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import walk
+from pipeline.sources.layout import PICTURES, SOUND
 from pipeline.task import UserError
 
 TEXT = frozenset((".csv", ".tsv"))
 NUMBERS = frozenset(columnar.ENDINGS)
-SOUND = frozenset((
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".wma",
-))  # fmt: skip
-PICTURES = frozenset((
-    ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif", ".pgm", ".ppm", ".qoi",
-))  # fmt: skip
 
 
 def is_data(text: str) -> bool:

@@ -22,6 +22,7 @@ from pipeline.sources.sample import REPEATED, Label, Sample, Split
 from pipeline.sources.split_names import split_of_each
 from service.errors import Unusable
 
+VERSION = 2  # raise it when the same file is read otherwise
 PIECE = 1 << 15  # rows whose cells are in memory as text
 LISTED = 5  # columns that a message names
 MANY = 20  # different numbers in the target's column; from more on it is a regression
@@ -284,7 +285,7 @@ def _keys(columns: Sequence[Column], values: NDArray[np.float32], types: tuple[C
 
 
 def _fingerprint(data: Data) -> Any:
-    return [stat(expanded(data.path or "")), data.target, data.regression]
+    return [VERSION, stat(expanded(data.path or "")), data.target, data.regression]
 
 
 SOURCES = (Source("table", "table", ("table",), "a table: .csv, .tsv, .npz, .npy or .parquet", load, _fingerprint),)
