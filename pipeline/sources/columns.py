@@ -85,14 +85,13 @@ def decimal_commas(columns: Sequence[Sequence[str]], delimiter: str) -> list[boo
     """
     signs = [_decimal_sign(cells) for cells in columns]
     n_commas, n_points = signs.count(","), signs.count(".")
-    if delimiter == ";" and not n_points:
-        n_commas += 1  # Excel's, where the comma is taken
-    commas = n_commas > n_points
-    return [sign == "," or (sign == "?" and commas) for sign in signs]
+    if delimiter == ";" and not n_points:  # Excel's, where the comma is the decimal sign
+        n_commas += signs.count("?,")
+    return [sign == "," or (sign.startswith("?") and n_commas > n_points) for sign in signs]
 
 
 def _decimal_sign(cells: Sequence[str]) -> str:
-    """The decimal sign of a column's numbers; "?" if they may have either, "" if they have none."""
+    """The decimal sign of a column's numbers, behind a "?" if it may be one between thousands; "" if they have none."""
     texts = {text for cell in cells if "," in (text := _bare(cell)) or "." in text}
     either = {text for text in texts if _EITHER.fullmatch(text)}
     n_commas, n_points = (
@@ -100,7 +99,7 @@ def _decimal_sign(cells: Sequence[str]) -> str:
     )
     if n_commas or n_points:
         return "," if n_commas > n_points else "."
-    return "?" if either else ""
+    return ("?," if any("," in text for text in either) else "?.") if either else ""
 
 
 def _bare(cell: str) -> str:

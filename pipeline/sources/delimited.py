@@ -64,7 +64,9 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
     UserError : no row holds anything, or one cannot be read, mostly because a quote is never closed
     """
     with _text(path, form.encoding) as text:
-        reader = csv.reader(chain(islice(text, form.first, None), [END]), delimiter=form.delimiter)
+        reader = csv.reader(
+            chain(islice(text, form.first, None), [END]), delimiter=form.delimiter, skipinitialspace=True
+        )
         last, is_empty = form.first, True  # line of the row before
         try:
             for cells in reader:
@@ -108,7 +110,7 @@ def column_names(cells: list[str]) -> list[str]:
 def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
     """Whether the delimiter divides the rows at all, and the share of them that have the most usual number of cells."""
     try:
-        widths = Counter(len(cells) for cells in csv.reader(lines, delimiter=delimiter))
+        widths = Counter(len(cells) for cells in csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
     except csv.Error:
         return False, 0.0
     (width, n), total = widths.most_common(1)[0], widths.total()

@@ -51,6 +51,7 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         PLAIN.replace("\n", ",\n"),
         PLAIN.replace("\n", "\r\n\r\n"),
         PLAIN.replace("u", '"u"'),
+        PLAIN.replace("b", '"b"').replace("u", '"u"').replace(",", ", "),
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         "sep=,\n" + PLAIN,
@@ -63,6 +64,7 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         "delimiter at the end",
         "blank rows",
         "quotes",
+        "quotes behind spaces",
         "mark",
         "UTF-16",
         "sep",
@@ -170,8 +172,18 @@ def test_a_table_that_cannot_be_used_is_one_line(
         (lambda i: (f"{i}.125", f"{i}.5", f"1’2{i:02}.50"), ",", [0.125, 0.5, 1200.5]),
         (lambda i: (f"1,2{i:02}", f"{i}.5", f"1,2{i:02}.50"), ";", [1200, 0.5, 1200.5]),
         (lambda i: (f"{i}.125", f"{i + 1}.250", f"{i + 1}"), "|", [0.125, 1.25, 1]),
+        (lambda i: (f"{i + 1}.125", f"{i + 1}.250", f"{i + 1}"), ";", [1.125, 1.25, 1]),
+        (lambda i: (f"{i + 1},125", f"{i + 1},250", f"{i + 1}"), ";", [1.125, 1.25, 1]),
     ],
-    ids=["German", "French", "Swiss", "English in semicolons", "three decimals"],
+    ids=[
+        "German",
+        "French",
+        "Swiss",
+        "English in semicolons",
+        "three decimals",
+        "points in semicolons",
+        "commas in semicolons",
+    ],
 )
 def test_columns_that_do_not_tell_their_decimal_sign_follow_those_that_do(
     tmp_path: Path, row: Callable[[int], tuple[str, ...]], delimiter: str, first: list[float]
