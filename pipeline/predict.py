@@ -30,6 +30,7 @@ from service.serving.predictor import Predictor
 
 NONE = np.empty(0)
 Part = tuple[Path, Callable[[], bytes]]
+NAMED = 5  # other labels that a line names
 TABLES = (".csv", ".tsv", ".tab", ".txt")  # endings of text tables, whose rows are predicted one by one
 
 
@@ -191,11 +192,19 @@ def _line(values: dict[str, Any]) -> str:
 
 
 def _text(answer: Answer) -> str:
-    """One prediction for people."""
+    """One prediction for people.
+
+    Example
+    -------
+    >>> _text(Answer(model="m", version="v", label="a", confidence=0.2, set=[*"abcdefgh"]))
+    'a  0.2000  or b, c, d, e, f and 2 more'
+    """
     unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
     if answer.value is not None:
         return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items()) + unknown
-    others = f"  or {', '.join(answer.set[1:])}" if answer.set and answer.set[1:] else ""
+    also = answer.set[1:] if answer.set else ()
+    more = f" and {len(also) - NAMED} more" if len(also) > NAMED else ""
+    others = f"  or {', '.join(also[:NAMED])}{more}" if also else ""
     return f"{answer.label}  {answer.confidence:.4f}{others}{unknown}"
 
 
