@@ -15,6 +15,7 @@ LEAST = 1e-3  # lower bound of its variance, in squared standard deviations of a
 DRAWN = 20_000  # training samples that it is fitted to, at most
 DRAWN_NUMBERS = 4_000_000  # in all of them together, about
 BEYOND = 20.0  # nats for each range that a number lies outside of its own
+CONSTANT = 1e-3  # range of a number that never differed, so that any other value of it is far away
 FARTHEST = 1e4  # standard deviations from the mean; farther inputs count as this far, so that nothing overflows
 NONE = -1e9  # log-weight of a Gaussian that is not used
 
@@ -33,7 +34,7 @@ class Mixture(nn.Module):
     offset: Tensor  # (M,), log-weight without the exponent
     low: Tensor  # (D,), least value of the training samples
     high: Tensor  # (D,), greatest
-    span: Tensor  # (D,), their difference; 1 where there is none
+    span: Tensor  # (D,), their difference; `CONSTANT` where there is none
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Mixture(nn.Module):
         for part in parts:
             torch.minimum(self.low, part.amin(0), out=self.low)
             torch.maximum(self.high, part.amax(0), out=self.high)
-        self.span.copy_(torch.where(self.high > self.low, self.high - self.low, 1.0))
+        self.span.copy_(torch.where(self.high > self.low, self.high - self.low, CONSTANT))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised features float32 (N, D) → float32 (N, 1)."""

@@ -2,24 +2,21 @@
 
 from pathlib import Path
 
+from pipeline.sources import columnar
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import walk
+from pipeline.sources.layout import PICTURES, SOUND
 from pipeline.task import UserError
 
-NUMBERS = frozenset((".npy", ".npz", ".parquet"))
-SOUND = frozenset((
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".wma",
-))  # fmt: skip
-PICTURES = frozenset((
-    ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif", ".pgm", ".ppm", ".qoi",
-))  # fmt: skip
+TEXT = frozenset((".csv", ".tsv"))
+NUMBERS = frozenset(columnar.ENDINGS)
 
 
 def is_data(text: str) -> bool:
     """Whether what stands where a task is expected is a user's data: a folder, a manifest or table, or arrays."""
     path = Path(text)
-    return path.is_dir() or (path.is_file() and path.suffix.lower() in {".csv", *NUMBERS})
+    return path.is_dir() or (path.is_file() and path.suffix.lower() in TEXT | NUMBERS)
 
 
 def choose(data: Path) -> tuple[str, str]:

@@ -3,11 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
@@ -19,7 +19,7 @@ from models.card import Column
 from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, require
-from pipeline.sources.columns import ABSENT, MISSING, parse_number
+from pipeline.sources.columns import ABSENT, MISSING, SNIFFED, decimal_commas, parse_number
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.task import UserError
 from service.errors import MediaError, Unusable
@@ -30,6 +30,7 @@ from service.serving.predictor import Predictor
 
 NONE = np.empty(0)
 Part = tuple[Path, Callable[[], bytes]]
+NAMED = 5  # other labels that a line names
 TABLES = (".csv", ".tsv", ".tab", ".txt")  # endings of text tables, whose rows are predicted one by one
 
 
@@ -153,19 +154,33 @@ def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
         raise UserError(f"{file}: no rows below the header")
     else:
         first = second
-    for line, cells in chain([first], stream):
-        yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, form.delimiter == ";")
+    head, wrong = [first], None
+    try:
+        for row in islice(stream, SNIFFED - 1):
+            head.append(row)
+    except UserError as error:  # which does not concern the rows before
+        wrong = error
+    by_column = zip_longest(*(cells for _, cells in head), fillvalue="")
+    commas = dict(zip(names, decimal_commas([*by_column], form.delimiter), strict=False))
+    for line, cells in chain(head, stream):
+        yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, commas)
+    if wrong:
+        raise wrong
 
 
-def _as_json(names: Sequence[str], cells: Sequence[str], columns: Sequence[Column], comma: bool) -> bytes:
-    """A row's cells as the service takes them. Raises Unusable if there are more of them than names."""
+def _as_json(
+    names: Sequence[str], cells: Sequence[str], columns: Sequence[Column], commas: Mapping[str, bool]
+) -> bytes:
+    """A row's cells as the service takes them; `commas` says which columns have decimal commas.
+
+    Raises Unusable if there are more of them than names."""
     if any(cell.strip() for cell in cells[len(names) :]):
         raise Unusable(f"{len(cells)} cells in the row, {len(names)} in the first row")
     row, values = dict(zip(names, cells, strict=False)), dict[str, Any]()
     for column in columns:
         if (text := row.get(column.name)) is None:
             continue
-        text, number = text.strip(), None if column.categories else parse_number(text, comma and "," in text)
+        text, number = text.strip(), None if column.categories else parse_number(text, commas.get(column.name, False))
         missing = text.lower() in (ABSENT if column.categories else MISSING)
         values[column.name] = None if missing else text if number is None else number
     return json.dumps(values).encode()
@@ -177,11 +192,19 @@ def _line(values: dict[str, Any]) -> str:
 
 
 def _text(answer: Answer) -> str:
-    """One prediction for people."""
+    """One prediction for people.
+
+    Example
+    -------
+    >>> _text(Answer(model="m", version="v", label="a", confidence=0.2, set=[*"abcdefgh"]))
+    'a  0.2000  or b, c, d, e, f and 2 more'
+    """
     unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
     if answer.value is not None:
         return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items()) + unknown
-    others = f"  or {', '.join(answer.set[1:])}" if answer.set and answer.set[1:] else ""
+    also = answer.set[1:] if answer.set else ()
+    more = f" and {len(also) - NAMED} more" if len(also) > NAMED else ""
+    others = f"  or {', '.join(also[:NAMED])}{more}" if also else ""
     return f"{answer.label}  {answer.confidence:.4f}{others}{unknown}"
 
 

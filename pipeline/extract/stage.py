@@ -84,7 +84,9 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
             if [one.split for one in works] != [one.split for one in before]:  # to that of their near duplicates
                 done = _extracted(task, run, [works[i] for i in unique], engine, media.keep, done.new)
     results = {i: done.results[digests[i]] for i in unique}
-    unusable = duplicates | {i: one.reason for i, one in results.items() if one.file is None}
+    broken = {i: one.reason for i, one in results.items() if one.file is None}
+    why = {digests[i]: reason for i, reason in broken.items()}  # a copy of a file that cannot be used cannot either
+    unusable = {i: why.get(digests[i], reason) for i, reason in duplicates.items()} | broken
     _check_usable(done.task, works, unusable, strict)
     skipped_files = _skipped(samples, digests, duplicates, unusable)
     features = _features(done, works, results, skipped_files, near)

@@ -25,6 +25,7 @@ from pipeline.report.style import (
     STYLE,
     Floats,
     shorten,
+    shortened,
     write,
     write_svg,
 )
@@ -194,7 +195,7 @@ def confusion(matrix: list[list[int]], labels: list[str]) -> Figure:
         fitting = min(size, 1.3 * cell * 72 / len(str(counts.max())))
         for y, x in cells:
             axes.text(x + 0.5, y + 0.5, f"{counts[y, x]}", ha="center", va="center_baseline", fontsize=fitting)
-    names = [shorten(label) for label in labels]
+    names = shortened(labels)
     ticks = np.arange(len(labels)) + 0.5
     axes.set(xlim=(0, len(labels)), ylim=(len(labels), 0), xlabel="predicted", ylabel="true")
     axes.set_yticks(ticks, names, fontsize=size)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.mel import hz_to_mel, mel_filters
-from pipeline.report.style import BLUE, CLASS_COLOURS, CURVES, INK, LIGHT, ORANGE, SIGNED, TILE, Floats, shorten
+from pipeline.report.style import BLUE, CLASS_COLOURS, CURVES, INK, LIGHT, ORANGE, SIGNED, TILE, Floats, shortened
 
 ENLARGE = 8  # 28 × 28 pixels become 224 × 224
 DYNAMIC_RANGE = 80  # dB below the loudest point of the clip
@@ -183,12 +183,10 @@ def regions(inside: dict[str, Floats], labels: list[str]) -> Figure:
     figure = Figure(figsize=(5, 4.3), dpi=150)
     axes = figure.add_axes((0.1, 0.11, 0.72, 0.84))
     axes.imshow(mixed, origin="lower", aspect="auto", interpolation="bilinear", extent=(x[0], x[-1], y[0], y[-1]))
-    for i, label in enumerate(labels):
+    for i, name in enumerate(shortened(labels)):
         x1, x2 = inside["train_x"][inside["train_y"] == i].T
         # With an edge: points lie on the colour of their own class.
-        axes.scatter(
-            x1, x2, s=16, color=colours[i], edgecolors=LIGHT, linewidths=0.6, label=shorten(label), rasterized=True
-        )
+        axes.scatter(x1, x2, s=16, color=colours[i], edgecolors=LIGHT, linewidths=0.6, label=name, rasterized=True)
         others = np.delete(p, i, axis=0).max(axis=0)
         if p[i].max() > 1 / k and (k > 2 or i == 0):
             axes.contour(x, y, p[i] - others, levels=[0], colors=LIGHT, linewidths=1.8)

@@ -8,6 +8,7 @@ background, for slides and messages.
 import io
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def shorten(label: str) -> str:
         return label
     head = math.ceil((LABEL - 1) / 2)
     return f"{label[:head]}…{label[head - LABEL + 1 :]}"
+
+
+def shortened(labels: Collection[str]) -> list[str]:
+    """Labels as `shorten` has them; of those that would look alike, what they begin with is cut off too.
+
+    Example
+    -------
+    >>> shortened(["a picture of a red kite, from afar", "a picture of a kestrel, from afar", "kite"])
+    ['…red kite, from afar', '…kestrel, from afar', 'kite']
+    """
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(shorten(label), []).append(label)
+    names = {same[0]: name for name, same in alike.items()}
+    for same in alike.values():
+        if len(same) > 1:
+            differ = (i for i, letters in enumerate(zip(*same, strict=False)) if len({*letters}) > 1)
+            start = next(differ, min(map(len, same)))
+            names |= {label: f"…{shorten(label[start:])}" for label in same}
+    return [names[label] for label in labels]
 
 
 def write_svg(figure: Figure, path: Path) -> Path:

@@ -87,7 +87,7 @@ def _figure(title: str, waveform: NDArray[np.float32], windows: Windows) -> "Fig
     """The waveform in the colours of its labels, above one lane for each label, the longest heard first."""
     from matplotlib.figure import Figure
 
-    from pipeline.report.style import CLASS_COLOURS, shorten
+    from pipeline.report.style import CLASS_COLOURS, shortened
 
     seconds = dict.fromkeys((window.label for window in windows if window.label is not None), 0.0)
     for window in windows:
@@ -97,7 +97,7 @@ def _figure(title: str, waveform: NDArray[np.float32], windows: Windows) -> "Fig
     colours = {label: CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, label in enumerate(labels)}
 
     height = TITLE + WAVE + LANE * len(labels) + FOOT
-    left = RIGHT + LETTER * max(len(shorten(label)) for label in labels)
+    left = RIGHT + LETTER * max(map(len, shortened(labels)))
     width = WIDTH - left - RIGHT
     figure = Figure(figsize=(WIDTH, height), dpi=150)
     upper = figure.add_axes((left / WIDTH, 1 - (TITLE + WAVE) / height, width / WIDTH, WAVE / height))
@@ -136,7 +136,7 @@ def _draw_lanes(axes: "Axes", windows: Windows, colours: dict[str, str]) -> None
     """One lane for each label of `colours`, with a bar for each of its windows, the stronger the more confident."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    from pipeline.report.style import LIGHT, shorten
+    from pipeline.report.style import LIGHT, shortened
 
     for lane, (label, colour) in enumerate(colours.items()):
         own = [window for window in windows if window.label == label]
@@ -145,7 +145,7 @@ def _draw_lanes(axes: "Axes", windows: Windows, colours: dict[str, str]) -> None
         axes.axhline(lane, color=LIGHT, alpha=0.12, linewidth=0.6)
         axes.broken_barh(spans, (lane - 0.38, 0.76), facecolors=shades, linewidth=0, antialiased=False)
     axes.set_ylim(len(colours) - 0.5, -0.5)
-    axes.set_yticks(range(len(colours)), [shorten(label) for label in colours])
+    axes.set_yticks(range(len(colours)), shortened(colours))
     for text, colour in zip(axes.get_yticklabels(), colours.values(), strict=True):
         text.set_color(colour)
     axes.spines["left"].set_visible(False)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.sources.columns import CATEGORIES, LARGEST, Column
+from pipeline.sources.delimited import column_names
 
 INPUTS = ("x", "data", "features", "inputs")  # names of the array of inputs, in lower case, and of the targets
 TARGETS = ("y", "target", "targets", "labels", "label")
@@ -54,7 +55,7 @@ def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -
     found = Column(name)
     if values.dtype.kind in "US":
         found.limit = len(values)
-        found.add((np.char.decode(values, "latin-1") if values.dtype.kind == "S" else values).tolist())
+        found.add((_decoded(values) if values.dtype.kind == "S" else values).tolist())
         found.finish()
         return found
     if values.dtype.kind not in "biuf":
@@ -72,6 +73,13 @@ def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -
         found.n_words, found.n_numbers = found.n_numbers, 0
     found.pieces = [numbers]
     return found
+
+
+def _decoded(values: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError:
+        return np.char.decode(values, "latin-1")
 
 
 def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
@@ -113,12 +121,11 @@ def _parquet(path: Path) -> list[Column]:
     except ModuleNotFoundError:
         raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or save the table as CSV") from None
     try:
-        table = parquet.read_table(path)
+        table = parquet.ParquetFile(path).read()
     except (ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
     columns = []
-    for name in table.column_names:
-        values = table.column(name)
+    for name, values in zip(column_names(table.column_names), table.columns, strict=False):
         kind = values.type
         if types.is_boolean(kind) or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
             texts = ["" if value is None else str(value) for value in values.to_pylist()]
@@ -126,7 +133,7 @@ def _parquet(path: Path) -> list[Column]:
             found.add(texts)
             found.finish()
         else:
-            numbers = values.cast("float64").to_numpy(zero_copy_only=False)
+            numbers = values.cast("float64", safe=False).to_numpy(zero_copy_only=False)
             found = column(name, np.array(numbers), path, targets=True)
             if types.is_integer(kind):  # as they are written, not as 1.0
                 found.texts = {text.removesuffix(".0"): code for text, code in found.texts.items()}

@@ -8,23 +8,38 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING = frozenset((
-    "", "?", "nan", "null", "n/a", "#n/a", "<na>", "na", "none", "-", "#na", "nil", "missing", "unknown", ".", "--",
+ABSENT = frozenset((  # what a missing value is written as, in lower case, by R, pandas, databases and Excel
+    "", "?", "nan", "nat", "na", "n/a", "<na>", "#na", "null", "(null)", "\\n",
+    "#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
 ))  # fmt: skip
-ABSENT = frozenset(("", "?", "nan", "null", "n/a", "#n/a", "<na>"))  # of those, what no category is called
+MISSING = ABSENT | {  # and what means one in a column of numbers, but may be the name of a category
+    "none", "-", "nil", "missing", "unknown", ".", "--", "inf", "+inf", "-inf", "infinity", "-infinity",
+}  # fmt: skip
 CATEGORIES = 1000  # different texts in a column, at most
+SNIFFED = 1000  # rows by which the decimal sign of a column's numbers is found
 REPEATS = 2  # rows for each different text, at least, on average; fewer are names or free text
 NUMBERS = 0.95  # share of a column's values that must be numbers, for the others to count as missing
 LARGEST = float(np.finfo(np.float32).max)
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[ ,.'\u00a0\u202f]\d{3})+")
-_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+_GAPS = " '\u2019\u00a0\u2009\u202f"  # between thousands, besides the comma or point that is no decimal sign
+_THOUSANDS = re.compile(rf"[+-]?\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+")
+_EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}|\.\d{3})")  # the sign is the decimal one, or one between thousands
+_SAYS_COMMA, _SAYS_POINT = (
+    re.compile(
+        rf"[+-]?(?:(?:\d*|\d{{1,3}}(?:[{other}{_GAPS}]\d{{3}})+){sign}\d+(?:[eE][+-]?\d+)?|\d{{1,3}}(?:{other}\d{{3}}){{2,}})"
+    )
+    for sign, other in ((",", r"\."), (r"\.", ","))
+)
 _PADDED = re.compile(r"0\d+")
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?: .*)?|\d{1,2}:\d{2}(?::\d{2}.*)?"
 )
-_ID = re.compile(r"|(?:row|line|record|sample)?[ _-]?(?:id|idx|index|nr|no|number|key)|unnamed: \d+|.+[ _-]id|uuid")
+_ID = re.compile(
+    r"|(?:row|line|record|sample)?[ _-]?(?:id|idx|index|nr|no|number|key)|row[ _.-]?names?|level_\d+|.+[ _-]id|uuid|"
+    r"unnamed: [\d.]+|__index_level_\d+__"  # pandas' index, from CSV and in Parquet
+)
+_CAMEL_ID = re.compile(r".*[a-z]I[dD]", re.DOTALL)
 
 
 def parse_number(text: str, comma: bool = False) -> float | None:
@@ -41,29 +56,55 @@ def parse_number(text: str, comma: bool = False) -> float | None:
     >>> parse_number("1.234,5", comma=True)
     1234.5
     """
-    text = text.strip().removesuffix("%").rstrip().replace("\u2212", "-")
+    text = _bare(text)
     if comma:
         whole, _, part = text.partition(",")
-        whole = re.sub(r"[ .'\u00a0\u202f]", "", whole) if _THOUSANDS.fullmatch(whole) else whole
+        whole = re.sub(rf"[.{_GAPS}]", "", whole) if _THOUSANDS.fullmatch(whole) else whole
         text = f"{whole}.{part}" if part else whole
     elif not _PLAIN.fullmatch(text):
         whole, point, part = text.partition(".")
         if _THOUSANDS.fullmatch(whole) and "." not in part:
-            text = re.sub(r"[ ,'\u00a0\u202f]", "", whole) + point + part
+            text = re.sub(rf"[,{_GAPS}]", "", whole) + point + part
     if not _PLAIN.fullmatch(text):
         return None
     number = float(text)
     return number if abs(number) <= LARGEST else None
 
 
-def has_decimal_comma(cells: Sequence[str], delimiter: str) -> bool:
-    """Whether the commas in the numbers of a column are decimal signs, and not between thousands."""
-    numbers = [text for cell in cells if (text := cell.strip().removesuffix("%").strip()) and "," in text]
-    numbers = [text for text in numbers if _COMMA.fullmatch(text) or re.fullmatch(r"[+-]?[\d.]+,\d+", text)]
-    if not numbers:
-        return False
-    grouped = all(re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", text) for text in numbers)
-    return delimiter == ";" or not grouped
+def decimal_commas(columns: Sequence[Sequence[str]], delimiter: str) -> list[bool]:
+    """Whether the commas in the numbers of each column are decimal signs, and the points between thousands.
+
+    1,234 and 1.234 do not tell: a column of nothing else is read as most columns of the file that do tell.
+
+    Example
+    -------
+    >>> decimal_commas([["1,5", "2"], ["1.234", "12.000"], ["3", "4"]], ";")
+    [True, True, False]
+    >>> decimal_commas([["1.5", "2"], ["1,234", "12,000"]], ",")
+    [False, False]
+    """
+    signs = [_decimal_sign(cells) for cells in columns]
+    n_commas, n_points = signs.count(","), signs.count(".")
+    if delimiter == ";" and not n_points:  # Excel's, where the comma is the decimal sign
+        n_commas += signs.count("?,")
+    return [sign == "," or (sign.startswith("?") and n_commas > n_points) for sign in signs]
+
+
+def _decimal_sign(cells: Sequence[str]) -> str:
+    """The decimal sign of a column's numbers, behind a "?" if it may be one between thousands; "" if they have none."""
+    texts = {text for cell in cells if "," in (text := _bare(cell)) or "." in text}
+    either = {text for text in texts if _EITHER.fullmatch(text)}
+    n_commas, n_points = (
+        sum(pattern.fullmatch(text) is not None for text in texts - either) for pattern in (_SAYS_COMMA, _SAYS_POINT)
+    )
+    if n_commas or n_points:
+        return "," if n_commas > n_points else "."
+    return ("?," if any("," in text for text in either) else "?.") if either else ""
+
+
+def _bare(cell: str) -> str:
+    """What a cell holds, without a percent sign."""
+    return cell.strip().removesuffix("%").rstrip().replace("\u2212", "-")
 
 
 @dataclass(slots=True)
@@ -75,6 +116,7 @@ class Column:
     """
 
     name: str
+    has_name: bool = True  # in the file
     comma: bool = False
     texts: dict[str, int] = field(default_factory=dict)
     pieces: list[NDArray[np.float64]] = field(default_factory=list)
@@ -103,8 +145,8 @@ class Column:
     def _parsed(self, cells: Sequence[str]) -> NDArray[np.float64]:
         """The number in each cell, NaN where there is none."""
         with suppress(ValueError):  # most columns hold plain numbers, which `float` reads ten times as fast
-            numbers = np.array([float(cell or "nan") for cell in cells])
-            if not (np.abs(numbers) > LARGEST).any() and "_" not in "".join(cells):
+            numbers, joined = np.array([float(cell or "nan") for cell in cells]), "".join(cells)
+            if not (np.abs(numbers) > LARGEST).any() and "_" not in joined and not (self.comma and "." in joined):
                 return numbers
         found: dict[str, float] = {}
         for cell in cells:
@@ -168,6 +210,7 @@ class Column:
 
     def _counts_rows(self, numbers: NDArray[np.float64]) -> bool:
         """Whether it is called an id and no two rows share one."""
-        name = self.name.strip().lower()
-        whole = bool((numbers == np.trunc(numbers)).all())
-        return whole and _ID.fullmatch(name) is not None and len(np.unique(numbers)) == len(numbers)
+        name = self.name.strip() if self.has_name else ""
+        if not _ID.fullmatch(name.lower()) and not _CAMEL_ID.fullmatch(name):
+            return False
+        return bool((numbers == np.trunc(numbers)).all()) and len(np.unique(numbers)) == len(numbers)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -50,7 +50,7 @@ def find_format(path: Path) -> Format:
     if not lines:
         raise UserError(f"{path}: empty")
     if any("\0" in line for line in lines):
-        raise UserError(f"{path}: holds zero bytes, so it is not text")
+        raise UserError(f"{path}: holds zero bytes, so it is not text; save the table as CSV")
     if named := NAMED.fullmatch(lines[0]):
         return Format(encoding, named[1], numbered[0][0] + 1)
     return Format(encoding, max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter)))
@@ -64,7 +64,9 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
     UserError : no row holds anything, or one cannot be read, mostly because a quote is never closed
     """
     with _text(path, form.encoding) as text:
-        reader = csv.reader(chain(islice(text, form.first, None), [END]), delimiter=form.delimiter)
+        reader = csv.reader(
+            chain(islice(text, form.first, None), [END]), delimiter=form.delimiter, skipinitialspace=True
+        )
         last, is_empty = form.first, True  # line of the row before
         try:
             for cells in reader:
@@ -89,23 +91,26 @@ def column_names(cells: list[str]) -> list[str]:
     -------
     >>> column_names(["a", " b", "", "a", ""])
     ['a', 'b', 'column 3', 'a.2']
+    >>> column_names(["a", "a", "a.2"])
+    ['a', 'a.3', 'a.2']
     """
     stripped = [cell.strip() for cell in cells]
     while stripped and not stripped[-1]:
         stripped.pop()
-    counts: Counter[str] = Counter()
-    names = []
-    for i, name in enumerate(stripped, start=1):
-        name = name or f"column {i}"
-        counts[name] += 1
-        names.append(name if counts[name] == 1 else f"{name}.{counts[name]}")
+    given = [name or f"column {i}" for i, name in enumerate(stripped, start=1)]
+    names: list[str] = []
+    taken = set[str]()
+    for name in given:
+        others = (f"{name}.{n}" for n in count(2))
+        names.append(name if name not in taken else next(other for other in others if other not in taken.union(given)))
+        taken.add(names[-1])
     return names
 
 
 def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
     """Whether the delimiter divides the rows at all, and the share of them that have the most usual number of cells."""
     try:
-        widths = Counter(len(cells) for cells in csv.reader(lines, delimiter=delimiter))
+        widths = Counter(len(cells) for cells in csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
     except csv.Error:
         return False, 0.0
     (width, n), total = widths.most_common(1)[0], widths.total()

@@ -9,9 +9,14 @@ from pipeline.sources.groups import is_group
 from pipeline.sources.sample import SPLITS, Split
 from pipeline.sources.split_names import are_affixed, is_fold, split_of_each
 
-MEDIA = frozenset((  # suffixes of pictures and recordings; mimetypes lacks some where a system has no list of its own
-    ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif", ".pgm",
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".wma", ".webm",
+# Suffixes of what service.media reads, in lower case; mimetypes lacks some where a system has no list of its own.
+PICTURES = frozenset((
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".heic",
+    ".heif", ".hif", ".avif", ".pgm", ".ppm", ".pbm", ".pnm", ".qoi", ".pcx", ".psd", ".sgi", ".tga",
+))  # fmt: skip
+SOUND = frozenset((
+    ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".amr", ".aif", ".aiff",
+    ".aifc", ".au", ".snd", ".caf", ".wma", ".webm", ".mp4", ".mov", ".3gp", ".mkv",
 ))  # fmt: skip
 LISTED = 5  # names in a message
 IN_TRAIN = "put all class folders into one folder train/"  # which leaves the shares of the splits as they are
@@ -85,7 +90,7 @@ def are_groups(classes: Sequence[Sequence[Path]]) -> bool:
 
 def is_media(path: Path) -> bool:
     """Whether a file has the name of a picture or a recording."""
-    return path.suffix.lower() in MEDIA
+    return path.suffix.lower() in PICTURES | SOUND
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.sources import columnar
-from pipeline.sources.columns import CATEGORIES, Column, has_decimal_comma
+from pipeline.sources.columns import CATEGORIES, SNIFFED, Column, decimal_commas
 from pipeline.sources.delimited import Format, Row, column_names, find_format, rows
 from pipeline.sources.files import expanded, stat
 from pipeline.sources.registry import Data, Source
@@ -22,8 +22,8 @@ from pipeline.sources.sample import REPEATED, Label, Sample, Split
 from pipeline.sources.split_names import split_of_each
 from service.errors import Unusable
 
+VERSION = 2  # raise it when the same file is read otherwise
 PIECE = 1 << 15  # rows whose cells are in memory as text
-SNIFFED = 1000  # rows by which the form of a column's numbers is found
 LISTED = 5  # columns that a message names
 MANY = 20  # different numbers in the target's column; from more on it is a regression
 LABELS = 100_000  # different texts in the target's column, at most
@@ -125,16 +125,21 @@ def _text(path: Path, target: str | None) -> Read:
     stream = rows(path, form)
     number, first = next(stream)
     names, is_header = _names(path, first, target)
-    columns = [Column(name, limit=LABELS if name == target else CATEGORIES) for name in names]
+    columns = [
+        Column(name, has_name=not is_header or bool(cell.strip()), limit=LABELS if name == target else CATEGORIES)
+        for name, cell in zip(names, first, strict=False)  # without empty cells at the end
+    ]
     wrong: list[tuple[str, str]] = []
     places: list[str] = []
     head = [] if is_header else [(number, first)]
     whole = _of_width(chain(head, stream), len(names), path, wrong)
     while piece := list(islice(whole, PIECE)):
         cells = list(zip(*(row for _, row in piece), strict=True))
+        if not places:
+            commas = decimal_commas([texts[:SNIFFED] for texts in cells], form.delimiter)
+            for column, comma in zip(columns, commas, strict=True):
+                column.comma = comma
         for column, texts in zip(columns, cells, strict=True):
-            if not places:
-                column.comma = has_decimal_comma(texts[:SNIFFED], form.delimiter)
             column.add(texts)
         places += [f"{path.name}:{line}" for line, _ in piece]
     if not places:
@@ -167,11 +172,12 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
     """
     names = column_names(first)
     if target is not None and target in names:
-        given = [cell.strip() for cell in first if cell.strip()]
-        if twice := [name for i, name in enumerate(given) if name in given[:i]]:
-            print(
-                f"{path.name}: {len(twice)} columns have the name of another; the second {twice[0]!r} is {twice[0]}.2"
-            )
+        renamed = [
+            (cell.strip(), name) for cell, name in zip(first, names, strict=False) if cell.strip() not in ("", name)
+        ]
+        if renamed:
+            (cell, name), columns = renamed[0], "1 column has" if len(renamed) == 1 else f"{len(renamed)} columns have"
+            print(f"{path.name}: {columns} the name of another; the second {cell!r} is {name}")
         return names, True
     numbered = [f"column {i}" for i in range(1, len(names) + 1)]
     if target is not None and target.removeprefix("column ") in map(str, range(1, len(names) + 1)):
@@ -279,7 +285,7 @@ def _keys(columns: Sequence[Column], values: NDArray[np.float32], types: tuple[C
 
 
 def _fingerprint(data: Data) -> Any:
-    return [stat(expanded(data.path or "")), data.target, data.regression]
+    return [VERSION, stat(expanded(data.path or "")), data.target, data.regression]
 
 
 SOURCES = (Source("table", "table", ("table",), "a table: .csv, .tsv, .npz, .npy or .parquet", load, _fingerprint),)

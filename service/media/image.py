@@ -1,6 +1,7 @@
 """Image files → grey pictures, in the form that the models take: that of MNIST's digits."""
 
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -61,6 +62,7 @@ POWERS = np.stack([np.ones(SIDE), np.arange(SIDE)])  # index ** 0 and index ** 1
 
 Image.MAX_IMAGE_PIXELS = 2**27  # Pillow refuses twice as many, and would warn of more than these
 MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs errors of files, which are refused
 Image.init()  # loads Pillow's plugins now rather than during a request
 warnings.filterwarnings("ignore", module=r"PIL\.")  # it warns on the terminal of what is odd in a file
 

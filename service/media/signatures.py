@@ -100,6 +100,12 @@ NOT_READ: tuple[Signature, ...] = (
         (0, b"FOVb", "a raw photo (X3F)"), (0, b"\0MRM", "a raw photo (MRW)"),
     ),
     *_not_read("image", "pdftoppm -png FILE out", (0, b"%PDF", "a PDF document")),
+    *_not_read(
+        "", "",
+        *((30, name, "an Office document, such as .xlsx") for name in (b"[Content_Types].xml", b"docProps/")),
+        (30, b"mimetypeapplication/vnd.oasis", "an OpenDocument file, such as .ods"),
+        (0, b"\xd0\xcf\x11\xe0", "an Office document, such as .xls"), (0, b"PAR1", "a Parquet file"),
+    ),
     *_not_read("archive", "unzip FILE", (0, b"PK\3\4", "a ZIP archive"), (0, b"PK\5\6", "an empty ZIP archive")),
     *_not_read("archive", "gunzip FILE.gz", (0, b"\x1f\x8b", "a gzip archive")),
     *_not_read("archive", "bunzip2 FILE.bz2", (0, b"BZh", "a bzip2 archive")),

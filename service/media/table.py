@@ -50,15 +50,15 @@ class TableRow:
     def decode(self, data: bytes) -> NDArray[np.float32]:
         """A JSON object or array as float32 (D,), NaN where a value is missing. Raises MediaError."""
         if len(data) > self.most:
+            if data.lstrip()[:1] not in (b"{", b"["):
+                raise _no_json(data)
             raise Unusable(f"{len(data)} bytes for a row of {len(self.columns)} columns; {self.most} are enough")
         try:
             row = json.loads(data, object_pairs_hook=_once)
         except MediaError:
             raise
         except (ValueError, RecursionError) as error:
-            if isinstance(found := undecodable(data, "vector"), Unreadable):
-                found = Unreadable("this is no JSON; expected an object of values by column, or an array of them")
-            raise found from error
+            raise _no_json(data) from error
         values = self._by_name(row) if isinstance(row, dict) else row
         if not isinstance(values, list):
             raise Unusable("expected a JSON object of values by column, or an array of them")
@@ -120,6 +120,12 @@ def named(row: NDArray[np.float32], columns: Sequence[Column]) -> dict[str, Any]
         else:
             values[column.name] = float(str(np.float32(number)))  # 0.1, not 0.10000000149011612
     return values
+
+
+def _no_json(data: bytes) -> MediaError:
+    if isinstance(found := undecodable(data, "vector"), Unreadable):
+        return Unreadable("this is no JSON; expected an object of values by column, or an array of them")
+    return found
 
 
 def _texts(value: Any) -> list[str]:

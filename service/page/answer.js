@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const SORTED = 10; // labels, beyond which the likeliest come first
 const MOST = 16; // labels shown; if there are more, the likeliest
+const NAMED = 5; // other labels that the headline names
 const UNKNOWN = "Unknown: unlike anything it was trained on.";
 const PAUSE = 500; // milliseconds without a newer answer before screen readers announce one
 
@@ -59,7 +60,8 @@ export function show(answer) {
     known === false ? UNKNOWN
     : known ? "Like what it was trained on."
     : "It cannot tell whether this is like what it was trained on.";
-  const others = set.length > 1 ? `; may also be ${set.slice(1).join(", ")}` : "";
+  const more = set.length > NAMED + 1 ? ` and ${set.length - NAMED - 1} more` : "";
+  const others = set.length > 1 ? `; may also be ${set.slice(1, NAMED + 1).join(", ")}${more}` : "";
   headline(
     label,
     known === false ? `The nearest of its classes, ${percent(confidence)}` : `${percent(confidence)} confident${others}`,

@@ -47,6 +47,15 @@ def test_one_number_of_many_that_is_two_ranges_away_is_unlikely() -> None:
     assert auroc(fitted(train), test, far) > 0.99
 
 
+def test_another_value_of_a_number_that_never_differed_is_less_likely_than_any_far_away() -> None:
+    """As of a table, whether a value is missing that no training sample lacked."""
+    x = np.column_stack([np.random.default_rng(0).normal(size=(200, 4)), np.zeros(200)])
+    changed, far = np.zeros((2, 5), np.float32)
+    changed[4], far[:4] = 1, 100
+    density = fitted(x)(torch.from_numpy(np.stack([changed, far])))
+    assert density[0] < density[1] < fitted(x)(torch.zeros(1, 5))
+
+
 def test_nothing_overflows_and_identical_samples_are_no_obstacle() -> None:
     density = fitted(np.ones((50, 3)))
     near, far = density(torch.tensor([[1.0, 1.0, 1.0], [3e38, -3e38, 1.0]]))

@@ -68,15 +68,17 @@ def test_endings_tell_sound_and_numbers(tmp_path: Path) -> None:
     assert choice.choose(tmp_path / "table.csv")[0] == "table"
     (tmp_path / "list.csv").write_text("path,label\nsound/a/1.wav,a\n")
     assert choice.choose(tmp_path / "list.csv")[0] == "instruments"
+    touch(tmp_path / "web", "a/1.jfif", "a/2.HIF", "b/notes.txt", "b/3.jpe")
+    assert choice.choose(tmp_path / "web")[0] == "pictures"
     touch(tmp_path / "texts", "a/1.txt")
     with pytest.raises(UserError, match="no pictures, sound or numbers"):
         choice.choose(tmp_path / "texts")
 
 
 def test_only_data_is_taken_for_data(tmp_path: Path) -> None:
-    touch(tmp_path, "own.toml", "list.csv")
-    taken = {name: choice.is_data(str(tmp_path / name)) for name in ("own.toml", "list.csv", "absent", ".")}
-    assert taken == {"own.toml": False, "list.csv": True, "absent": False, ".": True}
+    touch(tmp_path, "own.toml", "list.csv", "list.tsv")
+    taken = {name: choice.is_data(str(tmp_path / name)) for name in ("own.toml", "list.csv", "list.tsv", "absent", ".")}
+    assert taken == {"own.toml": False, "list.csv": True, "list.tsv": True, "absent": False, ".": True}
 
 
 def test_whoever_takes_photos_for_symbols_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

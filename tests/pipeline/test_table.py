@@ -61,7 +61,14 @@ def test_the_answer_by_name_and_in_order(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("change", "known"),
-    [({"size": None}, True), ({"city": "Oslo"}, False), ({"city": None}, False), ({"price": 1e7}, False)],
+    [
+        ({"size": None}, True),
+        ({"city": "Oslo"}, False),
+        ({"city": None}, False),
+        ({"size": None, "city": None}, False),
+        ({"size": None, "price": None}, False),
+        ({"price": 1e7}, False),
+    ],
 )
 def test_only_what_training_never_had_is_unknown(client: httpx.Client, change: dict[str, Any], known: bool) -> None:
     assert client.post("/predict/sold", json=ROW | change).json()["known"] is known

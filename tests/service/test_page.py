@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from PIL import Image
+from PIL import Image, ImageDraw
 from playwright.sync_api import expect, sync_playwright
 
 from service.http.static import CONTENT_TYPES, HEADERS, PAGE, PATHS
@@ -259,6 +259,12 @@ class TestPictures:
         expect(page.locator(LABEL)).to_have_text("7")
         expect(page.locator("#bars .top")).to_be_in_viewport(ratio=1)
         assert page.evaluate("scrollY") == 0
+
+    def test_of_many_labels_that_it_may_be_a_few_are_named(self, visit):
+        page, picture = visit("careful"), Image.new("L", (100, 100), 255)
+        ImageDraw.Draw(picture).line((20, 20, 80, 80), 0, 8)
+        choose(page, "image", "stroke.png", to_bytes(picture))
+        expect(page.get_by_text(re.compile(r"confident; may also be (\d, ){4}\d and 2 more$"))).to_be_visible()
 
     def test_a_dropped_picture(self, visit):
         page = visit()

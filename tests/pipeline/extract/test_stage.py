@@ -64,7 +64,8 @@ def test_features_of_every_sample(clips: Path, run: Callable[..., Features]) -> 
 
 def test_unusable_files_are_skipped_with_a_reason(clips: Path, run: Callable[..., Features]) -> None:
     (clips / "low" / "notes.txt").write_text("not audio")
-    (clips / "low" / "empty.wav").write_bytes(b"")
+    for label in ("low", "high"):
+        (clips / label / "empty.wav").write_bytes(b"")
     soundfile.write(clips / "low" / "no-frames.wav", np.zeros(0), RATE)
     soundfile.write(clips / "low" / "silent.wav", np.zeros(RATE), RATE)
     (clips / "low" / "cut.wav").write_bytes((clips / "low" / "00.wav").read_bytes()[:20])
@@ -73,14 +74,15 @@ def test_unusable_files_are_skipped_with_a_reason(clips: Path, run: Callable[...
     found = run(clips)
     reasons = {file: reason for file, reason, *_ in found.skipped}
     assert len(found.x) == 36
-    assert set(reasons) == {f"low/{name}" for name in (
+    assert set(reasons) == {"high/empty.wav"} | {f"low/{name}" for name in (
         "notes.txt", "empty.wav", "no-frames.wav", "silent.wav", "cut.wav", "gone.wav", "long.wav")}  # fmt: skip
+    assert reasons["high/empty.wav"] == reasons["low/empty.wav"]
     assert "silent" in reasons["low/silent.wav"]
     assert "empty" in reasons["low/no-frames.wav"]
     assert "longer than the 120 seconds" in reasons["low/long.wav"]
     with pytest.raises(UserError) as caught:
         run(clips, strict=True)
-    assert len(str(caught.value).splitlines()) == 7
+    assert len(str(caught.value).splitlines()) == 8
 
 
 def test_a_file_that_a_manifest_names_but_is_not_there_is_skipped(clips: Path, run: Callable[..., Features]) -> None:

@@ -384,14 +384,16 @@ def test_the_confusion_matrix_shows_the_counts_and_leaves_zeros_blank(tmp_path: 
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("end", ["", " and not at its end"])
 @pytest.mark.parametrize("n", [2, 12, 34, 120])
-def test_the_confusion_matrix_names_any_number_of_classes(tmp_path: Path, n: int) -> None:
-    labels = [f"a class of which the name is long, number {i}" for i in range(n)]
+def test_the_confusion_matrix_names_any_number_of_classes(tmp_path: Path, n: int, end: str) -> None:
+    labels = [f"a class of which the name is long, number {i}{end}" for i in range(n)]
     report = report_of(labels, np.eye(n, dtype=int) * 7, [])
     curves.draw(Run(save(tmp_path, history_of(5, 0.9), report)))
     shown = texts(tmp_path / "plots" / "confusion.svg")
-    assert all(shown.count(style.shorten(label)) == 2 for label in labels)
-    assert len({style.shorten(label) for label in labels}) == n
+    names = style.shortened(labels)
+    assert all(shown.count(name) == 2 for name in names)
+    assert len(set(names)) == n
     assert ("7" in shown) == (n <= curves.NUMBERED)
 
 

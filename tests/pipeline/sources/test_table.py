@@ -1,5 +1,6 @@
 """Tables as programs of many countries write them, and one line for each that cannot be used."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.card import Column
+from pipeline import predict
 from pipeline.errors import UserError
 from pipeline.sources import Data, Sample, table
 from pipeline.sources.columns import parse_number
@@ -48,6 +51,7 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         PLAIN.replace("\n", ",\n"),
         PLAIN.replace("\n", "\r\n\r\n"),
         PLAIN.replace("u", '"u"'),
+        PLAIN.replace("b", '"b"').replace("u", '"u"').replace(",", ", "),
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         "sep=,\n" + PLAIN,
@@ -60,6 +64,7 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         "delimiter at the end",
         "blank rows",
         "quotes",
+        "quotes behind spaces",
         "mark",
         "UTF-16",
         "sep",
@@ -159,6 +164,82 @@ def test_a_table_that_cannot_be_used_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "delimiter", "first"),
+    [
+        (lambda i: (f"{i},5", f"{200 + i}.000", f"1.2{i:02}.000"), ";", [0.5, 200_000, 1_200_000]),
+        (lambda i: (f"{i},125", f"{i},5", f"1\u202f2{i:02},50"), "\t", [0.125, 0.5, 1200.5]),
+        (lambda i: (f"{i}.125", f"{i}.5", f"1’2{i:02}.50"), ",", [0.125, 0.5, 1200.5]),
+        (lambda i: (f"1,2{i:02}", f"{i}.5", f"1,2{i:02}.50"), ";", [1200, 0.5, 1200.5]),
+        (lambda i: (f"{i}.125", f"{i + 1}.250", f"{i + 1}"), "|", [0.125, 1.25, 1]),
+        (lambda i: (f"{i + 1}.125", f"{i + 1}.250", f"{i + 1}"), ";", [1.125, 1.25, 1]),
+        (lambda i: (f"{i + 1},125", f"{i + 1},250", f"{i + 1}"), ";", [1.125, 1.25, 1]),
+    ],
+    ids=[
+        "German",
+        "French",
+        "Swiss",
+        "English in semicolons",
+        "three decimals",
+        "points in semicolons",
+        "commas in semicolons",
+    ],
+)
+def test_columns_that_do_not_tell_their_decimal_sign_follow_those_that_do(
+    tmp_path: Path, row: Callable[[int], tuple[str, ...]], delimiter: str, first: list[float]
+) -> None:
+    """Where a file is learned from, and where it is predicted."""
+    text = "a;b;c;y\n" + rows(lambda i: ";".join((*row(i), str(i % 2))))
+    samples = written(tmp_path, text.replace(";", delimiter))
+    assert values(samples)[0] == np.float32(first).tolist()
+    columns = [Column(name=name) for name in kinds(samples)]
+    predicted = [[*json.loads(read()).values()] for _, read in predict.parts([tmp_path / "t.csv"], columns)]
+    assert np.float32(predicted).tolist() == values(samples)
+
+
+@pytest.mark.parametrize("missing", ["NA", "NULL", "\\N", "(null)", "#DIV/0!", "NaT"])
+def test_what_programs_write_for_a_missing_value(tmp_path: Path, missing: str) -> None:
+    text = "a,b,y\n" + rows(
+        lambda i: ",".join(missing if i % 7 == d else f"{('', 'v', 'w')[d]}{i % 2}" for d in range(3))
+    )
+    samples = written(tmp_path, text)
+    assert kinds(samples) == {"a": (), "b": ("v0", "v1")}
+    assert {sample.label for sample in samples} == {"w0", "w1", ""}
+    assert [np.isnan(row).tolist() for row in values([samples[0], samples[1]])] == [[True, False], [False, True]]
+
+
+@pytest.mark.parametrize("header", ['""', "Unnamed: 0.1", "rownames", "PassengerId", "level_0"])
+def test_numbers_of_rows_are_not_learned_from(tmp_path: Path, header: str) -> None:
+    """pandas and R write them without being asked; rows sorted by their target would be told by them."""
+    samples = written(tmp_path, f"{header},a,y\n" + rows(lambda i: f"{i},{i % 7},{i // 15}"))
+    assert kinds(samples) == {"a": ()}
+
+
+def test_no_two_columns_have_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = written(tmp_path, "a,a,a.2,y\n" + rows(lambda i: f"{i},{2 * i},{3 * i},{i % 2}"))
+    assert kinds(samples) == {"a": (), "a.3": (), "a.2": ()}
+    assert "1 column has the name of another; the second 'a' is a.3" in capsys.readouterr().out
+
+
+def test_bytes_of_utf_8_are_text(tmp_path: Path) -> None:
+    np.save(tmp_path / "X.npy", np.arange(30.0))
+    for encoding in ("utf-8", "latin-1"):
+        np.save(tmp_path / "y.npy", np.array(["Zürich".encode(encoding), b"Bern"] * 15))
+        assert table.load(Data(source="table", path=str(tmp_path / "X.npy")))[0].label == "Zürich"
+
+
+def test_parquet_as_pandas_writes_it(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    a = np.arange(30)
+    large = pyarrow.array(a.astype(np.uint64) + np.uint64(2**63))
+    columns = [large, pyarrow.array(a), pyarrow.array(a / 2), pyarrow.array(a), pyarrow.array(a % 2)]
+    names = ["large", "a", "a", "__index_level_0__", "y"]
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns, names=names), tmp_path / "t.parquet")
+    samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
+    assert kinds(samples) == {"a": (), "a.2": ()}
+    assert values(samples)[3] == [3, 1.5]
+
+
 def test_arrays_and_parquet(tmp_path: Path) -> None:
     x, y = np.arange(60.0).reshape(30, 2), np.arange(30) % 3
     np.savez(tmp_path / "t.npz", X=x, y=y, feature_names=["u", "v"])
@@ -202,6 +283,10 @@ def test_a_damaged_table_is_read_or_refused(tmp_path: Path, capsys: pytest.Captu
         ("−3", False, -3),
         ("1,2,3", False, None),
         ("0x1", False, None),
+        ("1’234.5", False, 1234.5),
+        ("1.234.567", True, 1234567),
+        ("1.234", True, 1234),
+        ("1.23", True, 1.23),
     ],
 )
 def test_numbers_of_several_countries(text: str, comma: bool, number: float | None) -> None:

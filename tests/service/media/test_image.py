@@ -341,6 +341,15 @@ class TestBadFiles:
         done = subprocess.run([sys.executable, "-c", program, data.hex()], capture_output=True, text=True)
         assert "UserWarning" not in done.stderr
 
+    def test_pillow_logs_nothing(self, caplog):
+        """A picture that says it has 2048 samples for each pixel."""
+        data = bytearray(to_bytes(seven(mode="RGB"), "TIFF"))
+        first = struct.unpack_from("<I", data, 4)[0] + 2
+        tags = [tag for tag, *_ in struct.iter_unpack("<HHII", data[first : first + 12 * data[first - 2]])]
+        struct.pack_into("<HHII", data, first + 12 * tags.index(277), 277, 3, 1, 2048)
+        assert reason(decode_image, bytes(data), LIMITS) is Unreadable
+        assert caplog.records == []
+
     def test_libtiff_does_not_write_to_the_terminal(self, capfd):
         data = bytearray(to_bytes(seven(), "TIFF", compression="tiff_lzw"))
         data[8:100] = b"\xff" * 92

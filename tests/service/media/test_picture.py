@@ -49,6 +49,13 @@ def test_every_mode_becomes_red_green_and_blue(mode: str) -> None:
     assert np.corrcoef(found[8, :, 0], np.arange(16))[0, 1] > (0.8 if mode == "1" else 0.97)
 
 
+def test_twelve_bits_in_sixteen_are_no_night() -> None:
+    gray = np.linspace(0, 255, 48).astype(np.uint16)[None].repeat(48, 0)
+    full = decoded(Image.fromarray(gray * 257))
+    np.testing.assert_allclose(decoded(Image.fromarray(gray * 16), form="TIFF"), full, atol=1)
+    np.testing.assert_array_equal(decoded(Image.fromarray(np.zeros((48, 48), np.uint16))), 0)
+
+
 def test_colours_stay_where_they_are_and_exif_turns_them() -> None:
     found = decoded(halves())
     np.testing.assert_array_equal(found[16, [4, 28]], [(200, 10, 10), (10, 10, 200)])
