@@ -28,12 +28,12 @@ FIRST: dict[Split, int] = {"train": 0, "validation": 1287, "test": 1541}  # scan
 COPIES = 6  # of each training scan
 PENS: dict[Split, int] = {"train": 28_000, "validation": 1_500, "test": 1_500}  # digits by pens
 VARIED = 0.7  # of the variation of pens: the scans vary by themselves
-# The shapes are few, so each picture is distorted anew in every epoch; the learning rate falls, or it would not settle.
+FAINT = 0.15  # of full ink: less is left out of the copies
+# The shapes are few, so each picture is distorted anew in every epoch; a learning rate that falls then gains more.
 TRAIN = {
     "learning_rate": 0.003, "schedule": "cosine",
     "augment": {"rotation": 10, "scale": 0.12, "shear": 0.15, "shift": 1},
 }  # fmt: skip
-FAINT = 0.15  # of full ink: less is left out of the copies
 
 
 def scans() -> list[Sample]:
