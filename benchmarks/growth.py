@@ -75,7 +75,7 @@ def measured(folder: Path, n: int, hidden: int) -> dict[str, float]:
 
 def one(run: Path, hidden: int) -> None:
     overrides = [f"model.hidden=[{hidden}]", "model.activation=relu", "train.epochs=2", "train.batch_size=250"]
-    train.train(task.load("digits", overrides=overrides), Run(run))
+    train.train(task.load("digits", "scans", overrides), Run(run))
     seconds = json.loads((run / "history.json").read_text())["seconds"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB
     print(json.dumps({"peak": peak, "seconds": seconds[1] - seconds[0]}))

@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable
+from copy import deepcopy
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -415,8 +416,12 @@ def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> T
     if data is not None:
         kept = {key: value for key, value in table.get("data", {}).items() if key not in ("source", "path")}
         table["data"] = kept | parse_data(data, table.get("features", {}).get("kind", ""))
-    if name in builtin() and not REGISTRY[table["data"]["source"]].copies:
-        table.setdefault("augment", {})["copies"] = 0
+    if name in builtin():
+        source = REGISTRY[table["data"]["source"]]
+        if not source.copies:
+            table.setdefault("augment", {})["copies"] = 0
+        if name == source.name and source.train:
+            table["train"] |= deepcopy(source.train)  # overrides change it
     for override in overrides:
         _override(table, override)
     return parse(table, where)

@@ -18,6 +18,7 @@ FAINTEST = 0.2  # of full ink: the box holds all that is darker, as the decoder'
 LEVEL = 0.4  # of the sum of spots in the middle of a stroke: where its edge is,
 REACH = float(np.sqrt(-2 * np.log(LEVEL)))  # so many standard deviations of a spot from the middle,
 SLOPE = LEVEL * REACH  # and how steep the sum is there, for each standard deviation
+LEAST = np.float32(-30)  # exponent of a spot: far from its middle, where a product of two would be subnormal and slow
 PIECE = 256  # pictures drawn at a time, for the processor's cache
 # How hands differ: standard deviations, of digits of unit height.
 BEND, WAVES = 0.045, 3  # of each of so many waves that bend a digit
@@ -98,6 +99,7 @@ def _sum(at: Array, weights: Array, spot: Array, side: int, fine: int) -> Array:
     spots = grid - at.swapaxes(1, 2)[..., None]
     spots *= spots
     spots *= (np.float32(-0.5) / spot**2)[..., None, None]
+    np.maximum(spots, LEAST, out=spots)
     x, y = np.exp(spots, out=spots).swapaxes(0, 1)
     y *= (weights / (spot * np.float32(np.sqrt(2 * np.pi))))[..., None].astype(np.float32)
     return np.asarray(np.matmul(y.swapaxes(1, 2), x))

@@ -5,7 +5,7 @@ mirdata) inside its functions, since reading a task file imports all modules of 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -126,6 +126,7 @@ class Source:
     synthetic : what the data stand for, if they are made up; "" for real data
     copies : whether built-in tasks make varied copies of its samples; false where samples as different are drawn anew
     tested : what its test samples are, for reports and cards, where a reader could take the accuracy for more; or empty
+    train : keys of [train] in which the built-in task of the same name differs for its samples
     further : a number and a seed → so many more pictures, uint8 (n, 28, 28), and their labels, all of them classes of
         the source; the verdict `known` learns from them what else its classes may look like
     """
@@ -140,6 +141,7 @@ class Source:
     synthetic: str = ""
     copies: bool = True
     tested: str = ""
+    train: Mapping[str, Any] | None = None
     further: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
 
 

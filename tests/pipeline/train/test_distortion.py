@@ -103,9 +103,11 @@ def test_the_generator_fixes_the_distortion() -> None:
     assert not torch.equal(first, draw)
 
 
-def test_it_is_off_unless_asked_for() -> None:
-    assert not task.load("digits").train.augment
-    assert task.load("digits", overrides=["train.augment.shift=1"]).train.augment
+def test_it_is_off_unless_asked_for_and_on_for_the_few_shapes_of_pens() -> None:
+    assert task.load("digits", overrides=["train.augment.shift=0"]).train.augment.shift == 0
+    assert task.load("digits").train.augment.shift == 1
+    assert not task.load("digits", "scans").train.augment
+    assert task.load("digits", "scans", ["train.augment.shift=1"]).train.augment
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def train_and_die(run: Path, options: list[str], epoch: int) -> None:
         write(path, checkpoint)
 
     loop.write_torch = half
-    train.train(task.load("digits", overrides=options), Run(run))
+    train.train(task.load("digits", "scans", options), Run(run))
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(digits: Path, tmp_path: Path) -> None:

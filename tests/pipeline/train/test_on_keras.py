@@ -26,6 +26,7 @@ pytestmark = [
 
 EPOCHS = 5
 TASKS = ("digits", "regions", "sine")  # multiclass, binary, regression
+SOURCES = {"digits": "scans"}  # instead of the task's own
 RATES = {"adam": 0.001, "momentum": 0.05, "sgd": 0.3}
 PENALTIES = {"l1": 0.001, "l2": 0.002, "activity_l1": 0.003, "activity_l2": 0.004}
 
@@ -36,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name in TASKS:
         (folder / name).mkdir()
-        extract.extract(task.load(name, "scans" if name == "digits" else None), Run(folder / name))
+        extract.extract(task.load(name, SOURCES.get(name)), Run(folder / name))
     return folder
 
 
@@ -49,7 +50,7 @@ class Trained:
 
 def trained(runs: Path, name: str, framework: str, *overrides: str) -> Trained:
     run = runs / name
-    train.train(task.load(name, overrides=[f"train.framework={framework}", *overrides]), Run(run))
+    train.train(task.load(name, SOURCES.get(name), [f"train.framework={framework}", *overrides]), Run(run))
     classifier, facts = weights.load(run / "weights.pt")
     return Trained(json.loads((run / "history.json").read_text()), classifier.state_dict(), facts)
 

@@ -12,7 +12,7 @@ from tests.vectors import tensors
 def trained(features: Path, run: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """The tensors of `weights.pt` after training the digits into a run directory."""
     link_features(features, run)
-    train.train(task.load("digits", overrides=overrides), Run(run))
+    train.train(task.load("digits", "scans", overrides), Run(run))
     return tensors(run)
 
 
