@@ -185,9 +185,11 @@ def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
     whole, few = features.task["features"]["n_mfcc"], resolved.features.n_mfcc
     levels = mfcc.STATISTICS * whole
     views = levels + mfcc.LEVELS  # have half as many coefficients
+    averages = views + len(mfcc.VIEWS) * mfcc.VIEW_STATISTICS * (whole // 2)
     chosen = [
         *(i * whole + k for i in range(mfcc.STATISTICS) for k in range(few)), *range(levels, views),
         *(views + i * (whole // 2) + k for i in range(len(mfcc.VIEWS) * mfcc.VIEW_STATISTICS) for k in range(few // 2)),
+        *(averages + i * whole + k for i in range(len(mfcc.AVERAGES)) for k in range(few)),
     ]  # fmt: skip
     x = np.ascontiguousarray(features.x[:][:, chosen])
     return replace(features, x=x, copies=x[:0], copy_of=features.copy_of[:0], task=resolved.origin())
