@@ -122,10 +122,9 @@ class Mfcc(nn.Module):
         super().__init__()
         self.input = Input(kind="audio", name="audio", dtype="float32", shape=(None, None), sample_rate=sample_rate)
         self.n_view = n_mfcc // 2  # coefficients of each view
-        self.n_features = STATISTICS * n_mfcc + LEVELS + len(VIEWS) * VIEW_STATISTICS * self.n_view
-        self.n_features += len(AVERAGES) * n_mfcc
         self.sample_rate, self.n_fft, self.hop_length = sample_rate, n_fft, hop_length
         self.n_mels, self.n_mfcc, self.silence_db = n_mels, n_mfcc, silence_db
+        self.n_features = self.groups()[-1][2]
         self.preemphasis, self.fmin = preemphasis, fmin
         self.weights: Tensor | None = _weights(n_mfcc, self.n_view, cepstral_decay)
         self.spectrum = PowerSpectrum(n_fft, hop_length)
@@ -318,7 +317,7 @@ class Mfcc(nn.Module):
         power = nn.functional.avg_pool1d(nn.functional.pad(mel * active, beyond), NOISE_FRAMES, 1)
         whole = nn.functional.avg_pool1d(nn.functional.pad(active, beyond), NOISE_FRAMES, 1) == 1
         least = torch.where(whole.any(2), torch.where(whole, power, torch.inf).amin(2), 0.0).unsqueeze(1)
-        noise = -nn.functional.max_pool1d(-least, NOISE_BANDS, 1, NOISE_BANDS // 2).transpose(1, 2)
+        noise = _least(least, NOISE_BANDS // 2).transpose(1, 2)
         return _above_floor(torch.relu(mel - NOISE_FACTOR * noise), SUBTRACTED_DB)
 
     def averages(self, total: Tensor) -> Tensor:
@@ -327,8 +326,9 @@ class Mfcc(nn.Module):
         (N, 2, n_mels)."""
         bins = total.unsqueeze(1)
         smooth = nn.functional.avg_pool1d(bins, VALLEY_BINS, 1, VALLEY_BINS // 2, count_include_pad=False)
-        noise = -nn.functional.max_pool1d(-smooth, 2 * self.valley + 1, 1, self.valley)
-        left = torch.relu(bins - VALLEY_FACTOR * noise)[:, :, self.in_band] * self.of_band  # (N, 1, n_mels, W)
+        left = (
+            torch.relu(bins - VALLEY_FACTOR * _least(smooth, self.valley))[:, :, self.in_band] * self.of_band
+        )  # (N, 1, n_mels, W)
         return torch.cat([_above_floor(band, AVERAGE_DB) for band in (left.sum(3), left.amax(3))], 1)
 
     def level(self, mel: Tensor) -> Tensor:
@@ -398,6 +398,11 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
     later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in padded)
     change, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
     return torch.sqrt((change * change) @ both.transpose(2, 3) / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
+
+
+def _least(power: Tensor, reach: int) -> Tensor:
+    """The least power of the bands, or bins, up to `reach` away on either side. (N, 1, M) → (N, 1, M)"""
+    return -nn.functional.max_pool1d(-power, 2 * reach + 1, 1, reach)
 
 
 def _above_floor(power: Tensor, depth: float) -> Tensor:

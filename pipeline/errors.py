@@ -1,5 +1,18 @@
-"""UserError: a mistake of the user, which the command prints without a traceback."""
+"""UserError: a mistake of the user, which the command prints without a traceback; and what messages are made of."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
     """A mistake of the user: each line of the message says what is wrong, where, and what to do."""
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are.
+
+    Example
+    -------
+    >>> listed([*"abcd"], 2)
+    'a, b and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Column
+from pipeline.errors import listed
 from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, require
@@ -202,9 +203,7 @@ def _text(answer: Answer) -> str:
     unknown = "  unknown: unlike what it was trained on" if answer.known is False else ""
     if answer.value is not None:
         return "  ".join(f"{name} = {value:.6g}" for name, value in answer.value.items()) + unknown
-    also = answer.set[1:] if answer.set else ()
-    more = f" and {len(also) - NAMED} more" if len(also) > NAMED else ""
-    others = f"  or {', '.join(also[:NAMED])}{more}" if also else ""
+    others = f"  or {listed(answer.set[1:], NAMED)}" if answer.set and answer.set[1:] else ""
     return f"{answer.label}  {answer.confidence:.4f}{others}{unknown}"
 
 

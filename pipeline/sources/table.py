@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, listed
 from pipeline.sources import columnar
 from pipeline.sources.columns import CATEGORIES, SNIFFED, Column, decimal_commas
 from pipeline.sources.delimited import Format, Row, column_names, find_format, rows
@@ -186,7 +186,7 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
 
 
 def _no_target(target: str | None, names: list[str]) -> str:
-    some = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    some = listed(names, 20)
     if target is None:
         return f"which column is to be predicted? --set data.target=NAME, one of {some}"
     close = difflib.get_close_matches(target, names, n=1)
@@ -210,7 +210,7 @@ def _say_unused(path: Path, columns: Sequence[Column]) -> None:
     by_reason: dict[str, list[str]] = {}
     for column in columns:
         by_reason.setdefault(column.unusable(), []).append(column.name)
-    parts = [f"{reason}: {_some(names)}" for reason, names in by_reason.items()]
+    parts = [f"{reason}: {listed(names, LISTED)}" for reason, names in by_reason.items()]
     if parts:
         print(f"{path.name}: not used, since a network cannot learn from them: {'; '.join(parts)}")
 
@@ -221,7 +221,7 @@ def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
     if form.encoding not in ("utf-8", "utf-8-sig"):
         facts.append(f"read as {form.encoding}")
     if commas := [column.name for column in columns if column.comma and column.is_numeric]:
-        facts.append(f"decimal commas in {_some(commas)}")
+        facts.append(f"decimal commas in {listed(commas, LISTED)}")
     if words := [column for column in columns if column.is_numeric and column.n_words]:
         facts.append(
             f"{sum(column.n_words for column in words):,} cells in columns of numbers are none and count as missing, "
@@ -229,10 +229,6 @@ def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
         )
     if facts:
         print(f"{path.name}: {'; '.join(facts)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
@@ -252,7 +248,7 @@ def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     if target.n_different > LABELS:
         raise UserError(f"{path}: {target.name!r} has more than {LABELS:,} different values, too many for classes")
     texts = list(target.texts)
-    print(f"{path.name}: {target.name} is predicted as one of {len(texts):,} classes: {_some(sorted(texts))}")
+    print(f"{path.name}: {target.name} is predicted as one of {len(texts):,} classes: {listed(sorted(texts), LISTED)}")
     return [None if code < 0 else texts[code] for code in target.codes]
 
 

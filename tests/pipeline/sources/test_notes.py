@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import mfcc
+from models import frontend, mfcc
 from pipeline import extract, task, train
 from pipeline.run import Run
 from pipeline.sources.notes import INSTRUMENTS, PER_CLASS, SAMPLE_RATE, Note, notes
@@ -182,15 +182,13 @@ def test_clarinet_lacks_even_harmonics() -> None:
 
 def coarse(features: extract.Features, resolved: task.Task) -> extract.Features:
     """The features with fewer cepstral coefficients, as `resolved` has them, and without copies."""
-    whole, few = features.task["features"]["n_mfcc"], resolved.features.n_mfcc
-    levels = mfcc.STATISTICS * whole
-    views = levels + mfcc.LEVELS  # have half as many coefficients
-    averages = views + len(mfcc.VIEWS) * mfcc.VIEW_STATISTICS * (whole // 2)
-    chosen = [
-        *(i * whole + k for i in range(mfcc.STATISTICS) for k in range(few)), *range(levels, views),
-        *(views + i * (whole // 2) + k for i in range(len(mfcc.VIEWS) * mfcc.VIEW_STATISTICS) for k in range(few // 2)),
-        *(averages + i * whole + k for i in range(len(mfcc.AVERAGES)) for k in range(few)),
-    ]  # fmt: skip
+    whole, few = (frontend.build(one["features"]) for one in (features.task, resolved.origin()))
+    assert isinstance(whole, mfcc.Mfcc)
+    assert isinstance(few, mfcc.Mfcc)
+    chosen = []
+    for name, start, stop in whole.groups():
+        n, kept = (whole.n_view, few.n_view) if name in mfcc.VIEWS else (whole.n_mfcc, few.n_mfcc)
+        chosen += [i for i in range(start, stop) if name == "level" or (i - start) % n < kept]
     x = np.ascontiguousarray(features.x[:][:, chosen])
     return replace(features, x=x, copies=x[:0], copy_of=features.copy_of[:0], task=resolved.origin())
 
