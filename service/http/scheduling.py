@@ -8,7 +8,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import anyio
 from bentoml._internal.resource import CpuResource
 
 from service.media.work import Work
+from service.serving.predictor import Each, one_by_one
 
 SLICE = 0.002  # seconds of computing, at least, between two polls of the connections by the event loop
 INLINE = 0.002  # seconds: less work is done in the event loop; 2 s of a WAV at 22,050 Hz take 1.5 ms
@@ -26,13 +28,18 @@ NICE = 5  # of 19: a third of the event loop's share of a core that both want
 MEMORY = 512 * 2**20  # bytes that the threads may take together, beside the bodies of requests
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def behind(compute: Callable[[], T]) -> T:
     """What `compute` returns, in a thread to which Linux prefers that of the event loop where cores are few."""
+    _step_back()
+    return compute()
+
+
+def _step_back() -> None:
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-    return compute()
 
 
 def cores() -> int:
@@ -68,6 +75,7 @@ class Scheduler:
         n = cores()
         self._lanes = anyio.CapacityLimiter(n), anyio.CapacityLimiter(n)
         self._threads = anyio.CapacityLimiter(2 * n)
+        self._helpers = ThreadPoolExecutor(n // 2, "helper", _step_back) if n > 1 else None
         self._memory, self._freed = 0, asyncio.Condition()
         self._computed = self._said = 0.0  # when a thread last ended; the same at the last `is_done` that found so
         self._slice_end: float | None = None  # of the slice that has begun in this iteration of the loop
@@ -104,6 +112,28 @@ class Scheduler:
                 self._memory -= work.bytes
                 async with self._freed:
                     self._freed.notify_all()
+
+    def each(self, work: Work) -> Each:
+        """How the parts of that work are computed: of long work, by a second thread too."""
+        return one_by_one if self._helpers is None or work.seconds <= SHORT else self._shared
+
+    def _shared(self, compute: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+        """See `Each`. A helper takes a part whenever it is free. If all are busy, nobody waits for one."""
+        assert self._helpers is not None
+        found: dict[int, R] = {}
+        left = iter(enumerate(parts))  # from which two threads may take: Python's lock guards each step
+
+        def take() -> None:
+            for i, part in left:
+                found[i] = compute(part)
+
+        helper = self._helpers.submit(take)
+        try:
+            take()
+        finally:
+            if not helper.cancel():
+                helper.result()
+        return [found[i] for i in range(len(parts))]
 
     def is_done(self, others: float = 0.0, quiet: float = QUIET) -> bool:
         """Whether threads have computed, or other work ended at the time `others`, since the last call that found so,

@@ -4,10 +4,11 @@ import io
 import json
 import math
 import wave
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -33,6 +34,7 @@ SHOWN = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; an older one then takes 75 MB
+AT_ONCE = 2  # pieces, at most, of one recording: see `Each`
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
@@ -47,6 +49,19 @@ SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the grap
 PNG, PIXEL, MEL_BANDS = 6e-5, 4e-8, 128  # seconds for a picture that is sent back, and its values; bands of most sounds
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Each(Protocol):
+    """`compute` of each of the parts of a recording, in their order; AT_ONCE at a time, at most."""
+
+    def __call__(self, compute: Callable[[T], R], parts: Sequence[T], /) -> list[R]: ...
+
+
+def one_by_one(compute: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    return [compute(part) for part in parts]
 
 
 class Predictor:
@@ -142,9 +157,11 @@ class Predictor:
             raise Unusable(f"only pictures and recordings are shown; {self.card.name} takes {EXPECTED['vector']}")
         return shown
 
-    def answer(self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False) -> Answer:
+    def answer(
+        self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False, each: Each = one_by_one
+    ) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
-        return self.predict(self.decode(data, limits), window, shown)
+        return self.predict(self.decode(data, limits), window, shown, each)
 
     def work(self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False) -> Work:
         """What `answer` takes, estimated before a file is decoded."""
@@ -171,7 +188,7 @@ class Predictor:
         rows = min(shape[0], self.rows_at_once(shape))
         held = self._responses * RESPONSE_BYTES
         if self.card.input.kind == "audio":
-            held = SAMPLE_BYTES * min(self._samples(shape), PIECE * (self.card.input.sample_rate or 1))
+            held = SAMPLE_BYTES * min(self._samples(shape), AT_ONCE * PIECE * (self.card.input.sample_rate or 1))
         return Work(RUN + self._row_seconds(shape) * shape[0], rows * held)
 
     @cached_property
@@ -208,34 +225,40 @@ class Predictor:
         """Samples of a row of a batch of waveforms, as the graph fills them up."""
         return int(shape[1] + self.card.features.get("n_fft", 0))
 
-    def predict(self, sample: NDArray[Any], window: float | None = None, shown: bool = False) -> Answer:
+    def predict(
+        self, sample: NDArray[Any], window: float | None = None, shown: bool = False, each: Each = one_by_one
+    ) -> Answer:
         """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
         also the timeline of the recording; if it is to be `shown`, also what the model sees of it.
 
         Raises Unusable if the answer is not a finite number, as for a vector far outside the training data.
         """
-        fields = {"model": self.card.name, "version": self.card.version} | self._fields(self.outputs_of(sample))
+        fields = {"model": self.card.name, "version": self.card.version} | self._fields(self.outputs_of(sample, each))
         if window is not None:
-            fields["timeline"] = list(self._timeline(sample, window))
+            fields["timeline"] = list(self._timeline(sample, window, each))
         if shown:
-            fields["seen"] = self.seen(sample)
+            fields["seen"] = self.seen(sample, each)
         return Answer.trusted(fields)
 
-    def seen(self, sample: NDArray[Any]) -> str | None:
+    def seen(self, sample: NDArray[Any], each: Each = one_by_one) -> str | None:
         """What the model sees of a sample as `decode` returns it, as a PNG in Base64: the picture itself, or of a sound
         the log-mel spectrogram that the graph computes, once more; None if the graph does not return it."""
         if self.card.input.kind == "image":
             return seen.png(sample)
         if not self._has_log_mel:
             return None
-        batches = ({self.card.input.name: piece[np.newaxis]} for piece in self._pieces(sample))
-        runs = (self.session.run([LOG_MEL], batch, self.run_options) for batch in batches)
-        return seen.png(seen.beside([spectrograms[0] for (spectrograms,) in runs]))
 
-    def outputs_of(self, sample: NDArray[Any]) -> list[float]:
+        def log_mel(piece: NDArray[Any]) -> NDArray[np.float32]:
+            [spectrograms] = self.session.run([LOG_MEL], {self.card.input.name: piece[np.newaxis]}, self.run_options)
+            found: NDArray[np.float32] = spectrograms[0]
+            return found
+
+        return seen.png(seen.beside(each(log_mel, self._pieces(sample))))
+
+    def outputs_of(self, sample: NDArray[Any], each: Each = one_by_one) -> list[float]:
         """One row of `run`'s outputs for a sample as `decode` returns it; for a long recording, the mean over its
         pieces. Raises Unusable."""
-        rows = [self._row(piece) for piece in self._pieces(sample)]
+        rows = each(self._row, self._pieces(sample))
         if not rows:
             raise Unusable("the audio is silent")
         mean: list[float] = rows[0] if len(rows) == 1 else np.mean(rows, axis=0).tolist()
@@ -308,7 +331,7 @@ class Predictor:
         n = math.ceil(len(sample) / (PIECE * rate))
         return [piece for piece in np.array_split(sample, n) if not is_silent(piece, rate)]
 
-    def _timeline(self, waveform: NDArray[np.float32], window: float) -> Iterator[Window]:
+    def _timeline(self, waveform: NDArray[np.float32], window: float, each: Each) -> Iterator[Window]:
         """What is heard in each window of a recording (T,). The last one has between half and one and a half times the
         length of the others."""
         rate = self.card.input.sample_rate
@@ -316,18 +339,21 @@ class Predictor:
         size = round(window * rate)
         n = max(1, (2 * len(waveform) + size) // (2 * size))
         full, last = waveform[: (n - 1) * size].reshape(n - 1, size), waveform[np.newaxis, (n - 1) * size :]
-        rows: list[list[float] | None] = []
         step = max(1, BATCH * rate // size)
-        for batch in [*(full[i : i + step] for i in range(0, n - 1, step)), last]:
-            heard = np.array([not is_silent(window, rate) for window in batch])
-            outputs = iter(self.run(batch[heard], watch=False).tolist() if heard.any() else ())
-            rows += [next(outputs) if is_heard else None for is_heard in heard]
+        batches = [*(full[i : i + step] for i in range(0, n - 1, step)), last]
+        rows = each(partial(self._rows_heard, rate), batches)
         edges = [*range(0, n * size, size), len(waveform)]
-        for i, row in enumerate(rows):
+        for i, row in enumerate(chain.from_iterable(rows)):
             fields = self._fields(row)
             for name in ("probabilities", "set"):
                 fields.pop(name, None)
             yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
+
+    def _rows_heard(self, rate: int, batch: NDArray[np.float32]) -> list[list[float] | None]:
+        """A row of `run` for each window of a batch (N, T); None for those that are silent."""
+        heard = np.array([not is_silent(window, rate) for window in batch])
+        outputs = iter(self.run(batch[heard], watch=False).tolist() if heard.any() else ())
+        return [next(outputs) if is_heard else None for is_heard in heard]
 
     def give_back(self) -> None:
         """Free what is kept for more large requests; ONNX Runtime keeps enough for batches as large as the largest."""

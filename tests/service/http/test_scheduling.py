@@ -136,6 +136,55 @@ def test_short_work_in_threads_does_not_wait_for_long() -> None:
     asyncio.run(arriving())
 
 
+def cores(monkeypatch: pytest.MonkeyPatch, n: float) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(CpuResource, "from_system", lambda: n)
+
+
+def test_a_helper_shares_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two parts that wait for each other end, in their order, only if both are computed at once."""
+    cores(monkeypatch, 2)
+    barrier = threading.Barrier(2)
+
+    def part(i: int) -> tuple[int, str]:
+        barrier.wait(10)
+        time.sleep(0.02 * (i % 2))
+        return i, threading.current_thread().name
+
+    found = Scheduler().each(Work(2 * SHORT))(part, range(6))
+    assert [i for i, _ in found] == [*range(6)]
+    assert Counter(name for _, name in found) == {"MainThread": 3, "helper_0": 3}
+
+
+def test_a_helper_that_is_busy_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores(monkeypatch, 2)
+    each, began, done = Scheduler().each(Work(2 * SHORT)), threading.Event(), threading.Event()
+    other = threading.Thread(target=each, args=[lambda _: began.set() or done.wait(10), range(2)])
+    other.start()
+    assert began.wait(10)
+    time.sleep(0.05)  # now both threads of the other work wait
+    assert each(lambda i: -i, range(3)) == [0, -1, -2]
+    done.set()
+    other.join()
+
+
+def test_what_a_part_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores(monkeypatch, 2)
+
+    def part(i: int) -> None:
+        raise ValueError(f"part {i}")
+
+    with pytest.raises(ValueError, match="part"):
+        Scheduler().each(Work(2 * SHORT))(part, range(4))
+
+
+def test_short_work_and_a_single_core_have_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    for n, work in ((8, Work(SHORT)), (1, Work(600))):
+        cores(monkeypatch, n)
+        names = Scheduler().each(work)(lambda _: threading.current_thread().name, range(4))
+        assert {*names} == {"MainThread"}
+
+
 @pytest.mark.parametrize(("quota", "expected"), [(0.5, 1), (1.5, 2), (64.0, 3)])
 def test_no_more_threads_than_cores_and_quota(quota: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On three cores. tests/test_image.py sets a real quota."""

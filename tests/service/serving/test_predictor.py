@@ -11,9 +11,10 @@ from onnx import helper
 
 from models.card import Input
 from service.http import memory
-from service.http.scheduling import INLINE
+from service.http.scheduling import INLINE, SHORT, Scheduler
 from service.media import Limits
-from service.serving.predictor import PIECE, Predictor
+from service.media.work import Work
+from service.serving.predictor import AT_ONCE, PIECE, Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import NEWEST, build, resident_mb
 
@@ -43,7 +44,8 @@ def test_short_waveforms_count_as_whole_frames(spectral):
     assert spectral.rows_at_once((2**15, 1)) * 2048 < 2**19
     assert spectral.rows_at_once((1, 60 * 22_050)) == 1
     assert spectral.work_of((1, 22_050)).seconds < INLINE
-    assert spectral.work_of((1, 600 * 22_050)).bytes == spectral.work_of((1, PIECE * 22_050 - 2048)).bytes
+    most = AT_ONCE * PIECE * 22_050  # samples of the pieces that are in the graph together
+    assert spectral.work_of((1, 600 * 22_050)).bytes == spectral.work_of((1, most - 2048)).bytes
 
 
 def test_rows_count_by_the_size_of_the_network(predictors):
@@ -61,6 +63,16 @@ def test_files_are_answered_in_the_event_loop_if_they_are_little_work(predictors
     assert spectral.work(note, LIMITS).seconds < INLINE
     assert spectral.work(note, LIMITS, 0.1).seconds > INLINE  # twenty windows more
     assert spectral.work(sound_bytes(tone(8_000, seconds=60), 8_000, "FLAC"), LIMITS).seconds > 5 * INLINE
+
+
+def test_pieces_that_threads_share_have_the_same_answers(predictors):
+    """Of three minutes, with silence in the second and a timeline."""
+    tones = [tone(22_050, seconds=PIECE, frequency=f)[:, 0] for f in (220.0, 330.0, 440.0)]
+    sound = np.concatenate(tones).astype(np.float32)
+    sound[PIECE * 22_050 : PIECE * 22_050 + 99_000] = 0
+    alone = predictors["instruments"].predict(sound, 0.5)
+    each = Scheduler().each(Work(2 * SHORT))
+    assert predictors["instruments"].predict(sound, 0.5, each=each).to_json() == alone.to_json()
 
 
 def test_answers_stay_the_same_once_memory_is_given_back(predictors):
