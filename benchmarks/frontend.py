@@ -30,29 +30,24 @@ from threadpoolctl import threadpool_limits
 
 from models.classifier import Classifier, Standardize
 from models.frontend import build
-from models.mfcc import (
+from models.mfcc import LOWEST, TINY, Mfcc
+from models.mlp import MLP
+from models.pooling import LAGS, LOUD_DB, QUANTILES, SHARES_DB
+from models.views import (
     AVERAGE_DB,
     ENVELOPE_BANDS,
     ENVELOPE_DB,
-    LAGS,
-    LOUD_DB,
-    LOWEST,
     NOISE_BANDS,
     NOISE_FACTOR,
     NOISE_FRAMES,
-    QUANTILES,
     ROOT,
     ROOT_DB,
     ROOT_RANGE,
-    SHARES_DB,
     SUBTRACTED_DB,
-    TINY,
     TOP_DB,
     VALLEY_BINS,
     VALLEY_FACTOR,
-    Mfcc,
 )
-from models.mlp import MLP
 from pipeline.export.graph import Graph, oracle_product, to_onnx
 from pipeline.extract.recipe import row_of
 from pipeline.task import load
@@ -152,7 +147,7 @@ class Librosa:
 
 
 def pooled(values: NDArray[Any], level: NDArray[Any], views: Sequence[NDArray[Any]], silence_db: float) -> NDArray[Any]:
-    """The pooled features of `models.mfcc` in plain NumPy, from values (M, frames), levels (frames,) and views, each
+    """The statistics of `models.pooling` in plain NumPy, from values (M, frames), levels (frames,) and views, each
     (E, frames)."""
     active = level >= -silence_db
     heard, loud = values[:, active], level[active]

@@ -1,6 +1,7 @@
 """The front end of sound: mel-frequency cepstral coefficients (MFCC), pooled over a clip.
 
-Caches of features are keyed by `models.FEATURES_VERSION`: raise it when the features of a clip change here.
+Caches of features are keyed by `models.FEATURES_VERSION`: raise it when the features of a clip change here or in
+its steps: `ends`, `fourier`, `mel`, `views`, `pooling`.
 """
 
 import math
@@ -13,42 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models import views
 from models.card import Input
+from models.ends import Ends
 from models.familiarity import Outliers
 from models.fourier import PowerSpectrum
 from models.mel import b_weighting, mel_filters, mel_frequencies
+from models.pooling import LEVELS, NAMES, STATISTICS, VIEW_STATISTICS, pool
 from models.spans import Span
+from models.views import AVERAGES, TOP_DB, VALLEYS, VIEWS
 
 AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db
-TOP_DB = 80.0  # dB below the clip's maximum at which the log-mel spectrogram is clipped, as in librosa.power_to_db
 BAND = 16  # mel filters applied together, to the bins that they cover
 LOWEST = 30.0  # Hz: filters centred below it do not count in the level, since a constant offset leaks into the first
-LOUD_DB = 20.0  # frames this far below the loudest hardly count in means and standard deviations
-QUANTILES = (0.1, 0.5, 0.9)
-LAGS = (1, 2, 4, 8, 16)  # distances in frames over which differences are features
-SHARES_DB = (-10.0, -20.0, -40.0)  # levels above which the share of frames is a feature
-NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), *(f"lag {n}" for n in LAGS), "course")
-STATISTICS = len(NAMES)  # of each coefficient
-LEVELS = 2 + len(SHARES_DB)  # features of the level
-ENVELOPE_DB = 40.0  # dB below the loudest point, as it is heard: what is fainter is not in the envelope
-ENVELOPE_BANDS = 7  # neighbouring mel bands, the loudest of which counts for the one in the middle
-VIEWS = {"envelope": 1.0, "root": 0.5, "subtracted": 0.5}  # of the spectrum: how much their features count
-VIEW_STATISTICS = 3  # of each of their coefficients, half as many as the others
-ROOT = 0.25  # exponent of the power
-ROOT_RANGE = 80.0  # the root of the clip's loudest point, so that it counts as much as decibels
-ROOT_DB = 100.0  # below the loudest point: what is fainter may be rounding, which the root would lift
-NOISE_FRAMES = 8  # over which the power of noise is averaged
-NOISE_BANDS = 5  # neighbouring ones, the least power of which is that of noise: a steady partial is in fewer
-NOISE_FACTOR = 2.0  # times the least of these averages is subtracted
-SUBTRACTED_DB = 45.0  # below the loudest point: what is fainter after the subtraction does not count
-AVERAGES = ("sums", "peaks")  # of the long-term average spectrum in each mel band
-AVERAGE_DB = 60.0  # below the loudest band: what is fainter in that spectrum does not count
-VALLEYS = 650.0  # Hz: the least power this near on either side, in a valley between partials, is that of noise
-VALLEY_BINS = 3  # over which that power is averaged
-VALLEY_FACTOR = 2.0  # times that power is subtracted
 TINY = 1e-30  # amin for librosa: so small that only TOP_DB clips, at any level
-END = 0.003  # seconds: the slope at an end of a clip is that between the means of its last two parts of this length
-LEVELLING = 0.009  # seconds: time constant in which that slope levels off beyond the end
 SHOWN = 4  # seconds of a clip that a figure shows
 
 
@@ -61,19 +40,12 @@ class Mfcc(nn.Module):
     mel filters need only a small part of its bins, which are almost in order of frequency.
 
     With `fmin`, what nobody hears counts nowhere: constant offsets, and frequencies below it. Filters alone would not
-    do, since zeros around such a signal make steps, which reach all filters. So beyond its ends the clip goes on at
-    its first and last value, with their slope, which levels off; and levels of frames are B-weighted (IEC 60651), as
-    hearing is at a moderate loudness.
+    do, since zeros around such a signal make steps, which reach all filters: see `Ends`. And levels of frames are
+    B-weighted (IEC 60651), as hearing is at a moderate loudness.
 
-    The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point.
-
-    Noise fills the valleys between partials, and the highest bands, and so changes all coefficients of the logarithm.
-    So there are features of three other views of the spectrum too: of the upper envelope of its loudest bands, whose
-    peaks noise does not reach; of its fourth root, where what is faint counts less (Lim 1979, "Spectral root
-    homomorphic deconvolution system"); and of what is left without steady noise (Boll 1979, "Suppression of acoustic
-    noise in speech using spectral subtraction"). In the average of all frames (Welch 1967), where noise is smooth, the
-    partials of a tone stand out by far: so there are cepstra of this long-term average spectrum too, without the noise
-    that is found in the valleys between partials.
+    The pooled values do not depend on the clip's level: decibels are relative to TOP_DB below the loudest point. Beside
+    the coefficients of these decibels there are those of `views` that noise changes less, and of the long-term average
+    spectrum.
 
     Parameters
     ----------
@@ -101,8 +73,6 @@ class Mfcc(nn.Module):
     dct: Tensor
     dct_of_one: Tensor  # (n_mfcc, 1), the coefficients of a column of ones
     loudness: Tensor  # (1, n_mels), weight of each filter's power in the level
-    end_fit: Tensor  # (K, 2)
-    beyond: Tensor  # (2, 2, n_fft/2 + 1)
     in_order: Tensor  # int64 (n_fft/2 + 1,), where the factorised spectrum has the bins
     in_band: Tensor  # int64 (n_mels, W), the bins of each filter; W is the width of the widest
     of_band: Tensor  # (n_mels, W), the filter there
@@ -127,7 +97,7 @@ class Mfcc(nn.Module):
         self.n_features = self.groups()[-1][2]
         self.preemphasis, self.fmin = preemphasis, fmin
         self.weights: Tensor | None = _weights(n_mfcc, self.n_view, cepstral_decay)
-        self.spectrum = PowerSpectrum(n_fft, hop_length)
+        self.ends, self.spectrum = Ends(sample_rate, n_fft), PowerSpectrum(n_fft, hop_length)
         mel = torch.from_numpy(mel_filters(sample_rate, n_fft, n_mels, fmin))
         positions = self.spectrum.positions()
         of_band, in_band = mel.topk(int((mel > 0).sum(1).max()))
@@ -141,8 +111,6 @@ class Mfcc(nn.Module):
             "dct": _dct(n_mfcc, n_mels),
             "dct_of_one": math.sqrt(n_mels) * (torch.arange(n_mfcc) == 0).to(torch.float64).view(-1, 1),
             "loudness": _loudness(sample_rate, n_mels, fmin, preemphasis),
-            "end_fit": _end_fit(sample_rate),
-            "beyond": _beyond(sample_rate, n_fft // 2 + 1),
             "of_band": of_band,
         }
         for name, constant in constants.items():  # computed in float64, used in float32; not saved with the weights
@@ -158,10 +126,12 @@ class Mfcc(nn.Module):
         """
         mel, total = self.factorised_powers(audio) if torch.onnx.is_in_onnx_export() else self.powers(audio)
         level = self.level(mel)
-        views = self.envelope(mel), self.root(mel), self.subtracted(mel, level)
-        of_views = [self.dct[: self.n_view] @ view for view in views]
-        pooled = pool(self.dct @ self.above_floor(mel), level, of_views, self.silence_db)
-        return torch.cat([pooled, (self.averages(total) @ self.dct.T).flatten(1)], 1)
+        active = (level >= -self.silence_db).to(mel.dtype)
+        others = views.envelope(mel, self.loudness), views.root(mel), views.subtracted(mel, active)
+        of_others = [self.dct[: self.n_view] @ view for view in others]
+        pooled = pool(self.dct @ views.plain(mel), level, of_others, self.silence_db)
+        average = views.averages(total, self.valley, self.in_band, self.of_band)
+        return torch.cat([pooled, (average @ self.dct.T).flatten(1)], 1)
 
     def groups(self) -> list[Span]:
         """The coefficients by their statistics, the levels, the views, and the long-term average spectrum."""
@@ -200,7 +170,7 @@ class Mfcc(nn.Module):
 
         half, alpha = self.n_fft // 2, np.float32(self.preemphasis)
         if self.fmin:
-            padded = self._prolonged(clip - clip[0])
+            padded = self.ends.oracle(clip - clip[0])
             emphasised = padded[1:] - alpha * padded[:-1]
         else:
             emphasised = np.pad(np.append(clip[:1], clip[1:] - alpha * clip[:-1]), half)
@@ -216,17 +186,6 @@ class Mfcc(nn.Module):
             S=power, sr=self.sample_rate, n_fft=self.n_fft, n_mels=self.n_mels, fmin=self.fmin
         )
         return mel
-
-    def _prolonged(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The clip (T,) with what `_ends` puts before and after it, in plain NumPy."""
-        half, part = self.n_fft // 2, max(1, round(END * self.sample_rate))
-        sides = []
-        for inwards, samples in ((clip, half + 1), (clip[::-1], half)):
-            near = np.pad(inwards[: 2 * part], (0, max(0, 2 * part - len(clip))), "edge").astype(np.float64)
-            slope = (near[part:].mean() - near[:part].mean()) / part
-            tau = LEVELLING * self.sample_rate
-            sides.append(near[0] - slope * tau * (1 - np.exp(-np.arange(1, samples + 1) / tau)))
-        return np.concatenate([sides[0][::-1], clip, sides[1]]).astype(np.float32)
 
     def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """`mel_i`, dB below the loudest point (n_mels, frames), and `mfcc_i` (n_mfcc, frames), of the first seconds of
@@ -266,18 +225,12 @@ class Mfcc(nn.Module):
         """The signal, pre-emphasised and padded: half a frame before it, `after` samples after it."""
         if self.fmin:
             audio = audio - audio[:, :1]  # so that a constant is exactly silent
-            left, right = self._ends(audio)
+            left, right = self.ends(audio)
             padded = torch.cat([left, audio, right[:, :after]], 1)
             return padded[:, 1:] - self.preemphasis * padded[:, :-1]
         if self.preemphasis:
             audio = audio - self.preemphasis * nn.functional.pad(audio, (1, -1))
         return nn.functional.pad(audio, (self.n_fft // 2, after))
-
-    def _ends(self, audio: Tensor) -> Tensor:
-        """What goes before the signal (N, T), and what goes after it. (2, N, n_fft/2 + 1)"""
-        inwards = torch.arange(len(self.end_fit)).clamp(max=audio.shape[1] - 1)
-        ends = audio[:, torch.stack([inwards, audio.shape[1] - 1 - inwards])]  # (N, 2, K)
-        return ends.transpose(0, 1) @ self.end_fit @ self.beyond
 
     def coefficients(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → librosa's MFCC (N, n_mfcc, frames), which depend on the level.
@@ -285,138 +238,17 @@ class Mfcc(nn.Module):
         The DCT is taken of the decibels above the floor, and the floor is added to coefficient 0 afterwards: the sum of
         hundreds of equal negative decibels in float32 would have an error of 1e-3.
         """
-        decibels = _decibels(mel.clamp(min=AMIN))
+        decibels = views.decibels(mel.clamp(min=AMIN))
         floor = decibels.amax((1, 2), keepdim=True) - TOP_DB
         return self.dct @ torch.relu(decibels - floor) + self.dct_of_one * floor
-
-    def above_floor(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → decibels above a floor TOP_DB below the clip's maximum, at least 0."""
-        return _above_floor(mel, TOP_DB)
-
-    def envelope(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → upper envelope of the spectrum before pre-emphasis, (N, n_mels, frames): the
-        loudest of ENVELOPE_BANDS neighbouring bands, in decibels above a floor ENVELOPE_DB below the clip's maximum."""
-        decibels = _above_floor(mel * self.loudness.T, ENVELOPE_DB)
-        reach = (ENVELOPE_BANDS // 2, 0)
-        return nn.functional.max_pool2d(decibels.unsqueeze(1), (ENVELOPE_BANDS, 1), 1, reach).squeeze(1)
-
-    def root(self, mel: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames) → its fourth root, ROOT_RANGE at the clip's maximum, and that of
-        ROOT_DB below it at least."""
-        return ROOT_RANGE * (mel / _loudest(mel)).clamp(min=10 ** (-ROOT_DB / 10)) ** ROOT
-
-    def subtracted(self, mel: Tensor, level: Tensor) -> Tensor:
-        """Mel power (N, n_mels, frames), and level of each frame (N, 1, frames) → decibels of what is left without the
-        steady noise, above a floor SUBTRACTED_DB below the maximum of it, (N, n_mels, frames).
-
-        The noise is NOISE_FACTOR times the least power over NOISE_FRAMES frames that are not silence (minimum
-        statistics; Martin 2001), in NOISE_BANDS neighbouring bands; none in a clip with fewer such frames.
-        """
-        active = (level >= -self.silence_db).to(mel.dtype)
-        beyond = (0, NOISE_FRAMES - 1)
-        power = nn.functional.avg_pool1d(nn.functional.pad(mel * active, beyond), NOISE_FRAMES, 1)
-        whole = nn.functional.avg_pool1d(nn.functional.pad(active, beyond), NOISE_FRAMES, 1) == 1
-        least = torch.where(whole.any(2), torch.where(whole, power, torch.inf).amin(2), 0.0).unsqueeze(1)
-        noise = _least(least, NOISE_BANDS // 2).transpose(1, 2)
-        return _above_floor(torch.relu(mel - NOISE_FACTOR * noise), SUBTRACTED_DB)
-
-    def averages(self, total: Tensor) -> Tensor:
-        """Power of each bin over all frames (N, n_fft/2 + 1) → of each mel band its sum, and its loudest bin, without
-        the noise in the valleys between partials; in decibels above a floor AVERAGE_DB below the loudest band,
-        (N, 2, n_mels)."""
-        bins = total.unsqueeze(1)
-        smooth = nn.functional.avg_pool1d(bins, VALLEY_BINS, 1, VALLEY_BINS // 2, count_include_pad=False)
-        left = (
-            torch.relu(bins - VALLEY_FACTOR * _least(smooth, self.valley))[:, :, self.in_band] * self.of_band
-        )  # (N, 1, n_mels, W)
-        return torch.cat([_above_floor(band, AVERAGE_DB) for band in (left.sum(3), left.amax(3))], 1)
 
     def level(self, mel: Tensor) -> Tensor:
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
         (N, 1, frames)."""
         power = (self.loudness @ mel).clamp(min=torch.finfo(torch.float32).tiny)
-        return _decibels((power / power.amax(2, keepdim=True)).clamp(min=TINY))  # a subnormal quotient may count as 0
-
-
-def pool(values: Tensor, level: Tensor, views: Sequence[Tensor], silence_db: float) -> Tensor:
-    """Statistics of each coefficient over the frames that are not silence, of their level, and of the views'
-    coefficients.
-
-    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; V views, each
-    (N, E, frames); frames at -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS + VIEW_STATISTICS · V ·
-    E):
-
-    - mean and standard deviation, weighted by how far a frame's level is above -LOUD_DB
-    - value in the loudest frame
-    - QUANTILES, with linear interpolation between neighbouring values
-    - root mean square of the difference between frames LAGS apart (the structure function; Kolmogorov 1941)
-    - mean of the first third of the frames minus that of the last third
-    - of the level: mean, standard deviation, and the shares of frames above SHARES_DB
-    - of each view: mean and standard deviation, weighted as above, and value in the loudest frame
-    """
-    active = (level >= -silence_db).to(values.dtype)
-    n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
-    weights, loudest = active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3), level.argmax(2, keepdim=True)
-    rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)
-    course = active * ((rank <= third).to(values.dtype) - (rank > n - third).to(values.dtype))
-    above = active * (level > torch.tensor(SHARES_DB).view(-1, 1))
-    statistics = [
-        *_moments(values, weights),
-        values.gather(2, loudest.expand(-1, values.shape[1], -1)),
-        _quantiles(values, active, n),
-        _structure(values, active),
-        values @ course.transpose(1, 2) / third,
-        *_moments(level, active),
-        above.sum(-1, keepdim=True) / n,
-    ]
-    for view in views:
-        statistics += [*_moments(view, weights), view.gather(2, loudest.expand(-1, view.shape[1], -1))]
-    return torch.cat(statistics, 1).squeeze(-1)
-
-
-def _moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, M, frames), (N, 1, frames) → mean and standard deviation, (N, M, 1)."""
-    total = weights.sum(-1, keepdim=True)
-    mean = values @ weights.transpose(1, 2) / total
-    centred = values - mean
-    return mean, torch.sqrt((centred * centred) @ weights.transpose(1, 2) / total)
-
-
-def _quantiles(values: Tensor, active: Tensor, n: Tensor) -> Tensor:
-    """The quantiles of all coefficients, quantile by quantile, (N, quantiles · M, 1)."""
-    ordered = torch.where(active > 0, values, 1e9).sort(-1).values  # silence goes to the end
-    position = (n - 1) * torch.tensor(QUANTILES)
-    lower, upper = (p.expand(-1, values.shape[1], -1) for p in (position.floor(), position.ceil()))
-    low, high = (ordered.gather(2, p.to(torch.int64)) for p in (lower, upper))
-    return (low + (position - lower) * (high - low)).transpose(1, 2).flatten(1).unsqueeze(-1)
-
-
-def _structure(values: Tensor, active: Tensor) -> Tensor:
-    """The structure function of all coefficients, lag by lag, (N, lags · M, 1)."""
-    frames = values.shape[-1]
-    padded = (nn.functional.pad(x, (0, LAGS[-1])).unsqueeze(1) for x in (values, active))
-    later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in padded)
-    change, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
-    return torch.sqrt((change * change) @ both.transpose(2, 3) / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
-
-
-def _least(power: Tensor, reach: int) -> Tensor:
-    """The least power of the bands, or bins, up to `reach` away on either side. (N, 1, M) → (N, 1, M)"""
-    return -nn.functional.max_pool1d(-power, 2 * reach + 1, 1, reach)
-
-
-def _above_floor(power: Tensor, depth: float) -> Tensor:
-    """Power (N, n_mels, frames) → decibels above a floor `depth` below the clip's maximum, at least 0."""
-    return _decibels((power / _loudest(power)).clamp(min=10 ** (-depth / 10))) + depth
-
-
-def _loudest(power: Tensor) -> Tensor:
-    """The clip's maximum of the power (N, n_mels, frames), not 0. (N, 1, 1)"""
-    return power.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def _decibels(power: Tensor) -> Tensor:
-    return 10 / math.log(10) * torch.log(power)
+        return views.decibels(
+            (power / power.amax(2, keepdim=True)).clamp(min=TINY)
+        )  # a subnormal quotient may count as 0
 
 
 def _weights(n_mfcc: int, n_view: int, cepstral_decay: float) -> Tensor:
@@ -433,23 +265,6 @@ def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) ->
     gain = 1 + preemphasis**2 - 2 * preemphasis * np.cos(2 * np.pi * hertz / sample_rate)
     weights = 10 ** (b_weighting(hertz) / 10) if fmin else hertz >= LOWEST
     return torch.from_numpy(weights / gain).view(1, -1)
-
-
-def _end_fit(sample_rate: int) -> Tensor:
-    """From the samples at an end of a clip, inwards, to its value and the slope. (K, 2)"""
-    part = max(1, round(END * sample_rate))
-    value = nn.functional.one_hot(torch.tensor(0), 2 * part).double()
-    slope = torch.cat([torch.full((part,), -1.0), torch.full((part,), 1.0)]).double() / part**2
-    return torch.stack([value, slope], 1)
-
-
-def _beyond(sample_rate: int, samples: int) -> Tensor:
-    """From value and slope to the samples beyond each of a clip's ends, those before it in the order of time.
-    (2, 2, samples)"""
-    tau = LEVELLING * sample_rate
-    away = torch.arange(1, samples + 1).double()
-    after = torch.stack([torch.ones_like(away), tau * torch.expm1(-away / tau)])
-    return torch.stack([after.flip(1), after])
 
 
 def _bands(mel: Tensor) -> list[tuple[slice, slice]]:

@@ -10,25 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.frontend import Librosa, pooled
+from models import views
 from models.classifier import Standardize
 from models.frontend import Pixels, build
-from models.mfcc import LEVELS, STATISTICS, VIEW_STATISTICS, Mfcc, pool
+from models.mfcc import Mfcc
+from models.pooling import LEVELS, STATISTICS, VIEW_STATISTICS, pool
 from pipeline import task
 from pipeline.threads import subnormals_flushed
 from service.media import Limits
 from service.media.audio import decode_audio
+from tests.models.sounds import noise
 
 TOLERANCE = 1e-3  # values reach some hundreds
-
-
-def noise(samples: int, seed: int = 0) -> NDArray[np.float32]:
-    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
-
-
-def partials(samples: int) -> NDArray[np.float32]:
-    """A steady tone of 440 Hz and its overtones."""
-    waves = [np.sin(2 * np.pi * k * 440 * np.arange(samples) / 22_050) / k for k in range(1, 20)]
-    return np.sum(waves, axis=0).astype(np.float32)
 
 
 def difference(front: Mfcc, clip: NDArray[np.float32]) -> float:
@@ -101,59 +94,6 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
     found = pool(tensors[0], tensors[1], tensors[2:], 60)[0].numpy()
     assert found.shape == (STATISTICS * 5 + LEVELS + 2 * VIEW_STATISTICS * 3,)
     assert np.abs(found - pooled(values, level, views, 60)).max() < 1e-3
-
-
-def test_the_envelope_is_the_loudest_of_neighbouring_bands_above_a_floor() -> None:
-    front = Mfcc(preemphasis=0.97)
-    clip = torch.from_numpy(partials(22_050))[None]
-    noisy = clip + clip.std() / 30 * torch.from_numpy(noise(22_050))[None]  # 30 dB below it
-    clean, disturbed = (front.envelope(front.mel_power(x))[0, :, 2:-2] for x in (clip, noisy))
-    mel = front.mel_power(clip)[0].double().numpy() * front.loudness.numpy().T
-    decibels = librosa.power_to_db(mel, ref=np.max, amin=1e-30, top_db=40) + 40
-    highest = [decibels[max(0, i - 3) : i + 4].max(0) for i in range(len(decibels))]
-    assert np.abs(clean.numpy() - np.array(highest)[:, 2:-2]).max() < 1e-3
-    changed = (front.above_floor(front.mel_power(x))[0, :, 2:-2] for x in (clip, noisy))
-    assert (clean - disturbed).abs().mean() < 0.1 * (next(changed) - next(changed)).abs().mean()
-
-
-def test_the_root_of_the_spectrum_changes_less_with_noise_than_its_logarithm() -> None:
-    front = Mfcc(preemphasis=0.97)
-    clip = torch.from_numpy(partials(22_050))[None]
-    power = [front.mel_power(x) for x in (clip, clip + clip.std() / 30 * torch.from_numpy(noise(22_050))[None])]
-    clean, disturbed = map(front.root, power)
-    mel = power[0].double()
-    assert (clean - 80 * (mel / mel.max()).clamp(min=1e-10) ** 0.25).abs().max() < 1e-3
-    changed = [front.above_floor(mel) for mel in power]
-    assert (clean - disturbed).abs().mean() < 0.4 * (changed[0] - changed[1]).abs().mean()
-
-
-def test_steady_noise_is_subtracted_and_a_steady_tone_is_not() -> None:
-    front, samples = Mfcc(preemphasis=0.97), np.arange(44_100) / 22_050
-    tone = partials(44_100)
-    clips = [tone, tone * np.exp(-3 * samples).astype(np.float32)]
-    clips += [clip + clip.std() / 10 * noise(44_100) / np.float32(0.1) for clip in clips]  # 20 dB below
-    steady, decaying, noisy_tone, noisy = (front.mel_power(torch.from_numpy(clip)[None]) for clip in clips)
-
-    def left(mel: torch.Tensor) -> torch.Tensor:
-        return front.subtracted(mel, front.level(mel))[0]
-
-    assert left(steady)[:, 20:60].max() > 44.9
-    assert left(decaying).max() == pytest.approx(45, abs=1e-3)
-    # Beyond the last partial there is nothing but noise: 8.4 kHz and more.
-    assert left(noisy_tone)[-12:, 4:-4].mean() < 0.3 * front.above_floor(noisy_tone)[0, -12:, 4:-4].mean()
-    with_noise, without = left(noisy), left(decaying)
-    changed = front.above_floor(noisy)[0] - front.above_floor(decaying)[0]
-    assert (with_noise - without)[:, :40].abs().mean() < 0.6 * changed[:, :40].abs().mean()
-
-
-def test_partials_stand_out_of_the_noise_in_the_average_spectrum() -> None:
-    front = Mfcc(preemphasis=0.97)
-    tone = partials(44_100)
-    noisy = tone + tone.std() * np.float32(np.sqrt(10)) * noise(44_100)  # 10 dB below
-    (mel, total), (noisy_mel, noisy_total) = (front.powers(torch.from_numpy(clip)[None]) for clip in (tone, noisy))
-    sums, peaks = (front.averages(noisy_total) - front.averages(total)).abs().mean((0, 2)).tolist()
-    changed = (front.above_floor(noisy_mel) - front.above_floor(mel)).abs().mean().item()
-    assert max(sums, peaks) < 0.4 * changed
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 100])
@@ -264,7 +204,7 @@ def test_a_front_end_agrees_with_its_attributes(features: dict[str, object]) -> 
 
 def test_pooled_features_come_from_the_coefficients_of_the_oracle() -> None:
     front, clip = Mfcc(preemphasis=0.97), noise(30_000)
-    found = front.dct @ front.above_floor(front.mel_power(torch.from_numpy(clip)[None]))
+    found = front.dct @ views.plain(front.mel_power(torch.from_numpy(clip)[None]))
     assert np.abs(found[0].numpy() - front.oracle(clip)).max() < TOLERANCE
 
 
