@@ -117,6 +117,7 @@ CertificateOption = Annotated[
 NumbersOption = Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each; 0 by default.")]
 RUNS = Path("runs")
 EXTRACTED = ("data", "features", "augment")  # sections that features depend on
+TRAINED = (*EXTRACTED, "model", "train")  # that weights depend on
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")  # that BentoML makes in its home folder when it starts
 LESSONS = "Lessons of docs/unit.md"  # heading in the command's help
 WINDOW = 0.5  # seconds: default length of a timeline's windows
@@ -216,8 +217,7 @@ def train(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 2: fit the network (weights.pt, history.json). A killed run continues from its last checkpoint."""
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
-    _check_made_with(resolved, runs, data, set_, EXTRACTED)
+    resolved, where = _load_made(task, data, set_, device, runs, EXTRACTED), Engine.parse(engine)
     Workflow(resolved, Run(runs / resolved.name), engine=where).train()
 
 
@@ -230,8 +230,7 @@ def validate(
     runs: RunsOption = RUNS,
 ) -> None:
     """Stage 3: evaluate the network on the test split (report.json, report.html, plots/, samples/)."""
-    resolved = _load(task, data, set_, device)
-    _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
+    resolved = _load_made(task, data, set_, device, runs, TRAINED)
     Workflow(resolved, Run(runs / resolved.name)).validate()
 
 
@@ -249,8 +248,7 @@ def export(
     certificate: CertificateOption = None,
 ) -> None:
     """Stage 4: write and check the ONNX graph (model.onnx, card.json, bom.json), and put it into the model store."""
-    resolved, signer = _load(task, data, set_, device), _signer(sign, certificate)
-    _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
+    resolved, signer = _load_made(task, data, set_, device, runs, TRAINED), _signer(sign, certificate)
     Workflow(resolved, Run(runs / resolved.name), force=force, signer=signer).export()
 
 
@@ -331,12 +329,11 @@ def tune(
     An interrupted search continues; the same command in two terminals shares the work. The space, sampler, number of
     trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
+    resolved, where = _load_made(task, data, set_, device, runs, EXTRACTED), Engine.parse(engine)
     from pipeline import export as exporting
     from pipeline import validate as validating
     from pipeline.tune import stage as searching
 
-    _check_made_with(resolved, runs, data, set_, EXTRACTED)
     directory = Run(runs / resolved.name)
     check_writable(directory.folder)
     if export:
@@ -380,8 +377,8 @@ def curves(
 ) -> None:
     """Train, and evaluate the test samples after every epoch, as lectures do; only to be looked at."""
     rates = [[*(set_ or []), f"train.learning_rate={rate}"] for rate in learning_rates or []]
-    options = [_load(task, data, overrides, None).train for overrides in rates]
     resolved, directory = _extracted(task, data, set_, runs)
+    options = [_load_made(task, data, overrides, None, runs, EXTRACTED).train for overrides in rates]
     from pipeline.lessons import curves
 
     curves.curves(resolved, directory, options or [resolved.train])
@@ -695,7 +692,7 @@ def _free_address(host: str, port: int) -> str:
     return str(address[0])
 
 
-def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:
+def _load(task: str, data: str | dict[str, Any] | None, overrides: list[str] | None, device: str | None) -> Task:
     extra = [f"train.device={device!r}"] if device else []
     return tasks.load(task, data, [*(overrides or []), *extra])
 
@@ -717,8 +714,22 @@ def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: P
     directory = Run(runs / resolved.name)
     if not directory.features.exists():
         Workflow(resolved, directory).extract()
-    _check_made_with(resolved, runs, data, overrides, EXTRACTED)
-    return resolved, directory
+    return _load_made(task, data, overrides, None, runs, EXTRACTED), directory
+
+
+def _load_made(
+    task: str, data: str | None, overrides: list[str] | None, device: str | None, runs: Path, sections: tuple[str, ...]
+) -> Task:
+    """The task for a later stage: with the data that its run has, since settings depend on them, unless others are
+    named. Refuses options that would change `sections`, which an earlier stage has made."""
+    resolved = _load(task, data, overrides, device)
+    directory = Run(runs / resolved.name)
+    if data is None and directory.features.exists():
+        from pipeline.extract import Features
+
+        resolved = _load(task, Features.of(directory).task["data"], overrides, device)
+    _check_made_with(resolved, runs, data, overrides, sections)
+    return resolved
 
 
 def _check_made_with(

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from hashlib import sha256
 from importlib import resources
@@ -387,13 +387,13 @@ def builtin() -> dict[str, str]:
     return {name: tomllib.loads(texts[name]).get("description", "") for name in sorted(texts)}
 
 
-def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> Task:
+def load(name: str, data: str | Mapping[str, Any] | None = None, overrides: Iterable[str] = ()) -> Task:
     """Read a built-in task by name or a task file by path.
 
     Parameters
     ----------
     name : built-in name, or path of a `.toml` file
-    data : replacement of the source, as `--data` gives it (see `sources.parse_data`)
+    data : replacement of the source, as `--data` gives it (see `sources.parse_data`), or of the whole section
     overrides : `section.key=value` strings, the value in TOML's notation or a bare word
 
     Raises
@@ -413,7 +413,9 @@ def load(name: str, data: str | None = None, overrides: Iterable[str] = ()) -> T
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where}: not valid TOML: {error}") from None
-    if data is not None:
+    if isinstance(data, Mapping):
+        table["data"] = {**data}
+    elif data is not None:
         kept = {key: value for key, value in table.get("data", {}).items() if key not in ("source", "path")}
         table["data"] = kept | parse_data(data, table.get("features", {}).get("kind", ""))
     if name in builtin():

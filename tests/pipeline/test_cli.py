@@ -13,9 +13,13 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from pipeline import cli, predict
+from pipeline import task as tasks
 from pipeline.errors import UserError
+from pipeline.run import Run
+from pipeline.train import weights
 from tests import command
 from tests.pipeline.runs import few_outliers
 
@@ -143,6 +147,27 @@ def test_later_stages_keep_to_what_was_extracted_and_trained(shop: Path) -> None
     assert "run `percept train` with these options first" in done.stderr
     done = command.percept("validate", "instruments", "--set", "name=shop", "--data", shop / "clips", home=shop)
     assert done.returncode == 0
+
+
+def test_later_stages_are_those_of_the_data_that_were_extracted(tmp_path: Path) -> None:
+    """The embedded digits are trained on with settings of their own; one's own pictures are not, whichever command
+    names them."""
+    rng = np.random.default_rng(0)
+    for label in "01":
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for i in range(12):
+            page = np.zeros((28, 28), np.uint8)
+            page[6:22, 8 + 6 * int(label) :][: 10 + i % 3, :3] = rng.integers(150, 255)
+            Image.fromarray(page).save(tmp_path / "own" / label / f"{i}.png")
+    few = "--set", "train.epochs=1"
+    assert not command.percept("extract", "digits", "--data", "own", home=tmp_path).returncode
+    with few_outliers():
+        assert not command.percept("train", "digits", *few, home=tmp_path).returncode
+    _, facts = weights.of(Run(tmp_path / "runs/digits"))
+    assert facts.train == tasks.load("digits", str(tmp_path / "own"), few[1:]).train.model_dump(mode="json")
+    assert facts.train["augment"]["rotation"] == 0 < tasks.load("digits").train.augment.rotation
+    done = command.percept("validate", "digits", "--data", "mnist", home=tmp_path)
+    assert "was made with another [data]" in done.stderr
 
 
 @pytest.mark.parametrize(
