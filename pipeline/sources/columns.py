@@ -23,7 +23,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _GAPS = " '\u2019\u00a0\u2009\u202f"  # between thousands, besides the comma or point that is no decimal sign
-_THOUSANDS = re.compile(rf"[+-]?\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+")
+_THOUSANDS = re.compile(rf"[+-]?(?:\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}})")  # the latter in India
+_UNIT = re.compile(  # percent, or a currency, in front of a number or behind it
+    r"(?<![\d.,\s])\s*[%$£¥\u20a0-\u20cf]\s*|\s*[%$£¥\u20a0-\u20cf]\s*(?![\d.,\s])"
+)
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}|\.\d{3})")  # the sign is the decimal one, or one between thousands
 _SAYS_COMMA, _SAYS_POINT = (
     re.compile(
@@ -51,8 +54,8 @@ def parse_number(text: str, comma: bool = False) -> float | None:
 
     Example
     -------
-    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "1_0", "inf")]
-    [-1500.0, 1234.0, 12.0, None, None]
+    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "($3)", "1_0", "inf")]
+    [-1500.0, 1234.0, 12.0, -3.0, None, None]
     >>> parse_number("1.234,5", comma=True)
     1234.5
     """
@@ -103,8 +106,9 @@ def _decimal_sign(cells: Sequence[str]) -> str:
 
 
 def _bare(cell: str) -> str:
-    """What a cell holds, without a percent sign."""
-    return cell.strip().removesuffix("%").rstrip().replace("\u2212", "-")
+    """What a cell holds, without a percent sign or that of a currency; spreadsheets put a negative in parentheses."""
+    text = _UNIT.sub("", cell.strip(), count=1).replace("\u2212", "-")
+    return f"-{text[1:-1].strip()}" if text[:1] == "(" and text[-1:] == ")" else text
 
 
 @dataclass(slots=True)

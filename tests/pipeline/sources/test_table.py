@@ -111,6 +111,12 @@ def test_zeros_in_front_truth_values_and_percent(tmp_path: Path) -> None:
     assert {sample.label for sample in samples} == {"00", "01"}
 
 
+def test_money_as_spreadsheets_write_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a;b;y\n" + rows(lambda i: f"{('€ ', '-€ ')[i % 2]}1.{i:03},50;{('(7,5)', '(8,5) ')[i % 2]};{i % 2}")
+    assert values(written(tmp_path, text))[:2] == [[1000.5, -7.5], [-1001.5, -8.5]]
+    assert "decimal commas in a, b" in capsys.readouterr().out
+
+
 def test_equal_rows_count_each_and_share_a_split_whatever_the_order(tmp_path: Path) -> None:
     first, again = (
         written(tmp_path, "a,b,y\n" + text) for text in ("1,u,0\n2,v,1\n" * 15, "2,t,0\n" * 9 + "1,u,0\n2,v,1\n" * 15)
@@ -287,6 +293,21 @@ def test_a_damaged_table_is_read_or_refused(tmp_path: Path, capsys: pytest.Captu
         ("1.234.567", True, 1234567),
         ("1.234", True, 1234),
         ("1.23", True, 1.23),
+        ("12,34,567.50", False, 1234567.5),
+        ("$1,234.50", False, 1234.5),
+        ("-$3", False, -3),
+        ("$-3", False, -3),
+        ("€ 1.234,50", True, 1234.5),
+        ("12,50\u00a0€", True, 12.5),
+        ("(1,234.50)", False, -1234.5),
+        ("$ (3.00)", False, -3),
+        ("( £3 )", False, -3),
+        ("%12", False, 12),
+        ("(12 %)", False, -12),
+        ("5$5", False, None),
+        ("5 $ 500", False, None),
+        ("(-3)", False, None),
+        ("()", False, None),
     ],
 )
 def test_numbers_of_several_countries(text: str, comma: bool, number: float | None) -> None:
