@@ -23,7 +23,9 @@ LARGEST = float(np.finfo(np.float32).max)
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _GAPS = " '\u2019\u00a0\u2009\u202f"  # between thousands, besides the comma or point that is no decimal sign
-_THOUSANDS = re.compile(rf"[+-]?(?:\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}})")  # the latter in India
+_THOUSANDS = re.compile(
+    rf"[+-]?(?:\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}})"
+)  # the latter in India
 _UNIT = re.compile(  # percent, or a currency, in front of a number or behind it
     r"(?<![\d.,\s])\s*[%$£¥\u20a0-\u20cf]\s*|\s*[%$£¥\u20a0-\u20cf]\s*(?![\d.,\s])"
 )

@@ -187,7 +187,8 @@ def test_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "cp1252"), (", ", "utf-8"), ("|", "utf-8")]
+    ("delimiter", "encoding"),
+    [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "cp1252"), (", ", "utf-8"), ("|", "utf-8"), (" ", "utf-8")],
 )
 def test_manifests_of_any_program(tmp_path: Path, delimiter: str, encoding: str) -> None:
     (tmp_path / "list.csv").write_text(f"Path{delimiter}Label\r\nMöwe.wav{delimiter}gull\r\n", encoding, newline="")

@@ -14,6 +14,7 @@ from pipeline import predict
 from pipeline.errors import UserError
 from pipeline.sources import Data, Sample, table
 from pipeline.sources.columns import parse_number
+from service.errors import MediaError
 
 N = 30
 
@@ -40,6 +41,8 @@ def kinds(samples: list[Sample]) -> dict[str, tuple[str, ...]]:
 
 PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
 
+R = '"a" "b" "y"\n' + rows(lambda i: f'"{i + 1}" {i}.5 "{"uv"[i % 2]}" {i % 3}')  # as write.table writes it
+
 
 @pytest.mark.parametrize(
     "content",
@@ -55,6 +58,9 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         "sep=,\n" + PLAIN,
+        PLAIN.replace(",", "  "),
+        R,
+        "sep=;\n" + R.replace(" ", ";"),
     ],
     ids=[
         "commas",
@@ -68,6 +74,9 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         "mark",
         "UTF-16",
         "sep",
+        "spaces",
+        "R",
+        "R with sep",
     ],
 )
 def test_a_table_is_the_same_however_it_is_written(tmp_path: Path, content: str | bytes) -> None:
@@ -219,6 +228,25 @@ def test_numbers_of_rows_are_not_learned_from(tmp_path: Path, header: str) -> No
     """pandas and R write them without being asked; rows sorted by their target would be told by them."""
     samples = written(tmp_path, f"{header},a,y\n" + rows(lambda i: f"{i},{i % 7},{i // 15}"))
     assert kinds(samples) == {"a": ()}
+
+
+def test_a_cell_too_many_is_no_name_of_its_row(tmp_path: Path) -> None:
+    """Where a few rows have one, or a single name stands above numbers with decimal commas."""
+    few = written(tmp_path, PLAIN.replace("0\n", "0,note\n").replace("1\n", "1,\n"))
+    assert [sample.media.load().tolist() for sample in few if sample.label] == [
+        [i + 0.5, i % 2] for i in range(N) if i % 3
+    ]
+    (tmp_path / "one.csv").write_text("a\n1,5\n2,5\n")
+    for _, row in predict.parts([tmp_path / "one.csv"], [Column(name="a")]):
+        with pytest.raises(MediaError, match="2 cells in the row, 1 in the first row"):
+            row()
+
+
+def test_names_of_rows_are_passed_over_in_predictions(tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text(R)
+    columns = (Column(name="b", categories=("u", "v")), Column(name="a"))
+    found = [(row.name, json.loads(read())) for row, read in predict.parts([tmp_path / "new.txt"], columns)]
+    assert found[1] == ("new.txt:3", {"b": "v", "a": 1.5})
 
 
 def test_no_two_columns_have_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
