@@ -169,7 +169,7 @@ def run(
     elif data is None and task not in tasks.builtin() and choice.is_data(task):
         data, (task, reason) = task, choice.choose(Path(task))
         print(f"{data}: {reason}; running the task {task} (--task names another)", flush=True)
-    resolved, signer = _load(task, data, set_, device), _signer(sign, certificate)
+    resolved, signer = _load(task, data, set_, device, runs), _signer(sign, certificate)
     directory = Run(runs / resolved.name)
     workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine), signer)
     if not profile:
@@ -202,7 +202,7 @@ def extract(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 1: decode the samples into features (features.npz). What an earlier run decoded is not decoded again."""
-    resolved = _load(task, data, set_, device)
+    resolved = _load(task, data, set_, device, runs)
     Workflow(resolved, Run(runs / resolved.name), strict, engine=Engine.parse(engine)).extract()
 
 
@@ -216,7 +216,7 @@ def train(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 2: fit the network (weights.pt, history.json). A killed run continues from its last checkpoint."""
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
+    resolved, where = _load(task, data, set_, device, runs), Engine.parse(engine)
     _check_made_with(resolved, runs, data, set_, EXTRACTED)
     Workflow(resolved, Run(runs / resolved.name), engine=where).train()
 
@@ -230,7 +230,7 @@ def validate(
     runs: RunsOption = RUNS,
 ) -> None:
     """Stage 3: evaluate the network on the test split (report.json, report.html, plots/, samples/)."""
-    resolved = _load(task, data, set_, device)
+    resolved = _load(task, data, set_, device, runs)
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
     Workflow(resolved, Run(runs / resolved.name)).validate()
 
@@ -249,7 +249,7 @@ def export(
     certificate: CertificateOption = None,
 ) -> None:
     """Stage 4: write and check the ONNX graph (model.onnx, card.json, bom.json), and put it into the model store."""
-    resolved, signer = _load(task, data, set_, device), _signer(sign, certificate)
+    resolved, signer = _load(task, data, set_, device, runs), _signer(sign, certificate)
     _check_made_with(resolved, runs, data, set_, (*EXTRACTED, "model", "train"))
     Workflow(resolved, Run(runs / resolved.name), force=force, signer=signer).export()
 
@@ -331,7 +331,7 @@ def tune(
     An interrupted search continues; the same command in two terminals shares the work. The space, sampler, number of
     trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved, where = _load(task, data, set_, device), Engine.parse(engine)
+    resolved, where = _load(task, data, set_, device, runs), Engine.parse(engine)
     from pipeline import export as exporting
     from pipeline import validate as validating
     from pipeline.tune import stage as searching
@@ -380,7 +380,7 @@ def curves(
 ) -> None:
     """Train, and evaluate the test samples after every epoch, as lectures do; only to be looked at."""
     rates = [[*(set_ or []), f"train.learning_rate={rate}"] for rate in learning_rates or []]
-    options = [_load(task, data, overrides, None).train for overrides in rates]
+    options = [_load(task, data, overrides, None, runs).train for overrides in rates]
     resolved, directory = _extracted(task, data, set_, runs)
     from pipeline.lessons import curves
 
@@ -695,7 +695,9 @@ def _free_address(host: str, port: int) -> str:
     return str(address[0])
 
 
-def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None) -> Task:
+def _load(task: str, data: str | None, overrides: list[str] | None, device: str | None, runs: Path) -> Task:
+    if task not in tasks.builtin() and Run(runs / task).features.is_file():
+        raise UserError(f"{runs / task} is a run; here name its task, and add --set name={task}")
     extra = [f"train.device={device!r}"] if device else []
     return tasks.load(task, data, [*(overrides or []), *extra])
 
@@ -708,12 +710,12 @@ def _signer(key: Path | None, certificates: list[Path] | None) -> Signer | None:
 
 def _saved(name: str, data: str | None, overrides: list[str] | None, runs: Path) -> Run:
     """The run of that name, or of the task of that name with these options."""
-    return Run(runs / _load(name, data, overrides, None).name) if data or overrides else Run.named(runs, name)
+    return Run(runs / _load(name, data, overrides, None, runs).name) if data or overrides else Run.named(runs, name)
 
 
 def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:
     """A task, and its run, with what has been extracted into it, or is now."""
-    resolved = _load(task, data, overrides, None)
+    resolved = _load(task, data, overrides, None, runs)
     directory = Run(runs / resolved.name)
     if not directory.features.exists():
         Workflow(resolved, directory).extract()

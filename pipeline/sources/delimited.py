@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
+# Of files that are taken for text tables; the last three are none, which `find_format` tells, and what to do.
+ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".data", ".xlsx", ".xls", ".ods")
 DELIMITERS = ";\t|,"  # where two divide the first rows equally well, the earlier one: a comma may be a decimal sign
 SPACE = " "  # the delimiter where none of those divides the rows; as many as there are count as one
 SNIFFED = 200  # rows by which the delimiter is found
