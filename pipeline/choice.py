@@ -6,6 +6,7 @@ from pipeline.sources import columnar, delimited
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import walk
+from pipeline.sources.folder import with_slashes
 from pipeline.sources.layout import PICTURES, SOUND
 from pipeline.task import UserError
 
@@ -62,4 +63,4 @@ def _listed(manifest: Path) -> list[Path] | None:
         return None
     at = columns.index("path")
     paths = [cells[at].strip() for _, cells in lines if len(cells) > at]
-    return [manifest.parent / path for path in paths if path and "\0" not in path]
+    return [manifest.parent / with_slashes(path, manifest.parent) for path in paths if path and "\0" not in path]

@@ -162,7 +162,13 @@ def _manifest(data: Data) -> Iterator[Entry]:
             raise UserError(
                 f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
             )
+        path = with_slashes(path, manifest.parent)
         yield path, label, splits.get(split), group or None, manifest.parent / path
+
+
+def with_slashes(path: str, folder: Path) -> str:
+    """A path in a manifest without the backslashes of Windows, which elsewhere may stand in the name of a file."""
+    return path if "\\" not in path or (folder / path).exists() else path.replace("\\", "/")
 
 
 def _fingerprint(data: Data) -> Any:

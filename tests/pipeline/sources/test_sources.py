@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,16 @@ def test_manifest(tmp_path: Path) -> None:
 def test_manifests_of_any_program(tmp_path: Path, delimiter: str, encoding: str) -> None:
     (tmp_path / "list.csv").write_text(f"Path{delimiter}Label\r\nMöwe.wav{delimiter}gull\r\n", encoding, newline="")
     assert [(s.file, s.label) for s in samples("instruments", str(tmp_path / "list.csv"))] == [("Möwe.wav", "gull")]
+
+
+def test_paths_of_windows_in_a_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "flute/a.wav", "oboe\\b.wav")  # the latter is one name here
+    (tmp_path / "list.csv").write_text(
+        "path,label\r\nflute\\a.wav,x\r\n.\\oboe\\c.wav,y\r\noboe\\b.wav,y\r\n", "utf-8-sig"
+    )
+    found = samples("instruments", str(tmp_path / "list.csv"))
+    assert [s.file for s in found] == ["flute/a.wav", "./oboe/c.wav", "oboe\\b.wav"]
+    assert found[0].digest() == sha256(b"flute/a.wav").hexdigest()
 
 
 @pytest.mark.parametrize(
