@@ -131,5 +131,9 @@ def parse_data(text: str, kind: str = "") -> dict[str, str]:
         return {"source": "folder", "path": text}
     if text.lower().endswith(delimited.ENDINGS):
         return {"source": "csv", "path": text}
+    if Path(text).is_file():
+        raise UserError(
+            f"--data {text}: expected a .csv manifest, or a folder of class folders; unpack an archive first"
+        )
     names = ", ".join(s.name + {"copy": "[:DIR]", "own": ":DIR"}.get(s.form, "") for s in named.values())
     raise UserError(f"--data {text}: no such folder, and not one of {names} or a .csv file")

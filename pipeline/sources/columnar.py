@@ -149,9 +149,12 @@ def _parquet_table(path: Path) -> Any:
     except ModuleNotFoundError:
         raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or save the table as CSV") from None
     try:
-        return parquet.ParquetFile(path).read()
+        table = parquet.ParquetFile(path).read()
     except (ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+    if not table.num_rows:
+        raise UserError(f"{path}: no rows")
+    return table
 
 
 def _parquet(path: Path) -> list[Column]:

@@ -202,6 +202,10 @@ def test_gaps_and_categories_of_parquet_are_those_of_training(tmp_path: Path) ->
         {"floor": None, "sold": None, "size": None},
         {"floor": 3, "sold": "False", "size": None},
     ]
+    parquet.write_table(pyarrow.table({"size": []}), tmp_path / "empty.parquet")
+    [(_, read)] = predict.parts([tmp_path / "empty.parquet"], columns)
+    with pytest.raises(MediaError, match="no rows"):
+        read()
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,9 @@ def test_empty_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     with pytest.raises(UserError, match="no files; expected one sub-folder for each class"):
         samples("digits", str(tmp_path))
+    touch(tmp_path, "1.png", "2.png", ".DS_Store")
+    with pytest.raises(UserError, match="2 files, none in a class folder; expected one sub-folder"):
+        samples("digits", str(tmp_path))
 
 
 def test_class_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
@@ -257,6 +260,11 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
     assert sources.parse_data("clips.csv") == {"source": "csv", "path": "clips.csv"}
     with pytest.raises(UserError, match="no such folder"):
         sources.parse_data(str(tmp_path / "absent"))
+    touch(tmp_path, "clips.zip")
+    with pytest.raises(
+        UserError, match=r"clips.zip: expected a \.csv manifest, or a folder .*; unpack an archive first"
+    ):
+        sources.parse_data(str(tmp_path / "clips.zip"))
 
 
 def test_a_source_that_is_not_registered_is_one_line() -> None:
