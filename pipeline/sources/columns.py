@@ -26,9 +26,10 @@ _GAPS = " '\u2019\u00a0\u2009\u202f"  # between thousands, besides the comma or 
 _THOUSANDS = re.compile(
     rf"[+-]?(?:\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}})"
 )  # the latter in India
-_UNIT = re.compile(  # percent, or a currency, in front of a number or behind it
-    r"(?<![\d.,\s])\s*[%$£¥\u20a0-\u20cf]\s*|\s*[%$£¥\u20a0-\u20cf]\s*(?![\d.,\s])"
-)
+_UNIT = re.compile(r"[%$£¥\u20a0-\u20cf]")  # percent, or a currency
+_BESIDE = re.compile(
+    rf"(?<![\d.,\s])\s*{_UNIT.pattern}\s*|\s*{_UNIT.pattern}\s*(?![\d.,\s])"
+)  # not between two numbers
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}|\.\d{3})")  # the sign is the decimal one, or one between thousands
 _SAYS_COMMA, _SAYS_POINT = (
     re.compile(
@@ -109,7 +110,9 @@ def _decimal_sign(cells: Sequence[str]) -> str:
 
 def _bare(cell: str) -> str:
     """What a cell holds, without a percent sign or that of a currency; spreadsheets put a negative in parentheses."""
-    text = _UNIT.sub("", cell.strip(), count=1).replace("\u2212", "-")
+    text = cell.strip().replace("\u2212", "-")
+    if _UNIT.search(text):
+        text = _BESIDE.sub("", text, count=1)
     return f"-{text[1:-1].strip()}" if text[:1] == "(" and text[-1:] == ")" else text
 
 
@@ -132,6 +135,7 @@ class Column:
     n_dates: int = 0
     n_padded: int = 0  # whole numbers with zeros in front
     first_word: str = ""
+    units: set[str] = field(default_factory=set)  # percent and currencies, by their signs
     limit: int = CATEGORIES
 
     def add(self, cells: Sequence[str]) -> None:
@@ -159,6 +163,8 @@ class Column:
             if cell not in found:
                 number = parse_number(cell, self.comma)
                 found[cell] = np.nan if number is None else number
+                if number is not None:
+                    self.units.update(_UNIT.findall(cell))
         return np.array([found[cell] for cell in cells])
 
     def _coded(self, cells: Sequence[str]) -> NDArray[np.int32]:

@@ -123,7 +123,10 @@ def test_zeros_in_front_truth_values_and_percent(tmp_path: Path) -> None:
 def test_money_as_spreadsheets_write_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "a;b;y\n" + rows(lambda i: f"{('€ ', '-€ ')[i % 2]}1.{i:03},50;{('(7,5)', '(8,5) ')[i % 2]};{i % 2}")
     assert values(written(tmp_path, text))[:2] == [[1000.5, -7.5], [-1001.5, -8.5]]
-    assert "decimal commas in a, b" in capsys.readouterr().out
+    assert "decimal commas in a, b" in (out := capsys.readouterr().out)
+    assert "converted" not in out
+    written(tmp_path, text.replace("-€", "-$"))
+    assert "a has numbers in $ and €, which are not converted" in capsys.readouterr().out
 
 
 def test_equal_rows_count_each_and_share_a_split_whatever_the_order(tmp_path: Path) -> None:
