@@ -23,13 +23,13 @@ LARGEST = float(np.finfo(np.float32).max)
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _GAPS = " '\u2019\u00a0\u2009\u202f"  # between thousands, besides the comma or point that is no decimal sign
-_THOUSANDS = re.compile(
+_THOUSANDS = re.compile(  # 1,234,567, or 12,34,567 in India
     rf"[+-]?(?:\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}})"
-)  # the latter in India
+)
 _UNIT = re.compile(r"[%$£¥\u20a0-\u20cf]")  # percent, or a currency
-_BESIDE = re.compile(
+_BESIDE = re.compile(  # in front of a number or behind it, not between two
     rf"(?<![\d.,\s])\s*{_UNIT.pattern}\s*|\s*{_UNIT.pattern}\s*(?![\d.,\s])"
-)  # not between two numbers
+)
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}|\.\d{3})")  # the sign is the decimal one, or one between thousands
 _SAYS_COMMA, _SAYS_POINT = (
     re.compile(
