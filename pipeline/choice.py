@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from pipeline.sources import columnar
+from pipeline.sources import columnar, delimited
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import walk
+from pipeline.sources.folder import with_slashes
 from pipeline.sources.layout import PICTURES, SOUND
 from pipeline.task import UserError
 
-TEXT = frozenset((".csv", ".tsv"))
+TEXT = frozenset(delimited.ENDINGS)
 NUMBERS = frozenset(columnar.ENDINGS)
 
 
@@ -39,8 +40,14 @@ def choose(data: Path) -> tuple[str, str]:
         raise UserError(
             f"{data}: no pictures, sound or numbers in it; name the task, as in `percept run TASK --data {data}`"
         )
-    if most != "pictures":
-        return {"sound": "instruments", "numbers": "table"}[most], n
+    if most == "numbers":
+        one = next(file for file in files if file.suffix.lower() in NUMBERS)
+        raise UserError(
+            f"{data}: {n}, and a table is one file, as in `percept run {one}`; arrays train_data.npy, train_labels.npy "
+            f"and so on are `percept run instruments-lab --data npy:{data}`"
+        )
+    if most == "sound":
+        return "instruments", n
     look = Appearance.of([file for file in files if file.suffix.lower() in PICTURES])
     if look is None:
         return "pictures", n
@@ -56,4 +63,4 @@ def _listed(manifest: Path) -> list[Path] | None:
         return None
     at = columns.index("path")
     paths = [cells[at].strip() for _, cells in lines if len(cells) > at]
-    return [manifest.parent / path for path in paths if path and "\0" not in path]
+    return [manifest.parent / with_slashes(path, manifest.parent) for path in paths if path and "\0" not in path]

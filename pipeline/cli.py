@@ -170,7 +170,7 @@ def run(
     elif data is None and task not in tasks.builtin() and choice.is_data(task):
         data, (task, reason) = task, choice.choose(Path(task))
         print(f"{data}: {reason}; running the task {task} (--task names another)", flush=True)
-    resolved, signer = _load(task, data, set_, device), _signer(sign, certificate)
+    resolved, signer = _load(task, data, set_, device, runs), _signer(sign, certificate)
     directory = Run(runs / resolved.name)
     workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine), signer)
     if not profile:
@@ -203,7 +203,7 @@ def extract(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 1: decode the samples into features (features.npz). What an earlier run decoded is not decoded again."""
-    resolved = _load(task, data, set_, device)
+    resolved = _load(task, data, set_, device, runs)
     Workflow(resolved, Run(runs / resolved.name), strict, engine=Engine.parse(engine)).extract()
 
 
@@ -692,7 +692,11 @@ def _free_address(host: str, port: int) -> str:
     return str(address[0])
 
 
-def _load(task: str, data: str | dict[str, Any] | None, overrides: list[str] | None, device: str | None) -> Task:
+def _load(
+    task: str, data: str | dict[str, Any] | None, overrides: list[str] | None, device: str | None, runs: Path
+) -> Task:
+    if task not in tasks.builtin() and Run(runs / task).features.is_file():
+        raise UserError(f"{runs / task} is a run; here name its task, and add --set name={task}")
     extra = [f"train.device={device!r}"] if device else []
     return tasks.load(task, data, [*(overrides or []), *extra])
 
@@ -705,12 +709,12 @@ def _signer(key: Path | None, certificates: list[Path] | None) -> Signer | None:
 
 def _saved(name: str, data: str | None, overrides: list[str] | None, runs: Path) -> Run:
     """The run of that name, or of the task of that name with these options."""
-    return Run(runs / _load(name, data, overrides, None).name) if data or overrides else Run.named(runs, name)
+    return Run(runs / _load(name, data, overrides, None, runs).name) if data or overrides else Run.named(runs, name)
 
 
 def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:
     """A task, and its run, with what has been extracted into it, or is now."""
-    resolved = _load(task, data, overrides, None)
+    resolved = _load(task, data, overrides, None, runs)
     directory = Run(runs / resolved.name)
     if not directory.features.exists():
         Workflow(resolved, directory).extract()
@@ -722,12 +726,12 @@ def _load_made(
 ) -> Task:
     """The task for a later stage: with the data that its run has, since settings depend on them, unless others are
     named. Refuses options that would change `sections`, which an earlier stage has made."""
-    resolved = _load(task, data, overrides, device)
+    resolved = _load(task, data, overrides, device, runs)
     directory = Run(runs / resolved.name)
     if data is None and directory.features.exists():
         from pipeline.extract import Features
 
-        resolved = _load(task, Features.of(directory).task["data"], overrides, device)
+        resolved = _load(task, Features.of(directory).task["data"], overrides, device, runs)
     _check_made_with(resolved, runs, data, overrides, sections)
     return resolved
 

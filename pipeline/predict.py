@@ -20,6 +20,7 @@ from pipeline.errors import listed
 from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, require
+from pipeline.sources import columnar, delimited
 from pipeline.sources.columns import ABSENT, MISSING, SNIFFED, decimal_commas, parse_number
 from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.task import UserError
@@ -32,7 +33,7 @@ from service.serving.predictor import Predictor
 NONE = np.empty(0)
 Part = tuple[Path, Callable[[], bytes]]
 NAMED = 5  # other labels that a line names
-TABLES = (".csv", ".tsv", ".tab", ".txt")  # endings of text tables, whose rows are predicted one by one
+TABLES = (*delimited.ENDINGS, *columnar.ENDINGS)  # endings of files whose rows are predicted one by one
 
 
 def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False, window: str | None = None) -> bool:
@@ -101,7 +102,7 @@ def _answers(
 
 
 def parts(files: Sequence[Path], columns: Sequence[Column], kind: Kind = "vector") -> Iterator[Part]:
-    """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a text table if
+    """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a table if
     the model is one of a table. Where a table cannot be read, that is what reading its last part raises."""
     limits = Limits.from_environment()
     for file in files:
@@ -142,7 +143,12 @@ def _raise(error: Exception) -> bytes:
 
 
 def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
-    """The rows of a text table. Raises UserError where it cannot be read."""
+    """The rows of a table, called as in training. Raises UserError where it cannot be read."""
+    if columnar.is_columnar(file):
+        names, cells_of = columnar.read_cells(file)
+        for i, cells in enumerate(cells_of):
+            yield file.with_name(f"{file.name}:{i}"), partial(_as_json, names, cells, columns, {})
+        return
     form = find_format(file)
     stream = rows(file, form)
     first = next(stream)

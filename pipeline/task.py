@@ -453,9 +453,11 @@ def _read(name: str) -> tuple[str, str]:
         return f"task {name}", (resources.files("pipeline") / "tasks" / f"{name}.toml").read_text("utf-8")
     path = Path(name)
     if path.suffix != ".toml":
+        if path.exists():
+            raise UserError(f"{name}: no task; if it holds data, give it as in `percept run TASK --data {name}`")
         close = difflib.get_close_matches(name, tasks, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"built in: {', '.join(tasks)}; or give a .toml file"
-        raise UserError(f"no task {name!r}; {hint}")
+        raise UserError(f"no task {name!r}{'' if close else ', and no such file or folder'}; {hint}")
     try:
         return name, path.read_text("utf-8-sig")  # editors on Windows put a byte order mark in front
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the name

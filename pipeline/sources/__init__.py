@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from typing import Any, Protocol
 
 from pipeline.errors import UserError
+from pipeline.sources import delimited
 from pipeline.sources.files import expanded
 from pipeline.sources.folder import load_unlabelled
 from pipeline.sources.groups import grouped
@@ -128,7 +129,11 @@ def parse_data(text: str, kind: str = "") -> dict[str, str]:
         return {"source": name, "path": path}
     if Path(text).is_dir():
         return {"source": "folder", "path": text}
-    if text.lower().endswith((".csv", ".tsv")):
+    if text.lower().endswith(delimited.ENDINGS):
         return {"source": "csv", "path": text}
+    if Path(text).is_file():
+        raise UserError(
+            f"--data {text}: expected a .csv manifest, or a folder of class folders; unpack an archive first"
+        )
     names = ", ".join(s.name + {"copy": "[:DIR]", "own": ":DIR"}.get(s.form, "") for s in named.values())
     raise UserError(f"--data {text}: no such folder, and not one of {names} or a .csv file")

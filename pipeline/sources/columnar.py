@@ -15,6 +15,7 @@ INPUTS = ("x", "data", "features", "inputs")  # names of the array of inputs, in
 TARGETS = ("y", "target", "targets", "labels", "label")
 NAMES = ("feature_names", "columns", "names")  # names of an array of columns' names
 PARQUET = (".parquet", ".pq")
+NONE = np.empty(0)  # for targets that are absent
 ENDINGS = (".npz", ".npy", *PARQUET)
 
 
@@ -36,18 +37,29 @@ def read(path: Path, target: str | None) -> tuple[list[Column], str]:
     """
     if path.suffix.lower() in PARQUET:
         return _parquet(path), target or ""
-    x, y, names = _npz(path) if path.suffix.lower() == ".npz" else _npy(path)
-    x = x.reshape(len(x), 1) if x.ndim == 1 else x
+    x, y, names = _arrays(path)
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-    if x.ndim != 2 or y.ndim != 1 or len(x) != len(y) or not x.size:
+    if y.ndim != 1 or len(x) != len(y):
         raise UserError(f"{path}: inputs of shape {x.shape} and targets of shape {y.shape}; expected (N, D) and (N,)")
-    names = (
-        names if names and len(set(names)) == x.shape[1] == len(names) else [f"x{i}" for i in range(1, x.shape[1] + 1)]
-    )
     name = target or "y"
     if name in names:
         raise UserError(f"{path}: data.target = {name!r} is a column of the inputs; the targets are the array y")
     return [*(column(name, x[:, i], path) for i, name in enumerate(names)), column(name, y, path, targets=True)], name
+
+
+def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns, and the rows in the words of a text table; without targets, where the file has arrays.
+
+    Raises UserError; see `read`.
+    """
+    if path.suffix.lower() in PARQUET:
+        table = _parquet_table(path)
+        names = column_names(table.column_names)
+        rows = list(zip(*(values.to_pylist() for values in table.columns), strict=True))
+    else:
+        x, _, names = _arrays(path, targets=False)
+        rows = (_decoded(x) if x.dtype.kind == "S" else x).tolist()
+    return names, [["" if value is None else str(value) for value in row] for row in rows]
 
 
 def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -> Column:
@@ -82,23 +94,37 @@ def _decoded(values: NDArray[Any]) -> NDArray[Any]:
         return np.char.decode(values, "latin-1")
 
 
-def _npz(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+def _arrays(path: Path, targets: bool = True) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+    """The inputs (N, D), the targets, which may be absent unless `targets`, and the names of the inputs' columns."""
+    x, y, names = (_npz if path.suffix.lower() == ".npz" else _npy)(path, targets)
+    x = x.reshape(len(x), 1) if x.ndim == 1 else x
+    if x.ndim != 2 or not x.size:
+        raise UserError(f"{path}: inputs of shape {x.shape}; expected (N, D)")
+    is_named = len(set(names)) == x.shape[1] == len(names)
+    return x, y, names if is_named else [f"x{i}" for i in range(1, x.shape[1] + 1)]
+
+
+def _npz(path: Path, targets: bool) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             named = {name.lower(): name for name in archive.files}
             x, y, names = (
                 next((named[name] for name in known if name in named), None) for known in (INPUTS, TARGETS, NAMES)
             )
-            if x is None or y is None:
+            if x is None or (y is None and targets):
                 raise UserError(
                     f"{path}: holds {', '.join(archive.files)}; expected the inputs as x and the targets as y"
                 )
-            return archive[x], archive[y], [] if names is None else [str(name) for name in archive[names]]
+            return (
+                archive[x],
+                NONE if y is None else archive[y],
+                [] if names is None else [str(name) for name in archive[names]],
+            )
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         raise UserError(f"{path}: not NumPy's arrays: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _npy(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+def _npy(path: Path, targets: bool) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
     pairs = [
         path.with_name(f"{path.stem[: -len(own)]}{like(other)}{path.suffix}")
         for own in INPUTS
@@ -107,23 +133,34 @@ def _npy(path: Path) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
         for like in (str.lower, str.upper)
     ]
     beside = next((file for file in pairs if file.is_file()), None)
-    if beside is None:
+    if beside is None and targets:
         raise UserError(f"{path}: there is no file of targets beside it; call the two X.npy and y.npy")
     try:
-        return np.load(path, allow_pickle=False), np.load(beside, allow_pickle=False), []
+        y = NONE if beside is None else np.load(beside, allow_pickle=False)
+        return np.load(path, allow_pickle=False), y, []
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: not NumPy's arrays: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _parquet(path: Path) -> list[Column]:
+def _parquet_table(path: Path) -> Any:
+    """A table of pyarrow."""
     try:
-        from pyarrow import ArrowException, parquet, types
+        from pyarrow import ArrowException, parquet
     except ModuleNotFoundError:
         raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); or save the table as CSV") from None
     try:
         table = parquet.ParquetFile(path).read()
     except (ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+    if not table.num_rows:
+        raise UserError(f"{path}: no rows")
+    return table
+
+
+def _parquet(path: Path) -> list[Column]:
+    table = _parquet_table(path)
+    from pyarrow import types
+
     columns = []
     for name, values in zip(column_names(table.column_names), table.columns, strict=False):
         kind = values.type

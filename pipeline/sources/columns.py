@@ -23,7 +23,13 @@ LARGEST = float(np.finfo(np.float32).max)
 
 _PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _GAPS = " '\u2019\u00a0\u2009\u202f"  # between thousands, besides the comma or point that is no decimal sign
-_THOUSANDS = re.compile(rf"[+-]?\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+")
+_THOUSANDS = re.compile(  # 1,234,567, or 12,34,567 in India
+    rf"[+-]?(?:\d{{1,3}}(?:[,.{_GAPS}]\d{{3}})+|\d{{1,2}}(?:,\d{{2}})+,\d{{3}})"
+)
+_UNIT = re.compile(r"[%$£¥\u20a0-\u20cf]")  # percent, or a currency
+_BESIDE = re.compile(  # in front of a number or behind it, not between two
+    rf"(?<![\d.,\s])\s*{_UNIT.pattern}\s*|\s*{_UNIT.pattern}\s*(?![\d.,\s])"
+)
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}|\.\d{3})")  # the sign is the decimal one, or one between thousands
 _SAYS_COMMA, _SAYS_POINT = (
     re.compile(
@@ -51,8 +57,8 @@ def parse_number(text: str, comma: bool = False) -> float | None:
 
     Example
     -------
-    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "1_0", "inf")]
-    [-1500.0, 1234.0, 12.0, None, None]
+    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "($3)", "1_0", "inf")]
+    [-1500.0, 1234.0, 12.0, -3.0, None, None]
     >>> parse_number("1.234,5", comma=True)
     1234.5
     """
@@ -103,8 +109,11 @@ def _decimal_sign(cells: Sequence[str]) -> str:
 
 
 def _bare(cell: str) -> str:
-    """What a cell holds, without a percent sign."""
-    return cell.strip().removesuffix("%").rstrip().replace("\u2212", "-")
+    """What a cell holds, without a percent sign or that of a currency; spreadsheets put a negative in parentheses."""
+    text = cell.strip().replace("\u2212", "-")
+    if _UNIT.search(text):
+        text = _BESIDE.sub("", text, count=1)
+    return f"-{text[1:-1].strip()}" if text[:1] == "(" and text[-1:] == ")" else text
 
 
 @dataclass(slots=True)
@@ -126,6 +135,7 @@ class Column:
     n_dates: int = 0
     n_padded: int = 0  # whole numbers with zeros in front
     first_word: str = ""
+    units: set[str] = field(default_factory=set)  # percent and currencies, by their signs
     limit: int = CATEGORIES
 
     def add(self, cells: Sequence[str]) -> None:
@@ -153,6 +163,8 @@ class Column:
             if cell not in found:
                 number = parse_number(cell, self.comma)
                 found[cell] = np.nan if number is None else number
+                if number is not None:
+                    self.units.update(_UNIT.findall(cell))
         return np.array([found[cell] for cell in cells])
 
     def _coded(self, cells: Sequence[str]) -> NDArray[np.int32]:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
+# Of files that are taken for text tables; the last three are none, which `find_format` tells, and what to do.
+ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".data", ".xlsx", ".xls", ".ods")
 DELIMITERS = ";\t|,"  # where two divide the first rows equally well, the earlier one: a comma may be a decimal sign
+SPACE = " "  # the delimiter where none of those divides the rows; as many as there are count as one
 SNIFFED = 200  # rows by which the delimiter is found
 END = "\x1a\0"  # a row of its own after the last one, unless a quote is open; no text holds it
 PIECE = 1 << 20  # bytes that are decoded at a time
@@ -28,11 +31,13 @@ class Format:
     """How a file's bytes mean cells.
 
     first : line with the first row, counted from 0
+    names_rows : the first column has no heading, not even an empty one, as where R writes the names of rows
     """
 
     encoding: str
     delimiter: str
     first: int = 0
+    names_rows: bool = False
 
 
 def find_format(path: Path) -> Format:
@@ -52,8 +57,11 @@ def find_format(path: Path) -> Format:
     if any("\0" in line for line in lines):
         raise UserError(f"{path}: holds zero bytes, so it is not text; save the table as CSV")
     if named := NAMED.fullmatch(lines[0]):
-        return Format(encoding, named[1], numbered[0][0] + 1)
-    return Format(encoding, max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter)))
+        return Format(encoding, named[1], numbered[0][0] + 1, _names_rows(lines[1:], named[1]))
+    delimiter = max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter))
+    if not _agreement(lines, delimiter)[0] and SPACE in lines[0].strip() and _agreement(lines, SPACE)[0]:
+        delimiter = SPACE
+    return Format(encoding, delimiter, names_rows=_names_rows(lines, delimiter))
 
 
 def rows(path: Path, form: Format) -> Iterator[Row]:
@@ -75,8 +83,8 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
                 if cells and cells[-1].endswith(END):  # all rows after the quote are in this cell
                     raise UserError(f"{path}, line {last + 1}: a quote is not closed")
                 if any(cells) and not all(map(str.isspace, cells)):
+                    yield form.first + reader.line_num, ["", *cells] if is_empty and form.names_rows else cells
                     is_empty = False
-                    yield form.first + reader.line_num, cells
                 last = form.first + reader.line_num
         except csv.Error as error:
             raise UserError(f"{path}, line {last + 1}: {error}; is a quote not closed?") from None
@@ -109,12 +117,24 @@ def column_names(cells: list[str]) -> list[str]:
 
 def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
     """Whether the delimiter divides the rows at all, and the share of them that have the most usual number of cells."""
-    try:
-        widths = Counter(len(cells) for cells in csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
-    except csv.Error:
-        return False, 0.0
+    widths = Counter(map(len, _divided(lines, delimiter)))
     (width, n), total = widths.most_common(1)[0], widths.total()
     return width > 1, n / total if width > 1 else 0.0
+
+
+def _names_rows(lines: list[str], delimiter: str) -> bool:
+    """Whether most rows have one cell more than the first. A single name there does not tell: 1,5 may be a number."""
+    first, *others = _divided(lines, delimiter)
+    longer = [cells for cells in others if len(cells) == len(first) + 1 and cells[-1].strip()]
+    return len(first) > 1 and len(longer) > len(others) / 2
+
+
+def _divided(lines: list[str], delimiter: str) -> list[list[str]]:
+    """The cells of the rows; a single row of none where these cannot be read."""
+    try:
+        return list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True)) or [[]]
+    except csv.Error:
+        return [[]]
 
 
 def _encoding(path: Path) -> str:

@@ -111,7 +111,8 @@ def _folder(data: Data) -> Iterator[Entry]:
     found = class_folders(root, data.group is not None)
     inside = {folder: walk(folder, _identities(found)) for _, folder in found}
     if not any(inside.values()):
-        raise UserError(f"{root}: no files; expected one sub-folder for each class, with its files inside")
+        found_outside = f"{n:,} files, none in a class folder" if (n := len(loose(root))) else "no files"
+        raise UserError(f"{root}: {found_outside}; expected one sub-folder for each class, with its files inside")
     filled = {folder.name for folder, paths in inside.items() if paths}
     if empty := [folder for folder in inside if folder.name not in filled]:
         raise UserError(f"{empty[0]}: no files of this class; add some, or remove the folder")
@@ -162,7 +163,13 @@ def _manifest(data: Data) -> Iterator[Entry]:
             raise UserError(
                 f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
             )
+        path = with_slashes(path, manifest.parent)
         yield path, label, splits.get(split), group or None, manifest.parent / path
+
+
+def with_slashes(path: str, folder: Path) -> str:
+    """A path in a manifest without the backslashes of Windows, which elsewhere may stand in the name of a file."""
+    return path if "\\" not in path or (folder / path).exists() else path.replace("\\", "/")
 
 
 def _fingerprint(data: Data) -> Any:

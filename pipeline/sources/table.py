@@ -22,7 +22,7 @@ from pipeline.sources.sample import REPEATED, Label, Sample, Split
 from pipeline.sources.split_names import split_of_each
 from service.errors import Unusable
 
-VERSION = 2  # raise it when the same file is read otherwise
+VERSION = 3  # raise it when the same file is read otherwise
 PIECE = 1 << 15  # rows whose cells are in memory as text
 LISTED = 5  # columns that a message names
 MANY = 20  # different numbers in the target's column; from more on it is a regression
@@ -222,6 +222,9 @@ def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
         facts.append(f"read as {form.encoding}")
     if commas := [column.name for column in columns if column.comma and column.is_numeric]:
         facts.append(f"decimal commas in {listed(commas, LISTED)}")
+    if mixed := [column for column in columns if column.is_numeric and len(column.units) > 1]:
+        units = " and ".join(sorted(mixed[0].units))
+        facts.append(f"{mixed[0].name} has numbers in {units}, which are not converted")
     if words := [column for column in columns if column.is_numeric and column.n_words]:
         facts.append(
             f"{sum(column.n_words for column in words):,} cells in columns of numbers are none and count as missing, "

@@ -63,7 +63,8 @@ def test_endings_tell_sound_and_numbers(tmp_path: Path) -> None:
     touch(tmp_path / "sound", "a/1.wav", "a/2.flac", "b/notes.txt", "b/3.mp3")
     assert choice.choose(tmp_path / "sound")[0] == "instruments"
     touch(tmp_path / "arrays", "train_data.npy", "train_labels.npy")
-    assert choice.choose(tmp_path / "arrays")[0] == "table"
+    with pytest.raises(UserError, match=r"a table is one file.*/train_data.npy`; .* --data npy:"):
+        choice.choose(tmp_path / "arrays")
     (tmp_path / "table.csv").write_text("age,height\n1,2\n")
     assert choice.choose(tmp_path / "table.csv")[0] == "table"
     (tmp_path / "list.csv").write_text("path,label\nsound/a/1.wav,a\n")

@@ -147,6 +147,9 @@ def test_later_stages_keep_to_what_was_extracted_and_trained(shop: Path) -> None
     assert "run `percept train` with these options first" in done.stderr
     done = command.percept("validate", "instruments", "--set", "name=shop", "--data", shop / "clips", home=shop)
     assert done.returncode == 0
+    for command_ in ("audit", "train"):
+        done = command.percept(command_, "shop", "--set", "train.epochs=3", home=shop)
+        assert done.stderr == "percept: runs/shop is a run; here name its task, and add --set name=shop\n"
 
 
 def test_later_stages_are_those_of_the_data_that_were_extracted(tmp_path: Path) -> None:
@@ -174,6 +177,8 @@ def test_later_stages_are_those_of_the_data_that_were_extracted(tmp_path: Path) 
     ("arguments", "line"),
     [
         (["run", "digit"], "no task 'digit'; did you mean 'digits'?"),
+        (["run", "photso/"], "no task 'photso/', and no such file or folder; built in: digits"),
+        (["extract", "."], ".: no task; if it holds data, give it as in `percept run TASK --data .`"),
         (["run", "digits", "--data", "nowhere"], "--data nowhere: no such folder"),
         (["run", "digits", "--set", "train.epochs=x"], "task digits: train.epochs: "),
         (["train", "digits"], "runs/digits/features.npz: not there yet; run `percept extract` first"),

@@ -157,6 +157,77 @@ def test_a_table_that_cannot_be_read_costs_no_other_answer(tmp_path: Path, home:
     assert reasons == ["no rows below the header", "empty", "empty", "line 3: a quote is not closed"]
 
 
+@pytest.mark.parametrize("name", ["t.tsv", "t.npz", "X.npy", "t.parquet"])
+def test_a_file_is_chosen_for_learned_from_and_predicted_row_by_row(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    x, names = rng.normal(size=(120, 2)).round(3), ["x1", "x2"]
+    y = np.where(x[:, 0] > 0, "yes", "no")
+    if name == "t.tsv":
+        lines = ["x1\tx2\ty", *(f"{a}\t{b}\t{label}" for (a, b), label in zip(x, y, strict=True))]
+        (tmp_path / name).write_text("\n".join(lines))
+    elif name == "t.npz":
+        np.savez(tmp_path / name, X=x, y=y, feature_names=names)
+    elif name == "X.npy":
+        np.save(tmp_path / name, x)
+        np.save(tmp_path / "y.npy", y)
+    else:
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({"x1": x[:, 0], "x2": x[:, 1], "y": y.tolist()}), tmp_path / name)
+    target = () if name.startswith(("t.npz", "X")) else ("--set", "data.target=y")
+    done = percept("run", tmp_path / name, *target, "--set", "name=own", *FAST, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "y.npy").unlink(missing_ok=True)  # new rows have no targets
+    done = percept("predict", "own", tmp_path / name, "--json", home=tmp_path)
+    assert done.returncode == 0, done.stdout[:500]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    samples = extract.Features.of(Run(tmp_path / "runs" / "own"))
+    assert [Path(answer["file"]).name for answer in answers] == sorted(
+        samples.file.tolist(), key=lambda file: int(file.rpartition(":")[2])
+    )
+    assert np.mean([answer["label"] == label for answer, label in zip(answers, y, strict=True)]) > 0.9
+
+
+def test_gaps_and_categories_of_parquet_are_those_of_training(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = {
+        "size": [1.5, None, float("nan")],
+        "sold": [True, None, False],
+        "floor": [2, None, 3],
+        "more": ["", "x", "y"],
+    }
+    parquet.write_table(pyarrow.table(table), tmp_path / "t.parquet")
+    columns = (Column(name="floor"), Column(name="sold", categories=("False", "True")), Column(name="size"))
+    assert [json.loads(read()) for _, read in predict.parts([tmp_path / "t.parquet"], columns)] == [
+        {"floor": 2, "sold": "True", "size": 1.5},
+        {"floor": None, "sold": None, "size": None},
+        {"floor": 3, "sold": "False", "size": None},
+    ]
+    parquet.write_table(pyarrow.table({"size": []}), tmp_path / "empty.parquet")
+    [(_, read)] = predict.parts([tmp_path / "empty.parquet"], columns)
+    with pytest.raises(MediaError, match="no rows"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("t.xlsx", "not text; save the table as CSV"),
+        ("t.npz", "not NumPy's arrays"),
+        ("X.npy", "not NumPy's arrays"),
+        ("t.parquet", "not a Parquet file"),
+    ],
+)
+def test_what_is_no_table_is_refused_by_all_commands(home: Path, name: str, reason: str) -> None:
+    (home / name).write_bytes(b"PK\3\4\0\0")
+    (home / "y.npy").write_bytes(b"PK")
+    for command in (["run"], ["run", "table", "--data"], ["predict", "sold"]):
+        done = percept(*command, home / name, home=home)
+        said = done.stdout.splitlines() + done.stderr.splitlines()
+        assert done.returncode == 1
+        assert reason in said[-1]
+        assert len(said) <= 2  # `run` tells first which task it has chosen
+
+
 def test_medians_are_of_the_training_samples(home: Path) -> None:
     features = extract.Features.of(Run(home / "runs" / "sold"))
     [size, city, _] = features.task["features"]["columns"]

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,9 @@ def test_empty_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "class").mkdir()
     with pytest.raises(UserError, match="no files; expected one sub-folder for each class"):
         samples("digits", str(tmp_path))
+    touch(tmp_path, "1.png", "2.png", ".DS_Store")
+    with pytest.raises(UserError, match="2 files, none in a class folder; expected one sub-folder"):
+        samples("digits", str(tmp_path))
 
 
 def test_class_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
@@ -187,11 +191,22 @@ def test_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "cp1252"), (", ", "utf-8"), ("|", "utf-8")]
+    ("delimiter", "encoding"),
+    [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "cp1252"), (", ", "utf-8"), ("|", "utf-8"), (" ", "utf-8")],
 )
 def test_manifests_of_any_program(tmp_path: Path, delimiter: str, encoding: str) -> None:
     (tmp_path / "list.csv").write_text(f"Path{delimiter}Label\r\nMöwe.wav{delimiter}gull\r\n", encoding, newline="")
     assert [(s.file, s.label) for s in samples("instruments", str(tmp_path / "list.csv"))] == [("Möwe.wav", "gull")]
+
+
+def test_paths_of_windows_in_a_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "flute/a.wav", "oboe\\b.wav")  # the latter is one name here
+    (tmp_path / "list.csv").write_text(
+        "path,label\r\nflute\\a.wav,x\r\n.\\oboe\\c.wav,y\r\noboe\\b.wav,y\r\n", "utf-8-sig"
+    )
+    found = samples("instruments", str(tmp_path / "list.csv"))
+    assert [s.file for s in found] == ["flute/a.wav", "./oboe/c.wav", "oboe\\b.wav"]
+    assert found[0].digest() == sha256(b"flute/a.wav").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -245,6 +260,11 @@ def test_data_option_names_each_kind_of_source(tmp_path: Path) -> None:
     assert sources.parse_data("clips.csv") == {"source": "csv", "path": "clips.csv"}
     with pytest.raises(UserError, match="no such folder"):
         sources.parse_data(str(tmp_path / "absent"))
+    touch(tmp_path, "clips.zip")
+    with pytest.raises(
+        UserError, match=r"clips.zip: expected a \.csv manifest, or a folder .*; unpack an archive first"
+    ):
+        sources.parse_data(str(tmp_path / "clips.zip"))
 
 
 def test_a_source_that_is_not_registered_is_one_line() -> None:

@@ -14,6 +14,7 @@ from pipeline import predict
 from pipeline.errors import UserError
 from pipeline.sources import Data, Sample, table
 from pipeline.sources.columns import parse_number
+from service.errors import MediaError
 
 N = 30
 
@@ -40,6 +41,8 @@ def kinds(samples: list[Sample]) -> dict[str, tuple[str, ...]]:
 
 PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
 
+R = '"a" "b" "y"\n' + rows(lambda i: f'"{i + 1}" {i}.5 "{"uv"[i % 2]}" {i % 3}')  # as write.table writes it
+
 
 @pytest.mark.parametrize(
     "content",
@@ -55,6 +58,9 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         PLAIN.encode("utf-8-sig"),
         PLAIN.encode("utf-16"),
         "sep=,\n" + PLAIN,
+        PLAIN.replace(",", "  "),
+        R,
+        "sep=;\n" + R.replace(" ", ";"),
     ],
     ids=[
         "commas",
@@ -68,6 +74,9 @@ PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
         "mark",
         "UTF-16",
         "sep",
+        "spaces",
+        "R",
+        "R with sep",
     ],
 )
 def test_a_table_is_the_same_however_it_is_written(tmp_path: Path, content: str | bytes) -> None:
@@ -109,6 +118,15 @@ def test_zeros_in_front_truth_values_and_percent(tmp_path: Path) -> None:
     assert kinds(samples) == {"zip": ("0100", "0101", "0102"), "t": ("False", "True"), "p": ()}
     assert values(samples)[3] == [0, 0, 3]
     assert {sample.label for sample in samples} == {"00", "01"}
+
+
+def test_money_as_spreadsheets_write_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a;b;y\n" + rows(lambda i: f"{('€ ', '-€ ')[i % 2]}1.{i:03},50;{('(7,5)', '(8,5) ')[i % 2]};{i % 2}")
+    assert values(written(tmp_path, text))[:2] == [[1000.5, -7.5], [-1001.5, -8.5]]
+    assert "decimal commas in a, b" in (out := capsys.readouterr().out)
+    assert "converted" not in out
+    written(tmp_path, text.replace("-€", "-$"))
+    assert "a has numbers in $ and €, which are not converted" in capsys.readouterr().out
 
 
 def test_equal_rows_count_each_and_share_a_split_whatever_the_order(tmp_path: Path) -> None:
@@ -215,6 +233,25 @@ def test_numbers_of_rows_are_not_learned_from(tmp_path: Path, header: str) -> No
     assert kinds(samples) == {"a": ()}
 
 
+def test_a_cell_too_many_is_no_name_of_its_row(tmp_path: Path) -> None:
+    """Where a few rows have one, or a single name stands above numbers with decimal commas."""
+    few = written(tmp_path, PLAIN.replace("0\n", "0,note\n").replace("1\n", "1,\n"))
+    assert [sample.media.load().tolist() for sample in few if sample.label] == [
+        [i + 0.5, i % 2] for i in range(N) if i % 3
+    ]
+    (tmp_path / "one.csv").write_text("a\n1,5\n2,5\n")
+    for _, row in predict.parts([tmp_path / "one.csv"], [Column(name="a")]):
+        with pytest.raises(MediaError, match="2 cells in the row, 1 in the first row"):
+            row()
+
+
+def test_names_of_rows_are_passed_over_in_predictions(tmp_path: Path) -> None:
+    (tmp_path / "new.txt").write_text(R)
+    columns = (Column(name="b", categories=("u", "v")), Column(name="a"))
+    found = [(row.name, json.loads(read())) for row, read in predict.parts([tmp_path / "new.txt"], columns)]
+    assert found[1] == ("new.txt:3", {"b": "v", "a": 1.5})
+
+
 def test_no_two_columns_have_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = written(tmp_path, "a,a,a.2,y\n" + rows(lambda i: f"{i},{2 * i},{3 * i},{i % 2}"))
     assert kinds(samples) == {"a": (), "a.3": (), "a.2": ()}
@@ -287,6 +324,21 @@ def test_a_damaged_table_is_read_or_refused(tmp_path: Path, capsys: pytest.Captu
         ("1.234.567", True, 1234567),
         ("1.234", True, 1234),
         ("1.23", True, 1.23),
+        ("12,34,567.50", False, 1234567.5),
+        ("$1,234.50", False, 1234.5),
+        ("-$3", False, -3),
+        ("$-3", False, -3),
+        ("€ 1.234,50", True, 1234.5),
+        ("12,50\u00a0€", True, 12.5),
+        ("(1,234.50)", False, -1234.5),
+        ("$ (3.00)", False, -3),
+        ("( £3 )", False, -3),
+        ("%12", False, 12),
+        ("(12 %)", False, -12),
+        ("5$5", False, None),
+        ("5 $ 500", False, None),
+        ("(-3)", False, None),
+        ("()", False, None),
     ],
 )
 def test_numbers_of_several_countries(text: str, comma: bool, number: float | None) -> None:
