@@ -3,7 +3,8 @@ unlike each other.
 
 A file scores by how little the committee prefers its likeliest class to the second (margin sampling, Scheffer et al.
 2001), and less if it is near to a file that is known or was ranked before, so that one batch does not ask the same
-question many times. Distance alone, as in Sener & Savarese 2018, asks for oddities first; here it counts up to a limit.
+question many times. Distance alone, as in Sener & Savarese 2018, asks for oddities first; here it counts up to a limit
+that most files reach at first, so that it only keeps like ones apart.
 """
 
 import math
@@ -29,6 +30,8 @@ from pipeline.threads import ordered_map, subnormals_flushed
 MEMBERS = 3  # networks of the committee
 STEPS = 200  # of their training, about
 EPOCHS = 6, 400  # at least, and at most
+SHARPNESS = 1.5  # power of the hesitation in the score
+REACHED = 0.8  # share of the files that are so far from all that is known that no more counts
 GREEDY = 1000  # files that are chosen one after the other; the rest follow by their uncertainty
 LIKELY = 3  # classes that are offered for a file
 Floats = NDArray[np.float32]
@@ -136,8 +139,9 @@ def in_order(
 ) -> NDArray[np.int64]:
     """Indices of the points (M, D) after the known ones, the one most worth a label first, int64 (M,).
 
-    Each is the one with the largest product of hesitation, `unsure` (M,), and distance to what is known or came before,
-    of which no more counts than half of the points have at first; after `greedy` points, the others follow as they are.
+    Each is the one with the largest product of hesitation, `unsure` (M,), to the power of SHARPNESS, and distance to
+    what is known or came before, of which no more counts than REACHED of the points have at first; after `greedy`
+    points, the others follow as they are.
 
     Example
     -------
@@ -145,10 +149,10 @@ def in_order(
     >>> in_order(np.array([0.9, 0.8, 0.6]), points, n_known=1).tolist()
     [0, 2, 1]
     """
-    weight, new = torch.from_numpy(unsure).float(), points[n_known:]
+    weight, new = torch.from_numpy(unsure).float() ** SHARPNESS, points[n_known:]
     _, far = nearest(points, 1, np.arange(n_known, len(points)), np.arange(n_known))
     distance, order, free = torch.from_numpy(far[:, 0]), list[int](), torch.ones(len(new), dtype=torch.bool)
-    distance = distance.clamp(max=float(distance.median()))
+    distance = distance.clamp(max=float(distance.quantile(1 - REACHED)))
     for _ in range(min(greedy, len(new))):
         i = int(torch.where(free, weight * distance, -1.0).argmax())
         order.append(i)
