@@ -42,6 +42,7 @@ TELEPHONE = {"GSM": "GSM610", "A-law": "ALAW"}  # at TELEPHONE_RATE, in WAV
 TELEPHONE_RATE, TELEPHONE_BAND = 8_000, (300, 3_400)  # Hz
 ROOMS = 8  # of each reverberation time
 RT60 = (0.3, 0.6, 1.2)  # seconds
+EXCERPTS = (0.5, 1)  # seconds: windows of a timeline
 VOICES = 4  # recordings of other labels in babble
 BLOCK = 1 << 15  # samples written at a time: with more, libsndfile's Vorbis encoder overflows the stack
 
@@ -125,6 +126,8 @@ def conditions() -> dict[str, Condition]:
     table["-40 dB, 16 bit"] = lambda r: encoded(r.sound / 100, r.rate, "WAV", "PCM_16")
     for before, after in ((0.5, 0), (2, 0), (0, 0.5), (0, 2), (2, 2)):
         table[f"silence, {before:g} s before, {after:g} s after"] = lambda r, b=before, a=after: padded(r, b, a, 0)
+    for seconds in EXCERPTS:
+        table[f"its middle {seconds:g} s"] = lambda r, seconds=seconds: encoded(middle(r, seconds), r.rate)
     for decibels in (-80, -60):
         name = f"noise at {decibels} dB for 1 s before and after"
         table[name] = lambda r, level=10 ** (decibels / 20): padded(r, 1, 1, level)
@@ -209,6 +212,13 @@ def apart(recording: Recording) -> Sound:
     """The sound at two microphones, (T, 2): at the second 0.5 ms later and with half the amplitude."""
     late = round(0.0005 * recording.rate)
     return np.stack([recording.sound, np.pad(recording.sound, (late, 0))[: len(recording.sound)] / 2], 1)
+
+
+def middle(recording: Recording, seconds: float) -> Sound:
+    """The part in the middle; all of a recording that is shorter."""
+    n = round(seconds * recording.rate)
+    start = max(0, len(recording.sound) - n) // 2
+    return recording.sound[start : start + n]
 
 
 def padded(recording: Recording, before: float, after: float, amplitude: float) -> bytes:

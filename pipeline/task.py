@@ -156,7 +156,7 @@ class Variation(Section):
     # The world that recordings come from: a microphone's noise, rooms, telephones, levels set too high or too low.
     DEGRADED: ClassVar[dict[str, Any]] = {
         "noise": 5.0, "room": 1.5, "clip": 0.1, "rate": 6000.0, "low_cut": 400.0, "bits": 4.0, "telephone": True,
-        "share": 0.3,
+        "excerpt": 0.0, "share": 0.3,
     }  # fmt: skip
     PICTURES: ClassVar[frozenset[str]] = frozenset(("crop", "turn", "light", "mirror"))  # keys for pictures only
 
@@ -176,7 +176,8 @@ class Variation(Section):
     low_cut: float = Field(0.0, ge=0, le=1_000)  # Hz: highest frequency of a high-pass filter; 0 = off
     bits: float = Field(0.0, ge=0, le=24)  # fewest bits that a sample, relative to the peak, is rounded to; 0 = off
     telephone: bool = False  # 300 to 3,400 Hz, in A-law, μ-law or GSM
-    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last eight happens to
+    excerpt: float = Field(0.0, ge=0, le=600)  # seconds: shortest part of a clip that is kept alone; 0 = all is kept
+    share: float = Field(0.25, ge=0, le=1)  # fraction of the copies that each of the last nine happens to
     degrade: bool = False  # to each copy another one, degraded: a second network learns from these too
     foreign: bool = False  # and a few that sound like no class: the verdict `known` learns from these
 

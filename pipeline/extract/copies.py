@@ -26,6 +26,7 @@ QUALITY = "MQ"  # of resampling: 16 bits; 20 would take 2.5 times as long
 CODECS = ("GSM610", "ALAW", "ULAW")  # of telephones, by their names in libsndfile
 TELEPHONE_RATE, TELEPHONE_BAND = 8_000, (300, 3_400)  # Hz
 FIRST: dict[CopyForm, int] = {"plain": 0, "degraded": 1_000, "foreign": 2_000}  # number of the first one, for its seed
+FAINT = 0.03  # of a clip's peak: an excerpt without more is nearly silent
 FOREIGN_PITCH = (1.5, 7.5)  # semitones beyond those that plain copies may have
 FOREIGN_FILTER = 9.0  # decibels: the octaves' gains, more than plain copies may have
 
@@ -55,7 +56,7 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     compare such augmentations); then a part of the beginning is cut off. Each of the following happens to a share of
     the copies, in this order: filtering, with a gain per octave drawn from a normal distribution and interpolated;
     a room; clipping; a lower sampling rate, which removes high frequencies; a high-pass filter; noise of a colour
-    between white and brown; a telephone; and quantisation.
+    between white and brown; a telephone; quantisation; and an excerpt, as in a window of a longer recording.
     """
     rng = _generator(content, number)
     drawn = rng.uniform(-1, 1, 3)
@@ -89,7 +90,17 @@ def vary(clip: Waveform, sample_rate: int, variation: Variation, content: str, n
     if variation.bits and coarse:
         step = np.abs(varied).max() * 2 ** (1 - rng.uniform(variation.bits, variation.bits + BITS_RANGE))
         varied = np.round(varied / step) * step if step else varied
+    if variation.excerpt and rng.random() < variation.share:
+        varied = _excerpt(varied, round(variation.excerpt * sample_rate), rng)
     return np.ascontiguousarray(varied, np.float32)
+
+
+def _excerpt(clip: Waveform, least: int, rng: np.random.Generator) -> Waveform:
+    """A part of a clip (T,), `least` samples long or longer; all of it where that part is nearly silent."""
+    size = round(log_uniform(rng, min(max(least, 1), len(clip)), len(clip)))
+    start = int(rng.integers(len(clip) - size + 1))
+    part = clip[start : start + size]
+    return part if np.abs(part).max() > FAINT * np.abs(clip).max() else clip
 
 
 def _disguise(clip: Waveform, sample_rate: int, variation: Variation, nth: int, rng: np.random.Generator) -> Waveform:

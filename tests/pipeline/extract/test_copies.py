@@ -52,6 +52,18 @@ def test_pitches_fill_their_range() -> None:
     assert 1.2 < max(pitches) < 1.55
 
 
+def test_excerpts_are_parts_of_the_clip_that_are_not_silent() -> None:
+    clip = np.concatenate([np.arange(1, RATE + 1, dtype=np.float32), np.zeros(2 * RATE, np.float32)])
+    parts = [part for part in varied(clip, excerpt=0.1, share=1) if len(part) < len(clip)]
+    assert all(np.array_equal(part[part > 0], np.arange(part[0], part.max() + 1)) for part in parts)
+    seconds = [len(part) / RATE for part in parts]
+    assert 0.1 <= min(seconds) < 0.2 < 2 < max(seconds)
+    assert min(part.max() for part in parts) > 0.03 * RATE
+    assert all(np.array_equal(copy, clip) for copy in varied(clip, excerpt=5, share=1))  # longer than the clip
+    assert 5 < sum(len(copy) < len(clip) for copy in varied(clip, excerpt=0.1, share=0.25)) < 25
+    assert Variation(excerpt=0.4).degraded.excerpt == 0
+
+
 def test_gains_fill_their_range() -> None:
     decibels = [20 * np.log10(np.abs(copy).max() / 0.1) for copy in varied(tone(1000), gain=12)]
     assert -12 <= min(decibels) < -10
