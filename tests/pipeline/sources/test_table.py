@@ -239,6 +239,8 @@ def test_a_cell_too_many_is_no_name_of_its_row(tmp_path: Path) -> None:
     assert [sample.media.load().tolist() for sample in few if sample.label] == [
         [i + 0.5, i % 2] for i in range(N) if i % 3
     ]
+    with pytest.raises(UserError, match="3 cells in the row, 2 in the first row"):  # or two rows have one name
+        written(tmp_path, "a,y\n" + rows(lambda i: f"{i // 2},{i % 2},note"))
     (tmp_path / "one.csv").write_text("a\n1,5\n2,5\n")
     for _, row in predict.parts([tmp_path / "one.csv"], [Column(name="a")]):
         with pytest.raises(MediaError, match="2 cells in the row, 1 in the first row"):
