@@ -4,9 +4,8 @@ from pathlib import Path
 
 from pipeline.sources import columnar, delimited
 from pipeline.sources.appearance import Appearance
-from pipeline.sources.delimited import column_names, find_format, rows
 from pipeline.sources.files import walk
-from pipeline.sources.folder import with_slashes
+from pipeline.sources.folder import read_manifest, with_slashes
 from pipeline.sources.layout import PICTURES, SOUND
 from pipeline.task import UserError
 
@@ -57,8 +56,7 @@ def choose(data: Path) -> tuple[str, str]:
 
 def _listed(manifest: Path) -> list[Path] | None:
     """The files that a manifest lists; None if it is another table."""
-    lines = rows(manifest, find_format(manifest))
-    columns = [name.casefold() for name in column_names(next(lines)[1])]
+    columns, lines = read_manifest(manifest)
     if not {"path", "label"} <= set(columns):
         return None
     at = columns.index("path")

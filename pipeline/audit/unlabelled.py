@@ -152,7 +152,8 @@ def in_order(
     weight, new = torch.from_numpy(unsure).float() ** SHARPNESS, points[n_known:]
     _, far = nearest(points, 1, np.arange(n_known, len(points)), np.arange(n_known))
     distance, order, free = torch.from_numpy(far[:, 0]), list[int](), torch.ones(len(new), dtype=torch.bool)
-    distance = distance.clamp(max=float(distance.quantile(1 - REACHED)))
+    if (distance > 0).any():  # without files that only the bytes tell from a known one
+        distance = distance.clamp(max=float(distance[distance > 0].quantile(1 - REACHED)))
     for _ in range(min(greedy, len(new))):
         i = int(torch.where(free, weight * distance, -1.0).argmax())
         order.append(i)

@@ -28,7 +28,7 @@ _THOUSANDS = re.compile(  # 1,234,567, or 12,34,567 in India
 )
 _UNIT = re.compile(r"[%$£¥\u20a0-\u20cf]")  # percent, or a currency
 _BESIDE = re.compile(  # in front of a number or behind it, not between two
-    rf"(?<![\d.,\s])\s*{_UNIT.pattern}\s*|\s*{_UNIT.pattern}\s*(?![\d.,\s])"
+    rf"(?<!\s)(?:(?<![\d.,])\s*{_UNIT.pattern}\s*|\s*{_UNIT.pattern}\s*(?![\d.,\s]))"
 )
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3}|\.\d{3})")  # the sign is the decimal one, or one between thousands
 _SAYS_COMMA, _SAYS_POINT = (
@@ -193,9 +193,11 @@ class Column:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether it holds numbers: (nearly) all values are, and none has zeros in front, as codes do."""
+        """Whether it holds numbers: (nearly) all values are, and none has zeros in front, as codes do. Nor are those
+        that repeat numbers where all are in parentheses: (212) is a code then, and (1,2) a pair."""
         words_allowed = self.n_numbers * (1 - NUMBERS) / NUMBERS if len(self.texts) > 20 else 0
-        return self.n_numbers > 0 and self.n_words <= words_allowed and not self.n_padded
+        are_codes = self._repeats and all(text.startswith("(") for text in self.texts)
+        return self.n_numbers > 0 and self.n_words <= words_allowed and not self.n_padded and not are_codes
 
     @property
     def n_different(self) -> int:
@@ -216,9 +218,12 @@ class Column:
             return "dates"
         if len(self.texts) == 1 and n_present == len(self.numbers):
             return "constant"
-        if len(self.texts) > self.limit or len(self.texts) * REPEATS > n_present:
-            return "free text or names"
-        return ""
+        return "" if self._repeats else "free text or names"
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether it has so few different texts that they may be categories."""
+        return 0 < len(self.texts) <= self.limit and len(self.texts) * REPEATS <= self.n_numbers + self.n_words
 
     def _counts_rows(self, numbers: NDArray[np.float64]) -> bool:
         """Whether it is called an id and no two rows share one."""

@@ -123,10 +123,11 @@ def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
 
 
 def _names_rows(lines: list[str], delimiter: str) -> bool:
-    """Whether most rows have one cell more than the first. A single name there does not tell: 1,5 may be a number."""
+    """Whether most rows have one cell more than the first, and no two begin with the same one. A single name there does
+    not tell: 1,5 may be a number."""
     first, *others = _divided(lines, delimiter)
-    longer = [cells for cells in others if len(cells) == len(first) + 1 and cells[-1].strip()]
-    return len(first) > 1 and len(longer) > len(others) / 2
+    names = [cells[0] for cells in others if len(cells) == len(first) + 1 and cells[-1].strip()]
+    return len(first) > 1 and len(set(names)) == len(names) > len(others) / 2
 
 
 def _divided(lines: list[str], delimiter: str) -> list[list[str]]:

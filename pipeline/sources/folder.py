@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.sources.delimited import column_names, find_format, rows
+from pipeline.sources.delimited import Row, column_names, find_format, rows
 from pipeline.sources.files import Identity, expanded, identity, loose, readable, stat, stats, walk
 from pipeline.sources.layout import ClassFolder, are_groups, class_folders, is_media
 from pipeline.sources.registry import Data, Source
@@ -140,8 +141,7 @@ def _identities(found: Iterable[ClassFolder]) -> set[Identity | None]:
 
 def _manifest(data: Data) -> Iterator[Entry]:
     manifest = _root(data)
-    lines = rows(manifest, find_format(manifest))
-    columns = [name.casefold() for name in column_names(next(lines)[1])]
+    columns, lines = read_manifest(manifest)
     missing = [column for column in ("path", "label") if column not in columns]
     if missing:
         raise UserError(
@@ -167,9 +167,28 @@ def _manifest(data: Data) -> Iterator[Entry]:
         yield path, label, splits.get(split), group or None, manifest.parent / path
 
 
+def read_manifest(manifest: Path) -> tuple[list[str], Iterator[Row]]:
+    """The names of its columns in lower case, and its rows. Where these have a cell more than there are names, it is
+    not the name of the row if it is a file's: then one is at the end, without a name."""
+    form = find_format(manifest)
+    lines = rows(manifest, form)
+    columns = [name.casefold() for name in column_names(next(lines)[1])]
+    if form.names_rows:
+        first = next(lines)
+        if _is_there(manifest.parent / with_slashes(first[1][0].strip(), manifest.parent)):
+            columns.pop(0)
+        lines = chain([first], lines)
+    return columns, lines
+
+
 def with_slashes(path: str, folder: Path) -> str:
     """A path in a manifest without the backslashes of Windows, which elsewhere may stand in the name of a file."""
-    return path if "\\" not in path or (folder / path).exists() else path.replace("\\", "/")
+    return path if "\\" not in path or _is_there(folder / path) else path.replace("\\", "/")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as the system says: some names are too long for it."""
+    return stat(path)[1] >= 0
 
 
 def _fingerprint(data: Data) -> Any:

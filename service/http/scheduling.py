@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -124,8 +125,11 @@ class Scheduler:
         left = iter(enumerate(parts))  # from which two threads may take: Python's lock guards each step
 
         def take() -> None:
-            for i, part in left:
-                found[i] = compute(part)
+            try:
+                for i, part in left:
+                    found[i] = compute(part)
+            finally:
+                deque(left, 0)  # where one fails, those that are left are not computed
 
         helper = self._helpers.submit(take)
         try:

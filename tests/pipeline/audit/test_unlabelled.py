@@ -108,6 +108,14 @@ def test_all_are_ranked_even_if_only_some_are_chosen_one_by_one() -> None:
     assert sorted(order.tolist()) == list(range(40))
 
 
+def test_doubt_counts_where_many_files_are_as_known_ones() -> None:
+    points = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    points[20:28] = points[:8]
+    order = unlabelled.in_order(np.linspace(0.5, 0.9, 20), points, n_known=20)
+    assert order[0] > 15
+    assert sorted(order[-8:]) == [*range(8)]
+
+
 def test_a_group_that_is_known_keeps_its_split(folders: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "grouped")
     options = [r"data.group=-(\d\d)\.png$", "data.seed=1"]  # files of one number belong together

@@ -207,6 +207,17 @@ def test_paths_of_windows_in_a_manifest(tmp_path: Path) -> None:
     found = samples("instruments", str(tmp_path / "list.csv"))
     assert [s.file for s in found] == ["flute/a.wav", "./oboe/c.wav", "oboe\\b.wav"]
     assert found[0].digest() == sha256(b"flute/a.wav").hexdigest()
+    (tmp_path / "list.csv").write_text(f"path,label\nflute\\{300 * 'a'}.wav,x\n")  # longer than a name can be
+    assert [s.file[:7] for s in samples("instruments", str(tmp_path / "list.csv"))] == ["flute/a"]
+
+
+def test_a_cell_too_many_in_a_manifest_and_names_of_rows(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    for row in ("{}.wav,x,a remark", "{},{}.wav,x"):
+        (tmp_path / "list.csv").write_text("\n".join(["path,label", *(row.format(n, n) for n in "ab")]))
+        assert [(s.file, s.label) for s in samples("instruments", str(tmp_path / "list.csv"))] == [
+            ("a.wav", "x"), ("b.wav", "x"),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,24 @@ def test_zeros_in_front_truth_values_and_percent(tmp_path: Path) -> None:
 
 
 def test_money_as_spreadsheets_write_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "a;b;y\n" + rows(lambda i: f"{('€ ', '-€ ')[i % 2]}1.{i:03},50;{('(7,5)', '(8,5) ')[i % 2]};{i % 2}")
+    text = "a;b;y\n" + rows(lambda i: f"{('€ ', '-€ ')[i % 2]}1.{i:03},50;({i + 7},5){' ' * (i % 2)};{i % 2}")
     assert values(written(tmp_path, text))[:2] == [[1000.5, -7.5], [-1001.5, -8.5]]
     assert "decimal commas in a, b" in (out := capsys.readouterr().out)
     assert "converted" not in out
     written(tmp_path, text.replace("-€", "-$"))
     assert "a has numbers in $ and €, which are not converted" in capsys.readouterr().out
+
+
+def test_codes_and_pairs_in_parentheses_are_categories(tmp_path: Path) -> None:
+    """Where some numbers have none, these are the sign of the others."""
+    text = "a;b;c;y\n" + rows(lambda i: f"(0{3 + i % 2}0);(1,{i % 3});{('(1)', '1')[i % 2]};{i % 2}")
+    assert kinds(written(tmp_path, text)) == {"a": ("(030)", "(040)"), "b": ("(1,0)", "(1,1)", "(1,2)"), "c": ()}
+
+
+def test_a_sign_far_from_the_number_takes_no_time() -> None:
+    start = time.monotonic()
+    assert parse_number(f"1{20_000 * ' '}x$") is None
+    assert time.monotonic() - start < 1
 
 
 def test_equal_rows_count_each_and_share_a_split_whatever_the_order(tmp_path: Path) -> None:
@@ -239,6 +252,8 @@ def test_a_cell_too_many_is_no_name_of_its_row(tmp_path: Path) -> None:
     assert [sample.media.load().tolist() for sample in few if sample.label] == [
         [i + 0.5, i % 2] for i in range(N) if i % 3
     ]
+    with pytest.raises(UserError, match="3 cells in the row, 2 in the first row"):  # or two rows have one name
+        written(tmp_path, "a,y\n" + rows(lambda i: f"{i // 2},{i % 2},note"))
     (tmp_path / "one.csv").write_text("a\n1,5\n2,5\n")
     for _, row in predict.parts([tmp_path / "one.csv"], [Column(name="a")]):
         with pytest.raises(MediaError, match="2 cells in the row, 1 in the first row"):

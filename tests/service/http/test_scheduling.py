@@ -178,6 +178,25 @@ def test_what_a_part_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         Scheduler().each(Work(2 * SHORT))(part, range(4))
 
 
+def test_after_a_part_that_fails_no_more_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By neither thread, whichever computes it."""
+    cores(monkeypatch, 2)
+    for thread in ("MainThread", "helper_0"):
+        barrier, began = threading.Barrier(2), list[int]()
+
+        def part(i: int, thread: str = thread, barrier: threading.Barrier = barrier, began: list[int] = began) -> None:
+            began.append(i)
+            if i < 2:
+                barrier.wait(10)
+            if threading.current_thread().name == thread:
+                raise ValueError(f"part {i}")
+            time.sleep(0.1)
+
+        with pytest.raises(ValueError, match="part"):
+            Scheduler().each(Work(2 * SHORT))(part, range(20))
+        assert sorted(began) == [0, 1]
+
+
 def test_short_work_and_a_single_core_have_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, work in ((8, Work(SHORT)), (1, Work(600))):
         cores(monkeypatch, n)
