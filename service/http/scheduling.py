@@ -73,7 +73,7 @@ class Scheduler:
     """
 
     def __init__(self) -> None:
-        n = cores()
+        self._cores = n = cores()
         self._lanes = anyio.CapacityLimiter(n), anyio.CapacityLimiter(n)
         self._threads = anyio.CapacityLimiter(2 * n)
         self._helpers = ThreadPoolExecutor(n // 2, "helper", _step_back) if n > 1 else None
@@ -115,8 +115,9 @@ class Scheduler:
                     self._freed.notify_all()
 
     def each(self, work: Work) -> Each:
-        """How the parts of that work are computed: of long work, by a second thread too."""
-        return one_by_one if self._helpers is None or work.seconds <= SHORT else self._shared
+        """How the parts of that work are computed: of long work, by a second thread too if there is a core for it."""
+        is_alone = work.seconds <= SHORT or self._threads.borrowed_tokens >= self._cores
+        return one_by_one if self._helpers is None or is_alone else self._shared
 
     def _shared(self, compute: Callable[[T], R], parts: Sequence[T]) -> list[R]:
         """See `Each`. A helper takes a part whenever it is free. If all are busy, nobody waits for one."""

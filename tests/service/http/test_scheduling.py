@@ -204,6 +204,25 @@ def test_short_work_and_a_single_core_have_no_helper(monkeypatch: pytest.MonkeyP
         assert {*names} == {"MainThread"}
 
 
+def test_no_helper_where_all_cores_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more threads than a quota allows, the kernel would stop all of them."""
+    cores(monkeypatch, 2)
+    barrier, names = threading.Barrier(2), set[str]()
+
+    async def arriving() -> None:
+        scheduler, work = Scheduler(), Work(2 * SHORT)
+
+        def compute() -> None:
+            barrier.wait(10)
+            names.update(scheduler.each(work)(lambda _: threading.current_thread().name, range(9)))
+            barrier.wait(10)
+
+        await asyncio.gather(*(scheduler.run(compute, work) for _ in range(2)))
+
+    asyncio.run(arriving())
+    assert names == {"AnyIO worker thread"}
+
+
 @pytest.mark.parametrize(("quota", "expected"), [(0.5, 1), (1.5, 2), (64.0, 3)])
 def test_no_more_threads_than_cores_and_quota(quota: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On three cores. tests/test_image.py sets a real quota."""
