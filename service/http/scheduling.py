@@ -18,7 +18,7 @@ import anyio
 from bentoml._internal.resource import CpuResource
 
 from service.media.work import Work
-from service.serving.predictor import Each, one_by_one
+from service.serving.each import Each, one_by_one
 
 SLICE = 0.002  # seconds of computing, at least, between two polls of the connections by the event loop
 INLINE = 0.002  # seconds: less work is done in the event loop; 2 s of a WAV at 22,050 Hz take 1.5 ms

@@ -4,11 +4,11 @@ import io
 import json
 import math
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,13 +28,13 @@ from service.media.work import Work
 from service.serving import seen
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
+from service.serving.each import AT_ONCE, Each, one_by_one
 
 FALSE = np.array(False)
 SHOWN = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; an older one then takes 75 MB
-AT_ONCE = 2  # pieces, at most, of one recording: see `Each`
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
@@ -49,19 +49,6 @@ SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the grap
 PNG, PIXEL, MEL_BANDS = 6e-5, 4e-8, 128  # seconds for a picture that is sent back, and its values; bands of most sounds
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Each(Protocol):
-    """`compute` of each of the parts of a recording, in their order; AT_ONCE at a time, at most."""
-
-    def __call__(self, compute: Callable[[T], R], parts: Sequence[T], /) -> list[R]: ...
-
-
-def one_by_one(compute: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-    return [compute(part) for part in parts]
 
 
 class Predictor:

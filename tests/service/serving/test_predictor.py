@@ -14,7 +14,8 @@ from service.http import memory
 from service.http.scheduling import INLINE, SHORT, Scheduler
 from service.media import Limits
 from service.media.work import Work
-from service.serving.predictor import AT_ONCE, PIECE, Predictor
+from service.serving.each import AT_ONCE
+from service.serving.predictor import PIECE, Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import NEWEST, build, resident_mb
 
