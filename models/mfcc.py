@@ -129,7 +129,7 @@ class Mfcc(nn.Module):
         active = (level >= -self.silence_db).to(mel.dtype)
         others = views.envelope(mel, self.loudness), views.root(mel), views.subtracted(mel, active)
         of_others = [self.dct[: self.n_view] @ view for view in others]
-        pooled = pool(self.dct @ views.plain(mel), level, of_others, self.silence_db)
+        pooled = pool(self.dct @ views.plain(mel), level, active, of_others)
         average = views.averages(total, self.valley, self.in_band, self.of_band)
         return torch.cat([pooled, (average @ self.dct.T).flatten(1)], 1)
 
@@ -246,9 +246,8 @@ class Mfcc(nn.Module):
         """Mel power (N, n_mels, frames) → level of each frame before pre-emphasis, in decibels relative to the loudest,
         (N, 1, frames)."""
         power = (self.loudness @ mel).clamp(min=torch.finfo(torch.float32).tiny)
-        return views.decibels(
-            (power / power.amax(2, keepdim=True)).clamp(min=TINY)
-        )  # a subnormal quotient may count as 0
+        relative = power / power.amax(2, keepdim=True)
+        return views.decibels(relative.clamp(min=TINY))  # a subnormal quotient may count as 0
 
 
 def _weights(n_mfcc: int, n_view: int, cepstral_decay: float) -> Tensor:

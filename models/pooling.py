@@ -15,13 +15,13 @@ LEVELS = 2 + len(SHARES_DB)  # features of the level
 VIEW_STATISTICS = 3  # of each coefficient of another view of the spectrum
 
 
-def pool(values: Tensor, level: Tensor, views: Sequence[Tensor], silence_db: float) -> Tensor:
+def pool(values: Tensor, level: Tensor, active: Tensor, views: Sequence[Tensor]) -> Tensor:
     """Statistics of each coefficient over the frames that are not silence, of their level, and of the views'
     coefficients.
 
-    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; V views, each
-    (N, E, frames); frames at -silence_db or above count. → float32 (N, STATISTICS · M + LEVELS + VIEW_STATISTICS · V ·
-    E):
+    values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; active (N, 1,
+    frames), 1 for each frame that is not silence, as the loudest never is, else 0; V views, each (N, E, frames).
+    → float32 (N, STATISTICS · M + LEVELS + VIEW_STATISTICS · V · E):
 
     - mean and standard deviation, weighted by how far a frame's level is above -LOUD_DB
     - value in the loudest frame
@@ -31,7 +31,6 @@ def pool(values: Tensor, level: Tensor, views: Sequence[Tensor], silence_db: flo
     - of the level: mean, standard deviation, and the shares of frames above SHARES_DB
     - of each view: mean and standard deviation, weighted as above, and value in the loudest frame
     """
-    active = (level >= -silence_db).to(values.dtype)
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
     weights, loudest = active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3), level.argmax(2, keepdim=True)
     rank, third = active.cumsum(-1), (n / 3).floor().clamp(min=1)

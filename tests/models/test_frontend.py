@@ -90,8 +90,9 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
     values, *views = (rng.normal(0, 30, (n, frames)).astype(np.float32) for n in (5, 3, 3))
     level = rng.uniform(-90, 0, frames).astype(np.float32)
     level[rng.integers(frames)] = 0
-    tensors = [torch.from_numpy(x)[None] for x in (values, level[None], *views)]
-    found = pool(tensors[0], tensors[1], tensors[2:], 60)[0].numpy()
+    active = (level >= -60).astype(np.float32)
+    tensors = [torch.from_numpy(x)[None] for x in (values, level[None], active[None], *views)]
+    found = pool(*tensors[:3], tensors[3:])[0].numpy()
     assert found.shape == (STATISTICS * 5 + LEVELS + 2 * VIEW_STATISTICS * 3,)
     assert np.abs(found - pooled(values, level, views, 60)).max() < 1e-3
 
