@@ -378,7 +378,7 @@ def curves(
     """Train, and evaluate the test samples after every epoch, as lectures do; only to be looked at."""
     rates = [[*(set_ or []), f"train.learning_rate={rate}"] for rate in learning_rates or []]
     resolved, directory = _extracted(task, data, set_, runs)
-    options = [_load_made(task, data, overrides, None, runs, EXTRACTED).train for overrides in rates]
+    options = [_load(task, resolved.origin()["data"], overrides, None, runs).train for overrides in rates]
     from pipeline.lessons import curves
 
     curves.curves(resolved, directory, options or [resolved.train])

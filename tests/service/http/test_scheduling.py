@@ -136,9 +136,9 @@ def test_short_work_in_threads_does_not_wait_for_long() -> None:
     asyncio.run(arriving())
 
 
-def cores(monkeypatch: pytest.MonkeyPatch, n: float) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(CpuResource, "from_system", lambda: n)
+def cores(monkeypatch: pytest.MonkeyPatch, quota: float, n: int = 8) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(n)))
+    monkeypatch.setattr(CpuResource, "from_system", lambda: quota)
 
 
 def test_a_helper_shares_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +226,7 @@ def test_no_helper_where_all_cores_compute(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("quota", "expected"), [(0.5, 1), (1.5, 2), (64.0, 3)])
 def test_no_more_threads_than_cores_and_quota(quota: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On three cores. tests/test_image.py sets a real quota."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-    monkeypatch.setattr(CpuResource, "from_system", lambda: quota)
+    cores(monkeypatch, quota, n=3)
     at_once: list[int] = []
 
     async def arriving() -> None:
