@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,13 @@ from service.errors import MediaError, Unusable
 from service.media import Limits, check_bytes
 from service.media.limits import Kind
 from service.serving import Answer, Window
+from service.serving.each import AT_ONCE, one_by_one
 from service.serving.predictor import Predictor
 
 NONE = np.empty(0)
 Part = tuple[Path, Callable[[], bytes]]
+T = TypeVar("T")
+R = TypeVar("R")
 NAMED = 5  # other labels that a line names
 TABLES = (*delimited.ENDINGS, *columnar.ENDINGS)  # endings of files whose rows are predicted one by one
 
@@ -62,7 +65,8 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
         raise UserError(str(error)) from None
     pictures, failed = set[Path](), False
     form = predictor.card.input
-    for file, sample, answer in _answers(predictor, parts(files, form.columns, form.kind), seconds):
+    many = len(files) > 1
+    for file, sample, answer in _answers(predictor, parts(files, form.columns, form.kind), seconds, many):
         if isinstance(answer, Exception):
             failed = True
             reason = getattr(answer, "strerror", None) or str(answer)
@@ -83,21 +87,26 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
 
 
 def _answers(
-    predictor: Predictor, parts: Iterable[Part], window: float | None
+    predictor: Predictor, parts: Iterable[Part], window: float | None, many: bool
 ) -> Iterator[tuple[Path, NDArray[Any], Answer | MediaError | OSError]]:
-    """Each part's name, decoded media and answer, or why there is none, in order; computed on all cores."""
+    """Each part's name, decoded media and answer, or why there is none, in order; computed on all cores. Of one file,
+    which may be a long recording, the cores share the pieces."""
     limits, cores = Limits.from_environment(), os.cpu_count() or 1
+    helpers = ThreadPoolExecutor(min(AT_ONCE, cores))  # starts its threads when they are needed
+
+    def shared(compute: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
+        return list(helpers.map(compute, pieces)) if len(pieces) > 1 else one_by_one(compute, pieces)
 
     def answer(part: Part) -> tuple[Path, NDArray[Any], Answer | MediaError | OSError]:
         file, read = part
         sample: NDArray[Any] = NONE
         try:
             sample = predictor.decode(read(), limits)
-            return file, sample, predictor.predict(sample, window)
+            return file, sample, predictor.predict(sample, window, each=one_by_one if many else shared)
         except (MediaError, OSError) as error:
             return file, sample, error
 
-    with ThreadPoolExecutor(cores) as pool, closing(ordered(pool, answer, parts, 2 * cores)) as found:
+    with helpers, ThreadPoolExecutor(cores) as pool, closing(ordered(pool, answer, parts, 2 * cores)) as found:
         yield from found
 
 

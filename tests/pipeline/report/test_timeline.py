@@ -285,6 +285,15 @@ class TestBand:
         assert list(answer) == ["file", "label", "confidence", "known", "probabilities", "timeline"]
         assert [(window["start"], window["end"]) for window in answer["timeline"]] == [(0, 2.5), (2.5, 5)]
 
+    def test_alone_on_several_threads_as_beside_others_on_one(self, band: Path) -> None:
+        soundfile.write(band / "long.wav", np.resize(played("violin", 9), 70 * RATE), RATE)
+        soundfile.write(band / "short.wav", played("bassoon", 1), RATE)
+        options = ("predict", "instruments", "--timeline", "0.5", "--json", "long.wav")
+        alone = command.percept(*options, home=band).stdout.splitlines()
+        beside = command.percept(*options, "short.wav", home=band).stdout.splitlines()
+        assert len(json.loads(alone[0])["timeline"]) == 140
+        assert alone == beside[:1]
+
     def test_without_matplotlib_it_is_printed_alone(self, band: Path, tmp_path: Path) -> None:
         (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('absent', name='matplotlib')")
         soundfile.write(band / "violin.wav", played("violin", 2), RATE)
