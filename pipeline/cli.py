@@ -377,6 +377,8 @@ def curves(
 ) -> None:
     """Train, and evaluate the test samples after every epoch, as lectures do; only to be looked at."""
     rates = [[*(set_ or []), f"train.learning_rate={rate}"] for rate in learning_rates or []]
+    for overrides in rates:  # a wrong one is told before anything is extracted
+        _load(task, data, overrides, None, runs)
     resolved, directory = _extracted(task, data, set_, runs)
     options = [_load(task, resolved.origin()["data"], overrides, None, runs).train for overrides in rates]
     from pipeline.lessons import curves

@@ -79,3 +79,4 @@ def test_rates_that_are_none_are_one_line(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert line in done.stderr
         assert len(done.stderr.splitlines()) == 1
+        assert done.stdout == ""  # nothing was extracted before
