@@ -19,7 +19,8 @@ class Standardize(nn.Module):
     """(x - mean) / deviation, with the statistics of the training split.
 
     Features that share one unit (pixels) share one mean and one deviation; a constant feature is only centred. To make
-    a feature count less than others, its deviation is enlarged.
+    a feature count less than others, its deviation is enlarged; so is that of a feature that hardly ever varied, where
+    the front end names a least deviation.
 
     >>> from models.frontend import Vector
     >>> x = torch.tensor([[1.0], [3.0]])
@@ -43,6 +44,10 @@ class Standardize(nn.Module):
     def use(self, moments: Moments, front: FrontEnd) -> "Standardize":
         """Use these moments of the features of `front`, joined in order from parts of `part_rows` samples."""
         deviation = moments.deviation
+        if front.least_deviation:
+            for _, start, stop in front.groups():
+                group = deviation[start:stop]
+                group.clamp_(min=front.least_deviation * group.median())
         self.mean.copy_(moments.mean.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
         if front.weights is not None:

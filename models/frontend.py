@@ -33,6 +33,8 @@ class FrontEnd(Protocol):
     n_features : D
     one_unit : all features share one unit, so that one mean and one deviation standardise them all
     weights : float32 (D,), how much each feature counts after standardisation; None: all alike
+    least_deviation : what standardisation divides a feature by, at least, as a share of the median of its group; 0: no
+        least, since the features of a group differ in unit or size
     scale : features are the flattened media divided by this number. The exported graph then folds it and the
         standardisation into its first layer, and drift is detected on the media. None: features are computed otherwise;
         drift is detected on the standardised features, which the graph returns too
@@ -47,12 +49,15 @@ class FrontEnd(Protocol):
     input: Input
     n_features: int
     one_unit: bool
-    weights: Tensor | None
+    least_deviation: float
     scale: float | None
     outliers: Outliers | None
     has_strengths: bool
     exact_export: bool
     oracle_constant: str | None
+
+    @property
+    def weights(self) -> Tensor | None: ...
 
     def __call__(self, media: Tensor, /) -> Tensor:
         """Decoded media as `input` describes them → features float32 (N, D)."""
@@ -80,6 +85,7 @@ class Pixels(nn.Module):
     n_features = IMAGE_SIZE * IMAGE_SIZE
     one_unit = True
     weights: Tensor | None = None
+    least_deviation = 0.0
     scale: float | None = 255.0
     outliers: Outliers | None = "images"
     has_strengths = False
@@ -118,6 +124,7 @@ class Vector(nn.Module):
 
     one_unit = False
     weights: Tensor | None = None
+    least_deviation = 0.0
     scale: float | None = None
     outliers: Outliers | None = None
     has_strengths = False
@@ -171,10 +178,12 @@ def build(features: Mapping[str, Any]) -> FrontEnd:
 
 
 def set_state(front: FrontEnd, state: Mapping[str, NDArray[np.float32]]) -> None:
-    """Give a front end what it has learned from training samples, by name: the dictionary of a `Picture`."""
+    """Give a front end what it has learned from training samples, by name: the dictionary and the share of a
+    `Picture`."""
     if state:
         assert isinstance(front, nn.Module)
-        front.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        known = {name: torch.from_numpy(array) for name, array in state.items()}
+        front.load_state_dict(front.state_dict() | known)  # an earlier version has learned less
 
 
 def state_of(front: FrontEnd) -> dict[str, NDArray[np.float32]]:

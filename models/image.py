@@ -32,6 +32,9 @@ LEAST = 1e-6  # added under square roots; torch.onnx takes 1e-8 for 0 and leaves
 MIDDLE = 128.0  # of 0 … 255, subtracted from pixels before they are squared
 PATCHES = 60_000  # that a dictionary is learned from
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance: directions below it are not amplified
+LEAST_DEVIATION = (
+    0.1  # of the median of a group's: a rare atom's response would be thousands of deviations from its mean
+)
 
 
 class Picture(nn.Module):
@@ -61,7 +64,7 @@ class Picture(nn.Module):
     """
 
     one_unit = False
-    weights: Tensor | None = None
+    least_deviation = LEAST_DEVIATION
     scale: float | None = None
     outliers: Outliers | None = "scenes"
     has_strengths = True
@@ -71,6 +74,7 @@ class Picture(nn.Module):
     kernel: Tensor  # (d + atoms, C, patch, patch), d = C · patch²: the whitening, and the product of each atom with it
     bias: Tensor  # (d + atoms,): what the mean of all patches gives
     squares: Tensor  # (atoms,): the atoms' squared lengths
+    share: Tensor  # (): how much colours and patches count beside gradients
     directions: Tensor  # (DIRECTIONS, 2, 1, 1)
     order: Tensor  # (1, 3, 1, 1): of the channels, where their gradients are equally strong
     luma: Tensor  # (1, 3, 1, 1)
@@ -84,6 +88,7 @@ class Picture(nn.Module):
         self.register_buffer("kernel", torch.zeros(self.d + atoms, self.channels, patch, patch))
         self.register_buffer("bias", torch.zeros(self.d + atoms))
         self.register_buffer("squares", torch.zeros(atoms))
+        self.register_buffer("share", torch.ones(()))
         angles = torch.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS)
         directions = torch.stack([angles.cos(), angles.sin()], 1)[:, :, None, None]
         self.register_buffer("directions", directions, persistent=False)
@@ -92,6 +97,16 @@ class Picture(nn.Module):
         with torch.inference_mode():
             self._widths = [(name, part.shape[1]) for name, part in self._parts(self.example())]
         self.n_features = sum(width for _, width in self._widths)
+
+    @property
+    def weights(self) -> Tensor:
+        """How much each feature counts: see `FrontEnd`."""
+        return torch.where(self.are_gradients(), 1.0, self.share)
+
+    def are_gradients(self) -> Tensor:
+        """Which features are histograms of gradients or edges, bool (n_features,)."""
+        found = [name.startswith(("gradients", "edges")) for name, _ in self._widths]
+        return torch.tensor(found).repeat_interleave(torch.tensor([width for _, width in self._widths]))
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (N, size, size, 3) → float32 (N, n_features)."""
@@ -204,7 +219,7 @@ class Picture(nn.Module):
         rows = torch.cat([whiten, atoms @ whiten])
         # A patch loses its mean before it is whitened, so the kernel loses its own: it gives constant patches nothing.
         kernel = (rows - rows.mean(1, keepdim=True)).view(-1, self.channels, self.patch, self.patch)
-        return {"kernel": kernel, "bias": rows @ mean, "squares": atoms.square().sum(1)}
+        return {"kernel": kernel, "bias": rows @ mean, "squares": atoms.square().sum(1), "share": self.share}
 
     def _patches(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         """Random patches of the pictures, as many of each, without their means, their contrast normalised (n, d)."""

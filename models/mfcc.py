@@ -62,6 +62,7 @@ class Mfcc(nn.Module):
     """
 
     one_unit = False
+    least_deviation = 0.0
     scale: float | None = None
     outliers: Outliers | None = "noises"
     has_strengths = False

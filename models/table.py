@@ -43,6 +43,7 @@ class Table(nn.Module):
     """
 
     one_unit = False
+    least_deviation = 0.0
     weights: Tensor | None = None
     scale: float | None = None
     outliers: Outliers | None = None

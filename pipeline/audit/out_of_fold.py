@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.classifier import Standardize
-from models.frontend import FrontEnd, build
 from models.mlp import MLP
 from models.targets import TARGETS
 from pipeline.extract import Features
@@ -89,7 +88,7 @@ def committee(
     known, x : are standardised in place
     seeds : of the networks' initial weights
     """
-    front, kind, cpu = build(features.task["features"]), features.kind, torch.device("cpu")
+    front, kind, cpu = features.front_end(), features.kind, torch.device("cpu")
     training, asked = Dataset(torch.from_numpy(known.x), torch.from_numpy(known.y)), torch.from_numpy(x)
     assert isinstance(training.x, torch.Tensor)
     standardize = Standardize(front.n_features).fit(training.x, front)
@@ -118,6 +117,6 @@ def _options(n: int, seed: int) -> Train:
 
 def standard(features: Features, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """The features x standardised with their own statistics, as a network would see them, in new memory."""
-    front: FrontEnd = build(features.task["features"])
+    front = features.front_end()
     z = torch.from_numpy(x.copy())
     return Standardize(front.n_features).fit(z, front).apply_(z).numpy()

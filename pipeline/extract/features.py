@@ -14,7 +14,9 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from models import frontend
 from models.card import Kind
+from models.frontend import FrontEnd
 from models.targets import TARGETS
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
@@ -146,6 +148,12 @@ class Features:
         contents = {content.partition(REPEATED)[0] for content in self.digest.tolist()} if named.any() else set()
         named[named] = [group not in contents for group in self.group[named].tolist()]
         return named
+
+    def front_end(self) -> FrontEnd:
+        """The front end that extracted them, with what it has learned."""
+        front = frontend.build(self.task["features"])
+        frontend.set_state(front, self.state)
+        return front
 
     @property
     def kind(self) -> Kind:

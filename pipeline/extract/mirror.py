@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.classifier import Standardize
 from models.image import Picture
 from pipeline.progress import Progress
 
@@ -30,8 +31,8 @@ def helps(
         own, mirrored, held_out = (
             _features(front, part, progress) for part in (training, training[:, :, ::-1], validation)
         )
-    mean, deviation = own.mean(0), own.std(0).clamp(min=1e-3)
-    own, mirrored, held_out = ((part - mean) / deviation for part in (own, mirrored, held_out))
+    standardize = Standardize(front.n_features).fit(own, front)
+    own, mirrored, held_out = (standardize(part) for part in (own, mirrored, held_out))
     alone = _error(own, y, held_out, wanted)
     return _error(torch.cat([own, mirrored]), torch.cat([y, y]), held_out, wanted) < alone
 

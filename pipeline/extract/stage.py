@@ -7,16 +7,17 @@ Clips of sound outside the test split can have slightly varied copies, each with
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import frontend
+from models.image import Picture
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
 from pipeline.extract import near as near_duplicates
-from pipeline.extract import on_ray, skipped
+from pipeline.extract import on_ray, skipped, weighing
 from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Keep, Recipe, Work
@@ -34,11 +35,11 @@ from pipeline.extract.tables import with_columns
 from pipeline.profile import marked, step
 from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
-from pipeline.sources import Sample
+from pipeline.sources import Sample, Split
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.folder import EncodedFile
 from pipeline.task import Task, UserError
-from pipeline.threads import ordered_map
+from pipeline.threads import ordered_map, threads
 from service.media import EXTRA
 from service.media.native import trim
 
@@ -308,9 +309,32 @@ def _features(
         task=task.origin(),
         key=recipe.key,
         copies_key=recipe.copies_key,
-        state=recipe.state,
+        state=recipe.state | _weighed(done, usable, results, y),
         near=np.array(sorted(sorted((row[one], row[other])) for one, other in near), np.int64).reshape(-1, 2),
     )
+
+
+@step("learn from samples", all_threads=True)
+def _weighed(
+    done: _Extracted, usable: Sequence[Work], results: Mapping[int, Stored], y: NDArray[Any]
+) -> dict[str, NDArray[np.float32]]:
+    """How much the parts of a picture's features count, a part of the front end's state; nothing for other media."""
+    front = done.recipe.front_end()
+    if not isinstance(front, Picture) or y.ndim > 1:
+        return {}
+    stored = [one for one in results.values() if one.file is not None]
+
+    def some(split: Split, most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The samples of a split with the least digests."""
+        rows = sorted((i for i, one in enumerate(usable) if one.split == split), key=lambda i: usable[i].content)[:most]
+        x = [np.frombuffer(reader.row(stored[i]), np.float32) for i in rows]
+        return np.stack(x) if x else np.empty((0, front.n_features), np.float32), y[rows]
+
+    n_training, n_validation = weighing.LOOKED_AT
+    with reading() as reader, threads(1):  # the order of sums depends on the number of threads
+        share = weighing.share(front, *some("train", n_training), *some("validation", n_validation))
+    print(f"  colours and patches count {share:g} times as much as gradients", flush=True)
+    return {"share": np.array(share, np.float32)}
 
 
 @step("write")

@@ -28,6 +28,7 @@ from ray import train as ray_train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from models import frontend
 from models.classifier import Classifier
 from pipeline.extract import PIECE, Features, FileRows
 from pipeline.run import Run, replacing
@@ -131,7 +132,8 @@ class Cluster:
         actor: Any = ray.remote(Coordinator).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here)
         coordinator = actor.remote(self.run.features.resolve(), self.run.checkpoint.resolve(), with_validation)
         config = {
-            "coordinator": coordinator, "facts": asdict(facts), "options": options.model_dump(mode="json"),
+            "coordinator": coordinator, "facts": asdict(facts), "learned": frontend.state_of(classifier.frontend),
+            "options": options.model_dump(mode="json"),
             "fingerprint": fingerprint, "seconds": loop.CHECKPOINT_SECONDS, "threads": int(self.resources["CPU"]),
         }  # fmt: skip
         with tempfile.TemporaryDirectory() as storage, _progress(coordinator, options.epochs):
@@ -196,7 +198,7 @@ def work(config: dict[str, Any]) -> None:
     device = ray_train.torch.get_device()
     first = ray_train.get_context().get_world_rank() == 0
     torch.set_num_threads(config["threads"])
-    classifier = weights.network(facts)
+    classifier = weights.network(facts, config["learned"])
     width, sizes = classifier.frontend.n_features, ray.get(coordinator.sizes.remote())
     partitions = {name: Partition.of_worker(n, width) for name, n in sizes.items()}
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.classifier import Standardize
-from models.frontend import build
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.task import Task, UserError
@@ -25,7 +24,7 @@ def make_folds(task: Task, features: Features, device: torch.device) -> list[Fol
     UserError : a fold is empty
     """
     rows, fold = assign_folds(task, features)
-    front = build(features.task["features"])
+    front = features.front_end()
     folds = []
     for k in range(task.tune.folds):
         training = _dataset(*features.with_copies(rows[fold != k]))

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from models.classifier import Standardize
-from models.frontend import build
 from models.targets import TARGETS
 from pipeline.extract import Features, nearest, principal
 from pipeline.report.schema import Takes
@@ -128,7 +127,7 @@ def _neighbours(features: Features) -> NDArray[np.int64]:
     """The nearest sample of the same class for each of some samples; -1 for the others. (N,)"""
     n = len(features.y)
     rows = np.sort(np.random.default_rng(0).choice(n, min(n, LOOKED_AT), replace=False))
-    front = build(features.task["features"])
+    front = features.front_end()
     x = torch.from_numpy(np.ascontiguousarray(features.x[rows]))
     points = principal(Standardize(front.n_features).fit(x, front).apply_(x).numpy())
     found = np.full(n, -1)
@@ -158,7 +157,7 @@ def _answers(
     if len(rows) > LIMIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, LIMIT, replace=False))
     x, y = features.with_copies(rows)
-    front, cpu = build(features.task["features"]), torch.device("cpu")
+    front, cpu = features.front_end(), torch.device("cpu")
     training, held = (
         Dataset(torch.from_numpy(a), torch.from_numpy(b))
         for a, b in ((x, y), (features.x[held_out], features.y[held_out]))

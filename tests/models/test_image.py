@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from models import image
+from models.classifier import Standardize
 from models.frontend import build, set_state, state_of
 from models.image import Picture
 
@@ -102,3 +103,33 @@ def test_grey_front_ends_do_not_see_colours(pictures: torch.Tensor) -> None:
     luma = (pictures[:3].float() @ torch.tensor(image.LUMA)).round().to(torch.uint8)
     same = gray(luma[..., None].expand(-1, -1, -1, 3))
     assert (gray(pictures[:3]) - same).abs().max() < 0.05
+
+
+def test_a_response_that_hardly_ever_varied_does_not_count_more_than_all_others(front: Picture) -> None:
+    """One of a hundred training pictures wakes a rare atom a little, a later picture wakes it as others are woken."""
+    x = torch.rand(100, front.n_features, generator=torch.Generator().manual_seed(1))
+    rare, constant = front.n_features - 1, front.n_features - 2
+    x[:, rare] = x[:, constant] = 0.0
+    x[0, rare] = 1e-3
+    standardize = Standardize(front.n_features).fit(x, front)
+    later = torch.full((1, front.n_features), 0.5)
+    assert standardize(later).abs().max() < 2 / image.LEAST_DEVIATION
+    assert standardize(x)[:, constant].tolist() == [0.0] * 100
+
+
+def test_colours_and_patches_count_as_much_as_their_share_says(front: Picture, pictures: torch.Tensor) -> None:
+    other = build({"kind": "image", "atoms": 30})
+    set_state(other, state_of(front) | {"share": np.array(0.25, np.float32)})
+    x = front(pictures)
+    alike, less = (Standardize(front.n_features).fit(x, one)(x) for one in (front, other))
+    for name, start, stop in front.groups():
+        share = 1.0 if name.startswith(("gradients", "edges")) else 0.25
+        assert torch.allclose(less[:, start:stop], share * alike[:, start:stop], atol=1e-5), name
+
+
+def test_what_an_earlier_version_has_learned_can_still_be_used(front: Picture) -> None:
+    before, now = state_of(front), build({"kind": "image", "atoms": 30})
+    del before["share"]
+    set_state(now, before)
+    assert now.weights is not None
+    assert set(now.weights.tolist()) == {1.0}

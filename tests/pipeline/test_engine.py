@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
+from models import frontend
 from pipeline import cli, engine, extract, task, train
 from pipeline.engine import Engine
 from pipeline.extract import on_ray
@@ -286,6 +288,23 @@ def test_three_workers_of_which_one_dies_train_the_network_of_one(
     assert 0 < killed[0] < resolved.train.epochs
     assert_same(here, there)
     assert not checkpoint.exists()
+
+
+def test_what_a_front_end_has_learned_comes_back_from_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    for label, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(15):
+            noise = np.random.default_rng(i).integers(0, 40, (32, 32, 3), np.uint8)
+            Image.fromarray(noise + np.array(colour, np.uint8)).save(tmp_path / "data" / label / f"{i:02d}.png")
+    options = ["features.atoms=20", "augment.copies=0", "train.epochs=2", "train.refit=false"]
+    resolved = task.load("pictures", str(tmp_path / "data"), options)
+    run = Run(tmp_path / "run")
+    features = extract.extract(resolved, run)
+    cluster.do(train.train, resolved, run, engine=cluster.engine)
+    learned = frontend.state_of(train.weights.of(run)[0].frontend)
+    assert learned.keys() == features.state.keys() == {"kernel", "bias", "squares", "share"}
+    for name, array in features.state.items():
+        assert np.array_equal(learned[name], array), name
 
 
 @pytest.mark.parametrize(
