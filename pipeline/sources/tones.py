@@ -10,6 +10,7 @@ note has its own specimen of the instrument, player, room and microphone.
 scipy.fft takes a while to import, so only the functions that need it import it.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,11 @@ SIZES_VARY = 0.03  # octaves: all its frequencies
 RESPONSE_VARIES = 1.0  # dB: a microphone's response in each octave
 TILT_VARIES = 0.5  # dB per octave
 
+# How far the spectrum of a bowed or blown note moves between its beginning, middle and end: standard deviations.
+PARTIALS_MOVE = 4.0  # dB: partials next to each other, each in its own way
+OCTAVES_MOVE = 3.0  # dB: those an octave apart
+TILT_MOVES = 2.0  # dB per octave above 500 Hz
+
 Signal = NDArray[np.float64]  # (T,) samples
 Range = tuple[float, float]  # bounds of a uniform draw
 Spectrum = tuple[float, ...]  # dB at HERTZ, of which only differences count
@@ -45,7 +51,7 @@ class Sustained:
     vibrato: Range  # semitones of deviation
     vibrates: float  # share of the notes that have vibrato
     bright: float = 2.5  # dB per octave above 500 Hz that the spectrum rises from mezzo-forte to fortissimo
-    opening: float = 2.5  # how much darker, in the same measure, a note begins and ends
+    opening: float = 5.0  # how much darker, in the same measure, a note begins and ends: median of all notes
     rough: float = 2.5  # dB: deviation of each harmonic
     body: float = 0.0  # dB: deviation of the modes of a bowed body
     tremolo: float = 0.1  # largest depth of amplitude modulation
@@ -83,6 +89,14 @@ class Specimen:
         self._modes = np.arange(5.6, 13.6, 0.15)  # octaves
         self._body = rng.normal(0, voice.body if isinstance(voice, Sustained) else 0, self._modes.size)
 
+    def moved(self, rng: np.random.Generator) -> "Specimen":
+        """The same one at another moment of a note: with another pressure, embouchure or place of the bow."""
+        other, octaves = copy(self), np.arange(5.5, 14.5)
+        other._level = self._level + np.interp(self._octave, octaves, rng.normal(0, OCTAVES_MOVE, octaves.size))
+        other._level += rng.normal(0, TILT_MOVES) * np.maximum(self._octave - np.log2(500), 0)
+        other._body = self._body + rng.normal(0, PARTIALS_MOVE, self._body.size)
+        return other
+
     def decibels(self, hertz: Signal) -> Signal:
         """Levels of partials at these frequencies."""
         octave = np.log2(hertz)
@@ -98,23 +112,30 @@ def sustained(
     phase, bend = _phase(voice, frequency, n, rng)
     loudness = _loudness(dynamic, rng)
     seed = int(rng.integers(2**31))
-    bright = _wavetable(voice, specimen, frequency, loudness, 1, seed)
-    dark = _wavetable(voice, specimen, frequency, loudness - voice.opening, 1, seed)
-    top = _lookup(bright, phase)
-    if voice.body:  # vibrato and bow move the harmonics over the body's modes, which stay
-        other = _wavetable(voice, specimen, frequency, loudness, 2**0.05, seed + 1)
-        top += (0.5 + 2 * bend + 0.25 * _wander(n, 10, rng)).clip(0, 1) * (_lookup(other, phase) - top)
-    opening, amplitude = envelope / envelope.max(), envelope
+    # Recorded notes change more than notes of one spectrum, and of those only struck ones change as much.
+    moments = [specimen if voice.steady else specimen.moved(rng) for _ in range(3)]
+    bright = [_wavetable(voice, moment, frequency, loudness, 1, seed) for moment in moments]
+    closed = loudness - voice.opening * np.exp(rng.normal(0, 0.5))
+    dark = _wavetable(voice, specimen, frequency, closed, 1, seed)
     t = np.arange(n) / SAMPLE_RATE
+    top = _lookup(bright[1], phase)
     if not voice.steady:
-        opening = (opening * (1 + 0.3 * rng.uniform() * _wander(n, 6, rng))).clip(0, 1.3)
+        middle = t[-1] * rng.uniform(0.2, 0.8)  # s
+        top += np.interp(t, (0, middle), (1, 0)) * (_lookup(bright[0], phase) - top)
+        top += np.interp(t, (middle, t[-1]), (0, 1)) * (_lookup(bright[2], phase) - top)
+    if voice.body:  # vibrato and bow move the harmonics over the body's modes, which stay
+        other = _wavetable(voice, moments[1], frequency, loudness, 2**0.05, seed + 1)
+        top += (0.5 + 2 * bend + 0.08 * _wander(n, 10, rng)).clip(0, 1) * (_lookup(other, phase) - top)
+    opening, amplitude = envelope / envelope.max(), envelope
+    if not voice.steady:
+        opening = (opening * (1 + 0.1 * rng.uniform() * _wander(n, 6, rng))).clip(0, 1.3)
         tremolo = voice.tremolo * rng.uniform() * np.sin(2 * np.pi * (rng.uniform(4, 7) * t + rng.uniform()))
-        amplitude = envelope * (1 + tremolo) * 10 ** (rng.uniform(0.1, 0.8) / 20 * _wander(n, 12, rng))
+        amplitude = envelope * (1 + tremolo) * 10 ** (rng.uniform(0.03, 0.24) / 20 * _wander(n, 12, rng))
     tone = _lookup(dark, phase)
     tone += opening * (top - tone)
     chiff = 10 ** (rng.uniform(*voice.chiff) / 20) * np.exp(-t / (0.015 * 5 ** rng.uniform()))
     noise = 10 ** (rng.uniform(*voice.noise_level) / 20) * envelope + chiff
-    return amplitude * tone / np.std(bright) + noise * _noise(voice.noise, n, rng)
+    return amplitude * tone / np.std(bright[1]) + noise * _noise(voice.noise, n, rng)
 
 
 def struck(voice: Struck, place: float, frequency: float, dynamic: float, n: int, rng: np.random.Generator) -> Signal:
@@ -260,7 +281,7 @@ def _envelope(voice: Sustained, n: int, rng: np.random.Generator) -> Signal:
     t = np.arange(n) / SAMPLE_RATE  # s
     attack = voice.attack[0] * (voice.attack[1] / voice.attack[0]) ** rng.uniform()
     release = 0.03 * (3 if voice.steady else 10) ** rng.uniform()
-    swell, arch = (0.0, 0.0) if voice.steady else (rng.normal(0, 7), rng.uniform(0, 8))  # dB over the note
+    swell, arch = (0.0, 0.0) if voice.steady else (rng.normal(-4, 10), rng.uniform(0, 8))  # dB over the note; more fade
     x = t / t[-1]
     envelope: Signal = 10 ** ((swell * (x - 0.5) - arch * (2 * x - 1) ** 2) / 20)
     envelope *= (1 - np.exp(-3 * t / attack)) * (1 - np.exp(-3 * (t[-1] - t) / release))

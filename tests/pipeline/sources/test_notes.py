@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models import frontend, mfcc
 from pipeline import extract, task, train
 from pipeline.run import Run
-from pipeline.sources.notes import INSTRUMENTS, PER_CLASS, SAMPLE_RATE, Note, notes
+from pipeline.sources.notes import FOLLOWED, FURTHER, INSTRUMENTS, LEAP, PER_CLASS, SAMPLE_RATE, Note, notes
 from pipeline.sources.tones import Struck, Sustained, struck, sustained
 from pipeline.train import weights
 from tests.conftest import Trained
@@ -95,11 +95,27 @@ def test_every_instrument_is_played_over_its_range_and_all_dynamics() -> None:
 def test_sounds_are_finite_audible_unclipped_and_short(rendered: list[tuple[Note, Array]]) -> None:
     for note, sound in rendered:
         assert sound.ndim == 1, note
-        assert 0.25 <= sound.size / SAMPLE_RATE <= 4, note
+        assert 0.2 <= sound.size / SAMPLE_RATE <= 4, note
         assert np.isfinite(sound).all(), note
         assert 0.05 < np.abs(sound).max() < 0.95, note
         assert np.abs(sound[:100]).max() < 0.01, f"{note} does not begin with silence"
         assert abs(sound[-1]) < 0.001, f"{note} ends in a click"
+
+
+def test_others_follow_some_notes_in_the_range_of_the_instrument(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {note.further for note in notes()} == set(range(FURTHER + 1))
+    assert np.mean([note.further > 0 for note in notes()]) == pytest.approx(FOLLOWED, abs=0.03)
+    played: list[int] = []
+
+    def play(note: Note, pitch: int, n: int, rng: np.random.Generator) -> Array:
+        played.append(pitch)
+        return np.ones(n)
+
+    monkeypatch.setattr(Note, "_played", play)
+    for seed in range(20):
+        Note("oboe", 58, 0.5, seed, FURTHER).render()
+    assert played[:: 1 + FURTHER] == 20 * [58]
+    assert min(played) == INSTRUMENTS["oboe"].low < max(played) == 58 + LEAP
 
 
 @pytest.mark.parametrize("name", [name for name in INSTRUMENTS if name != "marimba"])
