@@ -66,7 +66,7 @@ def main() -> None:
 
 def concert(seconds: float) -> NDArray[np.float32]:
     """Notes of all instruments in a fixed random order, float32 (T,) at RATE Hz."""
-    score = notes(per_class=max(1, round(seconds / 12)))  # a note takes 1.5 s on average, and there are 13 instruments
+    score = notes(per_class=max(1, round(seconds / 12)))  # a note takes 1.4 s on average, and there are 13 instruments
     np.random.default_rng(0).shuffle(score)
     sound = np.concatenate([note.render() for note in score])
     return np.resize(soxr.resample(sound, SAMPLE_RATE, RATE), round(seconds * RATE))
