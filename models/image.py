@@ -128,19 +128,24 @@ class Picture(nn.Module):
         """Nothing: no figure shows thousands of weights of such features."""
         return {}
 
-    def quadrants(self) -> Tensor:
-        """In which quadrant of the picture each feature is, int64 (n_features,): 0 and 1 are above, 2 and 3 below."""
+    def quadrants(self) -> tuple[Tensor, Tensor]:
+        """In which quadrant of the picture each feature is, 0 and 1 above, 2 and 3 below, and which feature of quadrant
+        0 is the same there: int64 (n_features,) each. Of an odd number of cells, the first quadrant has most."""
         in_cell = {  # by the first word of a group's name
             "gradients": DIRECTIONS, "edges": DIRECTIONS // 2, "colours": LEVELS**self.channels,
             "means": self.channels, "deviations": self.channels, "patches": self.atoms,
         }  # fmt: skip
-        found = []
-        for name, width in self._widths:
+        quadrants, same = [], []
+        for name, start, stop in self.groups():
             n = in_cell[name.split()[0]]
-            side = math.isqrt(width // n)
-            half = 2 * torch.arange(side) // side
-            found.append((2 * half[:, None] + half).flatten().repeat(n))
-        return torch.cat(found)
+            side = math.isqrt((stop - start) // n)
+            cell = torch.arange(side)
+            half = 2 * cell // side
+            first = cell - half * (side - side // 2)
+            quadrants.append((2 * half[:, None] + half).flatten().repeat(n))
+            layers = start + side * side * torch.arange(n)
+            same.append((layers[:, None] + (side * first[:, None] + first).flatten()).flatten())
+        return torch.cat(quadrants), torch.cat(same)
 
     def groups(self) -> list[Span]:
         """One group for each kind of feature, and each scale of the gradients."""

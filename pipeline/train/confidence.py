@@ -261,13 +261,13 @@ def _add_scenes(
     """Fill `hidden` (2 n, H), outputs of the last hidden layer: with those for the n chosen samples, for n / 2 collages
     of quadrants of samples, and for scenes, again and again."""
     n, device = len(chosen), hidden.device
-    quadrants = front.quadrants().to(device)
+    quadrants, same = (part.to(device) for part in front.quadrants())
     for start in range(0, n, COLLAGES):
         rows = chosen[start : start + COLLAGES]
         own = gather(samples, rows, torch.empty(len(rows), front.n_features, device=device))
         hidden[start : start + len(rows)] = classifier.last_layer(own)[1]
         if start < n // 2:
-            made = _collages(own, quadrants, generator)
+            made = _collages(own, quadrants, same, generator)
             hidden[n + start : n + start + len(rows)] = classifier.last_layer(made)[1]
     scenes = torch.from_numpy(make_scenes(SCENES, front.size, generator.initial_seed())).to(device)
     features = classifier.standardize(torch.cat([front(scene) for scene in torch.split(scenes, 1)]))
@@ -275,9 +275,9 @@ def _add_scenes(
     hidden[n + n // 2 :] = made[torch.arange(n - n // 2, device=device) % SCENES]
 
 
-def _collages(own: Tensor, quadrants: Tensor, generator: torch.Generator) -> Tensor:
+def _collages(own: Tensor, quadrants: Tensor, same: Tensor, generator: torch.Generator) -> Tensor:
     """As many samples (m, D) put together from quadrants of these: a third of four of them, a third of halves of two,
-    and a third of one quadrant, four times. `quadrants` int64 (D,) tells where each feature is."""
+    and a third of one quadrant, four times. `quadrants` and `same`: see `Picture.quadrants`."""
     made, third = own.clone(), len(own) // 3
     for quadrant in (1, 2, 3):
         others = own[torch.randperm(len(own), generator=generator).to(own.device)]
@@ -286,5 +286,5 @@ def _collages(own: Tensor, quadrants: Tensor, generator: torch.Generator) -> Ten
         if quadrant == 1:
             right = part | (quadrants == 3)
             made[third : 2 * third, right] = others[third : 2 * third, right]
-        made[2 * third :, part] = own[2 * third :, quadrants == 0]
+        made[2 * third :, part] = own[2 * third :, same[part]]
     return made

@@ -36,7 +36,7 @@ def test_groups_cover_all_features_of_every_size() -> None:
 
 
 def test_quadrants_tell_where_a_feature_is(front: Picture, pictures: torch.Tensor) -> None:
-    quadrants, before = front.quadrants(), front(pictures[:1])
+    quadrants, before = front.quadrants()[0], front(pictures[:1])
     assert quadrants.shape == (front.n_features,)
     for number, (down, across) in enumerate(((0, 0), (0, 29), (29, 0), (29, 29))):
         changed = pictures[:1].clone()
@@ -46,7 +46,16 @@ def test_quadrants_tell_where_a_feature_is(front: Picture, pictures: torch.Tenso
         assert all(differs[start:stop].any() for _, start, stop in front.groups())
     for size, color in ((16, True), (20, False), (47, True)):
         other = Picture(size=size, color=color, atoms=5)
-        assert (other.quadrants().bincount() > 0.2 * other.n_features).tolist() == [True] * 4
+        quadrants, same = other.quadrants()
+        assert (quadrants.bincount() > 0.15 * other.n_features).tolist() == [True] * 4
+        first = (quadrants == 0).nonzero().flatten()
+        assert torch.equal(same[first], first)
+        assert set(quadrants[same].tolist()) == {0}
+        for _, start, stop in other.groups():
+            assert start <= same[start:stop].min() <= same[start:stop].max() < stop
+    quadrants, same = front.quadrants()  # of an even number of cells
+    for number in range(4):
+        assert torch.equal(same[quadrants == number], same[quadrants == 0])
 
 
 def test_responses_are_those_of_whitened_patches_to_the_nearest_atoms(front: Picture, pictures: torch.Tensor) -> None:

@@ -37,7 +37,8 @@ def test_scenes_are_of_many_kinds_and_the_seed_fixes_them() -> None:
 def test_collages_are_made_of_quadrants_of_samples() -> None:
     quadrants = torch.arange(4).repeat(5)
     own = torch.arange(90.0)[:, None].expand(90, 20).contiguous()  # each feature says whose it is
-    made = confidence._collages(own, quadrants, torch.Generator().manual_seed(0))
+    same = torch.arange(20) // 4 * 4
+    made = confidence._collages(own, quadrants, same, torch.Generator().manual_seed(0))
     parts = torch.stack([made[:, quadrants == q] for q in range(4)], 1)
     assert (parts == parts[:, :, :1]).all()  # a quadrant is of one sample
     of_each = parts[:, :, 0]
@@ -46,6 +47,16 @@ def test_collages_are_made_of_quadrants_of_samples() -> None:
     assert (of_each[30:60, 0] == of_each[30:60, 2]).all()
     assert (of_each[30:60, 1] == of_each[30:60, 3]).all()
     assert own.equal(torch.arange(90.0)[:, None].expand(90, 20))
+
+
+@pytest.mark.parametrize("size", [28, 30, 47])
+def test_quadrants_of_an_odd_number_of_cells_are_put_together_too(size: int) -> None:
+    front = Picture(size=size, atoms=4)
+    kind = torch.cat([torch.full((stop - start,), float(i)) for i, (_, start, stop) in enumerate(front.groups())])
+    own = kind + 100 * torch.arange(9.0)[:, None]  # each feature says whose it is, and of which kind
+    made = confidence._collages(own, *front.quadrants(), torch.Generator().manual_seed(0))
+    assert torch.equal(made % 100, kind.expand(9, -1))
+    assert torch.equal(made[6:], own[6:])  # of one quadrant, of one sample
 
 
 @pytest.mark.usefixtures("few_outliers")
