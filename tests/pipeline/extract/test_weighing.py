@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.image import Picture
-from pipeline.extract import weighing
+from pipeline.extract import mirror, weighing
 
 FRONT = Picture(atoms=20)
 
@@ -30,3 +30,11 @@ def test_a_few_samples_decide_nothing() -> None:
     few = drawn(True, weighing.LEAST - 1, 1)
     many = drawn(True, 90, 1)
     assert weighing.share(FRONT, *many, *few) == weighing.share(FRONT, *few, *many) == weighing.USUAL
+
+
+def test_samples_that_are_all_alike_decide_nothing() -> None:
+    x, y = drawn(True, 30, 1)
+    same = np.broadcast_to(x[0], x.shape).copy()
+    assert weighing.share(FRONT, same, y, same, y) == weighing.USUAL
+    pictures, labels = np.full((12, 32, 32, 3), 128, np.uint8), [*"ab"] * 6
+    assert not mirror.helps(FRONT, pictures, labels, pictures, labels)
