@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.classifier import Standardize
-from models.frontend import build
 from models.mlp import MLP
 from models.targets import TARGETS
 from pipeline import extract, task
@@ -126,7 +125,7 @@ def waiting(features: Features) -> NDArray[np.int64]:
 def accuracy(resolved: Task, features: Features, known: NDArray[np.int64]) -> float:
     """Accuracy on the test split of the task's network, trained on these samples and their copies."""
     x, y = features.with_copies(known)
-    front = build(features.task["features"])
+    front = features.front_end()
     standardize = Standardize(front.n_features).fit(torch.from_numpy(x), front)
     data = standardised(Dataset(torch.from_numpy(x), torch.from_numpy(y)), standardize, torch.device("cpu"))
     assert isinstance(data.x, torch.Tensor)
