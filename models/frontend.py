@@ -182,8 +182,7 @@ def set_state(front: FrontEnd, state: Mapping[str, NDArray[np.float32]]) -> None
     `Picture`."""
     if state:
         assert isinstance(front, nn.Module)
-        known = {name: torch.from_numpy(array) for name, array in state.items()}
-        front.load_state_dict(front.state_dict() | known)  # an earlier version has learned less
+        front.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
 
 
 def state_of(front: FrontEnd) -> dict[str, NDArray[np.float32]]:

@@ -32,9 +32,7 @@ LEAST = 1e-6  # added under square roots; torch.onnx takes 1e-8 for 0 and leaves
 MIDDLE = 128.0  # of 0 … 255, subtracted from pixels before they are squared
 PATCHES = 60_000  # that a dictionary is learned from
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance: directions below it are not amplified
-LEAST_DEVIATION = (
-    0.1  # of the median of a group's: a rare atom's response would be thousands of deviations from its mean
-)
+LEAST_DEVIATION = 0.1  # of the median of a group's: a rare atom's answer would be thousands of deviations off its mean
 
 
 class Picture(nn.Module):
@@ -210,6 +208,11 @@ class Picture(nn.Module):
         n = self.size - self.patch + 1  # not responses.shape[-1], which is a tensor while PyTorch 2.9 traces
         return avg_pool2d(responses, -(-n // QUADRANTS), n // QUADRANTS).flatten(1)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """The share is 1 where there is none: in a dictionary that is new, and in files of earlier versions."""
+        state_dict.setdefault(f"{prefix}share", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def learn(self, pictures: Tensor) -> dict[str, Tensor]:
         """The state that makes the dictionary fit pictures uint8 (N, size, size, 3), for `load_state_dict`.
 
@@ -224,7 +227,7 @@ class Picture(nn.Module):
         rows = torch.cat([whiten, atoms @ whiten])
         # A patch loses its mean before it is whitened, so the kernel loses its own: it gives constant patches nothing.
         kernel = (rows - rows.mean(1, keepdim=True)).view(-1, self.channels, self.patch, self.patch)
-        return {"kernel": kernel, "bias": rows @ mean, "squares": atoms.square().sum(1), "share": self.share}
+        return {"kernel": kernel, "bias": rows @ mean, "squares": atoms.square().sum(1)}
 
     def _patches(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         """Random patches of the pictures, as many of each, without their means, their contrast normalised (n, d)."""

@@ -24,7 +24,7 @@ from pipeline.interrupt import resumable
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
-from pipeline.task import FINGERPRINTS_VERSION, Task, UserError, Variation, digest
+from pipeline.task import FINGERPRINTS_VERSION, WEIGHING_VERSION, Task, UserError, Variation, digest
 from service import media
 from service.media import Limits
 from service.media.native import trim
@@ -213,6 +213,8 @@ class Workflow:
                 limits = asdict(Limits.from_environment())
                 inputs += [task.origin(), sources.fingerprint(task.data), limits]
                 inputs += [FEATURES_VERSION, media.VERSION, FINGERPRINTS_VERSION, Variation.VERSION]
+                if task.features.kind == "image":
+                    inputs.append(WEIGHING_VERSION)
             case "train":
                 options["train"].pop("device")
                 inputs += [options["model"], options["train"]]

@@ -172,6 +172,7 @@ class Features:
         """SHA-256 of everything that later stages depend on; extracting the same samples again does not change it."""
         arrays = (self.y, self.split, self.group, self.file, self.digest, self.copy_of, self.near)
         parts = [sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
+        parts += [sha256(array.tobytes()).hexdigest() for _, array in sorted(self.state.items())]
         return digest([parts, self.labels, self.skipped, self.key, self.copies_key])
 
     def save(

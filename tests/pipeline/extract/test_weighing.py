@@ -1,11 +1,16 @@
 """How much the parts of a picture's features count."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from models.image import Picture
-from pipeline.extract import mirror, weighing
+from pipeline import task, workflow
+from pipeline.extract import Features, mirror, weighing
+from pipeline.run import Run
+from pipeline.workflow import Workflow
 
 FRONT = Picture(atoms=20)
 
@@ -38,3 +43,29 @@ def test_samples_that_are_all_alike_decide_nothing() -> None:
     assert weighing.share(FRONT, same, y, same, y) == weighing.USUAL
     pictures, labels = np.full((12, 32, 32, 3), 128, np.uint8), [*"ab"] * 6
     assert not mirror.helps(FRONT, pictures, labels, pictures, labels)
+
+
+def test_training_is_out_of_date_where_another_share_was_chosen() -> None:
+    x, y = drawn(True, 3, 1)
+    none, names = np.empty((0, x.shape[1]), np.float32), np.array([*"abc"])
+    prints = set()
+    for share in (0.5, 1.0, 1.0):
+        state = {"share": np.array(share, np.float32)}
+        found = Features(
+            x, y, ("a", "b", "c"), names, names, names, none, np.empty(0, np.int64), (), {}, "", "", names, state
+        )
+        prints.add(found.fingerprint())
+    assert len(prints) == 2
+
+
+def test_extraction_of_pictures_is_out_of_date_where_another_share_may_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    flows = [
+        Workflow(resolved, Run(tmp_path))
+        for resolved in (task.load("pictures", str(tmp_path / "data")), task.load("sine"))
+    ]
+    before = [flow._inputs("extract") for flow in flows]
+    monkeypatch.setattr(workflow, "WEIGHING_VERSION", 0)
+    assert [flow._inputs("extract") == inputs for flow, inputs in zip(flows, before, strict=True)] == [False, True]
