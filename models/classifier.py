@@ -47,7 +47,7 @@ class Standardize(nn.Module):
         if front.least_deviation:
             for _, start, stop in front.groups():
                 group = deviation[start:stop]
-                group.clamp_(min=front.least_deviation * group.median())
+                group.clamp_(min=front.least_deviation * group.square().mean().sqrt())
         self.mean.copy_(moments.mean.expand_as(self.mean))
         self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1.0).expand_as(self.deviation))
         if front.weights is not None:

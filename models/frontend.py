@@ -33,8 +33,8 @@ class FrontEnd(Protocol):
     n_features : D
     one_unit : all features share one unit, so that one mean and one deviation standardise them all
     weights : float32 (D,), how much each feature counts after standardisation; None: all alike
-    least_deviation : what standardisation divides a feature by, at least, as a share of the median of its group; 0: no
-        least, since the features of a group differ in unit or size
+    least_deviation : what standardisation divides a feature by, at least, as a share of the root mean square of its
+        group; 0: no least, since the features of a group differ in unit or size
     scale : features are the flattened media divided by this number. The exported graph then folds it and the
         standardisation into its first layer, and drift is detected on the media. None: features are computed otherwise;
         drift is detected on the standardised features, which the graph returns too

@@ -32,7 +32,7 @@ LEAST = 1e-6  # added under square roots; torch.onnx takes 1e-8 for 0 and leaves
 MIDDLE = 128.0  # of 0 … 255, subtracted from pixels before they are squared
 PATCHES = 60_000  # that a dictionary is learned from
 WHITENING = 0.1  # added to the eigenvalues of the patches' covariance: directions below it are not amplified
-LEAST_DEVIATION = 0.1  # of the median of a group's: a rare atom's answer would be thousands of deviations off its mean
+LEAST_DEVIATION = 0.1  # of the root mean square of a group: else a rare atom's answer is thousands off its mean
 
 
 class Picture(nn.Module):

@@ -129,6 +129,16 @@ def test_a_response_that_hardly_ever_varied_does_not_count_more_than_all_others(
     assert standardize(x)[:, constant].tolist() == [0.0] * 100
 
 
+def test_where_most_of_a_kind_are_constant_the_others_still_bound_a_feature(front: Picture) -> None:
+    """The colours of dark pictures: nearly all bins are empty in each of them, and one hardly ever is not."""
+    x = torch.rand(100, front.n_features, generator=torch.Generator().manual_seed(1))
+    start, stop = next((start, stop) for name, start, stop in front.groups() if name == "colours")
+    x[:, start + 10 : stop] = 0.0
+    x[0, stop - 1] = 1e-3
+    later = torch.full((1, front.n_features), 0.5)
+    assert Standardize(front.n_features).fit(x, front)(later)[:, start:stop].abs().max() < 10 / image.LEAST_DEVIATION
+
+
 def test_colours_and_patches_count_as_much_as_their_share_says(front: Picture, pictures: torch.Tensor) -> None:
     other = build({"kind": "image", "atoms": 30})
     set_state(other, state_of(front) | {"share": np.array(0.25, np.float32)})
