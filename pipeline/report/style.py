@@ -18,6 +18,7 @@ from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -119,28 +120,32 @@ def write_svg(figure: Figure, path: Path) -> Path:
 
 def _svg(figure: Figure, name: str) -> bytes:
     """`figure` as an SVG element with ids that no other figure of the page has, in the page's text colour."""
-    stream = io.StringIO()
+    stream, drawn = io.StringIO(), _drawn(figure)
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", metadata=no_metadata)
+    figure.savefig(stream, format="svg", metadata=no_metadata, bbox_inches=drawn)
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(f": {INK}", ": currentColor")
-    svg = re.sub(r"^<svg[^>]*>", f"<svg {NAMESPACES} {_view(figure)}>{ALONE}", svg)
+    width, height = f"{drawn.width * POINTS:.2f}", f"{drawn.height * POINTS:.2f}"
+    size = f'width="{width}pt" height="{height}pt" viewBox="0 0 {width} {height}"'
+    svg = re.sub(r"^<svg[^>]*>", f"<svg {NAMESPACES} {size}>{ALONE}", svg)
     svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), svg)
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg).encode()
 
 
-def _view(figure: Figure) -> str:
-    """The part of a figure that was saved as SVG in which there is anything, as attributes of its element.
+def _drawn(figure: Figure) -> Bbox:
+    """The part of a figure, in inches, in which there is anything: it may be larger than the figure, as where a legend
+    is above it.
 
-    `bbox_inches="tight"` does the same, but draws the figure twice.
+    `bbox_inches="tight"` does the same, but draws the figure twice. What is saved without it loses the lines beyond the
+    figure.
     """
     figure.dpi = POINTS
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
     width, height = figure.get_size_inches() * POINTS
     renderer = RendererSVG(width, height, io.StringIO(), image_dpi=POINTS)  # type: ignore[no-untyped-call]
-    box = figure.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])
-    left, bottom, right, top = box.extents * POINTS
-    size = f"{right - left:.2f}", f"{top - bottom:.2f}"
-    return f'width="{size[0]}pt" height="{size[1]}pt" viewBox="{left:.2f} {height - top:.2f} {size[0]} {size[1]}"'
+    bounds = figure.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])
+    return Bbox.from_extents(*bounds.extents)
 
 
 def png(figure: Figure) -> bytes:
