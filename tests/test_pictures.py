@@ -65,7 +65,7 @@ def client(home: Path) -> Iterator[httpx.Client]:
 def test_the_dictionary_is_learned_once_and_travels_along(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(home / "run")
     features, (classifier, _) = Features.of(run), weights.of(run)
-    assert features.state.keys() == {"kernel", "bias", "squares"}
+    assert features.state.keys() == {"kernel", "bias", "squares", "share"}
     for name, tensor in classifier.frontend.state_dict().items():  # type: ignore[attr-defined]
         np.testing.assert_array_equal(tensor, features.state[name])
     assert not features.rows("test")[features.copy_of].any()
