@@ -157,35 +157,35 @@ class Vector(nn.Module):
         return spans.even(self.n_features)
 
 
-def build(features: Mapping[str, Any]) -> FrontEnd:
+def build(features: Mapping[str, Any], state: Mapping[str, NDArray[np.float32]] | None = None) -> FrontEnd:
     """The front end that a task's `[features]` describes: `kind` and the parameters of that kind.
+
+    state : what it has learned from training samples, by name, as `state_of` gives it: the dictionary and the share of
+        a `Picture`
 
     >>> build({"kind": "vector", "size": 3}).n_features
     3
     """
     parameters = {key: value for key, value in features.items() if key != "kind"}
+    front: FrontEnd
     match features["kind"]:
         case "pixels":
-            return Pixels(**parameters)
+            front = Pixels(**parameters)
         case "image":
-            return Picture(**parameters)
+            front = Picture(**parameters)
         case "mfcc":
-            return Mfcc(**parameters)
+            front = Mfcc(**parameters)
         case "table":
-            return Table(**parameters)
+            front = Table(**parameters)
         case _:
-            return Vector(**parameters)
-
-
-def set_state(front: FrontEnd, state: Mapping[str, NDArray[np.float32]]) -> None:
-    """Give a front end what it has learned from training samples, by name: the dictionary and the share of a
-    `Picture`."""
+            front = Vector(**parameters)
     if state:
         assert isinstance(front, nn.Module)
         front.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return front
 
 
 def state_of(front: FrontEnd) -> dict[str, NDArray[np.float32]]:
-    """What a front end has learned, as `set_state` takes it; empty for most."""
+    """What a front end has learned, as `build` takes it; empty for most."""
     assert isinstance(front, nn.Module)
     return {name: tensor.cpu().numpy() for name, tensor in front.state_dict().items()}

@@ -151,9 +151,7 @@ class Features:
 
     def front_end(self) -> FrontEnd:
         """The front end that extracted them, with what it has learned."""
-        front = frontend.build(self.task["features"])
-        frontend.set_state(front, self.state)
-        return front
+        return frontend.build(self.task["features"], self.state)
 
     @property
     def kind(self) -> Kind:

@@ -16,7 +16,7 @@ from pipeline.progress import Progress
 
 LOOKED_AT = 600, 400  # training and validation samples, at most: enough to tell, and seconds
 RIDGE = 0.1  # of the mean squared length of a sample's features
-LEAST = 1e-6  # ridge
+LEAST = 1e-6  # ridge, where all pictures are alike
 
 Pictures = NDArray[np.uint8]  # (N, S, S, 3)
 
@@ -55,6 +55,6 @@ def _error(x: Tensor, y: Tensor, held_out: Tensor, wanted: Tensor) -> float:
     """Mean squared error on held-out samples of ridge regression, in its dual form: there are fewer samples than
     features."""
     products, mean = x @ x.T, y.mean(0)
-    ridge = (RIDGE * products.diagonal().mean()).clamp(min=LEAST)  # pictures may be all alike
+    ridge = (RIDGE * products.diagonal().mean()).clamp(min=LEAST)
     found = (held_out @ x.T) @ torch.linalg.solve(products + ridge * torch.eye(len(x)), y - mean) + mean
     return float((found - wanted).square().mean())

@@ -101,9 +101,7 @@ class Recipe:
 
     def front_end(self) -> FrontEnd:
         """The front end, with what it has learned."""
-        module = frontend.build(self.parameters)
-        frontend.set_state(module, self.state)
-        return module
+        return frontend.build(self.parameters, self.state)
 
     @step("learn from samples")
     def learned(self, works: Sequence[Work]) -> "Recipe":

@@ -7,7 +7,7 @@ Clips of sound outside the test split can have slightly varied copies, each with
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing, suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -294,7 +294,11 @@ def _features(
     if y.ndim == 2 and task.features.kind == "table":  # called like its column, or like the array of an .npz file
         labels = (task.data.target or labels[0],)
     row = {one.content: i for i, one in enumerate(usable)}
-    none = np.empty((0, frontend.build(recipe.parameters).n_features), np.float32)
+    front = recipe.front_end()
+    state = recipe.state
+    if isinstance(front, Picture) and y.ndim == 1:
+        state = state | _weighed(front, done, usable, y)
+    none = np.empty((0, front.n_features), np.float32)
     return Features(
         x=none,
         y=y,
@@ -309,25 +313,21 @@ def _features(
         task=task.origin(),
         key=recipe.key,
         copies_key=recipe.copies_key,
-        state=recipe.state | _weighed(done, usable, results, y),
+        state=state,
         near=np.array(sorted(sorted((row[one], row[other])) for one, other in near), np.int64).reshape(-1, 2),
     )
 
 
 @step("learn from samples", all_threads=True)
 def _weighed(
-    done: _Extracted, usable: Sequence[Work], results: Mapping[int, Stored], y: NDArray[Any]
+    front: Picture, done: _Extracted, usable: Sequence[Work], y: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
-    """How much the parts of a picture's features count, a part of the front end's state; nothing for other media."""
-    front = done.recipe.front_end()
-    if not isinstance(front, Picture) or y.ndim > 1:
-        return {}
-    stored = [one for one in results.values() if one.file is not None]
+    """How much the parts of a picture's features count: a part of the front end's state."""
 
     def some(split: Split, most: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The samples of a split with the least digests."""
         rows = sorted((i for i, one in enumerate(usable) if one.split == split), key=lambda i: usable[i].content)[:most]
-        x = [np.frombuffer(reader.row(stored[i]), np.float32) for i in rows]
+        x = [np.frombuffer(reader.row(done.results[usable[i].content]), np.float32) for i in rows]
         return np.stack(x) if x else np.empty((0, front.n_features), np.float32), y[rows]
 
     n_training, n_validation = weighing.LOOKED_AT

@@ -61,7 +61,7 @@ def network(facts: Facts, state: Mapping[str, NDArray[np.float32]] | None = None
 
     state : of the front end, as `Features` has it; None where it does not matter, or is loaded afterwards
     """
-    front = frontend.build(facts.features)
+    front = frontend.build(facts.features, state)
     mlp = MLP(
         front.n_features,
         facts.model["hidden"],
@@ -71,7 +71,6 @@ def network(facts: Facts, state: Mapping[str, NDArray[np.float32]] | None = None
         facts.model["init"],
     )
     classifier = Classifier(front, Standardize(front.n_features), mlp, facts.kind)
-    frontend.set_state(front, state or {})
     if facts.has_expert:
         classifier.add_expert()
     if facts.known is not None:

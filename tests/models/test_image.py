@@ -6,7 +6,7 @@ import torch
 
 from models import image
 from models.classifier import Classifier, Standardize
-from models.frontend import build, set_state, state_of
+from models.frontend import build, state_of
 from models.image import Picture
 from models.mlp import MLP
 
@@ -81,8 +81,7 @@ def test_the_same_pictures_give_the_same_dictionary(front: Picture, pictures: to
     known = front.state_dict()
     assert again.keys() == known.keys() - {"share"}  # features, which are kept by it, do not depend on the share
     assert all(torch.equal(tensor, known[name]) for name, tensor in again.items())
-    copy = build({"kind": "image", "atoms": 30})
-    set_state(copy, state_of(front))
+    copy = build({"kind": "image", "atoms": 30}, state_of(front))
     torch.testing.assert_close(copy(pictures[:2]), front(pictures[:2]), rtol=0, atol=0)
 
 
@@ -140,8 +139,7 @@ def test_where_most_of_a_kind_are_constant_the_others_still_bound_a_feature(fron
 
 
 def test_colours_and_patches_count_as_much_as_their_share_says(front: Picture, pictures: torch.Tensor) -> None:
-    other = build({"kind": "image", "atoms": 30})
-    set_state(other, state_of(front) | {"share": np.array(0.25, np.float32)})
+    other = build({"kind": "image", "atoms": 30}, state_of(front) | {"share": np.array(0.25, np.float32)})
     x = front(pictures)
     alike, less = (Standardize(front.n_features).fit(x, one)(x) for one in (front, other))
     for name, start, stop in front.groups():
@@ -150,9 +148,9 @@ def test_colours_and_patches_count_as_much_as_their_share_says(front: Picture, p
 
 
 def test_what_an_earlier_version_has_learned_can_still_be_used(front: Picture) -> None:
-    before, now = state_of(front), build({"kind": "image", "atoms": 30})
+    before = state_of(front)
     del before["share"]
-    set_state(now, before)
+    now = build({"kind": "image", "atoms": 30}, before)
     assert now.weights is not None
     assert set(now.weights.tolist()) == {1.0}
     classifier = Classifier(front, Standardize(front.n_features), MLP(front.n_features, [2], 2, "relu"), "multiclass")
