@@ -140,8 +140,8 @@ def _drawn(figure: Figure) -> Bbox:
     figure.
     """
     figure.dpi = POINTS
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
     width, height = figure.get_size_inches() * POINTS
     renderer = RendererSVG(width, height, io.StringIO(), image_dpi=POINTS)  # type: ignore[no-untyped-call]
     bounds = figure.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])

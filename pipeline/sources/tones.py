@@ -114,15 +114,16 @@ def sustained(
     seed = int(rng.integers(2**31))
     # Recorded notes change more than notes of one spectrum, and of those only struck ones change as much.
     moments = [specimen if voice.steady else specimen.moved(rng) for _ in range(3)]
-    bright = [_wavetable(voice, moment, frequency, loudness, 1, seed) for moment in moments]
+    bright = _wavetable(voice, moments[1], frequency, loudness, 1, seed)
     closed = loudness - voice.opening * np.exp(rng.normal(0, 0.5))
     dark = _wavetable(voice, specimen, frequency, closed, 1, seed)
     t = np.arange(n) / SAMPLE_RATE
-    top = _lookup(bright[1], phase)
+    top = _lookup(bright, phase)
     if not voice.steady:
+        first, last = (_wavetable(voice, moment, frequency, loudness, 1, seed) for moment in moments[::2])
         middle = t[-1] * rng.uniform(0.2, 0.8)  # s
-        top += np.interp(t, (0, middle), (1, 0)) * (_lookup(bright[0], phase) - top)
-        top += np.interp(t, (middle, t[-1]), (0, 1)) * (_lookup(bright[2], phase) - top)
+        top += np.interp(t, (0, middle), (1, 0)) * (_lookup(first, phase) - top)
+        top += np.interp(t, (middle, t[-1]), (0, 1)) * (_lookup(last, phase) - top)
     if voice.body:  # vibrato and bow move the harmonics over the body's modes, which stay
         other = _wavetable(voice, moments[1], frequency, loudness, 2**0.05, seed + 1)
         top += (0.5 + 2 * bend + 0.08 * _wander(n, 10, rng)).clip(0, 1) * (_lookup(other, phase) - top)
@@ -135,7 +136,7 @@ def sustained(
     tone += opening * (top - tone)
     chiff = 10 ** (rng.uniform(*voice.chiff) / 20) * np.exp(-t / (0.015 * 5 ** rng.uniform()))
     noise = 10 ** (rng.uniform(*voice.noise_level) / 20) * envelope + chiff
-    return amplitude * tone / np.std(bright[1]) + noise * _noise(voice.noise, n, rng)
+    return amplitude * tone / np.std(bright) + noise * _noise(voice.noise, n, rng)
 
 
 def struck(voice: Struck, place: float, frequency: float, dynamic: float, n: int, rng: np.random.Generator) -> Signal:
