@@ -4,11 +4,12 @@ Small affine maps, and elastic distortion (Simard, Steinkraus & Platt 2003, "Bes
 networks applied to visual document analysis"): each pixel is sampled at a position displaced by a smooth random field.
 Their field is white noise blurred with a Gaussian of σ = `smoothness` pixels. Its covariance, exp(-d² / 4σ²), is
 separable, and a few of its eigenvectors carry all but a thousandth of the variance (Karhunen–Loève). So a field takes a
-few dozen random numbers instead of 2 · 784 that are convolved, and the sampling positions of all pixels of all images
-are one matrix product: random coefficients times the basis 1, x, y and the eigenvectors.
+few dozen random numbers instead of 2 · 784 that are convolved, and sampling positions are products of such random
+coefficients and the basis 1, x, y and the eigenvectors, which `sampling` computes and uses at once on a CPU.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from models.classifier import Standardize
 from models.frontend import IMAGE_SIZE
 from pipeline.task import Augment, Train
 from pipeline.train.batches import Change
+
+if TYPE_CHECKING:
+    from pipeline.train.sampling import Sampler
 
 VARIANCE = 0.999  # of the elastic field that the basis carries
 
@@ -40,21 +44,44 @@ class Distortion:
     def __init__(self, augment: Augment, background: float, device: torch.device) -> None:
         self.augment, self.background = augment, background
         centres = (2 * torch.arange(IMAGE_SIZE) + 1) / IMAGE_SIZE - 1  # of the pixels; the image spans -1 … 1
+        line = torch.stack([torch.ones_like(centres), centres])
+        deviation = augment.elastic * 2 / IMAGE_SIZE
+        fields = _smooth_fields(augment.smoothness) * math.sqrt(deviation)  # two of which are multiplied
+        self.basis = torch.cat([line, fields]) if augment.elastic else line  # of a column or a row, (R, 28)
+        self.sampler = _sampler(self.basis, background) if device.type == "cpu" else None
         x, y = centres.repeat(IMAGE_SIZE), centres.repeat_interleave(IMAGE_SIZE)
         self.affine = torch.stack([torch.ones_like(x), x, y]).to(device)  # (3, pixels)
-        self.elastic = (augment.elastic * 2 / IMAGE_SIZE * _smooth_fields(augment.smoothness)).to(device)
+        self.fields = torch.kron(fields, fields).to(device)  # (R², pixels)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """float32 (N, 784), changed in place and returned."""
         n, device = len(x), x.device
-        grid = torch.mm(self._affine_maps(n, generator).view(2 * n, 3), self.affine)
+        maps = self._affine_maps(n, generator)
+        field = None
         if self.augment.elastic:
-            field = torch.empty(2 * n, len(self.elastic), device=device).normal_(generator=generator)
-            grid.addmm_(field, self.elastic)
+            field = torch.empty(2 * n, len(self.fields), device=device).normal_(generator=generator)
+        if self.sampler is not None:
+            self.sampler(x, self._rows(maps, field))
+            return x
+        grid = torch.mm(maps.view(2 * n, 3), self.affine)
+        if field is not None:
+            grid.addmm_(field, self.fields)
         grid = grid.view(n, 2, IMAGE_SIZE, IMAGE_SIZE).permute(0, 2, 3, 1)  # a view: nothing is copied
         images = x.sub_(self.background).view(n, 1, IMAGE_SIZE, IMAGE_SIZE)
         moved = torch.nn.functional.grid_sample(images, grid, align_corners=False)
         return torch.add(moved.view_as(x), self.background, out=x)
+
+    def _rows(self, maps: Tensor, field: Tensor | None) -> Tensor:
+        """A position is a sum of products of a function of the column and one of the row: what each function of the
+        column counts in each row, float32 (N, 2, R, 28), in pixels."""
+        n, rank = len(maps), len(self.basis)
+        products = torch.zeros(n, 2, rank, rank)  # of functions of the column and of the row
+        products[..., 0, 0], products[..., 1, 0], products[..., 0, 1] = maps.unbind(2)
+        if field is not None:
+            products[..., 2:, 2:] = field.view(n, 2, rank - 2, rank - 2).mT
+        products[..., 0, 0] += 1 - 1 / IMAGE_SIZE  # the centre of the first pixel is at 1 / 28 - 1
+        rows: Tensor = torch.mm(products.view(-1, rank), self.basis * (IMAGE_SIZE / 2))
+        return rows.view(n, 2, rank, IMAGE_SIZE)
 
     def _affine_maps(self, n: int, generator: torch.Generator) -> Tensor:
         """Where pixels are sampled: x' = shift + (rotation ∘ shear ∘ scale) x, float32 (N, 2, 3)."""
@@ -68,13 +95,23 @@ class Distortion:
 
 
 def _smooth_fields(smoothness: float) -> Tensor:
-    """Basis (R, 784) of fields of unit variance that are smooth over `smoothness` pixels."""
+    """Functions (R, 28) of a column or a row, whose products are a basis of fields of unit variance that are smooth
+    over `smoothness` pixels."""
     d = torch.arange(IMAGE_SIZE, dtype=torch.float64)
     variance, vectors = torch.linalg.eigh(torch.exp(-((d - d.view(-1, 1)) ** 2) / (4 * smoothness**2)))
     variance, vectors = variance.flip(0), vectors.flip(1)
     rank = int((variance.cumsum(0) < VARIANCE * variance.sum()).sum()) + 1
-    fields = vectors[:, :rank] * variance[:rank].sqrt()
-    return torch.kron(fields, fields).T.to(torch.float32).contiguous()
+    fields: Tensor = (vectors[:, :rank] * variance[:rank].sqrt()).T
+    return fields.to(torch.float32).contiguous()
+
+
+def _sampler(basis: Tensor, background: float) -> "Sampler | None":
+    """None where LLVM does not work, or `models.steps.llvm` was deleted."""
+    try:
+        from pipeline.train.sampling import Sampler, works
+    except ImportError:
+        return None
+    return Sampler(basis, background) if works() else None
 
 
 def transform_of(options: Train, standardize: Standardize, device: torch.device) -> Change | None:

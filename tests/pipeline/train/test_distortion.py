@@ -9,6 +9,7 @@ import torch
 from models.frontend import IMAGE_SIZE
 from pipeline import task
 from pipeline.task import Augment, UserError
+from pipeline.threads import threads
 from pipeline.train.distortion import Distortion
 
 CPU = torch.device("cpu")
@@ -101,6 +102,28 @@ def test_the_generator_fixes_the_distortion() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, draw)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rotation": 10, "scale": 0.12, "shear": 0.15, "shift": 1},
+        {"elastic": 1.5, "smoothness": 3},
+        {"rotation": 180, "scale": 0.9, "shear": 1, "shift": 28, "elastic": 20, "smoothness": 2},  # far outside too
+    ],
+)
+def test_compiled_sampling_is_that_of_pytorch_with_any_number_of_threads(options: dict[str, Any]) -> None:
+    pictures = torch.rand(41, IMAGE_SIZE**2)
+    compiled = Distortion(Augment(**options), -0.42, CPU)
+    assert compiled.sampler is not None
+    found = []
+    for n in (1, 2):
+        with threads(n):
+            found.append(compiled(pictures.clone(), torch.Generator().manual_seed(3)))
+    compiled.sampler = None
+    expected = compiled(pictures.clone(), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(found[0], expected, rtol=0, atol=2e-4)
+    assert torch.equal(*found)
 
 
 def test_it_is_off_unless_asked_for_and_on_for_the_few_shapes_of_pens() -> None:
