@@ -21,7 +21,6 @@ from models.spans import Span
 
 CELLS = (4, 8)  # of a picture's width, in cells of oriented gradients: two scales
 DIRECTIONS = 16  # of a gradient, 0 … 360°
-SHARPNESS = 6  # exponent of the cosine that divides a gradient among directions: neighbours share most of it
 NOISE = 0.02  # of 0 … 1: contrast of a cell below which gradients hardly count
 LEVELS = 3  # of each colour channel, in the histogram of colours
 COLOURS = 4  # of a picture's width, in cells of mean colours and their deviations
@@ -172,7 +171,7 @@ class Picture(nn.Module):
         length = torch.sqrt(strength + 0.1)
         cosine = torch.relu(conv2d(torch.cat([across, down], 1), self.directions) / length)
         square = cosine * cosine
-        divided = square * square * square * (length / 255)
+        divided = square * square * square * (length / 255)  # cosine⁶: directions that are neighbours share most of it
         edges = divided[:, : DIRECTIONS // 2] + divided[:, DIRECTIONS // 2 :]
         gradients = (f"gradients in {CELLS[0]} × {CELLS[0]} cells", self._histograms(divided, CELLS[0]))
         return [gradients, *((f"edges in {n} × {n} cells", self._histograms(edges, n)) for n in CELLS)]

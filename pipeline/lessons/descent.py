@@ -162,9 +162,9 @@ def solution(tau: Array) -> Array:
     return np.asarray(MEAN + (START - MEAN) * np.exp(-tau))
 
 
-def descend(rates: Array, seed: int = 0) -> Array:
+def descend(rates: Array) -> Array:
     """θ (T + 1, RUNS) of stochastic gradient descent on L(θ) = E (θ - y)²/2, y ~ N(MEAN, 1), in batches of `BATCH`."""
-    y = MEAN + np.random.default_rng(seed).standard_normal((len(rates), RUNS)) / np.sqrt(BATCH)  # means of the batches
+    y = MEAN + np.random.default_rng(0).standard_normal((len(rates), RUNS)) / np.sqrt(BATCH)  # means of the batches
     theta = np.empty((len(rates) + 1, RUNS))
     theta[0] = START
     for t, rate in enumerate(rates):

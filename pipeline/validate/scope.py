@@ -58,10 +58,6 @@ def _alone(features: Features) -> str:
     return "each by itself but for near duplicates, which no split divides"
 
 
-def _last(path: str) -> str:
-    return readable(Path(Path(path).name))
-
-
 def counts(features: Features) -> dict[str, Any] | None:
     """How many groups each split has, and under `classes` each class in each split; None where there are none."""
     if not features.has_groups:

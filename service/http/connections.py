@@ -377,8 +377,8 @@ def patch_uvicorn() -> None:
         uvicorn.config.LOOP_FACTORIES["auto"] = listening.FACTORY
 
 
-async def close_late(every: float = 1.0) -> None:
-    """Close the connections that wait too long, at an interval of `every` seconds."""
+async def close_late() -> None:
+    """Close the connections that wait too long, every second."""
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(1)
         registry.close_late()
