@@ -28,7 +28,7 @@ from service.errors import MediaError, Unusable
 from service.media import Limits, check_bytes
 from service.media.limits import Kind
 from service.serving import Answer, Window
-from service.serving.each import AT_ONCE, one_by_one
+from service.serving.parallel import AT_ONCE, one_by_one
 from service.serving.predictor import Predictor
 
 NONE = np.empty(0)
@@ -102,7 +102,7 @@ def _answers(
         sample: NDArray[Any] = NONE
         try:
             sample = predictor.decode(read(), limits)
-            return file, sample, predictor.predict(sample, window, each=one_by_one if many else shared)
+            return file, sample, predictor.predict(sample, window, map_parts=one_by_one if many else shared)
         except (MediaError, OSError) as error:
             return file, sample, error
 

@@ -47,7 +47,7 @@ async def _answered(
     slots.count_as_large(takes_thread(work))
 
     def compute() -> tuple[Answer, bytes]:
-        answer = predictor.answer(data, state.limits, *options, each=state.scheduler.each(work))
+        answer = predictor.answer(data, state.limits, *options, map_parts=state.scheduler.map_for(work))
         return answer, answer.to_json()  # a long timeline takes a while, so it is done here too
 
     try:

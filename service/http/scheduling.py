@@ -18,7 +18,7 @@ import anyio
 from bentoml._internal.resource import CpuResource
 
 from service.media.work import Work
-from service.serving.each import Each, one_by_one
+from service.serving.parallel import MapParts, one_by_one
 
 SLICE = 0.002  # seconds of computing, at least, between two polls of the connections by the event loop
 INLINE = 0.002  # seconds: less work is done in the event loop; 2 s of a WAV at 22,050 Hz take 1.5 ms
@@ -114,13 +114,13 @@ class Scheduler:
                 async with self._freed:
                     self._freed.notify_all()
 
-    def each(self, work: Work) -> Each:
+    def map_for(self, work: Work) -> MapParts:
         """How the parts of that work are computed: of long work, by a second thread too if there is a core for it."""
         is_alone = work.seconds <= SHORT or self._threads.borrowed_tokens >= self._cores
         return one_by_one if self._helpers is None or is_alone else self._shared
 
     def _shared(self, compute: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-        """See `Each`. A helper takes a part whenever it is free. If all are busy, nobody waits for one."""
+        """See `MapParts`. A helper takes a part whenever it is free. If all are busy, nobody waits for one."""
         assert self._helpers is not None
         found: dict[int, R] = {}
         left = iter(enumerate(parts))  # from which two threads may take: Python's lock guards each step

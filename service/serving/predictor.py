@@ -28,7 +28,7 @@ from service.media.work import Work
 from service.serving import seen
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
-from service.serving.each import AT_ONCE, Each, one_by_one
+from service.serving.parallel import AT_ONCE, MapParts, one_by_one
 
 FALSE = np.array(False)
 SHOWN = {"true": True, "1": True, "false": False, "0": False}
@@ -145,10 +145,15 @@ class Predictor:
         return shown
 
     def answer(
-        self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False, each: Each = one_by_one
+        self,
+        data: bytes,
+        limits: Limits,
+        window: float | None = None,
+        shown: bool = False,
+        map_parts: MapParts = one_by_one,
     ) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
-        return self.predict(self.decode(data, limits), window, shown, each)
+        return self.predict(self.decode(data, limits), window, shown, map_parts)
 
     def work(self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False) -> Work:
         """What `answer` takes, estimated before a file is decoded."""
@@ -213,21 +218,23 @@ class Predictor:
         return int(shape[1] + self.card.features.get("n_fft", 0))
 
     def predict(
-        self, sample: NDArray[Any], window: float | None = None, shown: bool = False, each: Each = one_by_one
+        self, sample: NDArray[Any], window: float | None = None, shown: bool = False, map_parts: MapParts = one_by_one
     ) -> Answer:
         """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
         also the timeline of the recording; if it is to be `shown`, also what the model sees of it.
 
         Raises Unusable if the answer is not a finite number, as for a vector far outside the training data.
         """
-        fields = {"model": self.card.name, "version": self.card.version} | self._fields(self.outputs_of(sample, each))
+        fields = {"model": self.card.name, "version": self.card.version} | self._fields(
+            self.outputs_of(sample, map_parts)
+        )
         if window is not None:
-            fields["timeline"] = list(self._timeline(sample, window, each))
+            fields["timeline"] = list(self._timeline(sample, window, map_parts))
         if shown:
-            fields["seen"] = self.seen(sample, each)
+            fields["seen"] = self.seen(sample, map_parts)
         return Answer.trusted(fields)
 
-    def seen(self, sample: NDArray[Any], each: Each = one_by_one) -> str | None:
+    def seen(self, sample: NDArray[Any], map_parts: MapParts = one_by_one) -> str | None:
         """What the model sees of a sample as `decode` returns it, as a PNG in Base64: the picture itself, or of a sound
         the log-mel spectrogram that the graph computes, once more; None if the graph does not return it."""
         if self.card.input.kind == "image":
@@ -240,12 +247,12 @@ class Predictor:
             found: NDArray[np.float32] = spectrograms[0]
             return found
 
-        return seen.png(seen.beside(each(log_mel, self._pieces(sample))))
+        return seen.png(seen.beside(map_parts(log_mel, self._pieces(sample))))
 
-    def outputs_of(self, sample: NDArray[Any], each: Each = one_by_one) -> list[float]:
+    def outputs_of(self, sample: NDArray[Any], map_parts: MapParts = one_by_one) -> list[float]:
         """One row of `run`'s outputs for a sample as `decode` returns it; for a long recording, the mean over its
         pieces. Raises Unusable."""
-        rows = each(self._row, self._pieces(sample))
+        rows = map_parts(self._row, self._pieces(sample))
         if not rows:
             raise Unusable("the audio is silent")
         mean: list[float] = rows[0] if len(rows) == 1 else np.mean(rows, axis=0).tolist()
@@ -318,7 +325,7 @@ class Predictor:
         n = math.ceil(len(sample) / (PIECE * rate))
         return [piece for piece in np.array_split(sample, n) if not is_silent(piece, rate)]
 
-    def _timeline(self, waveform: NDArray[np.float32], window: float, each: Each) -> Iterator[Window]:
+    def _timeline(self, waveform: NDArray[np.float32], window: float, map_parts: MapParts) -> Iterator[Window]:
         """What is heard in each window of a recording (T,). The last one has between half and one and a half times the
         length of the others."""
         rate = self.card.input.sample_rate
@@ -328,7 +335,7 @@ class Predictor:
         full, last = waveform[: (n - 1) * size].reshape(n - 1, size), waveform[np.newaxis, (n - 1) * size :]
         step = max(1, BATCH * rate // size)
         batches = [*(full[i : i + step] for i in range(0, n - 1, step)), last]
-        rows = each(partial(self._rows_heard, rate), batches)
+        rows = map_parts(partial(self._rows_heard, rate), batches)
         edges = [*range(0, n * size, size), len(waveform)]
         for i, row in enumerate(chain.from_iterable(rows)):
             fields = self._fields(row)

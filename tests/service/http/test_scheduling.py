@@ -151,19 +151,19 @@ def test_a_helper_shares_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.02 * (i % 2))
         return i, threading.current_thread().name
 
-    found = Scheduler().each(Work(2 * SHORT))(part, range(6))
+    found = Scheduler().map_for(Work(2 * SHORT))(part, range(6))
     assert [i for i, _ in found] == [*range(6)]
     assert Counter(name for _, name in found) == {"MainThread": 3, "helper_0": 3}
 
 
 def test_a_helper_that_is_busy_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     cores(monkeypatch, 2)
-    each, began, done = Scheduler().each(Work(2 * SHORT)), threading.Event(), threading.Event()
-    other = threading.Thread(target=each, args=[lambda _: began.set() or done.wait(10), range(2)])
+    map_parts, began, done = Scheduler().map_for(Work(2 * SHORT)), threading.Event(), threading.Event()
+    other = threading.Thread(target=map_parts, args=[lambda _: began.set() or done.wait(10), range(2)])
     other.start()
     assert began.wait(10)
     time.sleep(0.05)  # now both threads of the other work wait
-    assert each(lambda i: -i, range(3)) == [0, -1, -2]
+    assert map_parts(lambda i: -i, range(3)) == [0, -1, -2]
     done.set()
     other.join()
 
@@ -175,7 +175,7 @@ def test_what_a_part_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError(f"part {i}")
 
     with pytest.raises(ValueError, match="part"):
-        Scheduler().each(Work(2 * SHORT))(part, range(4))
+        Scheduler().map_for(Work(2 * SHORT))(part, range(4))
 
 
 def test_after_a_part_that_fails_no_more_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,14 +193,14 @@ def test_after_a_part_that_fails_no_more_are_computed(monkeypatch: pytest.Monkey
             time.sleep(0.1)
 
         with pytest.raises(ValueError, match="part"):
-            Scheduler().each(Work(2 * SHORT))(part, range(20))
+            Scheduler().map_for(Work(2 * SHORT))(part, range(20))
         assert sorted(began) == [0, 1]
 
 
 def test_short_work_and_a_single_core_have_no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, work in ((8, Work(SHORT)), (1, Work(600))):
         cores(monkeypatch, n)
-        names = Scheduler().each(work)(lambda _: threading.current_thread().name, range(4))
+        names = Scheduler().map_for(work)(lambda _: threading.current_thread().name, range(4))
         assert {*names} == {"MainThread"}
 
 
@@ -214,7 +214,7 @@ def test_no_helper_where_all_cores_compute(monkeypatch: pytest.MonkeyPatch) -> N
 
         def compute() -> None:
             barrier.wait(10)
-            names.update(scheduler.each(work)(lambda _: threading.current_thread().name, range(9)))
+            names.update(scheduler.map_for(work)(lambda _: threading.current_thread().name, range(9)))
             barrier.wait(10)
 
         await asyncio.gather(*(scheduler.run(compute, work) for _ in range(2)))

@@ -14,7 +14,7 @@ from service.http import memory
 from service.http.scheduling import INLINE, SHORT, Scheduler
 from service.media import Limits
 from service.media.work import Work
-from service.serving.each import AT_ONCE
+from service.serving.parallel import AT_ONCE
 from service.serving.predictor import PIECE, Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import NEWEST, build, resident_mb
@@ -72,8 +72,8 @@ def test_pieces_that_threads_share_have_the_same_answers(predictors):
     sound = np.concatenate(tones).astype(np.float32)
     sound[PIECE * 22_050 : PIECE * 22_050 + 99_000] = 0
     alone = predictors["instruments"].predict(sound, 0.5)
-    each = Scheduler().each(Work(2 * SHORT))
-    assert predictors["instruments"].predict(sound, 0.5, each=each).to_json() == alone.to_json()
+    map_parts = Scheduler().map_for(Work(2 * SHORT))
+    assert predictors["instruments"].predict(sound, 0.5, map_parts=map_parts).to_json() == alone.to_json()
 
 
 def test_answers_stay_the_same_once_memory_is_given_back(predictors):

@@ -9,7 +9,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Each(Protocol):
+class MapParts(Protocol):
     """`compute` of each part, in their order; AT_ONCE at a time, at most."""
 
     def __call__(self, compute: Callable[[T], R], parts: Sequence[T], /) -> list[R]: ...
