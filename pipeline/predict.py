@@ -60,7 +60,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     run = Run.named(runs, name)
     predictor = Predictor(require(run.model, "export"), arena=os.cpu_count() == 1)
     try:
-        seconds = predictor.window(window)
+        seconds = predictor.parse_timeline(window)
     except MediaError as error:
         raise UserError(str(error)) from None
     pictures, failed = set[Path](), False

@@ -179,7 +179,7 @@ class Percept:
 
     def _answer(self, name: str, file: Path, timeline: float | None = None, seen: bool = False) -> dict[str, Any]:
         predictor = self.repository.get(name)
-        window = predictor.window(None if timeline is None else str(timeline))
+        window = predictor.parse_timeline(None if timeline is None else str(timeline))
         return predictor.answer(file.read_bytes(), app.limits, window, seen).model_dump(exclude_unset=True)
 
 

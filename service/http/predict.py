@@ -70,7 +70,7 @@ def _options(predictor: Predictor, request: Request, fields: dict[str, str]) -> 
         value = request.query(name)
         return _text(fields.get(name)) if value is None else value
 
-    return predictor.window(asked("timeline")), predictor.shows(asked("seen"))
+    return predictor.parse_timeline(asked("timeline")), predictor.parse_seen(asked("seen"))
 
 
 def _log_fields(answer: Answer, n_bytes: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from service.serving.drift import Drift
 from service.serving.parallel import AT_ONCE, MapParts, one_by_one
 
 FALSE = np.array(False)
-SHOWN = {"true": True, "1": True, "false": False, "0": False}
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 PIECE = 60  # seconds of a recording, at most, that go through the graph at once; an older one then takes 75 MB
@@ -111,7 +111,7 @@ class Predictor:
                     return self._table.decode(data)
                 return decode_vector(data, self.card.input.shape[-1])
 
-    def window(self, text: str | None) -> float | None:
+    def parse_timeline(self, text: str | None) -> float | None:
         """The length of a timeline's windows in seconds, parsed from `text`; None if that is None.
 
         Raises Unusable if it is not between MIN_WINDOW and MAX_WINDOW, or the model does not take recordings.
@@ -131,35 +131,35 @@ class Predictor:
             )
         return seconds
 
-    def shows(self, text: str | None) -> bool:
+    def parse_seen(self, text: str | None) -> bool:
         """Whether an answer is to hold what the model sees, parsed from `text`; false if that is None.
 
         Raises Unusable if it is neither true nor false, or the model takes numbers.
         """
         if text is None:
             return False
-        if (shown := SHOWN.get(text.lower())) is None:
+        if (wanted := BOOLEANS.get(text.lower())) is None:
             raise Unusable(f"seen={text[:20]!r}: expected true or false")
-        if shown and self.card.input.kind == "vector":
+        if wanted and self.card.input.kind == "vector":
             raise Unusable(f"only pictures and recordings are shown; {self.card.name} takes {EXPECTED['vector']}")
-        return shown
+        return wanted
 
     def answer(
         self,
         data: bytes,
         limits: Limits,
         window: float | None = None,
-        shown: bool = False,
+        with_seen: bool = False,
         map_parts: MapParts = one_by_one,
     ) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
-        return self.predict(self.decode(data, limits), window, shown, map_parts)
+        return self.predict(self.decode(data, limits), window, with_seen, map_parts)
 
-    def work(self, data: bytes, limits: Limits, window: float | None = None, shown: bool = False) -> Work:
+    def work(self, data: bytes, limits: Limits, window: float | None = None, with_seen: bool = False) -> Work:
         """What `answer` takes, estimated before a file is decoded."""
         match self.card.input.kind:
             case "image":
-                drawing = PNG + PIXEL * math.prod(size or 1 for size in self.card.input.shape) if shown else 0.0
+                drawing = PNG + PIXEL * math.prod(size or 1 for size in self.card.input.shape) if with_seen else 0.0
                 decoding = work.of_image(data, limits)
                 return Work(decoding.seconds + self._one.seconds + drawing, decoding.bytes + self._one.bytes)
             case "vector":
@@ -171,7 +171,7 @@ class Predictor:
         if window is not None:
             windows = int(seconds / window) + 1
             total += self.work_of((windows, int(window * rate))) + Work(WINDOW * windows)
-        if shown:
+        if with_seen:
             total += Work(self.work_of((1, int(seconds * rate))).seconds + PNG + PIXEL * MEL_BANDS * seen.WIDEST)
         return total
 
@@ -218,19 +218,22 @@ class Predictor:
         return int(shape[1] + self.card.features.get("n_fft", 0))
 
     def predict(
-        self, sample: NDArray[Any], window: float | None = None, shown: bool = False, map_parts: MapParts = one_by_one
+        self,
+        sample: NDArray[Any],
+        window: float | None = None,
+        with_seen: bool = False,
+        map_parts: MapParts = one_by_one,
     ) -> Answer:
-        """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `window()` gives it,
-        also the timeline of the recording; if it is to be `shown`, also what the model sees of it.
+        """The model's answer to one sample as `decode` returns it; with a `window` in seconds, as `parse_timeline`
+        gives it, also the timeline of the recording; `with_seen`, also what the model sees of it.
 
         Raises Unusable if the answer is not a finite number, as for a vector far outside the training data.
         """
-        fields = {"model": self.card.name, "version": self.card.version} | self._fields(
-            self.outputs_of(sample, map_parts)
-        )
+        outputs = self.outputs_of(sample, map_parts)
+        fields = {"model": self.card.name, "version": self.card.version} | self._fields(outputs)
         if window is not None:
             fields["timeline"] = list(self._timeline(sample, window, map_parts))
-        if shown:
+        if with_seen:
             fields["seen"] = self.seen(sample, map_parts)
         return Answer.trusted(fields)
 

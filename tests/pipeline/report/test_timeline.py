@@ -155,7 +155,7 @@ class TestWindows:
     @pytest.mark.parametrize("text", ["", "x", "0", "-1", "0.09", "60.1", "nan", "inf", "1e400", "0x1", "1\n2", "1,5"])
     def test_a_length_that_windows_cannot_have_is_quoted(self, zero_crossings: Predictor, text: str) -> None:
         with pytest.raises(Unusable) as raised:
-            zero_crossings.window(text)
+            zero_crossings.parse_timeline(text)
         assert str(raised.value) == f"timeline={text!r}: expected the seconds of a window, 0.1 to 60"
 
     def test_a_regression(self, loudness: Predictor) -> None:
