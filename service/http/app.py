@@ -66,7 +66,7 @@ class App:
 
         self.state = State(repository, metrics, self.limits, self.admission, self.keys, self.bentoml, self.logs)
         if self.rollout.tags():
-            self.state.comparison = Comparison(repository.beside, metrics, Shadows(metrics, self.limits))
+            self.state.comparison = Comparison(repository.candidates, metrics, Shadows(metrics, self.limits))
         self.state.bom = BOM.read_bytes() if BOM.is_file() else None
         self.router = Router(table(self.state))
 

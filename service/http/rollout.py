@@ -9,7 +9,7 @@ from models.card import ModelCard
 from service.http.request import Request
 from service.http.shadow import Asked, Content, Found, Shadows
 from service.http.trial import Trial
-from service.serving.beside import Beside
+from service.serving.candidates import Candidates
 from service.serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class Comparison:
     """Chooses the version that answers a request, and asks shadows afterwards."""
 
-    def __init__(self, beside: Beside, metrics: "Metrics", shadows: Shadows) -> None:
-        self._beside, self._metrics, self.shadows = beside, metrics, shadows
+    def __init__(self, candidates: Candidates, metrics: "Metrics", shadows: Shadows) -> None:
+        self._candidates, self._metrics, self.shadows = candidates, metrics, shadows
 
     def choose(self, request: Request, served: Predictor, tensors: bool = False) -> Predictor:
         """The version that answers a request, with a file or with `tensors`, which would be answered by `served`. Sets
         the request's `trial` if there is one."""
-        canary = self._beside.canary_of(served, tensors)
-        if canary is not None and self._beside.draw(served.card.name):
+        canary = self._candidates.canary_of(served, tensors)
+        if canary is not None and self._candidates.draw(served.card.name):
             request.trial = Trial(self._count(canary.card), None)
             return canary
-        shadow = self._beside.shadow_of(served, tensors)
+        shadow = self._candidates.shadow_of(served, tensors)
         if canary is not None or shadow is not None:
             request.trial = Trial(None if canary is None else self._count(served.card), shadow)
         return served

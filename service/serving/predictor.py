@@ -250,7 +250,7 @@ class Predictor:
             found: NDArray[np.float32] = spectrograms[0]
             return found
 
-        return seen.png(seen.beside(map_parts(log_mel, self._pieces(sample))))
+        return seen.png(seen.side_by_side(map_parts(log_mel, self._pieces(sample))))
 
     def outputs_of(self, sample: NDArray[Any], map_parts: MapParts = one_by_one) -> list[float]:
         """One row of `run`'s outputs for a sample as `decode` returns it; for a long recording, the mean over its

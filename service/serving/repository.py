@@ -12,7 +12,7 @@ import bentoml
 
 from service.errors import StoreBlocked, UnknownModel
 from service.serving import store
-from service.serving.beside import Beside
+from service.serving.candidates import Candidates
 from service.serving.opening import line, not_loaded, opened
 from service.serving.predictor import Predictor
 from service.serving.reading import HANGING, Reader
@@ -51,7 +51,7 @@ class Repository:
     ) -> None:
         self.served: dict[str, Predictor] = {}
         self.failed: dict[str, str] = {}  # name → version that could not be loaded
-        self.trust, self.beside = trust, Beside(rollout or Rollout())
+        self.trust, self.candidates = trust, Candidates(rollout or Rollout())
         self._reasons: dict[str, str] = {}  # name → why, in words for clients
         self.reader = Reader()
         self.is_fixed, self._changed = fixed is not None, changed
@@ -98,7 +98,7 @@ class Repository:
     def watched(self) -> list[Predictor]:
         """Those that the operator named, and after them those that are served: of a version that is both, the one that
         is served comes last."""
-        return [*self.beside.open.copy().values(), *self.served.copy().values()]
+        return [*self.candidates.open.copy().values(), *self.served.copy().values()]
 
     def failure(self, name: str) -> str | None:
         """See `not_loaded`; None if no model of that name failed to load."""
@@ -143,7 +143,7 @@ class Repository:
         and what is wrong with the store, if so."""
         state = {"models": {n: p.card.version for n, p in self.served.items()}, "failed": self.failures()}
         trouble = self.trouble() or self._nothing()
-        state |= self.signers() | self.beside.state(self.served.copy())
+        state |= self.signers() | self.candidates.state(self.served.copy())
         return state | ({"store": trouble} if trouble else {})
 
     def signers(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Repository:
             return self._note("the model store is empty")
         for closed in gone:
             self._close(closed)
-        for tag in self.beside.tags():
+        for tag in self.candidates.tags():
             self._read(tag.model, partial(self._follow_named, tag))
         self._note(self._unread)
 
@@ -191,7 +191,7 @@ class Repository:
         return True
 
     def _follow_named(self, tag: Tag) -> None:
-        closed, served = self.beside.follow(tag, self._stored(*tag), self.trust), self.served.get(tag.model)
+        closed, served = self.candidates.follow(tag, self._stored(*tag), self.trust), self.served.get(tag.model)
         if closed is not None and (served is None or served.card.version != tag.version):
             self._changed(None, closed)
 

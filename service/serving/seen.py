@@ -22,12 +22,12 @@ def png(pixels: NDArray[np.uint8]) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def beside(spectrograms: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
+def side_by_side(spectrograms: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
     """Log-mel spectrograms (n_mels, frames) of the pieces of a recording, each from 0 at its floor, as one picture:
     uint8 (n_mels, columns), the lowest frequency at the bottom, 255 = the loudest point of its piece. Neighbouring
     frames are averaged where there are more of them than WIDEST allows.
 
-    >>> beside([np.float32([[0, 80], [40, 40]])]).tolist()
+    >>> side_by_side([np.float32([[0, 80], [40, 40]])]).tolist()
     [[127, 127], [0, 255]]
     """
     most = max(1, WIDEST // len(spectrograms))

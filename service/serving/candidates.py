@@ -1,4 +1,4 @@
-"""The versions that are open beside those that are served, because the operator has named them (see rollout.py)."""
+"""Candidates: versions that are open beside those that are served, as the operator has named them (see rollout.py)."""
 
 import logging
 import random
@@ -16,7 +16,7 @@ from service.serving.trust import Trust
 logger = logging.getLogger("bentoml.percept")
 
 
-class Beside:
+class Candidates:
     """Shadows and canaries.
 
     Attributes
