@@ -116,7 +116,7 @@ def _opened(data: bytes, demuxer: str) -> Any:
     if plain := wav.plain(data):
         return plain
     try:
-        file = libsndfile.opened(data)
+        file = libsndfile.open_sound(data)
     except soundfile.LibsndfileError:
         if not demuxer:
             raise

@@ -88,17 +88,19 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
     Raises MediaError if it cannot be decoded, is too large, or is blank.
     """
-    gray = opened(data, limits, "L", WORKING_SIZE, lambda image, is_cut: _gray(image, limits, is_cut))
+    gray = convert_image(data, limits, "L", WORKING_SIZE, lambda image, is_cut: _gray(image, limits, is_cut))
     try:
         return to_mnist_form(gray, MIN_CONTRAST)
     except Unusable:  # it may have colours that are equally bright, such as red on green
-        band = opened(data, limits, "RGB", WORKING_SIZE, lambda image, is_cut: _band(image, limits, is_cut))
+        band = convert_image(data, limits, "RGB", WORKING_SIZE, lambda image, is_cut: _band(image, limits, is_cut))
         if not band.size:
             raise
         return to_mnist_form(band, MIN_COLOUR)
 
 
-def opened(data: bytes, limits: Limits, mode: str, least: int, convert: Callable[[Image.Image, bool], Gray]) -> Gray:
+def convert_image(
+    data: bytes, limits: Limits, mode: str, least: int, convert: Callable[[Image.Image, bool], Gray]
+) -> Gray:
     """What `convert` makes of the image in `data`, which may be a JPEG that was cut off, if it is within the limits.
 
     A large JPEG is decoded in that mode at a fraction of its size, of at least `least` pixels. Raises MediaError.

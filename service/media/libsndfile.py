@@ -30,7 +30,7 @@ class _Bytes(io.BytesIO):
             return -1
 
 
-def opened(data: bytes) -> soundfile.SoundFile:
+def open_sound(data: bytes) -> soundfile.SoundFile:
     """The sound file with this content, to be read from its beginning to its end, and then closed.
 
     Raises soundfile.LibsndfileError if libsndfile cannot open it.

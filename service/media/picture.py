@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from service.errors import Unusable
-from service.media.image import opened, upright, wide_gray
+from service.media.image import convert_image, upright, wide_gray
 from service.media.limits import Limits
 
 WHITE = 255
@@ -31,7 +31,7 @@ def decode_picture(data: bytes, size: int, limits: Limits) -> NDArray[np.uint8]:
     def convert(image: Image.Image, is_cut: bool) -> NDArray[np.uint8]:
         return _resized(_flattened(upright(image, limits, is_cut)), size)
 
-    return opened(data, limits, "RGB", FINER * size, convert)
+    return convert_image(data, limits, "RGB", FINER * size, convert)
 
 
 def resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.card import Input
 from service.serving import store
-from service.serving.opening import line, not_loaded, opened
+from service.serving.opening import in_one_line, not_loaded, open_version
 from service.serving.predictor import Predictor
 from service.serving.rollout import CANARY, SHADOW, Rollout, Tag
 from service.serving.store import Stored
@@ -45,10 +45,10 @@ class Candidates:
         if stamp != self._stamps.get(tag):
             self._stamps[tag] = stamp
             try:
-                self.open[tag] = opened(model, trust)
+                self.open[tag] = open_version(model, trust)
                 self._note(tag, None)
             except Exception as error:  # it may be anything; what is served does not depend on it
-                self._note(tag, not_loaded(model, error), f"{tag} cannot be opened: {line(error)}")
+                self._note(tag, not_loaded(model, error), f"{tag} cannot be opened: {in_one_line(error)}")
                 return self.open.pop(tag, None)
         return None
 

@@ -46,7 +46,7 @@ FRONT_ENDS = {  # kind of features → kind of input
 TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
-def opened(model: Stored, trust: Trust | None = None) -> Predictor:
+def open_version(model: Stored, trust: Trust | None = None) -> Predictor:
     """A predictor of the version, which has answered, so that no request pays for lazy initialisation.
 
     Each file is read once: what is served are the bytes that `trust` has checked.
@@ -288,7 +288,7 @@ def not_loaded(model: Stored, error: Exception) -> str:
     return f"{model} could not be loaded; the log of the service says why"
 
 
-def line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """An error and what caused it, in one line."""
     cause = error.__cause__
-    return " ".join(str(error).split()) + ("" if cause is None else f": {line(cause)}")
+    return " ".join(str(error).split()) + ("" if cause is None else f": {in_one_line(cause)}")

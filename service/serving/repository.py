@@ -13,7 +13,7 @@ import bentoml
 from service.errors import StoreBlocked, UnknownModel
 from service.serving import store
 from service.serving.candidates import Candidates
-from service.serving.opening import line, not_loaded, opened
+from service.serving.opening import in_one_line, not_loaded, open_version
 from service.serving.predictor import Predictor
 from service.serving.reading import HANGING, Reader
 from service.serving.rollout import Rollout, Tag
@@ -222,9 +222,9 @@ class Repository:
             predictor = self._pinned.get((name, version))
             if predictor is None:
                 try:
-                    predictor = opened(model, self.trust)
+                    predictor = open_version(model, self.trust)
                 except Exception as error:
-                    logger.error("%s cannot be served: %s", model, line(error))
+                    logger.error("%s cannot be served: %s", model, in_one_line(error))
                     raise UnknownModel(not_loaded(model, error)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
@@ -243,9 +243,9 @@ class Repository:
 
     def _open(self, model: Stored) -> None:
         try:
-            predictor = opened(model, self.trust)
+            predictor = open_version(model, self.trust)
         except Exception as error:  # one broken file must take down neither the others nor the version before it
-            logger.error("%s cannot be served: %s", model, line(error))
+            logger.error("%s cannot be served: %s", model, in_one_line(error))
             self.failed[model.name], self._reasons[model.name] = model.version, not_loaded(model, error)
             return
         for kept in (self.failed, self._reasons):

@@ -12,7 +12,7 @@ import soundfile
 
 from service.media import libsndfile
 from service.media.audio import decode_audio
-from service.media.libsndfile import COPIED, opened
+from service.media.libsndfile import COPIED, open_sound
 from tests.service.helpers import mutated, sound_bytes, tone
 from tests.service.media.decoding import LIMITS, RATE, outcome
 
@@ -48,13 +48,13 @@ def no_descriptor_left():
 @linux
 @pytest.mark.parametrize(("format", "subtype"), COMPRESSED)
 def test_compressed_sound_is_read_by_descriptor(format, subtype):
-    with opened(sound(format, subtype)) as file:
+    with open_sound(sound(format, subtype)) as file:
         assert isinstance(file.name, int)
 
 
 def test_samples_and_large_files_are_not_copied():
     for data in (sound("WAV", "PCM_16"), sound("FLAC", "PCM_16") + bytes(COPIED)):
-        with opened(data) as file:
+        with open_sound(data) as file:
             assert not isinstance(file.name, int)
 
 
@@ -64,7 +64,7 @@ def test_the_sound_is_the_same_where_no_descriptor_is_left(format, subtype, requ
     data = sound(format, subtype)
     expected = decode_audio(data, RATE, LIMITS)
     request.getfixturevalue("no_descriptor_left")
-    with opened(data) as file:
+    with open_sound(data) as file:
         assert not isinstance(file.name, int)
     assert np.array_equal(decode_audio(data, RATE, LIMITS), expected)
 
@@ -77,7 +77,7 @@ def test_no_descriptor_stays_open_and_damaged_files_are_taken_alike(monkeypatch)
     files = [mutated(data, rng) for data in sounds for _ in range(20)]
     by_descriptor = [outcome(decode_audio, data, RATE, LIMITS) for data in files]
     with pytest.raises(soundfile.LibsndfileError):
-        opened(b"OggS" + bytes(100))
+        open_sound(b"OggS" + bytes(100))
     assert descriptors() == before
     monkeypatch.setattr(libsndfile, "COPIED", 0)
     by_python = [outcome(decode_audio, data, RATE, LIMITS) for data in files]

@@ -13,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.card import CARD_KEY, FEATURES, SECOND, FeatureGroup, Input, ModelCard, Usual
 from service.serving import opening
-from service.serving.opening import opened
-from service.serving.repository import line
+from service.serving.opening import in_one_line, open_version
 from service.serving.store import Stored
 from tests.service.helpers import digit_file
 from tests.service.in_process import application
@@ -284,8 +283,8 @@ def test_what_does_not_fit_its_card_is_refused(how: str, tmp_path: Path, monkeyp
     name = ModelCard.model_validate_json(model.metadata_props[0].value).name
     put(tmp_path, model)
     with pytest.raises(Exception) as caught:  # noqa: PT011  # ONNX Runtime's have no common base
-        opened(Stored(name, NEWEST, tmp_path / "models" / name / NEWEST))
-    assert any(said in line(caught.value) for said in BROKEN[how][0].split("|"))
+        open_version(Stored(name, NEWEST, tmp_path / "models" / name / NEWEST))
+    assert any(said in in_one_line(caught.value) for said in BROKEN[how][0].split("|"))
     assert resource.getrlimit(resource.RLIMIT_DATA) == limit
 
 
@@ -299,7 +298,7 @@ def test_what_fits_is_opened_as_new(make: Callable[[str], onnx.ModelProto], tmp_
     if card_.name == "digits":
         card(groups=PIXELS)(model)
     put(tmp_path, model)
-    predictor = opened(Stored(card_.name, NEWEST, tmp_path / "models" / card_.name / NEWEST))
+    predictor = open_version(Stored(card_.name, NEWEST, tmp_path / "models" / card_.name / NEWEST))
     assert predictor.run_options is None
     assert not predictor.drift._samples
 
@@ -310,7 +309,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with (folder / "model.onnx").open("r+b") as file:
         file.truncate(2**40)
     with pytest.raises(ValueError, match="at most"):
-        opened(Stored("sums", NEWEST, folder))
+        open_version(Stored("sums", NEWEST, folder))
 
 
 def test_the_version_before_a_refused_one_answers(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from models.card import CARD_FILE, SIGNATURE_FILE, ModelCard, seal
 from pipeline.errors import UserError
 from pipeline.signing import Signer
 from service.errors import Untrusted
-from service.serving.opening import opened
+from service.serving.opening import open_version
 from service.serving.store import Stored
 from service.serving.trust import KEYS, NOT_BEFORE, Trust, fingerprint
 from tests.service.in_process import application
@@ -168,12 +168,12 @@ def accepted_by_model_signing(folder: Path, public_key: Path) -> bool:
 @pytest.mark.parametrize("how", FORGED)
 def test_a_forged_model_is_refused_here_and_by_model_signing(folder: Path, keys: Path, how: str) -> None:
     trust, model = trusting(key("ours")), Stored("sums", "v1", folder)
-    assert opened(model, trust).signer == fingerprint(key("ours").public_key())
+    assert open_version(model, trust).signer == fingerprint(key("ours").public_key())
     assert accepted_by_model_signing(folder, public(keys, key("ours")))
     forge_it, reason = FORGED[how]
     forge_it(folder)
     with pytest.raises(Untrusted) as refused:
-        opened(model, trust)
+        open_version(model, trust)
     assert str(refused.value) == reason
     assert not accepted_by_model_signing(folder, public(keys, key("ours")))
 
@@ -212,11 +212,11 @@ def test_a_signed_model_in_place_of_another_is_refused(folder: Path, keys: Path,
     put(tmp_path, sides_model("v1"))
     for name, version in (("sums", "v2"), ("sides", "v1")):
         other = sign(tmp_path / "models" / name / version, keys, key("ours"))
-        assert opened(Stored(name, version, other), trust).card.version == version
+        assert open_version(Stored(name, version, other), trust).card.version == version
         shutil.rmtree(folder)
         shutil.copytree(other, folder)
         with pytest.raises(ValueError, match=f"its card is that of {name}:{version}"):
-            opened(Stored("sums", "v1", folder), trust)
+            open_version(Stored("sums", "v1", folder), trust)
 
 
 def test_a_model_older_than_the_pinned_time_is_refused(folder: Path) -> None:
@@ -240,10 +240,10 @@ def test_what_is_served_are_the_bytes_that_were_checked(folder: Path) -> None:
             return who
 
     trust = trusting(key("ours"))
-    predictor = opened(Stored("sums", "v1", folder), Raced(trust.keys))
+    predictor = open_version(Stored("sums", "v1", folder), Raced(trust.keys))
     assert predictor.card.metrics == {"accuracy": 0.9}
     with pytest.raises(Untrusted, match=r"card\.json"):
-        opened(Stored("sums", "v1", folder), trust)
+        open_version(Stored("sums", "v1", folder), trust)
 
 
 def certificate(
