@@ -553,7 +553,7 @@ def remove(
     from service.serving import store
 
     try:
-        names = ", ".join([version] if version else store.known(model))
+        names = ", ".join([version] if version else store.existing(model))
         if not yes:
             typer.confirm(f"Delete {model} ({names}) from the model store?", abort=True)
         now = store.remove(model, version)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from service.errors import TooLarge
 from service.http.admission import Slots
 from service.http.connections import AHEAD, has_arrived
-from service.http.form import Form, options
+from service.http.form import Form, header_parameters
 from service.http.request import Request
 from service.http.waiting import SLOWEST
 
@@ -37,7 +37,7 @@ async def read_file(request: Request, max_bytes: int, slots: Slots | None = None
     declared = request.header(b"content-type")
     media_type = declared.partition(b";")[0].strip().lower()
     if media_type.startswith(b"multipart/"):
-        form = Form(options(declared).get(b"boundary", b""))
+        form = Form(header_parameters(declared).get(b"boundary", b""))
         await _read(request, max_bytes, slots, form.write)
         return form.content()
     return await read(request, max_bytes, slots), media_type.decode("latin-1"), {}

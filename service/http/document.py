@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 # Bytes that are parsed in one piece. simdjson holds Python's lock meanwhile, usually for a millisecond, but for 0.1 s
 # if all numbers have more than 19 digits.
-MOST = 2**18
+MOST_BYTES = 2**18
 
 LIST, OBJECT = simdjson.Array, simdjson.Object
 EXPECTED = {str: "a string", int: "a whole number", bool: "true or false", LIST: "a list", OBJECT: "an object"}
@@ -34,13 +34,13 @@ def parse_object(text: bytes) -> Any:
     return document
 
 
-def known(holder: Any, **types: type) -> dict[str, Any]:
+def typed_values(holder: Any, **types: type) -> dict[str, Any]:
     """The values of these keys of simdjson's object; None where it is null or missing. Other keys are ignored.
 
     Raises HTTPException 400 if a value is not of its type, one of EXPECTED, or a key is given more than once: parsers
     differ in which of its values they take.
 
-    >>> known(parse_object(b'{"name": "image", "extra": [[]]}'), name=str, shape=LIST)
+    >>> typed_values(parse_object(b'{"name": "image", "extra": [[]]}'), name=str, shape=LIST)
     {'name': 'image', 'shape': None}
     """
     keys = list(holder)

@@ -141,7 +141,7 @@ class Form:
         disposition = self._headers.get(b"content-disposition", b"")
         # The parser drops filename*= (RFC 8187), with which some clients send a name that is not ASCII. Only whether
         # there is a name matters here, so filename*= may as well be filename=.
-        parameters = options(disposition.replace(b"*", b""))
+        parameters = header_parameters(disposition.replace(b"*", b""))
         names = [value for name, value in parameters.items() if name.startswith(b"filename")]
         self._field = parameters.get(b"name", b"")
         media = self._field not in FIELDS and _media_type(self._headers).startswith(MEDIA)
@@ -186,10 +186,10 @@ def _media_type(headers: dict[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
-def options(header: bytes) -> dict[bytes, bytes]:
+def header_parameters(header: bytes) -> dict[bytes, bytes]:
     """The parameters of a Content-Type or Content-Disposition, their names in lower case.
 
-    >>> options(b'form-data; name="a;b"; FileName=7.png')
+    >>> header_parameters(b'form-data; name="a;b"; FileName=7.png')
     {b'name': b'a;b', b'filename': b'7.png'}
     """
     return {

@@ -16,7 +16,7 @@ import simdjson
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from service.http.document import MOST, parse
+from service.http.document import MOST_BYTES, parse
 
 PIECE = 2**15  # bytes that are parsed at once
 KEY = b'"data"'
@@ -105,13 +105,13 @@ def _brackets_and_commas(shape: list[int], most: int) -> bytes | None:
 
 def split(text: bytes) -> tuple[bytes, LongList] | None:
     """JSON as two parts: the JSON around its longest list under a key "data", in which PLACEHOLDER is the list's only
-    value; and that list. None if the JSON around it has more than MOST bytes, or lists hold strings or objects.
+    value; and that list. None if the JSON around it has more than MOST_BYTES bytes, or lists hold strings or objects.
 
     The text may still not be JSON: `LongList.values` finds that out.
     """
     longest = LongList(text, 0, 0)
     at = -1
-    while (at := text.find(KEY, at + 1, MOST)) >= 0:
+    while (at := text.find(KEY, at + 1, MOST_BYTES)) >= 0:
         if opening := OPENING.match(text, at - 1):
             start = opening.end()
             quote = text.find(b'"', start)
@@ -120,4 +120,4 @@ def split(text: bytes) -> tuple[bytes, LongList] | None:
             if stop - start > longest.stop - longest.start:
                 longest = LongList(text, start, stop)
     rest = text[: longest.start] + PLACEHOLDER + text[longest.stop :]
-    return (rest, longest) if longest.stop and len(rest) <= MOST else None
+    return (rest, longest) if longest.stop and len(rest) <= MOST_BYTES else None

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY
 from service.errors import Unusable
 from service.http.body import read
-from service.http.document import OBJECT, known, parse_object
+from service.http.document import OBJECT, parse_object, typed_values
 from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
 from service.http.shadow import of_rows
@@ -85,7 +85,7 @@ class Protocol:
 
     async def index(self, request: Request) -> Response:
         """Every model and version in the store, and whether it is ready."""
-        only_ready = known(parse_object(await read(request, BODY_BYTES) or b"{}"), ready=bool)["ready"]
+        only_ready = typed_values(parse_object(await read(request, BODY_BYTES) or b"{}"), ready=bool)["ready"]
         versions = await self.repository.versions(*sorted({*self.repository.served, *self.repository.failed}))
         rows = [row for name, found in versions.items() for row in self._rows(name, found)]
         return _json([row for row in rows if row["state"] == "READY" or not only_ready])
@@ -96,7 +96,7 @@ class Protocol:
             raise HTTPException(
                 403, "loading takes an API key, and PERCEPT_API_KEYS sets none; new versions come by themselves"
             )
-        if known(parse_object(await read(request, BODY_BYTES) or b"{}"), parameters=OBJECT)["parameters"]:
+        if typed_values(parse_object(await read(request, BODY_BYTES) or b"{}"), parameters=OBJECT)["parameters"]:
             raise HTTPException(400, "parameters: a model is served as the store holds it; none are read")
         await self.state.reload(model)
         self.repository.get(model)

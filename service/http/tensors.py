@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from models.card import FAMILIARITY, Input, ModelCard
 from service.http import document
-from service.http.document import LIST, OBJECT, known, parse_object
+from service.http.document import LIST, OBJECT, parse_object, typed_values
 from service.http.lists import LongList, split
 from service.media import Limits
 from service.serving.predictor import labels_from
@@ -89,7 +89,7 @@ def parse(data: bytes, header_length: bytes, card: ModelCard, limits: Limits) ->
         raise HTTPException(400, f"unknown input {_quoted(name)}; {card.name} takes {card.input.name!r}")
     others = 2 + (body["outputs"] is not None)  # lists beside the data's: inputs and shape
     batch = _array(tensor, binary, text, others, card, limits)
-    sets = options(body, set=bool)["set"] is True
+    sets = parameters(body, set=bool)["set"] is True
     if sets and card.set_threshold is None:
         raise HTTPException(400, f"set: {card.name} promises none")
     return Inference(batch, body["id"], _outputs(body, card), sets)
@@ -112,7 +112,7 @@ def _array(tensor: Parameters, binary: memoryview, text: bytes, others: int, car
     if rate is not None and shape[1] > limits.seconds * rate:
         raise HTTPException(413, f"the audio is longer than the {limits.seconds:g} seconds allowed")
     n = math.prod(shape)
-    size = options(tensor, binary_data_size=int)["binary_data_size"]
+    size = parameters(tensor, binary_data_size=int)["binary_data_size"]
     if size is None:
         if binary:
             raise HTTPException(400, "there are bytes after the header that no input's binary_data_size accounts for")
@@ -263,20 +263,20 @@ def _does_not_fit(dtype: Any) -> HTTPException:
 
 def _outputs(body: Parameters, card: ModelCard) -> list[Output]:
     wanted = [card.output, *([] if card.known_threshold is None else [FAMILIARITY])]
-    binary = bool(options(body, binary_data_output=bool)["binary_data_output"])
+    binary = bool(parameters(body, binary_data_output=bool)["binary_data_output"])
     if not body["outputs"]:
         return [Output(name, binary) for name in wanted]
     outputs: list[Output] = []
     for item in body["outputs"]:
         if type(item) is not OBJECT:
             raise HTTPException(400, "outputs: expected a list of objects")
-        output = known(item, name=str, parameters=OBJECT)
+        output = typed_values(item, name=str, parameters=OBJECT)
         name = output["name"]
         if name not in wanted:
             raise HTTPException(400, f"unknown output {_quoted(name)}; {card.name} gives {', '.join(wanted)}")
         if any(name == other.name for other in outputs):  # else a small request could have a response of any size
             raise HTTPException(400, f"output {name!r} is asked for twice")
-        asked = options(output, classification=int, binary_data=bool)
+        asked = parameters(output, classification=int, binary_data=bool)
         classes = asked["classification"] or 0
         if classes < 0 or (classes and name != "probabilities"):
             raise HTTPException(400, "classification: expected a number of classes, of probabilities")
@@ -340,21 +340,21 @@ def _length_prefixed(texts: list[str]) -> bytes:
     return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
 
 
-def options(holder: Parameters, **types: type) -> Parameters:
+def parameters(holder: Parameters, **types: type) -> Parameters:
     """The values of these keys below "parameters"; all None if that is missing. Raises HTTPException 400."""
     found = holder["parameters"]
-    return dict.fromkeys(types) if found is None else known(found, **types)
+    return dict.fromkeys(types) if found is None else typed_values(found, **types)
 
 
 def _read(text: bytes, card: ModelCard) -> tuple[Parameters, Parameters | None]:
     """A request's keys and its one tensor, whose `data` is a list of simdjson's, a LongList, or an array if
     `_extract_integers` read it. Raises HTTPException 400."""
-    if (extracted := _extract_integers(text)) and len(extracted[0]) <= document.MOST:
+    if (extracted := _extract_integers(text)) and len(extracted[0]) <= document.MOST_BYTES:
         rest, numbers = extracted
         body, tensor = _parsed(rest)
         if tensor and tensor["data"] is not None and not len(tensor["data"]):  # else the list belongs to another key
             return body, tensor | {"data": numbers}
-    if len(text) <= document.MOST:
+    if len(text) <= document.MOST_BYTES:
         return _parsed(text)
     if found := split(text):
         body, tensor = _parsed(found[0])
@@ -363,17 +363,18 @@ def _read(text: bytes, card: ModelCard) -> tuple[Parameters, Parameters | None]:
     datatype = DATATYPES[card.input.dtype]
     raise HTTPException(
         400,
-        f"expected in data only numbers of datatype {datatype}, and at most {document.MOST} bytes of JSON beside it",
+        f"expected in data only numbers of datatype {datatype}, "
+        f"and at most {document.MOST_BYTES} bytes of JSON beside it",
     )
 
 
 def _parsed(text: bytes) -> tuple[Parameters, Parameters | None]:
     """A request's keys, and its one tensor; None if `inputs` is anything but a list of one object."""
-    body = known(parse_object(text), id=str, inputs=LIST, outputs=LIST, parameters=OBJECT)
+    body = typed_values(parse_object(text), id=str, inputs=LIST, outputs=LIST, parameters=OBJECT)
     inputs = body["inputs"]
     if inputs is None or len(inputs) != 1 or type(inputs[0]) is not OBJECT:
         return body, None
-    return body, known(inputs[0], name=str, shape=LIST, datatype=str, parameters=OBJECT, data=LIST)
+    return body, typed_values(inputs[0], name=str, shape=LIST, datatype=str, parameters=OBJECT, data=LIST)
 
 
 def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:

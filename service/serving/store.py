@@ -149,7 +149,7 @@ def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
     (_folder() / REMOVED).unlink(missing_ok=True)
 
 
-def known(name: str, version: str | None = None) -> list[str]:
+def existing(name: str, version: str | None = None) -> list[str]:
     """Every version of a model of ours, newest first. Raises ValueError if there is none, or not `version`."""
     every = versions(name) if name in _names(_folder()) else []
     if not every:
@@ -165,7 +165,7 @@ def roll_back(name: str, version: str | None) -> str:
 
     Raises ValueError if there is no such version.
     """
-    every = known(name, version)
+    every = existing(name, version)
     if version is None:
         current = served(name)
         older = every[every.index(current) + 1 :] if current in every else every
@@ -182,7 +182,7 @@ def promote(name: str, version: str) -> None:
 
     Raises ValueError if there is no such version.
     """
-    known(name, version)
+    existing(name, version)
     _serve(name, version)
 
 
@@ -192,7 +192,7 @@ def remove(name: str, version: str | None) -> str | None:
 
     Raises ValueError if there is no such version.
     """
-    folder, every = _folder() / name, known(name, version)
+    folder, every = _folder() / name, existing(name, version)
     gone = every if version is None else [version]
     kept, current = [v for v in every if v not in gone], served(name)
     if kept and current in gone:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.http.document import LIST, MOST, OBJECT, known, parse_object
+from service.http.document import LIST, MOST_BYTES, OBJECT, parse_object, typed_values
 from tests.service.helpers import mutated
 
 SUMS = "/v2/models/sums/infer"
@@ -40,7 +40,7 @@ def repeated(text: str, size: int) -> str:
 
 def test_known_keys() -> None:
     found = parse_object(b'{"a": "x", "b": null, "c": [1], "d": {}, "e": [[[]]], "e": 1}')
-    values = known(found, a=str, b=int, c=LIST, d=OBJECT, absent=bool)
+    values = typed_values(found, a=str, b=int, c=LIST, d=OBJECT, absent=bool)
     assert (values["a"], values["b"], list(values["c"]), len(values["d"]), values["absent"]) == (
         "x",
         None,
@@ -56,7 +56,7 @@ def test_known_keys() -> None:
         ({"e": int}, "e"),
     ):
         with pytest.raises(HTTPException, match=reason) as raised:
-            known(found, **types)
+            typed_values(found, **types)
         assert raised.value.status_code == 400
 
 
@@ -84,7 +84,7 @@ UNKNOWN = {
 def test_costs(local: httpx.Client, kind: str) -> None:
     """Half a second of CPU for each megabyte is the limit; as Python objects these took up to that, or failed."""
     make = (WRONG | UNKNOWN)[kind]
-    for size in (MOST - 2**14, LARGE):
+    for size in (MOST_BYTES - 2**14, LARGE):
         body = make(size)
         start = time.process_time()
         answer = local.post(SUMS, content=body)

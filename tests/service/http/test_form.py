@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.http.form import HEADERS, PARTS, Form, options
+from service.http.form import HEADERS, PARTS, Form, header_parameters
 from tests.service.helpers import FLUTE, digit_file, mutated, refusal
 from tests.serving import NEWEST
 
@@ -151,7 +151,7 @@ def test_refusals(body: bytes, message: str) -> None:
     ],
 )
 def test_parameters_of_a_header(header: bytes, expected: dict[bytes, bytes]) -> None:
-    assert options(header) == expected
+    assert header_parameters(header) == expected
 
 
 def test_as_many_parts_as_are_allowed() -> None:

@@ -90,8 +90,8 @@ def test_only_the_right_nesting() -> None:
 def test_other_json_is_limited() -> None:
     numbers = [1, 2] * 30_000
     assert batch(request(numbers, 30_000, rest=', "id": "' + "x" * 200_000 + '"')) == [[1, 2]] * 30_000
-    large = ', "parameters": {"unknown": "' + "x" * document.MOST + '"}'
-    assert f"at most {document.MOST} bytes of JSON beside" in refusal(request(numbers, 30_000, rest=large))
+    large = ', "parameters": {"unknown": "' + "x" * document.MOST_BYTES + '"}'
+    assert f"at most {document.MOST_BYTES} bytes of JSON beside" in refusal(request(numbers, 30_000, rest=large))
     assert "at most" in refusal(request([1, 2], 1, rest=large))
     assert "no comma" in refusal(request("[1," + " " * 300_000 + "2]", 1))
 
@@ -142,7 +142,7 @@ def test_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = batch(body)
         with monkeypatch.context() as patch:
             for module in (document, lists):
-                patch.setattr(module, "MOST", 100)
+                patch.setattr(module, "MOST_BYTES", 100)
             patch.setattr(lists, "PIECE", rng.choice([16, 40]))
             pieces = batch(body)
         assert pieces in (None, whole), body

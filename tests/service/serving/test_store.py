@@ -38,7 +38,7 @@ def test_what_an_exporter_with_a_slow_clock_adds_is_served_and_is_the_newest(hom
     file.write_text(re.sub(r"creation_time: '\d{4}", "creation_time: '2999", file.read_text()))
     add("v3", "v4")
     assert store.served("tones") == "v4"
-    assert store.known("tones") == ["v4", "v3", "v2", "v1"]
+    assert store.existing("tones") == ["v4", "v3", "v2", "v1"]
     assert bentoml.models.get("tones").tag.version == "v4"
     assert [store.roll_back("tones", None) for _ in range(3)] == ["v3", "v2", "v1"]
     model = bentoml.models.get("tones:v4")
@@ -63,7 +63,7 @@ def test_versions_that_are_added_at_the_same_moment_are_all_there(home: Path) ->
     names = [f"w{n}" for n in range(16)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(add, names))
-    assert {*store.known("tones")} == {"v1", "v2", *names}
+    assert {*store.existing("tones")} == {"v1", "v2", *names}
     assert store.served("tones") in names
     folders = [path for path in (home / "models" / "tones").iterdir() if path.is_dir()]
     assert all(folder.stat().st_mode & 0o055 == 0o055 for folder in folders)  # for a service of another user
@@ -92,7 +92,7 @@ def test_what_is_added_while_the_last_version_is_removed_stays(home: Path, monke
 
     monkeypatch.setattr(store, "_names", then_added)
     store.remove("tones", None)
-    assert store.known("tones") == ["v3"]
+    assert store.existing("tones") == ["v3"]
     assert store.served("tones") == "v3"
 
 
@@ -111,7 +111,7 @@ def test_remove_on_the_command_line(home: Path) -> None:
         pass
     assert lines("other") == (1, "", "percept: the model store holds no model 'other'\n")
     assert percept("remove", "tones", home=home).returncode == 1  # nobody is there to answer
-    assert store.known("tones") == ["v3", "v1"]
+    assert store.existing("tones") == ["v3", "v1"]
     assert lines("tones") == (0, "tones: removed v3, v1; no longer served\n", "")
     assert lines("tones") == (1, "", "percept: the model store holds no model 'tones'\n")
     assert [path.name for path in (home / "models").iterdir()] == ["other"]
