@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import sources
 from pipeline.audit.out_of_fold import TRAIN, Rows, committee, standard
-from pipeline.extract import Features, Recipe, Work, nearest, principal
+from pipeline.extract import Features, Job, Recipe, nearest, principal
 from pipeline.progress import Progress
 from pipeline.sources import Sample
 from pipeline.task import parse
@@ -76,15 +76,15 @@ def read(features: Features, folder: Path) -> Pool:
         by_content.setdefault(sample.digest(), sample)  # of identical ones the first
     fresh = {content: sample for content, sample in by_content.items() if content not in seen}
     extract = replace(Recipe.of(origin), state=features.state).extractor()
-    works = [Work(sample, content, content, "test") for content, sample in fresh.items()]  # without copies
+    jobs = [Job(sample, content, content, "test") for content, sample in fresh.items()]  # without copies
     usable, rows, unusable = [], [], []
-    with closing(ordered_map(extract, works)) as done, Progress("unlabelled", len(works), "file") as progress:
-        for work, found in zip(works, done, strict=True):
+    with closing(ordered_map(extract, jobs)) as done, Progress("unlabelled", len(jobs), "file") as progress:
+        for job, found in zip(jobs, done, strict=True):
             progress.update()
             if found.row is None:
-                unusable.append({"file": work.sample.file, "reason": found.reason})
+                unusable.append({"file": job.sample.file, "reason": found.reason})
             else:
-                usable.append(work.sample)
+                usable.append(job.sample)
                 rows.append(found.row)
     x = np.stack(rows) if rows else np.empty((0, features.x.shape[1]), np.float32)
     return Pool(usable, x, unusable, len(by_content) - len(fresh))

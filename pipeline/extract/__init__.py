@@ -5,7 +5,7 @@ from pipeline.extract.copies import log_uniform
 from pipeline.extract.features import Features
 from pipeline.extract.media import load_media
 from pipeline.extract.neighbours import nearest, principal
-from pipeline.extract.recipe import Recipe, Work, row_of
+from pipeline.extract.recipe import Job, Recipe, row_of
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.extract.splits import assign_split, assign_splits
 from pipeline.extract.stage import extract
@@ -14,9 +14,9 @@ __all__ = [
     "PIECE",
     "Features",
     "FileRows",
+    "Job",
     "Matrix",
     "Recipe",
-    "Work",
     "assign_split",
     "assign_splits",
     "extract",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models import FEATURES_VERSION
-from pipeline.extract.recipe import Recipe, Work
+from pipeline.extract.recipe import Job, Recipe
 from pipeline.extract.shards import Shards, read, write
 from pipeline.progress import Progress
 from pipeline.sources import Sample
@@ -54,7 +54,7 @@ def digests(samples: Sequence[Sample]) -> list[str]:
     return found
 
 
-def extract(works: Sequence[Work], recipe: Recipe, shards: Shards) -> None:
+def extract(jobs: Sequence[Job], recipe: Recipe, shards: Shards) -> None:
     """Extract these samples on Ray, which must be running, into shards.
 
     Raises
@@ -62,7 +62,7 @@ def extract(works: Sequence[Work], recipe: Recipe, shards: Shards) -> None:
     UserError : the nodes do not have this version of percept or its libraries, do not share the run directory, or
         the process that did a shard died each time
     """
-    if not works:
+    if not jobs:
         return
     import ray
 
@@ -72,14 +72,14 @@ def extract(works: Sequence[Work], recipe: Recipe, shards: Shards) -> None:
     begun: Any = ray.remote(num_cpus=1, max_retries=0)(_begin)
     for _ in range(cpus):  # workers import and prepare while Ray Data plans
         begun.remote([plan])
-    with Progress("extract", len(works), "sample") as progress:
-        for row in _parts(works, partial(_work, plan)):
+    with Progress("extract", len(jobs), "sample") as progress:
+        for row in _parts(jobs, partial(_work, plan)):
             try:
                 shards.found |= read(shards.folder / row["file"])
             except FileNotFoundError as error:
                 reason = "a node wrote it, and it is not here; share the folder of runs"
                 raise UserError(f"{error.filename}: {reason}") from None
-            progress.update(len(works[SHARD * row["part"] :][:SHARD]))
+            progress.update(len(jobs[SHARD * row["part"] :][:SHARD]))
 
 
 def _parts(items: Sequence[Any], work: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -119,16 +119,16 @@ def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
     done = {"part": row["part"], "file": "", "problem": _other_versions(common.versions)}
     if done["problem"]:
         return done
-    works: Sequence[Work] = pickle.loads(row["items"])
+    jobs: Sequence[Job] = pickle.loads(row["items"])
     path = common.folder / f"{row['part']:06d}-{common.attempt}.npz"
     tries = path.with_suffix(".tries")
     try:
         with tries.open("ab") as f:
             f.write(b".")
             if f.tell() > common.tries:
-                names = f"{works[0].sample.file} … {works[-1].sample.file}"
+                names = f"{jobs[0].sample.file} … {jobs[-1].sample.file}"
                 return done | {"problem": f"{names}: the process that decoded these files died {common.tries} times"}
-        _extract_shard(path, works, extractor)
+        _extract_shard(path, jobs, extractor)
         done["file"] = path.name
         tries.unlink()
     except OSError as error:
@@ -136,12 +136,12 @@ def _work(plan: Any, row: dict[str, Any]) -> dict[str, Any]:
     return done
 
 
-def _extract_shard(path: Path, works: Sequence[Work], extractor: Any) -> None:
+def _extract_shard(path: Path, jobs: Sequence[Job], extractor: Any) -> None:
     """Write the results of a part as one shard."""
-    if path.exists() and read(path).keys() == {work.content for work in works}:  # by a node that died afterwards
+    if path.exists() and read(path).keys() == {job.content for job in jobs}:  # by a node that died afterwards
         return
     with threads(1):  # as with the local engine: the order of sums must not depend on the number of threads
-        write(path, [(work.content, extractor(work)) for work in works])
+        write(path, [(job.content, extractor(job)) for job in jobs])
 
 
 def _other_versions(versions: dict[str, str]) -> str:

@@ -45,7 +45,7 @@ class Extracted:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Job:
     """A sample to extract.
 
     content : digest of its content
@@ -104,7 +104,7 @@ class Recipe:
         return frontend.build(self.parameters, self.state)
 
     @step("learn from samples")
-    def learned(self, works: Sequence[Work]) -> "Recipe":
+    def learned(self, jobs: Sequence[Job]) -> "Recipe":
         """The recipe with what its front end learns from the training samples: nothing, for most front ends.
 
         It looks at `LEARNED` of them at most, those with the least digests, so that more data change little. Then the
@@ -113,7 +113,7 @@ class Recipe:
         front = frontend.build(self.parameters)
         if not isinstance(front, Picture):
             return self
-        pictures, labels = _decoded(works, "train", LEARNED)
+        pictures, labels = _decoded(jobs, "train", LEARNED)
         if not len(pictures):
             return self
         print(f"  learning a dictionary of {front.atoms} patches from {len(pictures):,} training pictures", flush=True)
@@ -124,7 +124,7 @@ class Recipe:
             if self.variation.mirror != "auto" or not self.variation.copies:
                 return learned
             n_training, n_validation = mirror.LOOKED_AT
-            held_out, expected = _decoded(works, "validation", n_validation)
+            held_out, expected = _decoded(jobs, "validation", n_validation)
             helps = bool(expected) and mirror.helps(
                 front, pictures[:n_training], labels[:n_training], held_out, expected
             )
@@ -132,32 +132,32 @@ class Recipe:
         variation = self.variation.model_copy(update={"mirror": "always" if helps else "never"})
         return replace(learned, variation=variation)
 
-    def extractor(self, keep: Keep | None = None) -> Callable[[Work], Extracted]:
+    def extractor(self, keep: Keep | None = None) -> Callable[[Job], Extracted]:
         """A function that extracts a sample; it may run in several threads."""
         module = self.front_end()
         row, varied_copy = marked("features", row_of(module)), marked("copies", copies.copy)
         load = marked("decode", lambda sample: sample.media.load())
         fingerprint = marked("fingerprints", fingerprints.of(module.input)) if self.compared else fingerprints.none
 
-        def extract(work: Work) -> Extracted:
-            varied = np.empty((self.n_copies(work.split), module.n_features), np.float32)
+        def extract(job: Job) -> Extracted:
+            varied = np.empty((self.n_copies(job.split), module.n_features), np.float32)
             try:
-                decoded = load(work.sample)
+                decoded = load(job.sample)
             except MediaError as error:
                 return Extracted(None, varied[:0], np.empty(0, np.int8), str(error))
             for number in range(len(varied)):
-                varied[number] = row(varied_copy(decoded, module.input, self.variation, work.content, number))
-            if keep is not None and work.split == "test":
-                keep(work.sample, decoded)
+                varied[number] = row(varied_copy(decoded, module.input, self.variation, job.content, number))
+            if keep is not None and job.split == "test":
+                keep(job.sample, decoded)
             return Extracted(row(decoded), varied, fingerprint(decoded))
 
         return extract
 
 
-def _decoded(works: Sequence[Work], split: Split, most: int) -> tuple[NDArray[np.uint8], list[str]]:
+def _decoded(jobs: Sequence[Job], split: Split, most: int) -> tuple[NDArray[np.uint8], list[str]]:
     """Pictures (N, S, S, 3) and labels of a split, the first `most` in the order of their digests."""
     pictures, labels = [], []
-    for one in sorted((one for one in works if one.split == split), key=lambda one: one.content):
+    for one in sorted((one for one in jobs if one.split == split), key=lambda one: one.content):
         with suppress(MediaError):
             pictures.append(np.asarray(one.sample.media.load(), np.uint8))
             labels.append(str(one.sample.label))

@@ -20,7 +20,7 @@ from pipeline.extract import near as near_duplicates
 from pipeline.extract import on_ray, skipped, weighing
 from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
-from pipeline.extract.recipe import Keep, Recipe, Work
+from pipeline.extract.recipe import Job, Keep, Recipe
 from pipeline.extract.shards import Shards, Stored, of_features, reading
 from pipeline.extract.splits import (
     assign_splits,
@@ -77,20 +77,20 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
         digests = on_ray.digests(samples) if engine.is_ray else _digests(samples)
         unique, duplicates = without_duplicates(samples, digests)
         known = _Known.of(run)
-        works = _works(task, samples, digests, unique, known.near)
-        done = _extracted(task, run, [works[i] for i in unique], engine, media.keep)
+        jobs = _jobs(task, samples, digests, unique, known.near)
+        done = _extracted(task, run, [jobs[i] for i in unique], engine, media.keep)
         near = known.near if known.is_of(done) else _near(done)
         if near != known.near:
-            before, works = works, _works(task, samples, digests, unique, near)
-            if [one.split for one in works] != [one.split for one in before]:  # to that of their near duplicates
-                done = _extracted(task, run, [works[i] for i in unique], engine, media.keep, done.new)
+            before, jobs = jobs, _jobs(task, samples, digests, unique, near)
+            if [one.split for one in jobs] != [one.split for one in before]:  # to that of their near duplicates
+                done = _extracted(task, run, [jobs[i] for i in unique], engine, media.keep, done.new)
     results = {i: done.results[digests[i]] for i in unique}
     broken = {i: one.reason for i, one in results.items() if one.file is None}
     why = {digests[i]: reason for i, reason in broken.items()}  # a copy of a file that cannot be used cannot either
     unusable = {i: why.get(digests[i], reason) for i, reason in duplicates.items()} | broken
-    _check_usable(done.task, works, unusable, strict)
+    _check_usable(done.task, jobs, unusable, strict)
     skipped_files = _skipped(samples, digests, duplicates, unusable)
-    features = _features(done, works, results, skipped_files, near)
+    features = _features(done, jobs, results, skipped_files, near)
     check_classes(features)
     _save(features, run, results)
     done.shards.discard()
@@ -123,19 +123,19 @@ class _Extracted(NamedTuple):
 
 
 def _extracted(
-    task: Task, run: Run, works: list[Work], engine: Engine, keep: Keep, new: frozenset[str] = frozenset()
+    task: Task, run: Run, jobs: list[Job], engine: Engine, keep: Keep, new: frozenset[str] = frozenset()
 ) -> _Extracted:
     """Extract these samples, unless they are; `new` are those that this command has already extracted."""
-    task = with_columns(task, works)
-    recipe = Recipe.of(task).learned(works)
+    task = with_columns(task, jobs)
+    recipe = Recipe.of(task).learned(jobs)
     shards = Shards(run, recipe)
     held = _held(run, recipe, shards, new)
-    missing = [one for one in works if not _is_held(one, held, recipe)]
+    missing = [one for one in jobs if not _is_held(one, held, recipe)]
     if engine.is_ray:
         on_ray.extract(missing, recipe, shards)
     else:
         _extract(missing, recipe, shards, keep)
-    results = {one.content: shards.found.get(one.content) or held[one.content] for one in works}
+    results = {one.content: shards.found.get(one.content) or held[one.content] for one in jobs}
     return _Extracted(task, recipe, shards, results, new | shards.found.keys())
 
 
@@ -221,13 +221,13 @@ def _digests(samples: Sequence[Sample]) -> list[str]:
     return digests
 
 
-def _works(
+def _jobs(
     task: Task,
     samples: Sequence[Sample],
     digests: Sequence[str],
     unique: Sequence[int],
     near: Sequence[tuple[str, str]],
-) -> list[Work]:
+) -> list[Job]:
     """All samples with their splits, which the unique ones are drawn into; a duplicate has that of its twin, unless the
     data names another. `near` are pairs of contents that are near duplicates."""
     groups = joined(samples, group_keys(samples, digests), digests, near)
@@ -236,38 +236,38 @@ def _works(
     of_content = {digests[i]: split for i, split in drawn.items()}
     named = (one.split or of_content[content] for one, content in zip(samples, digests, strict=True))
     splits = [drawn.get(i, split) for i, split in enumerate(named)]
-    return [Work(*fields) for fields in zip(samples, digests, groups, splits, strict=True)]
+    return [Job(*fields) for fields in zip(samples, digests, groups, splits, strict=True)]
 
 
-def _is_held(work: Work, held: Mapping[str, Stored], recipe: Recipe) -> bool:
-    before = held.get(work.content)
-    return before is not None and before.covers(recipe.n_copies(work.split))
+def _is_held(job: Job, held: Mapping[str, Stored], recipe: Recipe) -> bool:
+    before = held.get(job.content)
+    return before is not None and before.covers(recipe.n_copies(job.split))
 
 
-def _extract(works: Sequence[Work], recipe: Recipe, shards: Shards, keep: Keep) -> None:
+def _extract(jobs: Sequence[Job], recipe: Recipe, shards: Shards, keep: Keep) -> None:
     """Extract these samples, in threads of this process, into shards."""
     extract = recipe.extractor(keep)
 
-    def work(one: Work) -> None:
-        shards.add(one.content, extract(one))
+    def add(job: Job) -> None:
+        shards.add(job.content, extract(job))
 
     try:
-        with closing(ordered_map(work, works)) as done, Progress("extract", len(works), "sample") as progress:
+        with closing(ordered_map(add, jobs)) as done, Progress("extract", len(jobs), "sample") as progress:
             for _ in done:
                 progress.update()
     finally:
         shards.flush()
 
 
-def _check_usable(task: Task, works: Sequence[Work], unusable: Mapping[int, str], strict: bool) -> None:
+def _check_usable(task: Task, jobs: Sequence[Job], unusable: Mapping[int, str], strict: bool) -> None:
     """UserError if `strict` and a file cannot be used, if none can, or none of a class."""
-    problems = [f"{works[i].sample.file}: {reason}" for i, reason in unusable.items()]
+    problems = [f"{jobs[i].sample.file}: {reason}" for i, reason in unusable.items()]
     if strict and problems:
         raise UserError("\n".join(problems))
-    if len(problems) == len(works):
+    if len(problems) == len(jobs):
         first = f"; the first: {problems[0]}" if problems else ""
-        raise UserError(f"{task.data.source}: none of {len(works)} samples can be used{first}")
-    skipped.check_lost([one.sample for one in works], [one.split for one in works], unusable)
+        raise UserError(f"{task.data.source}: none of {len(jobs)} samples can be used{first}")
+    skipped.check_lost([one.sample for one in jobs], [one.split for one in jobs], unusable)
 
 
 def _skipped(
@@ -281,14 +281,14 @@ def _skipped(
 
 def _features(
     done: _Extracted,
-    works: Sequence[Work],
+    jobs: Sequence[Job],
     results: Mapping[int, Stored],
     skipped: tuple[Skipped, ...],
     near: Sequence[tuple[str, str]],
 ) -> Features:
     """All about the usable samples but the features themselves, which stay on disk."""
     task, recipe = done.task, done.recipe
-    usable = [works[i] for i, one in results.items() if one.file is not None]
+    usable = [jobs[i] for i, one in results.items() if one.file is not None]
     n_copies = [recipe.n_copies(one.split) for one in usable]
     y, labels = targets_and_labels([one.sample.label for one in usable])
     if y.ndim == 2 and task.features.kind == "table":  # called like its column, or like the array of an .npz file
@@ -320,7 +320,7 @@ def _features(
 
 @step("learn from samples", all_threads=True)
 def _weighed(
-    front: Picture, done: _Extracted, usable: Sequence[Work], y: NDArray[np.int64]
+    front: Picture, done: _Extracted, usable: Sequence[Job], y: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
     """How much the parts of a picture's features count: a part of the front end's state."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.extract.recipe import Work
+from pipeline.extract.recipe import Job
 from pipeline.sources.table import ColumnType, RowMedia
 from pipeline.task import TableColumn, TableFeatures, Task, UserError
 
@@ -13,7 +13,7 @@ FREQUENT = 64  # categories of a column with a feature of their own, at most
 LEAST = 3  # training samples of such a category, at least
 
 
-def with_columns(task: Task, works: Sequence[Work]) -> Task:
+def with_columns(task: Task, jobs: Sequence[Job]) -> Task:
     """The task with `features.columns` of these rows, if it is about a table; else the task as it is.
 
     Medians, and which categories are frequent, are those of the training samples.
@@ -26,7 +26,7 @@ def with_columns(task: Task, works: Sequence[Work]) -> Task:
         return task
     rows: list[NDArray[np.float32]] = []
     types: tuple[ColumnType, ...] = ()
-    for one in works:
+    for one in jobs:
         assert isinstance(one.sample.media, RowMedia)
         types = one.sample.media.columns
         if one.split == "train":

@@ -143,11 +143,11 @@ class Deadly:
 
 
 def extract_deadly(run: Path, engine: Engine) -> None:
-    works = [extract.Work(Sample("a/1.wav", "a", None, Deadly()), "deadly", "deadly", "train")]
+    jobs = [extract.Job(Sample("a/1.wav", "a", None, Deadly()), "deadly", "deadly", "train")]
     recipe = extract.Recipe.of(task.load("instruments"))
     with pytest.MonkeyPatch.context() as patch, engine.running():
         patch.setattr(on_ray, "TRIES", 1)
-        on_ray.extract(works, recipe, Shards(Run(run), recipe))
+        on_ray.extract(jobs, recipe, Shards(Run(run), recipe))
 
 
 def test_media_that_kill_every_process_are_one_line(cluster: Cluster, tmp_path: Path) -> None:
