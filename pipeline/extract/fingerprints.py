@@ -1,7 +1,7 @@
 """Fingerprints: of each sound or picture the few bytes by which copies of it are recognised without decoding it again.
 
 A fingerprint is a small piece of the signal itself: a second or two of a sound about its loudest places, at the
-sampling rate of a telephone, or a picture's grey levels on a small grid. `near.py` compares them. Raise
+sampling rate of a telephone, or a picture's grey levels on a small grid. `near_duplicates.py` compares them. Raise
 `FINGERPRINTS_VERSION` in pipeline/task.py when the fingerprint of the same media changes: caches of features are keyed
 by it.
 """

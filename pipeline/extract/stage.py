@@ -16,8 +16,7 @@ from models import frontend
 from models.image import Picture
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
-from pipeline.extract import near as near_duplicates
-from pipeline.extract import on_ray, skipped, weighing
+from pipeline.extract import near_duplicates, on_ray, skipped, weighing
 from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Job, Keep, Recipe

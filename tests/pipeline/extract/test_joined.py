@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pipeline import extract, task
-from pipeline.extract import near
+from pipeline.extract import near_duplicates
 from pipeline.extract.features import Features
 from pipeline.extract.splits import joined
 from pipeline.run import Run
@@ -55,7 +55,7 @@ def test_no_split_divides_them_and_they_are_listed(
         assert not found.has_groups  # groups of near duplicates have no names
     assert "12 pairs of near duplicates, which no split divides: 3/00.png = 3/copy of 00.jpg" in capsys.readouterr().out
 
-    monkeypatch.setattr(near, "find", None)  # what is known is not looked for again
+    monkeypatch.setattr(near_duplicates, "find", None)  # what is known is not looked for again
     assert files(extracted(digits, tmp_path / "run", "data.seed=1")) == planted
 
 

@@ -1,11 +1,11 @@
 """How many planted copies of real samples are found as near duplicates, and what else is taken for one.
 
-    python -m benchmarks.near [--data PERCEPT_DATA] [--only notes clips mnist many] [--seed 0] [--choice]
+    python -m benchmarks.near_duplicates [--data PERCEPT_DATA] [--only notes clips mnist many] [--seed 0] [--choice]
 
 For each way of copying, copies of samples drawn at random are planted among all samples. Recall is the share of the
 copies that are found to belong to their original. A false pair is one of two samples of which neither was made from the
-other, nor both from a third; its share is that of all pairs found. The thresholds in pipeline/extract/near.py were
-chosen on the files with an even number and on the first 30,000 digits, which `--choice` takes; the others are measured
+other, nor both from a third; its share is that of all pairs found. The thresholds of the stage `extract` were chosen on
+the files with an even number and on the first 30,000 digits, which `--choice` takes; the others are measured
 once. `many` are 10,000 clips, made of the notes by resampling, for the time alone. Seconds are those of the processor,
 of all threads. Takes about four minutes on one core.
 """
@@ -27,7 +27,7 @@ from PIL import Image
 from models.card import Input
 from models.frontend import Pixels
 from models.mfcc import Mfcc
-from pipeline.extract import fingerprints, near
+from pipeline.extract import fingerprints, near_duplicates
 from service.media import Limits
 from service.media.audio import decode_audio
 from service.media.image import decode_image
@@ -70,7 +70,7 @@ def measure(name: str, form: Input, media: list[Media], ways: dict[str, Copy], s
     fingerprint = fingerprints.of(form)
     prints = np.stack([fingerprint(media[i]) for i in order])
     made = time.process_time()
-    pairs = near.find(form, len(media), lambda rows: prints[rows])
+    pairs = near_duplicates.find(form, len(media), lambda rows: prints[rows])
     ended = time.process_time()
     true = source[pairs[:, 0]] == source[pairs[:, 1]]
     together = joined(len(media), pairs[true])

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from models.frontend import Pixels
 from models.image import Picture
 from models.mfcc import Mfcc
-from pipeline.extract import fingerprints, near
+from pipeline.extract import fingerprints, near_duplicates
 from service.media import Limits
 from service.media.image import decode_image
 
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 def found(form: Any, media: list[Array]) -> set[tuple[int, int]]:
     prints = np.stack([fingerprints.of(form)(one) for one in media])
-    return {(i, j) for i, j in near.find(form, len(media), lambda rows: prints[rows]).tolist()}
+    return {(i, j) for i, j in near_duplicates.find(form, len(media), lambda rows: prints[rows]).tolist()}
 
 
 def melody(seed: int, seconds: float = 1.8) -> Array:
@@ -137,8 +137,8 @@ def test_many_are_compared_by_landmarks_as_if_all_were_compared(monkeypatch: pyt
     media += [x // 2 + 3 for x in media[::10]]
     pairs = found(Pixels.input, media)
     assert pairs == {(10 * n, 400 + n) for n in range(40)}
-    monkeypatch.setattr(near, "MANY", 100)
-    monkeypatch.setattr(near, "PER_LANDMARK", 20)
+    monkeypatch.setattr(near_duplicates, "MANY", 100)
+    monkeypatch.setattr(near_duplicates, "PER_LANDMARK", 20)
     assert found(Pixels.input, media) == pairs
 
 
