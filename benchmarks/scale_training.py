@@ -22,7 +22,7 @@ from benchmarks.growth import random_features
 from pipeline import task, train
 from pipeline.engine import Engine
 from pipeline.run import Run
-from pipeline.train import memory
+from pipeline.train import devices
 
 SAMPLES, EPOCHS = 60_000, 9
 
@@ -34,9 +34,9 @@ def main() -> None:
         run = Path(folder)
         random_features(SAMPLES).save(run / "features.npz")
         show("in memory", run, Engine())
-        before, memory.SHARE = memory.SHARE, 0.0
+        before, devices.SHARE = devices.SHARE, 0.0
         show("from the file", run, Engine())
-        memory.SHARE = before
+        devices.SHARE = before
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:
             engine = Engine.parse(f"ray:{cluster.address}")

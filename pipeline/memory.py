@@ -1,4 +1,4 @@
-"""Memory that this process does not take.
+"""Less memory for a command: one heap for all threads, and no library that another one imports only if it is there.
 
 `import torch` alone takes half a gigabyte, so what a stage leaves behind for the next one counts. glibc keeps freed
 blocks that it may need again, in a heap of its own for each thread; see mallopt(3).
@@ -20,12 +20,12 @@ def one_heap() -> None:
 
 
 @contextmanager
-def without(name: str) -> Iterator[None]:
+def block_import(name: str) -> Iterator[None]:
     """Let imports in the block fail for a library that others use only where it happens to be installed.
 
     Example
     -------
-    >>> with without("tabnanny"):
+    >>> with block_import("tabnanny"):
     ...     import tabnanny
     Traceback (most recent call last):
     ModuleNotFoundError: import of tabnanny halted; None in sys.modules

@@ -5,9 +5,9 @@ Names for other folders; `weights` is imported as a module: `from pipeline.train
 
 from pipeline.train.batches import Feed
 from pipeline.train.data import Dataset, standardised
+from pipeline.train.devices import choose_device, device_name
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import HISTORY, SCHEDULES, State, evaluate, run_epochs
-from pipeline.train.memory import choose_device, device_name
 from pipeline.train.stage import train
 from pipeline.train.trainers import TRAINERS, Autograd, ClosedForm, measure, penalty
 

@@ -36,7 +36,7 @@ from pipeline.task import Train, UserError
 from pipeline.threads import subnormals_flushed
 from pipeline.train import distortion, loop, shared, weights
 from pipeline.train.data import Dataset, StoredMatrix, load_datasets, standardised
-from pipeline.train.memory import fits
+from pipeline.train.devices import fits
 from pipeline.train.shared import DataParallel, Partition
 
 FAILURES = 3  # losses of workers that a training survives

@@ -31,9 +31,9 @@ from pipeline.train.data import (
     pieces,
     standardised,
 )
+from pipeline.train.devices import choose_device, device_name, fits
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import Checkpoints, State, fit
-from pipeline.train.memory import choose_device, device_name, fits
 from pipeline.train.trainers import TRAINERS
 from pipeline.train.units import TargetUnit
 from pipeline.train.weights import Facts

@@ -9,7 +9,7 @@ import torch
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features, load_media, skipped
-from pipeline.memory import without
+from pipeline.memory import block_import
 from pipeline.profile import step
 from pipeline.report import curves, page
 from pipeline.report.schema import Baseline, Check, Clip, Gate, LearningCurve, Mistake, Regressor, Report
@@ -138,7 +138,7 @@ def _baselines(
     none where the task asks for none."""
     if not task.validate_.baselines:
         return {"baselines": []}
-    with without("pandas"):  # which scikit-learn imports for data frames, with PyArrow: 60 MB
+    with block_import("pandas"):  # which scikit-learn imports for data frames, with PyArrow: 60 MB
         from pipeline.validate import baselines
 
     def datasets(with_validation: bool) -> Datasets:

@@ -17,7 +17,7 @@ from models.moments import Moments
 from pipeline import train
 from pipeline.extract import features
 from pipeline.run import Run
-from pipeline.train import data, memory
+from pipeline.train import data, devices
 from pipeline.train.data import StoredMatrix
 from tests.vectors import columns, tensors, write
 
@@ -75,11 +75,11 @@ import resource, sys
 from pathlib import Path
 from pipeline import task, train
 from pipeline.run import Run
-from pipeline.train import memory
+from pipeline.train import devices
 import torch
 resolved, run, budget, share = task.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 torch.randn(500, 500) @ torch.randn(500, 500)  # allocates the stacks of its threads
-memory.SHARE, memory.MOST = share, 1 << 60
+devices.SHARE, devices.MOST_BYTES = share, 1 << 60
 used = [1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0]
 resource.setrlimit(resource.RLIMIT_DATA, (used + budget, used + budget))
 train.train(resolved, Run(run))
@@ -107,7 +107,7 @@ def test_four_times_the_memory_is_trained_on_with_the_same_losses(
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "features.npz").symlink_to(run / "features.npz")
     del x
-    monkeypatch.setattr(memory, "MOST", 1 << 60)
+    monkeypatch.setattr(devices, "MOST_BYTES", 1 << 60)
     train.train(resolved, Run(tmp_path / "whole"))
 
     def limited(share: float) -> subprocess.CompletedProcess[str]:
@@ -119,7 +119,7 @@ def test_four_times_the_memory_is_trained_on_with_the_same_losses(
     greedy = limited(100.0)  # in memory, whatever is free
     assert greedy.returncode
     assert "alloc" in greedy.stderr.lower()
-    done = limited(memory.SHARE)
+    done = limited(devices.SHARE)
     assert done.returncode == 0, done.stderr
     assert columns(run) == columns(tmp_path / "whole")
     found, expected = tensors(run), tensors(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Whether features fit into memory, and which device they are trained on."""
+"""Which device features are trained on, and whether they fit into its memory."""
 
 import resource
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 from pipeline.task import UserError
 
 SHARE = 0.5  # of the free memory that features may take
-MOST = 256 << 20  # bytes of features in memory, on a CPU; more are read from their file, which takes a tenth more time
+MOST_BYTES = 256 << 20  # of features in memory, on a CPU; more are read from their file, which takes a tenth more time
 
 
 def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
@@ -30,7 +30,7 @@ def fits(n_bytes: int, device: torch.device, sharers: int = 1) -> bool:
     free = _free() / sharers
     if device.type == "cuda":
         free = min(free, torch.cuda.mem_get_info(device)[0])
-    return n_bytes <= (SHARE * free if device.type == "cuda" else min(SHARE * free, MOST))
+    return n_bytes <= (SHARE * free if device.type == "cuda" else min(SHARE * free, MOST_BYTES))
 
 
 def _free() -> float:
