@@ -185,11 +185,11 @@ def run(
 def _show_profile(directory: Run, stages: list[Stage]) -> None:
     if not stages:
         return print("nothing to profile: every stage is up to date; --force redoes them")
-    from pipeline.report import steps
+    from pipeline.report import profile
 
     write_json(directory.profile, stages)
     print("\n".join(lines(stages)))
-    print(f"→ {steps.draw(directory)}")
+    print(f"→ {profile.draw(directory)}")
 
 
 @app.command()
@@ -300,10 +300,10 @@ def compare(
 def plot(task: RunName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
     directory = _saved(task, data, set_, runs)
-    from pipeline.report import curves, page, search, steps
+    from pipeline.report import curves, page, profile, search
 
     searched = search.draw(directory) if directory.search.is_file() else []
-    profiled = [steps.draw(directory)] if directory.profile.is_file() else []
+    profiled = [profile.draw(directory)] if directory.profile.is_file() else []
     for figure in curves.draw(directory) + searched + profiled:
         print(figure)
     print(page.write(directory))

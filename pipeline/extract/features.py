@@ -92,7 +92,7 @@ class Features:
     key, copies_key : see `Recipe`
     group : str (N,), what no split divides: the name of the sample's group, or where it has none its digest
     state : what the front end has learned from the training samples, by name; see `FrontEnd.learn`
-    near : int64 (P, 2), pairs of rows that are near duplicates; see `near.find`
+    near : int64 (P, 2), pairs of rows that are near duplicates; see `near_duplicates.find`
     """
 
     x: Matrix
