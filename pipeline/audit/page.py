@@ -21,7 +21,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.frontend import build
 from pipeline.audit.suspects import Kind, Overlap, Suspect
 from pipeline.audit.unlabelled import Unlabelled
 from pipeline.extract import Features, load_media
@@ -61,7 +60,7 @@ def write(
     groups : file → name of the group that it belongs to, if it is in one
     unlabelled : files to be labelled, the one most worth it first
     """
-    form = build(features.task["features"]).input
+    form = features.front_end().input
     shown = _shown(found, SHOWN[form.kind])
     offered = [_offer(one) for one in unlabelled[: SHOWN[form.kind]]]
     usable = {*features.file.tolist(), *(one["file"] for one in unlabelled)}

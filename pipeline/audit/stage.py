@@ -6,16 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.frontend import build
 from models.targets import TARGETS
-from pipeline import sources
 from pipeline.audit import media, page, suspects, unlabelled
 from pipeline.audit.suspects import Space, Suspect
-from pipeline.extract import Features, load_media
+from pipeline.extract import Features, load_media, load_samples
 from pipeline.progress import Progress
 from pipeline.run import Run, write_json
-from pipeline.sources import Sample
-from pipeline.task import UserError, parse
+from pipeline.task import UserError
 
 SHOWN = 5  # suspects on the console
 
@@ -38,7 +35,7 @@ def audit(run: Run, folder: Path | None = None) -> list[Suspect]:
     if not TARGETS[features.kind].has_classes:
         raise UserError("an audit looks for wrong labels of classes, and the targets are numbers")
     pool = None if folder is None else unlabelled.read(features, folder)
-    samples = _samples(features)
+    samples = load_samples(features)
     x, y = np.asarray(features.x[:]), features.y
     space = Space.of(features, x)
     log_p = suspects.probabilities(features, x, y, space)
@@ -74,15 +71,9 @@ def find_labels(features: Features, y: NDArray[np.int64]) -> list[Suspect]:
     return list(suspects.wrong_labels(features, y, suspects.probabilities(features, x, y, space), space))
 
 
-def _samples(features: Features) -> dict[str, Sample]:
-    """The samples of the source by file, none of them decoded."""
-    origin = parse({"name": "origin", **features.task}, "features.npz")
-    return {sample.file: sample for sample in sources.load(origin.data, origin.features)}
-
-
 def _media(run: Run, features: Features) -> dict[int, media.Finding]:
     """Row → score and reason, of media that are silent, clipped, cut off or blank."""
-    form = build(features.task["features"]).input
+    form = features.front_end().input
     if form.kind == "vector":
         return {}
     check = media.check(form.kind, form.sample_rate)

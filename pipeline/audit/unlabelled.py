@@ -24,7 +24,6 @@ from pipeline.audit.out_of_fold import TRAIN, Rows, committee, standard
 from pipeline.extract import Features, Job, Recipe, nearest, principal
 from pipeline.progress import Progress
 from pipeline.sources import Sample
-from pipeline.task import parse
 from pipeline.threads import ordered_map, subnormals_flushed
 
 MEMBERS = 3  # networks of the committee
@@ -70,7 +69,7 @@ def read(features: Features, folder: Path) -> Pool:
     ------
     UserError : no such folder, no files in it, or the samples are no pictures or sounds
     """
-    origin = parse({"name": "origin", **features.task}, "features.npz")
+    origin = features.origin()
     seen, by_content = set(features.digest.tolist()), dict[str, Sample]()
     for sample in sources.unlabelled(folder, origin.features):
         by_content.setdefault(sample.digest(), sample)  # of identical ones the first

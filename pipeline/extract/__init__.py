@@ -3,7 +3,7 @@
 from pipeline.extract import skipped
 from pipeline.extract.copies import log_uniform
 from pipeline.extract.features import Features
-from pipeline.extract.media import load_media
+from pipeline.extract.media import load_media, load_samples
 from pipeline.extract.neighbours import nearest, principal
 from pipeline.extract.recipe import Job, Recipe, row_of
 from pipeline.extract.rows import PIECE, FileRows, Matrix
@@ -21,6 +21,7 @@ __all__ = [
     "assign_splits",
     "extract",
     "load_media",
+    "load_samples",
     "log_uniform",
     "nearest",
     "principal",

@@ -21,7 +21,7 @@ from models.targets import TARGETS
 from pipeline.extract.rows import PIECE, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
 from pipeline.sources import REPEATED, Label, Split
-from pipeline.task import UserError, Variation, digest, with_new_names
+from pipeline.task import Task, UserError, Variation, digest, parse, with_new_names
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
@@ -148,6 +148,10 @@ class Features:
         contents = {content.partition(REPEATED)[0] for content in self.digest.tolist()} if named.any() else set()
         named[named] = [group not in contents for group in self.group[named].tolist()]
         return named
+
+    def origin(self) -> Task:
+        """A task with the sections that made them; the others are those of any task."""
+        return parse({"name": "origin", **self.task}, "features.npz")
 
     def front_end(self) -> FrontEnd:
         """The front end that extracted them, with what it has learned."""

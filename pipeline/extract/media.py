@@ -14,7 +14,7 @@ from pipeline import sources
 from pipeline.extract.features import Features
 from pipeline.run import Run
 from pipeline.sources import Decoded, Sample
-from pipeline.task import UserError, parse
+from pipeline.task import UserError
 from service.errors import MediaError
 
 BUDGET = 64 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
@@ -118,6 +118,12 @@ class _Decoded(Mapping[str, Array]):
         return len(self._files)
 
 
+def load_samples(features: Features) -> dict[str, Sample]:
+    """The samples of the source by file, none of them decoded."""
+    origin = features.origin()
+    return {sample.file: sample for sample in sources.load(origin.data, origin.features)}
+
+
 def load_media(run: Run, files: Sequence[str]) -> Mapping[str, Array]:
     """File → decoded media of a run's samples, not to be changed: uint8 (28, 28), float32 (T,) or float32 (D,).
 
@@ -130,8 +136,7 @@ def load_media(run: Run, files: Sequence[str]) -> Mapping[str, Array]:
     """
     media = MediaCache.of(run)
     if any(file not in media.samples for file in files):
-        origin = parse({"name": "origin", **Features.of(run).task}, "features.npz")
-        media.samples = {sample.file: sample for sample in sources.load(origin.data, origin.features)}
+        media.samples = load_samples(Features.of(run))
         if gone := set(files) - media.samples.keys():
             raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
     return _Decoded(media, files)
