@@ -31,7 +31,7 @@ class IdxSet:
     parts : of a file's name, for each split
     options : of torchvision's class
     transposed : rows are the columns of the pictures
-    further : see `Source`
+    auxiliary : see `Source`
     """
 
     name: str
@@ -40,7 +40,7 @@ class IdxSet:
     parts: tuple[tuple[Split, str], ...] = (("train", "train"), ("test", "t10k"))
     options: tuple[tuple[str, str], ...] = ()
     transposed: bool = False
-    further: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
+    auxiliary: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
 
     def load(self, data: Data, sample_rate: int | None = None) -> list[Sample]:
         """The training and the test pictures, uint8 (28, 28).
@@ -80,7 +80,9 @@ class IdxSet:
         return [stat(file) for name in self._names() if (file := _file(folder, name))] or None
 
     def source(self, help_: str) -> Source:
-        return Source(self.name, "copy", ("pixels", "image"), help_, self.load, self.fingerprint, further=self.further)
+        return Source(
+            self.name, "copy", ("pixels", "image"), help_, self.load, self.fingerprint, auxiliary=self.auxiliary
+        )
 
     def _folder(self, data: Data) -> Path:
         """The folder with the files: MNIST/raw below the path that was given, or a folder on the way there."""
@@ -144,7 +146,7 @@ CLOTHES = (
 )  # fmt: skip
 BALANCED = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"  # EMNIST's labels where letters that look alike are merged
 
-MNIST = IdxSet("mnist", "MNIST", "0123456789", further=pens.printed)
+MNIST = IdxSet("mnist", "MNIST", "0123456789", auxiliary=pens.printed)
 FASHION = IdxSet("fashion-mnist", "FashionMNIST", CLOTHES)
 KUZUSHIJI = IdxSet("kmnist", "KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
 EXTENDED = IdxSet(

@@ -127,7 +127,7 @@ class Source:
     copies : whether built-in tasks make varied copies of its samples; false where samples as different are drawn anew
     tested : what its test samples are, for reports and cards, where a reader could take the accuracy for more; or empty
     train : keys of [train] in which the built-in task of the same name differs for its samples
-    further : a number and a seed → so many more pictures, uint8 (n, 28, 28), and their labels, all of them classes of
+    auxiliary : a number and a seed → so many more pictures, uint8 (n, 28, 28), and their labels, all of them classes of
         the source; the verdict `known` learns from them what else its classes may look like
     """
 
@@ -142,7 +142,7 @@ class Source:
     copies: bool = True
     tested: str = ""
     train: Mapping[str, Any] | None = None
-    further: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
+    auxiliary: Callable[[int, int], tuple[NDArray[np.uint8], list[str]]] | None = None
 
 
 OWN = ("own", "folder", "csv", "table")  # forms of a user's own data, which need a path

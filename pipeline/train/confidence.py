@@ -40,8 +40,8 @@ NOISE = 0.4  # share of the outliers of sounds that are noise, if there are fore
 DEGRADED = 0.4  # share of the sounds of the classes that are degraded
 COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
-FURTHER = 0.2  # and that are not the source's own, if it can make further ones
-MOST_FURTHER = round(FURTHER * PICTURES[1])
+AUXILIARY = 0.2  # and that are auxiliary, if their source can make such; see `Source`
+MOST_AUXILIARY = round(AUXILIARY * PICTURES[1])
 CONTRAST: dict[Outliers, Train] = {
     "images": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),
     "noises": Train(epochs=15, batch_size=200, learning_rate=1.5e-3, schedule="cosine", l2=2e-4, noise=0.3),
@@ -196,7 +196,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
             x = torch.empty(2 * n, network.linear()[0].in_features, device=device)
             _add_scenes(x, rows, classifier, front, training.x, generator)
         else:
-            x, inside = _with_pictures(training, copies.further, rows, classifier, generator)
+            x, inside = _with_pictures(training, copies.auxiliary, rows, classifier, generator)
     outside = 0 if kind == "binary" else network.linear()[-1].out_features - 1
     y = torch.cat([inside, torch.full_like(inside, outside)])
     assert front.outliers is not None
@@ -227,16 +227,16 @@ def _with_sounds(
 
 
 def _with_pictures(
-    samples: Dataset, further: Dataset, chosen: Tensor, classifier: Classifier, generator: torch.Generator
+    samples: Dataset, auxiliary: Dataset, chosen: Tensor, classifier: Classifier, generator: torch.Generator
 ) -> tuple[Rows, Tensor]:
-    """The n chosen samples, some of them redrawn, some replaced by further ones, and n standardised pictures of no
+    """The n chosen samples, some of them redrawn, some replaced by auxiliary ones, and n standardised pictures of no
     class; and the classes of the first n. Only what is drawn is in memory: `chosen` may be 60 MB."""
     standardize, n, n_redrawn = classifier.standardize, len(chosen), round(REDRAWN * len(chosen))
     device = standardize.mean.device
-    if len(further.y):
-        more = torch.randperm(len(further.y), generator=generator)[: round(FURTHER * n)]
+    if len(auxiliary.y):
+        more = torch.randperm(len(auxiliary.y), generator=generator)[: round(AUXILIARY * n)]
         chosen[torch.randperm(n, generator=generator)[: len(more)]] = len(samples.y) + more
-    inside = Rows([samples.x, further.x], chosen, device)
+    inside = Rows([samples.x, auxiliary.x], chosen, device)
 
     def pictures(rows: Tensor) -> Tensor:
         return inside.read(rows).mul_(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
@@ -246,8 +246,8 @@ def _with_pictures(
     made[:n_redrawn] = redrawn(pictures(torch.arange(n_redrawn)), generator)
     drawn = torch.arange(len(made))
     rows = torch.cat([drawn[:n_redrawn], len(made) + chosen[n_redrawn:], drawn[n_redrawn:]])
-    classes = torch.cat([samples.y, further.y])[chosen.to(device)]
-    return Rows([standardize.apply_(made), samples.x, further.x], rows, device), classes
+    classes = torch.cat([samples.y, auxiliary.y])[chosen.to(device)]
+    return Rows([standardize.apply_(made), samples.x, auxiliary.x], rows, device), classes
 
 
 def _add_scenes(

@@ -148,7 +148,7 @@ class Copies(NamedTuple):
     samples: Dataset
     degraded: Dataset  # of the same classes
     foreign: Dataset  # with the class of the sample, of which they are none
-    further: Dataset  # of the same classes, copies of none: see `Source`
+    auxiliary: Dataset  # of the same classes, copies of none: see `Source`
 
 
 @step("read features")

@@ -182,29 +182,29 @@ def _fit_expert(classifier: Classifier, facts: Facts, with_validation: bool, opt
 
 
 def _copies(classifier: Classifier, with_validation: bool, context: Context) -> Copies | None:
-    """What was trained on without its plain copies, its other copies, and further samples, standardised, the first in
-    their file; None where there are neither copies nor further samples: then it is the training samples, which need not
-    be listed again."""
+    """What was trained on without its plain copies, its other copies, and auxiliary samples, standardised, the first in
+    their file; None where there are neither copies nor auxiliary samples: then it is the training samples, which need
+    not be listed again."""
     features, standardize = context.features, classifier.standardize
-    further = _further(classifier, context)
-    if not len(features.copies) and not len(further.y):
+    auxiliary = _auxiliary(classifier, context)
+    if not len(features.copies) and not len(auxiliary.y):
         return None
     parts = (
         load_datasets(features, with_validation, ()).training,
         load_copies(features, with_validation, "degraded"),
         load_copies(features, with_validation, "foreign"),
-        further,
+        auxiliary,
     )
     return Copies(*(standardised(part, standardize, context.device) for part in parts))
 
 
-def _further(classifier: Classifier, context: Context) -> Dataset:
-    """Further samples of the same classes, as extracted, on the device; none where the source makes none."""
+def _auxiliary(classifier: Classifier, context: Context) -> Dataset:
+    """Auxiliary samples of the same classes, as extracted, on the device; none where the source makes none."""
     front, labels, data = classifier.frontend, context.features.labels, context.features.task["data"]
-    make = REGISTRY[data["source"]].further
+    make = REGISTRY[data["source"]].auxiliary
     if make is None or front.outliers != "images":
         return Dataset(torch.empty(0, front.n_features, device=context.device), torch.empty(0, dtype=torch.int64))
-    pictures, names = make(confidence.MOST_FURTHER, data["seed"])
+    pictures, names = make(confidence.MOST_AUXILIARY, data["seed"])
     kept = np.isin(names, labels)
     y = [labels.index(name) for name in names if name in labels]
     return Dataset(front(torch.from_numpy(pictures[kept]).to(context.device)), torch.tensor(y, dtype=torch.int64))

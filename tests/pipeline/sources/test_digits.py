@@ -52,8 +52,8 @@ def test_every_class_has_as_many_and_the_seed_decides() -> None:
 
 
 def test_mnist_alone_has_further_pictures_digits_in_print() -> None:
-    assert [name for name, source in REGISTRY.items() if source.further] == ["mnist"]
-    make = REGISTRY["mnist"].further
+    assert [name for name, source in REGISTRY.items() if source.auxiliary] == ["mnist"]
+    make = REGISTRY["mnist"].auxiliary
     assert make is not None
     pictures, labels = make(2000, 3)
     again, _ = make(2000, 3)

@@ -45,13 +45,13 @@ def test_more_digits_in_print_are_known(tmp_path: Path) -> None:
     assert with_print > without + 0.2
 
 
-def test_further_pictures_take_the_places_of_samples_and_outliers_are_made_of_both() -> None:
-    n, n_further = 1000, 400
+def test_auxiliary_pictures_take_the_places_of_samples_and_outliers_are_made_of_both() -> None:
+    n, n_auxiliary = 1000, 400
     mlp = MLP(784, [4], 3, "relu")
     classifier = Classifier(Pixels(), Standardize(784), mlp, "multiclass")
     samples = Dataset(torch.full((300, 784), 0.25), torch.arange(300) % 2)
-    further = Dataset(torch.full((n_further, 784), 0.75), torch.full((n_further,), 2))
-    for part, share in ((further, confidence.FURTHER), (Dataset(further.x[:0], further.y[:0]), 0.0)):
+    auxiliary = Dataset(torch.full((n_auxiliary, 784), 0.75), torch.full((n_auxiliary,), 2))
+    for part, share in ((auxiliary, confidence.AUXILIARY), (Dataset(auxiliary.x[:0], auxiliary.y[:0]), 0.0)):
         generator = torch.Generator().manual_seed(0)
         chosen = torch.randint(300, (n,), generator=generator)
         rows, y = confidence._with_pictures(samples, part, chosen, classifier, generator)
