@@ -24,7 +24,7 @@ from pipeline.profile import step
 from pipeline.task import Train
 from pipeline.threads import threads
 from pipeline.train.batches import Feed
-from pipeline.train.data import Copies, Dataset, RowReader, Rows, gather, piece_rows, pieces
+from pipeline.train.data import Copies, Dataset, RowReader, StackedRows, gather, piece_rows, pieces
 from pipeline.train.distortion import transform_of
 from pipeline.train.loop import all_epochs
 from pipeline.train.noises import make_noises
@@ -184,7 +184,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
     device, front = classifier.standardize.mean.device, classifier.frontend
     n_samples = sum(len(part.y) for part in copies) if isinstance(front, Mfcc) else len(training.y)
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
-    x: Tensor | Rows
+    x: Tensor | StackedRows
     kind: Kind = "multiclass"
     if isinstance(front, Mfcc):
         x, inside = _with_sounds(copies, n, classifier, front, generator)
@@ -208,7 +208,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
 
 def _with_sounds(
     copies: Copies, n: int, classifier: Classifier, front: Mfcc, generator: torch.Generator
-) -> tuple[Rows, Tensor]:
+) -> tuple[StackedRows, Tensor]:
     """n samples and degraded copies, and n foreign copies and noises; and the classes of the first n. Plain copies are
     not among them: they are shifted in pitch, as the foreign ones are."""
     samples, degraded, foreign, _ = copies
@@ -223,12 +223,12 @@ def _with_sounds(
         drawn.append(start + torch.randint(max(1, part.shape[0]), (size,), generator=generator))
         start += part.shape[0]
     rows = torch.cat(drawn)
-    return Rows(parts, rows, made.device), torch.cat([samples.y, degraded.y])[rows[:n].to(made.device)]
+    return StackedRows(parts, rows, made.device), torch.cat([samples.y, degraded.y])[rows[:n].to(made.device)]
 
 
 def _with_pictures(
     samples: Dataset, auxiliary: Dataset, chosen: Tensor, classifier: Classifier, generator: torch.Generator
-) -> tuple[Rows, Tensor]:
+) -> tuple[StackedRows, Tensor]:
     """The n chosen samples, some of them redrawn, some replaced by auxiliary ones, and n standardised pictures of no
     class; and the classes of the first n. Only what is drawn is in memory: `chosen` may be 60 MB."""
     standardize, n, n_redrawn = classifier.standardize, len(chosen), round(REDRAWN * len(chosen))
@@ -236,7 +236,7 @@ def _with_pictures(
     if len(auxiliary.y):
         more = torch.randperm(len(auxiliary.y), generator=generator)[: round(AUXILIARY * n)]
         chosen[torch.randperm(n, generator=generator)[: len(more)]] = len(samples.y) + more
-    inside = Rows([samples.x, auxiliary.x], chosen, device)
+    inside = StackedRows([samples.x, auxiliary.x], chosen, device)
 
     def pictures(rows: Tensor) -> Tensor:
         return inside.read(rows).mul_(standardize.deviation).add_(standardize.mean).clamp_(0, 1).cpu()
@@ -247,7 +247,7 @@ def _with_pictures(
     drawn = torch.arange(len(made))
     rows = torch.cat([drawn[:n_redrawn], len(made) + chosen[n_redrawn:], drawn[n_redrawn:]])
     classes = torch.cat([samples.y, auxiliary.y])[chosen.to(device)]
-    return Rows([standardize.apply_(made), samples.x, auxiliary.x], rows, device), classes
+    return StackedRows([standardize.apply_(made), samples.x, auxiliary.x], rows, device), classes
 
 
 def _add_scenes(

@@ -89,7 +89,7 @@ class StoredMatrix:
         return x.to(self.device)
 
 
-class Rows:
+class StackedRows:
     """Some rows of matrices that are stacked vertically, each in memory or not: a `RowReader`.
 
     Parameters
@@ -100,7 +100,8 @@ class Rows:
 
     Example
     -------
-    >>> Rows([torch.eye(2), torch.zeros(1, 2)], torch.tensor([2, 1]), torch.device("cpu")).read(torch.tensor([1, 0]))
+    >>> stacked = StackedRows([torch.eye(2), torch.zeros(1, 2)], torch.tensor([2, 1]), torch.device("cpu"))
+    >>> stacked.read(torch.tensor([1, 0]))
     tensor([[0., 1.],
             [0., 0.]])
     """
