@@ -40,7 +40,7 @@ from sklearn.datasets import load_digits
 from benchmarks import shifts
 from benchmarks.environments import installed
 from benchmarks.robustness import Recording, Unavailable, encoded, others, read
-from models.card import FAMILIARITY, FEATURES, SECOND
+from models.card import FAMILIARITY, FEATURES, SECOND_READING
 from pipeline.extract import load_media
 from pipeline.extract.features import Features
 from pipeline.run import Run
@@ -48,7 +48,7 @@ from service.errors import MediaError
 from service.media import Limits
 from service.media.image import to_mnist_form
 from service.serving import estimate
-from service.serving.drift import EVERY, ROWS, WINDOW, Drift
+from service.serving.drift import COUNTED, EVERY, WINDOW, Drift
 from service.serving.estimate import Estimate, estimated
 from service.serving.predictor import Predictor
 
@@ -64,7 +64,7 @@ TASKS = {  # task and options
 CLIPS = {"Cello": "cello", "Clarinet": "clarinet", "Double_bass": "double bass", "Flute": "flute",
          "Saxophone": "saxophone"}  # fmt: skip
 PARTS = 0.2, 0.1, 0.35, 0.5, 0.75  # of a mixture: the first is measured, the others are for development
-OUTPUTS = "probabilities", FAMILIARITY, SECOND
+OUTPUTS = "probabilities", FAMILIARITY, SECOND_READING
 PROGRAM = """
 import sys, numpy as np, pandas as pd, nannyml as nml
 found = np.load(sys.argv[1])
@@ -104,8 +104,8 @@ class Answered:
     def estimate(self, predictor: Predictor) -> Estimate:
         """As the service gives it, of EVERY times as many requests, one in EVERY of which is counted."""
         drift = Drift(predictor.card.groups)
-        for start in range(0, len(self.right), ROWS):
-            rows = slice(start, start + ROWS)
+        for start in range(0, len(self.right), COUNTED):
+            rows = slice(start, start + COUNTED)
             for _ in range(EVERY):
                 drift.add(self.features[rows], self.probabilities[rows], self.familiarity[rows], self.second[rows])
         return estimated(predictor.card, drift.samples(), drift.indices())

@@ -19,8 +19,8 @@ SIGNATURE_FILE = "model.sig"  # name of the signature of these files
 FAMILIARITY = "familiarity"  # name of the graph's second output, if there is one
 WITH_FAMILIARITY = "with_familiarity"  # name of a graph's optional input, bool (): false skips that output
 LOG_MEL = "log_mel"  # name of an output of graphs of sound: decibels above the floor, (N, n_mels, frames)
-LOW = 0.05, 0.1  # shares of the test split that are less familiar than the values in a card's `usual`
-SECOND = "second_reading"  # name of an output: a second opinion on the classes, (N, K), the largest is the likeliest
+USUAL_SHARES = 0.05, 0.1  # shares of the test split that are less familiar than the values in a card's `usual`
+SECOND_READING = "second_reading"  # name of an output: a second opinion on the classes, (N, K), the likeliest largest
 FEATURES = "features"  # name of a last output: the standardised features (N, D); none for pixels
 
 Kind = Literal["multiclass", "binary", "regression"]
@@ -79,8 +79,8 @@ class Usual(BaseModel):
     """What the answers to the test split were like: the service compares later ones with them, to estimate how many are
     right.
 
-    `confidence` is the mean of the answers' confidences. The shares `LOW` of the samples had a familiarity below these
-    of `familiarity`. For the share `agreement` the graph's second reading had the same label.
+    `confidence` is the mean of the answers' confidences. The shares `USUAL_SHARES` of the samples had a familiarity
+    below these of `familiarity`. For the share `agreement` the graph's second reading had the same label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

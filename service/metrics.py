@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from models.card import ModelCard
 from service.serving import Answer
-from service.serving.drift import ROWS
+from service.serving.drift import COUNTED
 from service.serving.estimate import REASONS, Estimate, estimated, has_estimate
 from service.serving.predictor import Predictor
 
@@ -129,7 +129,7 @@ class Metrics:
                 unknown()
 
     def answers(self, predictor: Predictor, answers: NDArray[np.float32]) -> None:
-        """Count the answers (N, …) to a batch, as `Predictor.run` returns them; confidence only of the first ROWS."""
+        """Count the answers (N, …) to a batch that `Predictor.run` returns; confidence only of the first COUNTED."""
         card = predictor.card
         if card.kind == "regression":
             self._answer(card.name, card.version, "value")[0](len(answers))
@@ -140,7 +140,7 @@ class Metrics:
             if n:
                 self._answer(card.name, card.version, label)[0](n)
         _, confidence, unknown = self._answer(card.name, card.version, card.labels[0])
-        _observe_all(confidence, probabilities[:ROWS].max(axis=1).tolist())
+        _observe_all(confidence, probabilities[:COUNTED].max(axis=1).tolist())
         if card.known_threshold is not None and answers.shape[1] > len(card.labels):
             unknown(int((answers[:, -1] < card.known_threshold).sum()))
 

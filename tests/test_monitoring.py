@@ -20,7 +20,7 @@ import onnx
 import pytest
 from onnxruntime import InferenceSession
 
-from service.serving.drift import ROWS
+from service.serving.drift import COUNTED
 from tests.prometheus import (
     Pace,
     Prometheus,
@@ -225,7 +225,7 @@ def drift(scene: Scene) -> Iterator[None]:
 @contextmanager
 def unknown(scene: Scene) -> Iterator[None]:
     """Pictures that are all ink."""
-    scene.traffic.careful = batches("careful", np.full((ROWS, 28, 28), 255, np.uint8))
+    scene.traffic.careful = batches("careful", np.full((COUNTED, 28, 28), 255, np.uint8))
     yield
     scene.traffic.careful = scene.traffic.certain
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from models.card import CARD_KEY, FeatureGroup, ModelCard
 from service.media.image import to_mnist_form
-from service.serving.drift import ROWS, Scores
+from service.serving.drift import COUNTED, Scores
 from tests.service.helpers import digit_file
 
 LOOP = 0.1  # seconds between two rounds of requests
@@ -28,13 +28,13 @@ Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
 
 
 def batches(model: str, pictures: NDArray[np.uint8]) -> list[Request]:
-    """Requests with ROWS pictures each."""
-    sizes = f'"shape":[{ROWS},28,28],"datatype":"UINT8","parameters":{{"binary_data_size":{ROWS * 784}}}'
+    """Requests with COUNTED pictures each."""
+    sizes = f'"shape":[{COUNTED},28,28],"datatype":"UINT8","parameters":{{"binary_data_size":{COUNTED * 784}}}'
     head = f'{{"inputs":[{{"name":"image",{sizes}}}]}}'.encode()
     headers = {"inference-header-content-length": str(len(head))}
     return [
-        (f"/v2/models/{model}/infer", head + pictures[i : i + ROWS].tobytes(), headers)
-        for i in range(0, len(pictures) - ROWS + 1, ROWS)
+        (f"/v2/models/{model}/infer", head + pictures[i : i + COUNTED].tobytes(), headers)
+        for i in range(0, len(pictures) - COUNTED + 1, COUNTED)
     ]
 
 

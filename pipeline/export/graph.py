@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from models.card import FAMILIARITY, FEATURES, LOG_MEL, SECOND, WITH_FAMILIARITY
+from models.card import FAMILIARITY, FEATURES, LOG_MEL, SECOND_READING, WITH_FAMILIARITY
 from models.classifier import Classifier
 from models.frontend import FrontEnd
 from models.mfcc import Mfcc
@@ -45,7 +45,7 @@ class Graph(nn.Module):
         self.classifier = classifier if scale is None else _folded(classifier, scale)
         answer = "probabilities" if TARGETS[classifier.kind].has_classes else "value"
         self.answers = [answer] if classifier.familiarity is None else [answer, FAMILIARITY]
-        second = [SECOND] if classifier.has_second_reading else []
+        second = [SECOND_READING] if classifier.has_second_reading else []
         self.outputs = [*self.answers, *second, *([FEATURES] if scale is None else [])]
 
     def forward(self, media: Tensor) -> tuple[Tensor, ...]:
@@ -97,7 +97,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     if isinstance(front, Mfcc):
         _fix_shapes(model.graph)
     if FAMILIARITY in graph.outputs:
-        optional = {FAMILIARITY: ["N"], SECOND: ["N", "K"]}
+        optional = {FAMILIARITY: ["N"], SECOND_READING: ["N", "K"]}
         _make_optional(model.graph, {name: optional[name] for name in graph.outputs if name in optional})
     if isinstance(front, Mfcc):
         _return_log_mel(model.graph, front)
@@ -196,7 +196,7 @@ def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]])
     answer = graph.output[0].name
     instead = {
         FAMILIARITY: onnx.helper.make_node("ReduceMin", [answer, "columns"], [f"no_{FAMILIARITY}"], keepdims=0),
-        SECOND: onnx.helper.make_node("Identity", [answer], [f"no_{SECOND}"]),
+        SECOND_READING: onnx.helper.make_node("Identity", [answer], [f"no_{SECOND_READING}"]),
     }
     nothing = [instead[name] for name in outputs]
     branches = {

@@ -6,12 +6,12 @@ from pipeline.extract.features import Features
 from pipeline.extract.media import load_media, load_samples
 from pipeline.extract.neighbours import nearest, principal
 from pipeline.extract.recipe import Job, Recipe, row_of
-from pipeline.extract.rows import PIECE, FileRows, Matrix
+from pipeline.extract.rows import PIECE_BYTES, FileRows, Matrix
 from pipeline.extract.splits import assign_split, assign_splits
 from pipeline.extract.stage import extract
 
 __all__ = [
-    "PIECE",
+    "PIECE_BYTES",
     "Features",
     "FileRows",
     "Job",

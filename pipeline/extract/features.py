@@ -18,7 +18,7 @@ from models import frontend
 from models.card import Kind
 from models.frontend import FrontEnd
 from models.targets import TARGETS
-from pipeline.extract.rows import PIECE, FileRows, Matrix
+from pipeline.extract.rows import PIECE_BYTES, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
 from pipeline.sources import REPEATED, Label, Split
 from pipeline.task import Task, UserError, Variation, digest, parse, with_new_names
@@ -71,7 +71,7 @@ def _read(archive: ZipFile, name: str) -> NDArray[Any]:
 
 def _copy_rows(source: Matrix, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Copy those rows (n,), in pieces: a large data set must not be in memory twice."""
-    size = max(1, PIECE // max(1, 4 * source.shape[1]))
+    size = max(1, PIECE_BYTES // max(1, 4 * source.shape[1]))
     for start in range(0, len(rows), size):
         out[start : start + size] = source[rows[start : start + size]]
 

@@ -10,7 +10,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-PIECE = 4 << 20  # bytes of features that are copied or evaluated at a time
+PIECE_BYTES = 4 << 20  # of features that are copied or evaluated at a time
 
 
 class FileRows:

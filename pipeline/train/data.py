@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.classifier import Standardize
-from pipeline.extract import PIECE, Features, Matrix
+from pipeline.extract import PIECE_BYTES, Features, Matrix
 from pipeline.profile import step
 from pipeline.task import CopyForm
 
@@ -210,12 +210,12 @@ def loaded(x: Tensor | RowReader) -> Tensor:
 
 
 def piece_rows(x: Tensor | RowReader) -> int:
-    """How many rows of x (N, D) fit into `PIECE` bytes."""
-    return max(1, PIECE // (4 * x.shape[1]))
+    """How many rows of x (N, D) fit into `PIECE_BYTES`."""
+    return max(1, PIECE_BYTES // (4 * x.shape[1]))
 
 
 def pieces(x: Tensor | RowReader, n_rows: int | None = None, stop: int | None = None) -> Iterator[Tensor]:
-    """The rows of x, or the first `stop`, `n_rows` at a time, by default as many as fit into `PIECE` bytes.
+    """The rows of x, or the first `stop`, `n_rows` at a time, by default as many as fit into `PIECE_BYTES`.
 
     Example
     -------

@@ -30,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models import frontend
 from models.classifier import Classifier
-from pipeline.extract import PIECE, Features, FileRows
+from pipeline.extract import PIECE_BYTES, Features, FileRows
 from pipeline.run import Run, replacing
 from pipeline.task import Train, UserError
 from pipeline.threads import subnormals_flushed
@@ -265,7 +265,7 @@ def _messages(
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[Any]]]:
     """A worker's parts of a dataset, several in a message, the next messages requested in advance."""
     ranges = partition.ranges()
-    size = max(1, PIECE // (4 * width * partition.rows))
+    size = max(1, PIECE_BYTES // (4 * width * partition.rows))
     requests = [ranges[i : i + size] for i in range(0, len(ranges), size)]
     pending = [coordinator.samples.remote(name, r) for r in requests[:AHEAD]]
     for i in range(len(requests)):

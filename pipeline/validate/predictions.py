@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import conformal
-from models.card import LOW, Usual
+from models.card import USUAL_SHARES, Usual
 from models.classifier import Classifier
 from models.targets import TARGETS
 from pipeline.extract import Features
@@ -168,7 +168,7 @@ def predict(
     if target.has_classes:
         usual = Usual(
             confidence=float(outputs.max(1).mean()),
-            familiarity=np.quantile(familiarity, LOW).tolist(),
+            familiarity=np.quantile(familiarity, USUAL_SHARES).tolist(),
             agreement=float((second[0].argmax(1) == outputs.argmax(1)).mean()) if second else None,
         )
     return predictions, {"known": float(known.mean()), "known_interval": intervals.among(known)}, usual

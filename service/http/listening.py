@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]  # not in its stubs
 
-from service.http.waiting import SECONDS
+from service.http.waiting import TIMEOUT
 
 FACTORY = f"{__name__}:factory"  # as uvicorn wants it
 NOT_SENT = 2**17  # bytes of a connection's answers that the kernel keeps, besides those on their way
@@ -35,7 +35,7 @@ class TLS(SSLProtocol):  # type: ignore[misc]
     """TLS in front of a `service.http.connections.Connection`."""
 
     def __init__(self, loop: Loop, connection: Any, context: ssl.SSLContext) -> None:
-        super().__init__(loop, connection, context, None, server_side=True, ssl_handshake_timeout=SECONDS)
+        super().__init__(loop, connection, context, None, server_side=True, ssl_handshake_timeout=TIMEOUT)
         self._connection = connection
 
     def connection_made(self, transport: Any) -> None:

@@ -30,8 +30,8 @@ from service.http.tensors import (
     write,
 )
 from service.media.work import UNPACKED, Work
-from service.serving.drift import ROWS
-from service.serving.predictor import PIECE, Predictor
+from service.serving.drift import COUNTED
+from service.serving.predictor import PIECE_SECONDS, Predictor
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
@@ -119,7 +119,7 @@ class Protocol:
                 head, tail = write(predictor.card, inference, answers)
                 after: Callable[[], None] = partial(state.metrics.answers, predictor, answers)
                 if state.comparison is not None:
-                    rows, found = inference.batch[:ROWS], partial(of_rows, predictor, answers)
+                    rows, found = inference.batch[:COUNTED], partial(of_rows, predictor, answers)
                     after = state.comparison.after(request, after, rows, found)
                 if not tail:
                     return Response(head, after=after)
@@ -162,7 +162,7 @@ def _answers(predictor: Predictor, inference: Inference) -> Array:
     """The graph's outputs for a batch, in chunks that bound time and memory; for long recordings the mean over their
     pieces, as for files."""
     rate, batch = predictor.card.input.sample_rate, inference.batch
-    if rate is not None and batch.shape[1] > PIECE * rate:
+    if rate is not None and batch.shape[1] > PIECE_SECONDS * rate:
         return np.array([predictor.outputs_of(sample) for sample in batch], np.float32)
     familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
     rows = predictor.rows_at_once(batch.shape)

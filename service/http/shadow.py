@@ -14,7 +14,7 @@ from service.errors import Unusable
 from service.http.scheduling import behind, takes_thread
 from service.media import Limits
 from service.serving.answer import Answer
-from service.serving.drift import ROWS
+from service.serving.drift import COUNTED
 from service.serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def of_answer(answer: Answer) -> str | list[float]:
 
 
 def of_rows(predictor: Predictor, answers: NDArray[np.floating]) -> Found:
-    """The label, or the values of a regression, of each of the first ROWS answers, as `Predictor.run` returns them."""
+    """The label, or the values of a regression, of each of the first COUNTED answers that `Predictor.run` returns."""
     labels = predictor.card.labels
-    rows = answers[:ROWS, : len(labels)]
+    rows = answers[:COUNTED, : len(labels)]
     return rows.tolist() if predictor.card.kind == "regression" else [labels[i] for i in rows.argmax(axis=1).tolist()]
 
 

@@ -1,7 +1,7 @@
 """The open connections of a worker: how many there may be, which of them wait for their client, and which are closed
 because they have waited too long, or because another one needs their place.
 
-Whether a client sends or reads too slowly is judged by the same rule: it may take `SECONDS`, and a second more for each
+Whether a client sends or reads too slowly is judged by the same rule: it may take `TIMEOUT`, and a second more for each
 `SLOWEST` bytes.
 """
 
@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from typing import Any, Protocol
 
-SECONDS = 20.0  # for a header to arrive, for a client to read what is sent, or to close a connection
+TIMEOUT = 20.0  # for a header to arrive, for a client to read what is sent, or to close a connection
 SLOWEST = 256 * 2**10  # bytes a second, at least, at which a body arrives and an answer is read
 # Seconds that a connection may be idle between two requests. Clients and load balancers close theirs after 60 at most,
 # and must be the first to do so: a request sent while the server closes the connection is lost.
@@ -123,7 +123,7 @@ class Connections:
             what = connection.waits_for
             if what == IDLE and now - since > max(KEEP_ALIVE, connection.timeout_keep_alive):
                 self._close(connection)
-            elif what in (HEADER, CLOSE) and now - since > SECONDS:
+            elif what in (HEADER, CLOSE) and now - since > TIMEOUT:
                 self._abort(connection, what)
         for connection in list(self.open):
             self._look_at_answers(connection, now)
@@ -136,7 +136,7 @@ class Connections:
         since, before = self.unread.get(connection, (now, size))
         since = min(since + max(before - size, 0) / SLOWEST, now)
         self.unread[connection] = since, size
-        if now - since > SECONDS:
+        if now - since > TIMEOUT:
             self._abort(connection, "unread")
 
     def _close_oldest(self) -> bool:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from models.card import FeatureGroup
 
 WINDOW = 1000  # samples that are compared with the training split
-LEAST = 200  # samples before an index is given: with fewer, chance alone gives one near 0.1
-ROWS = 8  # samples of a batch that are counted
+MIN_SAMPLES = 200  # samples before an index is given: with fewer, chance alone gives one near 0.1
+COUNTED = 8  # samples of a batch that are counted
 EVERY = 4  # one batch in four is counted: counting takes nearly as long as answering a digit
 FLOOR = 1e-3  # least proportion, half a sample in the window: keeps the logarithm finite
 
@@ -80,24 +80,24 @@ class Drift:
         familiarity: NDArray[np.float32] | None = None,
         second: NDArray[np.float32] | None = None,
     ) -> None:
-        """Count the first ROWS samples of a batch: features (N, D), answers (N, K), familiarity (N,), second reading
+        """Count the first COUNTED samples of a batch: features (N, D), answers (N, K), familiarity (N,), second reading
         (N, K); only one batch in EVERY, and no sample whose answer is not finite, which is refused."""
         self._batches += 1
         if self._batches % EVERY != 1:
             return
-        scores = self._scores(features[:ROWS])
-        answers, nothing = answers[:ROWS], [math.nan] * len(scores)
-        familiar = nothing if familiarity is None else familiarity[:ROWS].tolist()
-        agrees = nothing if second is None else (second[:ROWS].argmax(axis=1) == answers.argmax(axis=1)).tolist()
+        scores = self._scores(features[:COUNTED])
+        answers, nothing = answers[:COUNTED], [math.nan] * len(scores)
+        familiar = nothing if familiarity is None else familiarity[:COUNTED].tolist()
+        agrees = nothing if second is None else (second[:COUNTED].argmax(axis=1) == answers.argmax(axis=1)).tolist()
         found = map(Sample, scores, answers.max(axis=1).tolist(), familiar, agrees)
         self._samples.extend(sample for sample in found if math.isfinite(sample.confidence))
 
     def samples(self) -> list[Sample]:
-        """Those that are counted, copied, since other threads keep adding; none until there are LEAST."""
-        return list(self._samples) if len(self._samples) >= LEAST else []
+        """Those that are counted, copied, since other threads keep adding; none until there are MIN_SAMPLES."""
+        return list(self._samples) if len(self._samples) >= MIN_SAMPLES else []
 
     def indices(self) -> dict[str, float]:
-        """Name of each group → its population stability index; empty until LEAST samples were counted."""
+        """Name of each group → its population stability index; empty until MIN_SAMPLES samples were counted."""
         batches = self._batches
         if self._known[0] != batches:
             self._known = batches, self._computed()

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.card import LOW, ModelCard
-from service.serving.drift import LEAST, WINDOW, Sample
+from models.card import USUAL_SHARES, ModelCard
+from service.serving.drift import MIN_SAMPLES, WINDOW, Sample
 
 Z = 1.96  # standard deviations on each side of a 95 % interval
 WITHIN = 0.02  # an estimate waits until chance among the samples leaves no more than this on each side
@@ -71,9 +71,10 @@ def estimated(card: ModelCard, samples: Sequence[Sample], indices: Mapping[str, 
         return Estimate(reason=WEAK)
     columns = [np.array([sample[i] for sample in samples]) for i in (1, 2, 3)]
     confidence, familiar, agrees = (column[~np.isnan(column)] for column in columns)
-    if min(len(samples), len(familiar)) < LEAST or not indices:  # which may be older than the samples
+    if min(len(samples), len(familiar)) < MIN_SAMPLES or not indices:  # which may be older than the samples
         return Estimate(reason=FEW)
-    (_, tail), (_, low) = card.usual.familiarity if card.usual else LOW, LOW  # it is a rank among validation samples
+    _, low = USUAL_SHARES
+    _, tail = card.usual.familiarity if card.usual else USUAL_SHARES  # it is a rank among validation samples
     more = float((familiar < tail).mean()) - low
     expected = BIAS**2 + PER_UNFAMILIAR**2 * max(0.0, max(0.0, more) ** 2 - _by_chance(low, len(familiar), n_tested))
     correction, left = _corrected(card, n_tested, confidence, agrees, expected)
@@ -105,7 +106,7 @@ def _corrected(
     distributed.
     """
     usual = card.usual
-    if usual is None or usual.agreement is None or len(agrees) < LEAST:
+    if usual is None or usual.agreement is None or len(agrees) < MIN_SAMPLES:
         return 0.0, expected
     agreement = (usual.agreement * n_tested + 1) / (n_tested + 2)  # by Laplace's rule: never quite 1
     by_chance = _by_chance(agreement, len(agrees), n_tested)

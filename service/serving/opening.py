@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, LOG_MEL, SAMPLES_FILE, SECOND, ModelCard
+from models.card import BOM_FILE, CARD_FILE, FAMILIARITY, FEATURES, LOG_MEL, SAMPLES_FILE, SECOND_READING, ModelCard
 from service.errors import Untrusted
 from service.media import Limits
 from service.serving.drift import Drift
@@ -172,7 +172,7 @@ def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None
     for name, is_wanted in (
         (card.output, True),
         (FAMILIARITY, card.known_threshold is not None),
-        (SECOND, has_second_reading(card)),
+        (SECOND_READING, has_second_reading(card)),
         (FEATURES, bool(card.groups) and not watches_media(card)),
         (LOG_MEL, LOG_MEL in outputs),
     ):
@@ -191,9 +191,9 @@ def _try_out(predictor: Predictor) -> None:
         for familiarity in (True, False):
             _check_answers(predictor.run(batch, True, familiarity), card)
         if has_second_reading(card):
-            [second] = predictor.session.run([SECOND], {card.input.name: batch}, predictor.run_options)
+            [second] = predictor.session.run([SECOND_READING], {card.input.name: batch}, predictor.run_options)
             expected = len(batch), len(card.labels)
-            _require(second.shape == expected, f"{SECOND} of shape {second.shape}; expected {expected}")
+            _require(second.shape == expected, f"{SECOND_READING} of shape {second.shape}; expected {expected}")
         if card.groups:
             features = batch.reshape(len(batch), -1)
             if not watches_media(card):

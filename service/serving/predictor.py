@@ -15,7 +15,16 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.card import CARD_KEY, FAMILIARITY, FEATURES, LOG_MEL, SECOND, WITH_FAMILIARITY, ModelCard, check_seal
+from models.card import (
+    CARD_KEY,
+    FAMILIARITY,
+    FEATURES,
+    LOG_MEL,
+    SECOND_READING,
+    WITH_FAMILIARITY,
+    ModelCard,
+    check_seal,
+)
 from service.errors import Unusable
 from service.media import EXPECTED, Limits, check_bytes, silence, work
 from service.media.audio import decode_audio
@@ -34,7 +43,7 @@ FALSE = np.array(False)
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
-PIECE = 60  # seconds of a recording, at most, that go through the graph at once; an older one then takes 75 MB
+PIECE_SECONDS = 60  # of a recording, at most, that go through the graph at once; an older one then takes 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
 
@@ -91,7 +100,7 @@ class Predictor:
         self.drift = Drift(self.card.groups)
         self.run_options: onnxruntime.RunOptions | None = None
         self._watched = [FEATURES] if self.card.groups and not watches_media(self.card) else []
-        self._second = [SECOND] if self.card.groups and has_second_reading(self.card) else []
+        self._second = [SECOND_READING] if self.card.groups and has_second_reading(self.card) else []
 
     def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28) or
@@ -180,7 +189,8 @@ class Predictor:
         rows = min(shape[0], self.rows_at_once(shape))
         held = self._responses * RESPONSE_BYTES
         if self.card.input.kind == "audio":
-            held = SAMPLE_BYTES * min(self._samples(shape), AT_ONCE * PIECE * (self.card.input.sample_rate or 1))
+            most = AT_ONCE * PIECE_SECONDS * (self.card.input.sample_rate or 1)
+            held = SAMPLE_BYTES * min(self._samples(shape), most)
         return Work(RUN + self._row_seconds(shape) * shape[0], rows * held)
 
     @cached_property
@@ -321,11 +331,11 @@ class Predictor:
         return fields
 
     def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
-        """The sample itself, or, of a recording longer than PIECE, those of its equal parts that are not silent."""
+        """The sample itself, or, of a longer recording than PIECE_SECONDS, its equal parts that are not silent."""
         rate = self.card.input.sample_rate
-        if rate is None or len(sample) <= PIECE * rate:
+        if rate is None or len(sample) <= PIECE_SECONDS * rate:
             return [sample]
-        n = math.ceil(len(sample) / (PIECE * rate))
+        n = math.ceil(len(sample) / (PIECE_SECONDS * rate))
         return [piece for piece in np.array_split(sample, n) if not is_silent(piece, rate)]
 
     def _timeline(self, waveform: NDArray[np.float32], window: float, map_parts: MapParts) -> Iterator[Window]:

@@ -15,7 +15,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from numpy.typing import NDArray
 
 from models import views
-from models.card import CARD_KEY, LOG_MEL, SECOND, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
+from models.card import CARD_KEY, LOG_MEL, SECOND_READING, STORE_LABEL, WITH_FAMILIARITY, ModelCard, check_seal
 from models.classifier import Classifier, Standardize
 from models.frontend import FrontEnd, Pixels, Vector
 from models.mfcc import Mfcc
@@ -28,7 +28,7 @@ from pipeline.extract.features import Features
 from pipeline.run import Run
 from pipeline.signing import Signer
 from pipeline.task import UserError
-from service.serving.drift import EVERY, LEAST, ROWS, Drift
+from service.serving.drift import COUNTED, EVERY, MIN_SAMPLES, Drift
 from service.serving.predictor import Predictor
 from service.serving.trust import Trust, fingerprint
 from tests.command import model_store
@@ -248,20 +248,20 @@ def test_the_second_reading_has_the_same_label_as_often_as_the_card_says(short_r
     predictor, features = Predictor(short_run / "model.onnx"), Features.load(short_run / "features.npz")
     rows = features.rows("test")
     pictures = np.round(features.x[rows] * 255).astype(np.uint8).reshape(-1, 28, 28)
-    answers, second = predictor.session.run(["probabilities", SECOND], {"image": pictures})
+    answers, second = predictor.session.run(["probabilities", SECOND_READING], {"image": pictures})
     assert second.shape == answers.shape
     agreement = (second.argmax(axis=1) == answers.argmax(axis=1)).mean()
     assert predictor.card.usual is not None
     assert predictor.card.usual.agreement == pytest.approx(agreement, abs=0.005)
     assert 0.8 < agreement < 1  # it is another reading
     assert (second.argmax(axis=1) == features.y[rows]).mean() > 0.8
-    for _ in range(EVERY * LEAST // ROWS):
-        predictor.run(pictures[:ROWS])
-    expected = (second.argmax(axis=1) == answers.argmax(axis=1))[:ROWS].tolist()
-    assert [sample.agrees for sample in predictor.drift.samples()[:ROWS]] == expected
+    for _ in range(EVERY * MIN_SAMPLES // COUNTED):
+        predictor.run(pictures[:COUNTED])
+    expected = (second.argmax(axis=1) == answers.argmax(axis=1))[:COUNTED].tolist()
+    assert [sample.agrees for sample in predictor.drift.samples()[:COUNTED]] == expected
     predictor.drift = Drift(predictor.card.groups)
-    for _ in range(EVERY * LEAST // ROWS):
-        predictor.run(pictures[:ROWS], familiarity=False)
+    for _ in range(EVERY * MIN_SAMPLES // COUNTED):
+        predictor.run(pictures[:COUNTED], familiarity=False)
     assert np.isnan([sample.agrees for sample in predictor.drift.samples()]).all()
 
 

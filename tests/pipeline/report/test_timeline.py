@@ -26,7 +26,7 @@ from pipeline.report.timeline import draw, lines
 from pipeline.sources.notes import SAMPLE_RATE, notes
 from service.errors import Unusable
 from service.serving import Window
-from service.serving.predictor import BATCH, PIECE, Predictor
+from service.serving.predictor import BATCH, PIECE_SECONDS, Predictor
 from tests import command
 from tests.pipeline.runs import FEW_COPIES, few_outliers
 from tests.pipeline.test_cli import percept
@@ -165,7 +165,7 @@ class TestWindows:
 
 
 class TestTheAnswerToTheWhole:
-    @pytest.mark.parametrize("seconds", [0.3, 10, 59.9, PIECE])
+    @pytest.mark.parametrize("seconds", [0.3, 10, 59.9, PIECE_SECONDS])
     def test_up_to_a_minute_it_is_one_call(self, zero_crossings: Predictor, seconds: float) -> None:
         waveform = np.cumsum(noise(seconds)) / 50
         (expected,) = zero_crossings.session.run(None, {"waveform": waveform[np.newaxis]})[0].tolist()
@@ -180,7 +180,7 @@ class TestTheAnswerToTheWhole:
         answer = loudness.predict(thirds)
         assert answer.value["loudness"] == pytest.approx(0.5)
         assert loudness.predict(thirds, 0.5).value == answer.value
-        halves = squares(0.25, 0, 0.75, 0.75, seconds=PIECE // 2)
+        halves = squares(0.25, 0, 0.75, 0.75, seconds=PIECE_SECONDS // 2)
         assert loudness.predict(halves).value["loudness"] == pytest.approx((0.125 + 0.75) / 2)
 
 

@@ -206,7 +206,7 @@ def test_who_neither_sends_nor_closes_is_disconnected(registry, monkeypatch):
         sent(connection, HEAD_OF_BODY, 2**16)
         assert registry.waiting
         time.sleep(0.4)  # a quarter of a second is granted for 64 KiB
-        monkeypatch.setattr(waiting, "SECONDS", 0)
+        monkeypatch.setattr(waiting, "TIMEOUT", 0)
         loop.call_soon_threadsafe(registry.close_late)
         until(lambda: not registry.open, 10)
     assert registry.closed == {"close": 1}
@@ -392,7 +392,7 @@ def on(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> Any:
 
 
 def test_who_does_not_read_is_disconnected(registry: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "SECONDS", 0.3)
+    monkeypatch.setattr(waiting, "TIMEOUT", 0.3)
     with refusing(large) as (address, loop), never_reading(address, 5) as clients:
         until(lambda: len(registry.unread) == 5, 10)
         assert on(loop, lambda: sum(size for _, size in registry.unread.values())) < 5 * 2**19

@@ -31,7 +31,7 @@ SOUND = post("/instruments", FLUTE)
 IMPATIENT = """
 from service import service
 from service.http import body, waiting
-body.SECONDS = waiting.SECONDS = 2
+body.SECONDS = waiting.TIMEOUT = 2
 waiting.KEEP_ALIVE = 6
 Percept = service.Percept
 """

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from models.card import FeatureGroup
 from service.media.image import to_mnist_form
 from service.serving import drift
-from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Scores
+from service.serving.drift import COUNTED, EVERY, MIN_SAMPLES, WINDOW, Drift, Scores
 from tests.conftest import Trained
 from tests.service.in_process import application
 from tests.service.test_metrics import parsed
@@ -38,20 +38,20 @@ class TestDrift:
         digits = load_digits()
         pictures = np.stack([to_mnist_form(image) for image in digits.images])
         rng = np.random.default_rng(0)
-        parameters = f'"parameters":{{"binary_data_size":{ROWS * 784}}}'
-        tensor = f'{{"inputs":[{{"name":"image","shape":[{ROWS},28,28],"datatype":"UINT8",{parameters}}}]}}'.encode()
+        parameters = f'"parameters":{{"binary_data_size":{COUNTED * 784}}}'
+        tensor = f'{{"inputs":[{{"name":"image","shape":[{COUNTED},28,28],"datatype":"UINT8",{parameters}}}]}}'.encode()
         size = {"inference-header-content-length": str(len(tensor))}
 
         def ask(rows: NDArray[np.intp], batches: int) -> None:
             for _ in range(batches):
-                batch = pictures[rng.choice(rows, ROWS)]
+                batch = pictures[rng.choice(rows, COUNTED)]
                 body = tensor + batch.tobytes()
                 assert exported.post("/v2/models/digits/infer", content=body, headers=size).is_success
 
         assert self.indices(exported) == {}
-        ask(np.arange(len(pictures)), EVERY * WINDOW // ROWS)
+        ask(np.arange(len(pictures)), EVERY * WINDOW // COUNTED)
         usual = self.indices(exported)
-        ask(np.flatnonzero(digits.target == 1), EVERY * WINDOW // ROWS)
+        ask(np.flatnonzero(digits.target == 1), EVERY * WINDOW // COUNTED)
         changed = self.indices(exported)
         assert set(usual) == set(changed) == {f"rows {i}–{i + 3}" for i in range(0, 28, 4)}
         assert max(usual.values()) < 0.1
@@ -77,7 +77,7 @@ class TestScores:
         """Of constant features, such as the margin of MNIST's pictures, all scores fall into one bin."""
         group = FeatureGroup(name="g", start=0, stop=1, edges=(0.0,), shares=(0.0, 1.0))
         watched = Drift([group])
-        for _ in range(EVERY * LEAST):
+        for _ in range(EVERY * MIN_SAMPLES):
             watched.add(np.zeros((1, 1)), np.ones((1, 1), np.float32))
         assert watched.indices() == {"g": 0.0}
 
@@ -85,6 +85,6 @@ class TestScores:
         """The service refuses it; a confidence that is no number would make the estimated accuracy none either."""
         watched = Drift([FeatureGroup(name="g", start=0, stop=1, edges=(0.0,), shares=(0.0, 1.0))])
         answers = np.array([[0.1, 0.9], [np.nan, np.nan]], np.float32)
-        for _ in range(EVERY * LEAST):
+        for _ in range(EVERY * MIN_SAMPLES):
             watched.add(np.zeros((2, 1)), answers)
-        assert len(watched.samples()) == LEAST
+        assert len(watched.samples()) == MIN_SAMPLES

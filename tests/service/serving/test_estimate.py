@@ -9,12 +9,13 @@ import onnx
 import pytest
 
 from models.card import CARD_KEY, FAMILIARITY, FEATURES, FeatureGroup, ModelCard, Usual
-from service.serving.drift import EVERY, LEAST, ROWS, WINDOW, Drift, Sample
+from service.serving.drift import COUNTED, EVERY, MIN_SAMPLES, WINDOW, Drift, Sample
 from service.serving.estimate import BIAS, REASONS, estimated, has_estimate
 from tests.service.in_process import application
 from tests.service.test_metrics import parsed
 from tests.serving import CAREFUL, careful_model, put, sums_model
 
+TOO_FEW = MIN_SAMPLES - 1
 WHOLE = FeatureGroup(name="whole", start=0, stop=784, edges=(), shares=(1.0,))
 
 
@@ -54,7 +55,7 @@ class TestEstimated:
         found = estimated(card, samples(WINDOW, 0.8, 0.22, 0), {"whole": 0.1})
         assert found.accuracy == pytest.approx(0.83)
         assert found.low < 0.83 < found.high
-        assert estimated(card, samples(LEAST, 0.99, 0.22, 0), {"whole": 0.1}).accuracy == 1
+        assert estimated(card, samples(MIN_SAMPLES, 0.99, 0.22, 0), {"whole": 0.1}).accuracy == 1
 
     @pytest.mark.parametrize(("agreement", "corrected"), [(0.95, 0.9), (0.94, 0.896), (0.96, 0.904)])
     def test_the_second_reading_corrects_it(self, agreement: float, corrected: float) -> None:
@@ -70,7 +71,7 @@ class TestEstimated:
         card = READ.model_copy(update={"metrics": {"accuracy": 0.97}, "usual": Usual(
             confidence=0.97, familiarity=(0.05, 0.1), agreement=0.95)})  # fmt: skip
         sure = card, card, card.model_copy(update={"samples": {"test": 50}})
-        sizes = WINDOW, LEAST, WINDOW
+        sizes = WINDOW, MIN_SAMPLES, WINDOW
         many, few, small = (
             estimated(card, samples(n, 0.985, 0.06, 0, 0.95), {"whole": 0.1}).accuracy
             for card, n in zip(sure, sizes, strict=True)
@@ -89,16 +90,16 @@ class TestEstimated:
 
     def test_it_ends_at_0_and_1(self) -> None:
         few = CARD.model_copy(update={"samples": {"test": 10}})
-        found = estimated(few, samples(LEAST, 0.99, 0.1, 0), {"whole": 0.1})
+        found = estimated(few, samples(MIN_SAMPLES, 0.99, 0.1, 0), {"whole": 0.1})
         assert found.high == 1
         assert found.low < found.accuracy < 1
 
     @pytest.mark.parametrize(
         ("reason", "card", "seen", "psi"),
         [
-            ("few", CARD, samples(LEAST - 1, 0.9, 0.1, 0), 0.1),
+            ("few", CARD, samples(TOO_FEW, 0.9, 0.1, 0), 0.1),
             ("few", CARD, [Sample(np.array([0]), 0.9, math.nan)] * WINDOW, 0.1),
-            ("few", CARD, samples(LEAST, 0.9, 0.1, 0), 0.1),
+            ("few", CARD, samples(MIN_SAMPLES, 0.9, 0.1, 0), 0.1),
             ("few", CARD, samples(WINDOW - 1, 0.6, 0.1, 0), 0.1),
             (None, CARD, samples(WINDOW, 0.6, 0.1, 0), 0.1),
             ("weak", WEAK, samples(WINDOW, 0.9, 0.1, 0), 0.1),
@@ -114,7 +115,7 @@ class TestEstimated:
             ("disagreement", READ, samples(WINDOW, 0.9, 0.1, 0.1, 0.91), 0.1),
             ("disagreement", READ, samples(WINDOW, 0.8, 0.1, 0.1, 0.95), 0.1),
             (None, READ, samples(WINDOW, 0.8, 0.1, 0.1, 0.86), 0.1),
-            (None, READ, samples(WINDOW - LEAST + 1, 0.9, 0.1, 0.1) + samples(LEAST - 1, 0.9, 0.1, 0, 0), 0.1),
+            (None, READ, samples(WINDOW - TOO_FEW, 0.9, 0.1, 0.1) + samples(TOO_FEW, 0.9, 0.1, 0, 0), 0.1),
             ("drift", CARD, samples(WINDOW, 0.9, 0.1, 0), 1.5),
             (None, CARD, samples(WINDOW, 0.9, 0.3, 0.03), 0.5),
             (None, card_of(careful_model(), metrics={}, samples={}), samples(WINDOW, 0.9, 0.8, 0), 0.1),
@@ -126,13 +127,13 @@ class TestEstimated:
         assert math.isnan(found.accuracy) == math.isnan(found.low) == math.isnan(found.high) == (reason is not None)
 
     def test_drift_that_is_older_than_the_samples_says_nothing(self) -> None:
-        assert estimated(CARD, samples(LEAST, 0.9, 0.1, 0), {}).reason == "few"
+        assert estimated(CARD, samples(MIN_SAMPLES, 0.9, 0.1, 0), {}).reason == "few"
 
     def test_drift_counts_where_the_second_reading_agrees(self) -> None:
         watched = Drift([WHOLE.model_copy(update={"stop": 2})])
         answers = np.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]], np.float32)
         second = np.array([[-3, -1], [-9, -2], [5, 4]], np.float32)
-        for _ in range(EVERY * LEAST):
+        for _ in range(EVERY * MIN_SAMPLES):
             watched.add(np.zeros((3, 2)), answers, np.ones(3, np.float32), second)
         assert [sample.agrees for sample in watched.samples()][:3] == [1, 0, 1]
         watched.add(np.zeros((3, 2)), answers, np.ones(3, np.float32))
@@ -151,15 +152,15 @@ def test_an_operator_sees_it(tmp_path: Path) -> None:
     onnx.helper.set_model_props(model, {CARD_KEY: card.model_dump_json()})
     put(tmp_path, model)
     rng = np.random.default_rng(0)
-    binary = f'"parameters":{{"binary_data_size":{ROWS * 784}}}'
-    tensor = f'{{"inputs":[{{"name":"image","shape":[{ROWS},28,28],"datatype":"UINT8",{binary}}}]}}'.encode()
+    binary = f'"parameters":{{"binary_data_size":{COUNTED * 784}}}'
+    tensor = f'{{"inputs":[{{"name":"image","shape":[{COUNTED},28,28],"datatype":"UINT8",{binary}}}]}}'.encode()
     size = {"inference-header-content-length": str(len(tensor))}
 
     with application(tmp_path) as client:
 
         def found(ink: float, batches: int) -> dict[tuple[str, str], float]:
             for _ in range(batches):
-                pixels = np.where(rng.random(ROWS * 784) < ink, 255, 0).astype(np.uint8).tobytes()
+                pixels = np.where(rng.random(COUNTED * 784) < ink, 255, 0).astype(np.uint8).tobytes()
                 posted = client.post("/v2/models/estimated/infer", content=tensor + pixels, headers=size)
                 assert posted.is_success
             return {
@@ -171,10 +172,10 @@ def test_an_operator_sees_it(tmp_path: Path) -> None:
         few = found(0.1, 1)
         assert math.isnan(few["", ""])
         assert {reason: few["_withheld", reason] for reason in REASONS} == {r: r == "few" for r in REASONS}
-        usual = found(0.1, EVERY * WINDOW // ROWS)
+        usual = found(0.1, EVERY * WINDOW // COUNTED)
         assert 0 < usual["_interval", "low"] < usual["", ""] < usual["_interval", "high"] <= 1
         assert not any(usual["_withheld", reason] for reason in REASONS)
-        other = found(0.5, EVERY * LEAST // ROWS)
+        other = found(0.5, EVERY * MIN_SAMPLES // COUNTED)
         assert math.isnan(other["", ""])
         assert math.isnan(other["_interval", "low"])
         assert other["_withheld", "unknown"] == 1
@@ -199,9 +200,9 @@ def test_a_regression_that_is_watched_leaves_the_metrics_as_they_are(tmp_path: P
         shape: list[str | int | None] = ["n0", *width]
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
     put(tmp_path, model)
-    tensor = {"name": "vector", "shape": [ROWS, 2], "datatype": "FP32", "data": [3, 1] * ROWS}
+    tensor = {"name": "vector", "shape": [COUNTED, 2], "datatype": "FP32", "data": [3, 1] * COUNTED}
     with application(tmp_path) as client:
-        for _ in range(EVERY * LEAST // ROWS):
+        for _ in range(EVERY * MIN_SAMPLES // COUNTED):
             assert client.post("/v2/models/watched/infer", json={"inputs": [tensor]}).is_success
         found = [dict(labels) | {"": name} for name, labels in parsed(client.get("/metrics").text)]
     of_watched = {labels[""] for labels in found if labels.get("model") == "watched"}

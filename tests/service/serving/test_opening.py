@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.card import CARD_KEY, FEATURES, SECOND, FeatureGroup, Input, ModelCard, Usual
+from models.card import CARD_KEY, FEATURES, SECOND_READING, FeatureGroup, Input, ModelCard, Usual
 from service.serving import opening
 from service.serving.opening import in_one_line, open_version
 from service.serving.store import Stored
@@ -182,8 +182,8 @@ def with_features(width: int, groups: tuple[FeatureGroup, ...] = (ONE,)) -> Chan
 
 def with_second_reading(model: onnx.ModelProto) -> None:
     """Of one class."""
-    model.graph.node.append(helper.make_node("ReduceMax", ["probabilities", "axis"], [SECOND]))
-    model.graph.output.append(helper.make_tensor_value_info(SECOND, TensorProto.FLOAT, None))
+    model.graph.node.append(helper.make_node("ReduceMax", ["probabilities", "axis"], [SECOND_READING]))
+    model.graph.output.append(helper.make_tensor_value_info(SECOND_READING, TensorProto.FLOAT, None))
     card(usual=USUAL)(model)
 
 

@@ -15,7 +15,7 @@ from service.http.scheduling import INLINE, SHORT, Scheduler
 from service.media import Limits
 from service.media.work import Work
 from service.serving.parallel import AT_ONCE
-from service.serving.predictor import PIECE, Predictor
+from service.serving.predictor import PIECE_SECONDS, Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import NEWEST, build, resident_mb
 
@@ -45,7 +45,7 @@ def test_short_waveforms_count_as_whole_frames(spectral):
     assert spectral.rows_at_once((2**15, 1)) * 2048 < 2**19
     assert spectral.rows_at_once((1, 60 * 22_050)) == 1
     assert spectral.work_of((1, 22_050)).seconds < INLINE
-    most = AT_ONCE * PIECE * 22_050  # samples of the pieces that are in the graph together
+    most = AT_ONCE * PIECE_SECONDS * 22_050  # samples of the pieces that are in the graph together
     assert spectral.work_of((1, 600 * 22_050)).bytes == spectral.work_of((1, most - 2048)).bytes
 
 
@@ -68,9 +68,9 @@ def test_files_are_answered_in_the_event_loop_if_they_are_little_work(predictors
 
 def test_pieces_that_threads_share_have_the_same_answers(predictors):
     """Of three minutes, with silence in the second and a timeline."""
-    tones = [tone(22_050, seconds=PIECE, frequency=f)[:, 0] for f in (220.0, 330.0, 440.0)]
+    tones = [tone(22_050, seconds=PIECE_SECONDS, frequency=f)[:, 0] for f in (220.0, 330.0, 440.0)]
     sound = np.concatenate(tones).astype(np.float32)
-    sound[PIECE * 22_050 : PIECE * 22_050 + 99_000] = 0
+    sound[PIECE_SECONDS * 22_050 : PIECE_SECONDS * 22_050 + 99_000] = 0
     alone = predictors["instruments"].predict(sound, 0.5)
     map_parts = Scheduler().map_for(Work(2 * SHORT))
     assert predictors["instruments"].predict(sound, 0.5, map_parts=map_parts).to_json() == alone.to_json()
