@@ -8,10 +8,10 @@ from starlette.exceptions import HTTPException
 
 from service.errors import TooLarge
 from service.http.admission import Slots
+from service.http.connection_limits import SLOWEST
 from service.http.connections import AHEAD, has_arrived
 from service.http.form import Form, header_parameters
 from service.http.request import Request
-from service.http.waiting import SLOWEST
 
 SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
 TOO_LARGE = "the body is larger than the {} bytes allowed"

@@ -22,8 +22,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.http import errors
+from service.http.connection_limits import CLOSE, HEADER, IDLE, Connections
 from service.http.request import Headers
-from service.http.waiting import CLOSE, HEADER, IDLE, Connections
 
 AHEAD = 2**19  # bytes of a body that uvicorn buffers; its own 64 KiB would pause the upload of every short recording
 REST = 2**30  # bytes that are read after the response to a body that was not read to its end

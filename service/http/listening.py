@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]  # not in its stubs
 
-from service.http.waiting import TIMEOUT
+from service.http.connection_limits import TIMEOUT
 
 FACTORY = f"{__name__}:factory"  # as uvicorn wants it
 NOT_SENT = 2**17  # bytes of a connection's answers that the kernel keeps, besides those on their way

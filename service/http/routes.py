@@ -5,7 +5,7 @@ from functools import partial
 import orjson
 
 from models.card import ModelCard
-from service.http import operation, static
+from service.http import management, static
 from service.http.oip import Protocol
 from service.http.openapi import document
 from service.http.predict import predict
@@ -18,8 +18,8 @@ def table(state: State) -> list[Route]:
     """One row for each path and method: the path, the method, its handler, its key in openapi.json."""
     any_model = partial(predict, state)
     digits, instruments = partial(any_model, model="digits"), partial(any_model, model="instruments")
-    models, metrics = partial(operation.models, state), partial(operation.metrics, state)
-    by_bentoml, v2 = partial(operation.by_bentoml, state), Protocol(state)
+    models, metrics = partial(management.models, state), partial(management.metrics, state)
+    by_bentoml, v2 = partial(management.by_bentoml, state), Protocol(state)
 
     described: list[ModelCard] = []  # the models of which `docs_json` tells
     docs_json = b""
@@ -40,11 +40,11 @@ def table(state: State) -> list[Route]:
         Route("/predict/{model}", "POST", any_model, "predict"),
         Route("/predict/{model}/versions/{version}", "POST", any_model, "predict"),
         Route("/models", "GET", models, "models"),
-        Route("/models/bom", "GET", partial(operation.bom, state), "bento_bom"),
-        Route("/models/{model}/bom", "GET", partial(operation.bom, state), "bom"),
-        Route("/models/{model}/samples", "GET", partial(operation.samples, state), "samples"),
-        Route("/livez", "GET", operation.live, "livez"),
-        Route("/healthz", "GET", operation.live),
+        Route("/models/bom", "GET", partial(management.bom, state), "bento_bom"),
+        Route("/models/{model}/bom", "GET", partial(management.bom, state), "bom"),
+        Route("/models/{model}/samples", "GET", partial(management.samples, state), "samples"),
+        Route("/livez", "GET", management.live, "livez"),
+        Route("/healthz", "GET", management.live),
         Route("/readyz", "GET", v2.ready, "readyz"),
         Route("/metrics", "GET", metrics, "metrics"),
         Route("/docs.json", "GET", docs),
@@ -61,7 +61,7 @@ def table(state: State) -> list[Route]:
         Route("/v2/repository/index", "GET", v2.index, "index_of_all"),
         Route("/v2/repository/models/{model}/load", "POST", v2.load, "load"),
         Route("/v2/…", ANY, nothing),  # refused in the protocol's form
-        Route("/schema.json", "GET", partial(operation.schema, state)),
+        Route("/schema.json", "GET", partial(management.schema, state)),
         Route("/schema.json", ANY, by_bentoml),
         Route("/schema.json/…", ANY, by_bentoml),
         Route("/static_content/…", ANY, by_bentoml),

@@ -10,10 +10,10 @@ from starlette.types import ASGIApp
 from service.http import memory
 from service.http.admission import Admission
 from service.http.auth import APIKeys
+from service.http.connection_limits import REASONS
 from service.http.connections import registry
 from service.http.request import Request
 from service.http.scheduling import Scheduler
-from service.http.waiting import REASONS
 from service.media import Limits
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.http import connections, listening, waiting
+from service.http import connection_limits, connections, listening
+from service.http.connection_limits import KEEP_ALIVE, MANY, Connections
 from service.http.connections import AHEAD, FIELDS, HEAD, URL, Connection, close_after, has_arrived, patch_uvicorn
 from service.http.request import Response
-from service.http.waiting import KEEP_ALIVE, MANY, Connections
 from tests.serving import until
 
 # This version and later, but below that one.
@@ -206,7 +206,7 @@ def test_who_neither_sends_nor_closes_is_disconnected(registry, monkeypatch):
         sent(connection, HEAD_OF_BODY, 2**16)
         assert registry.waiting
         time.sleep(0.4)  # a quarter of a second is granted for 64 KiB
-        monkeypatch.setattr(waiting, "TIMEOUT", 0)
+        monkeypatch.setattr(connection_limits, "TIMEOUT", 0)
         loop.call_soon_threadsafe(registry.close_late)
         until(lambda: not registry.open, 10)
     assert registry.closed == {"close": 1}
@@ -392,7 +392,7 @@ def on(loop: asyncio.AbstractEventLoop, call: Callable[[], Any]) -> Any:
 
 
 def test_who_does_not_read_is_disconnected(registry: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "TIMEOUT", 0.3)
+    monkeypatch.setattr(connection_limits, "TIMEOUT", 0.3)
     with refusing(large) as (address, loop), never_reading(address, 5) as clients:
         until(lambda: len(registry.unread) == 5, 10)
         assert on(loop, lambda: sum(size for _, size in registry.unread.values())) < 5 * 2**19
@@ -411,7 +411,7 @@ def test_who_does_not_read_is_disconnected(registry: Connections, monkeypatch: p
 
 
 def test_unread_answers_have_a_limit_in_all(registry: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "UNSENT", 2**18)
+    monkeypatch.setattr(connection_limits, "UNSENT", 2**18)
     with refusing(large) as (address, _), never_reading(address, 8):
         until(lambda: registry.closed["unread"] >= 4, 10)
         assert registry.unread
@@ -422,7 +422,7 @@ def _bodies(registry: Connections) -> int:
 
 
 def test_unfinished_bodies_have_a_limit_in_all(registry: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "UNFINISHED", 3 * 2**16)
+    monkeypatch.setattr(connection_limits, "UNFINISHED", 3 * 2**16)
     with refusing(echo) as (address, loop), ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(6)]
         for i, client in enumerate(clients):

@@ -30,9 +30,9 @@ SOUND = post("/instruments", FLUTE)
 # The service with short timeouts instead of 20, 30 and 65 seconds.
 IMPATIENT = """
 from service import service
-from service.http import body, waiting
-body.SECONDS = waiting.TIMEOUT = 2
-waiting.KEEP_ALIVE = 6
+from service.http import body, connection_limits
+body.SECONDS = connection_limits.TIMEOUT = 2
+connection_limits.KEEP_ALIVE = 6
 Percept = service.Percept
 """
 
