@@ -1,6 +1,6 @@
 """Stage 2: features → weights.
 
-Names for other folders; `weights` is imported as a module: `from pipeline.train import weights`.
+Names for other folders, which import from `data` and `weights` what else they need.
 """
 
 from pipeline.train.batches import Feed
