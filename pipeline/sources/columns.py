@@ -42,7 +42,8 @@ _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?: .*)?|\d{1,2}:\d{2}(?::\d{2}.*)?"
 )
 _ID = re.compile(
-    r"|(?:row|line|record|sample)?[ _-]?(?:id|idx|index|nr|no|number|key)|row[ _.-]?names?|level_\d+|.+[ _-]id|uuid|"
+    r"|(?:row|line|record|sample|s|sr|sl|lfd)?[ ._-]{,2}(?:id|idx|index|nr|no|number|key)[.#]?|#|№|"
+    r"row[ _.-]?names?|level_\d+|.+[ _-]id|uuid|"
     r"unnamed: [\d.]+|__index_level_\d+__"  # pandas' index, from CSV and in Parquet
 )
 _CAMEL_ID = re.compile(r".*[a-z]I[dD]", re.DOTALL)
@@ -219,6 +220,14 @@ class Column:
         if len(self.texts) == 1 and n_present == len(self.numbers):
             return "constant"
         return "" if self._repeats else "free text or names"
+
+    @property
+    def is_blurred(self) -> bool:
+        """Whether float32 makes most of its different numbers equal, as a minute's milliseconds since 1970."""
+        numbers = self.numbers[~np.isnan(self.numbers)]
+        if np.ptp(numbers) >= len(numbers) * np.spacing(np.float32(np.abs(numbers).max())):  # there is one for each
+            return False
+        return 2 * len(np.unique(numbers.astype(np.float32))) < len(np.unique(numbers))
 
     @property
     def _repeats(self) -> bool:

@@ -18,14 +18,15 @@ from pipeline.sources.columns import CATEGORIES, SNIFFED, Column, decimal_commas
 from pipeline.sources.delimited import Format, Row, column_names, find_format, rows
 from pipeline.sources.files import expanded, stat
 from pipeline.sources.registry import Data, Source
-from pipeline.sources.sample import REPEATED, Label, Sample, Split
+from pipeline.sources.sample import REPEATED, SPLITS, Label, Sample, Split
 from pipeline.sources.split_names import split_of_each
 from service.errors import Unusable
 
-VERSION = 4  # raise it when the same file is read otherwise
+VERSION = 5  # raise it when the same file is read otherwise
 PIECE = 1 << 15  # rows whose cells are in memory as text
 LISTED = 5  # columns that a message names
 MANY = 20  # different numbers in the target's column; from more on it is a regression
+QUOTED = 40  # characters of a cell in a message
 LABELS = 100_000  # different texts in the target's column, at most
 
 Categories = tuple[str, ...]
@@ -96,6 +97,8 @@ def load(data: Data, sample_rate: int | None = None) -> list[Sample]:
     _say_unused(path, [column for column in others if column not in used])
     if not used:
         raise UserError(f"{path}: no column of numbers or categories beside the target {target.name!r}")
+    if blurred := [column.name for column in used if column.is_numeric and column.is_blurred]:
+        print(f"{path.name}: float32, which a network takes, makes most numbers equal in {listed(blurred, LISTED)}")
     labels = _labels(target, data, path)
     values, types = _values(used)
     keys = _keys(used, values, types)
@@ -194,14 +197,23 @@ def _no_target(target: str | None, names: list[str]) -> str:
     return f"no column {target!r}; {hint} (in a file without a header data.target is the column's number)"
 
 
-def _splits(columns: list[Column], path: Path) -> tuple[list[Split] | None, list[Column]]:
-    """The split of each row, where a column of that name has nothing but names of splits; and the other columns."""
+def _splits(columns: list[Column], path: Path) -> tuple[list[Split | None] | None, list[Column]]:
+    """The split of each row, where a column of that name has names of splits, or none; and the other columns.
+
+    Raises
+    ------
+    UserError : some of its cells name a split, and others something else
+    """
     for column in columns:
-        if column.name.strip().lower() != "split" or column.n_numbers or (column.codes < 0).any():
+        if column.name.strip().lower() != "split" or not (meaning := split_of_each(column.texts, path)):
             continue
-        if len(meaning := split_of_each(column.texts, path)) == len(column.texts):
-            meanings = [meaning[text] for text in column.texts]
-            return [meanings[code] for code in column.codes], [other for other in columns if other is not column]
+        if others := [text for text in column.texts if text not in meaning]:
+            raise UserError(
+                f"{path}: column {column.name!r}: {others[0][:QUOTED]!r} is not {', '.join(SPLITS)}; if the column is "
+                "none of splits, give it another name"
+            )
+        meanings = [*meaning.values(), None]  # an empty cell, which names none, has the code -1
+        return [meanings[code] for code in column.codes], [other for other in columns if other is not column]
     return None, columns
 
 
@@ -228,7 +240,7 @@ def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
     if words := [column for column in columns if column.is_numeric and column.n_words]:
         facts.append(
             f"{sum(column.n_words for column in words):,} cells in columns of numbers are none and count as missing, "
-            f"the first {words[0].first_word[:40]!r} in {words[0].name}"
+            f"the first {words[0].first_word[:QUOTED]!r} in {words[0].name}"
         )
     if facts:
         print(f"{path.name}: {'; '.join(facts)}")

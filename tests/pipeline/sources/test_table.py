@@ -168,6 +168,20 @@ def test_columns_of_one_name_splits_and_a_file_without_a_header(tmp_path: Path) 
     assert kinds(written(tmp_path, rows(lambda i: f"{i},{i % 2}"), target="2")) == {"column 1": ()}
 
 
+def test_a_row_need_not_name_its_split(tmp_path: Path) -> None:
+    text = "a,Split,y\n" + rows(lambda i: f"{i},{('train', 'val', 'test', '')[i % 4]},{i % 2}")
+    samples = written(tmp_path, text)
+    assert kinds(samples) == {"a": ()}
+    assert [sample.split for sample in samples[:4]] == ["train", "validation", "test", None]
+    with pytest.raises(UserError, match="column 'Split': 'holdout' is not train, validation, test"):
+        written(tmp_path, text.replace("val", "holdout"))
+
+
+def test_numbers_that_float32_makes_equal_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path, "ms,day,y\n" + rows(lambda i: f"{1_716_000_000_000 + 50 * i},{20240101 + i},{i % 2}"))
+    assert "float32, which a network takes, makes most numbers equal in ms\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "options", "reason"),
     [
@@ -239,7 +253,9 @@ def test_what_programs_write_for_a_missing_value(tmp_path: Path, missing: str) -
     assert [np.isnan(row).tolist() for row in values([samples[0], samples[1]])] == [[True, False], [False, True]]
 
 
-@pytest.mark.parametrize("header", ['""', "Unnamed: 0.1", "rownames", "PassengerId", "level_0"])
+@pytest.mark.parametrize(
+    "header", ['""', "Unnamed: 0.1", "rownames", "PassengerId", "level_0", "#", "No.", "S. No.", "Lfd. Nr.", "ID#"]
+)
 def test_numbers_of_rows_are_not_learned_from(tmp_path: Path, header: str) -> None:
     """pandas and R write them without being asked; rows sorted by their target would be told by them."""
     samples = written(tmp_path, f"{header},a,y\n" + rows(lambda i: f"{i},{i % 7},{i // 15}"))
