@@ -23,7 +23,7 @@ from pipeline.validate.intervals import Intervals
 # What files that belong together may have in common, as `data.group` takes it: the name up to its last number; up to
 # its first; its second word; its first two words; its first.
 PATTERNS = (
-    r"([^/]*[^/\d])\d+[^/\d]*$",
+    r"([^/]*[^/\d])\d+[^/\d]*\.[^/.]*$",  # not that of .mp3
     r"([^/\d]*\d+)[^/]*$",
     r"[^/ _.-]+[ _.-]+([^/ _.-]+)[ _.-]+[^/]*$",
     r"([^/ _.-]+[ _.-]+[^/ _.-]+)[ _.-]+[^/]*$",

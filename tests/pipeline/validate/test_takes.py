@@ -36,6 +36,7 @@ def features(folder: Path, near: bool = True, names: str = "{label}/s{source}_{t
         ("{label}/{label}_player{source}_{take}_loud.wav", "player4"),
         ("{label}/p{source} {take}.png", "p4"),
         ("{label}/{source}-{n}.png", "4-"),
+        ("{label}/2024_north_s{source}_{take:02}.m4a", "s4"),
     ],
 )
 def test_names_and_features_together_tell_of_takes(tmp_path: Path, names: str, group: str) -> None:
