@@ -12,7 +12,9 @@ SHARE = 0.05  # of the files; where more are skipped, a warning says so
 CLASSES, REASONS = 10, 5  # on the console, at most
 
 # Where two reasons differ only in these, they count as one.
-_PARTICULARS = re.compile(r"(?<=identical to ).*?(?=, which is labelled|$)|(?<=which is labelled ).*|\d[\d.,]*")
+_PARTICULARS = re.compile(
+    r"(?<=identical to ).*?(?=, which is labelled|$)|(?<=which is labelled ).*|(?<=also as ).*|\d[\d.,]*"
+)
 
 
 def label_of(sample: Sample) -> str:

@@ -264,8 +264,12 @@ def without_duplicates(samples: Sequence[Sample], digests: Sequence[str]) -> tup
             unique.append(i)
         else:
             twin = samples[first[content]]
-            also = "" if twin.label == sample.label else f", which is labelled {twin.label!r}"
-            skipped[i] = f"identical to {twin.file}{also}"
+            is_itself, differs = (
+                twin.file == sample.file,
+                twin.label != sample.label,
+            )  # a manifest may list a file twice
+            also = f", {'also as' if is_itself else 'which is labelled'} {twin.label!r}" if differs else ""
+            skipped[i] = f"{'listed more than once' if is_itself else f'identical to {twin.file}'}{also}"
     return unique, skipped
 
 

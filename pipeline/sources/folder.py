@@ -12,7 +12,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, listed
 from pipeline.sources.delimited import Row, column_names, find_format, rows
 from pipeline.sources.files import Identity, expanded, identity, loose, readable, stat, stats, walk
 from pipeline.sources.layout import ClassFolder, are_groups, class_folders, is_media
@@ -23,6 +23,7 @@ from service.errors import Unreadable
 from service.media import Limits, check_bytes
 
 COLUMNS = ("path", "label", "split", "group")  # of a manifest; the last two may be absent
+LISTED = 5  # of its other columns, in a message
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end needs 2 MB a second in each thread
 
 
@@ -75,8 +76,14 @@ def load(data: Data, sample_rate: int | None) -> list[Sample]:
 
 
 def load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
-    """The samples of the manifest `data.path`; see `load`."""
-    return _samples(_manifest, data, sample_rate)
+    """The samples of the manifest `data.path`, and one line about columns that have no part in it; see `load`."""
+    samples = _samples(_manifest, data, sample_rate)
+    manifest = _root(data)
+    if others := [
+        name for name in read_manifest(manifest)[0] if name not in COLUMNS and not name.startswith("column ")
+    ]:
+        print(f"{manifest}: columns that are not read: {listed(others, LISTED)}; each file is one sample, whole")
+    return samples
 
 
 def _samples(entries: Callable[[Data], Iterator[Entry]], data: Data, sample_rate: int | None) -> list[Sample]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.extract.splits import assign_split, assign_splits, group_keys
+from pipeline.extract.splits import assign_split, assign_splits, group_keys, without_duplicates
 from pipeline.sources import SPLITS, Data, Decoded, Sample, Split
 from pipeline.task import UserError
 
@@ -87,3 +87,12 @@ def test_a_file_that_cannot_be_read_takes_no_share() -> None:
     digests = [*(one.file for one in data[:8]), "unreadable: gone (a/8.wav)"]
     assert assign_splits(data, digests, DATA)[8] is None
     assert assign_splits(data, digests, DATA)[:8] == assigned(data[:8])
+
+
+def test_a_file_that_a_manifest_lists_again_is_not_identical_to_itself() -> None:
+    one, copy = samples("a", 2)
+    data = [one, replace(one, label="b"), one, copy]
+    assert without_duplicates(data, ["x"] * 4) == (
+        [0],
+        {1: "listed more than once, also as 'a'", 2: "listed more than once", 3: "identical to a/0.wav"},
+    )

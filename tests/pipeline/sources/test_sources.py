@@ -180,7 +180,7 @@ def test_class_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_manifest(tmp_path: Path) -> None:
+def test_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = tmp_path / "list.csv"
     manifest.write_text(
         "\ufefflabel,path,split,comment\ncat,x/1.wav,train,'ok'\ndog,2\u2028.wav,,'two\nlines'\n".replace("'", '"'),
@@ -188,6 +188,7 @@ def test_manifest(tmp_path: Path) -> None:
     )
     found = samples("instruments", str(manifest))
     assert [(s.file, s.label, s.split) for s in found] == [("x/1.wav", "cat", "train"), ("2\u2028.wav", "dog", None)]
+    assert "columns that are not read: comment; each file is one sample, whole\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
