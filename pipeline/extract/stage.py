@@ -5,7 +5,7 @@ Clips of sound outside the test split can have slightly varied copies, each with
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import NamedTuple
 
@@ -122,20 +122,22 @@ class _Extracted(NamedTuple):
 
 
 def _extracted(
-    task: Task, run: Run, jobs: list[Job], engine: Engine, keep: Keep, new: frozenset[str] = frozenset()
+    task: Task, run: Run, jobs: list[Job], engine: Engine, keep: Keep, new: frozenset[str] | None = None
 ) -> _Extracted:
-    """Extract these samples, unless they are; `new` are those that this command has already extracted."""
+    """Extract these samples, unless they are; `new` are those that this command has already extracted, if it has."""
     task = with_columns(task, jobs)
     recipe = Recipe.of(task).learned(jobs)
     shards = Shards(run, recipe)
-    held = _held(run, recipe, shards, new)
+    if new is None and shards.before:
+        print(f"  {len(shards.before):,} samples were extracted by a run that was stopped", flush=True)
+    held = _held(run, recipe, shards)
     missing = [one for one in jobs if not _is_held(one, held, recipe)]
     if engine.is_ray:
         on_ray.extract(missing, recipe, shards)
     else:
         _extract(missing, recipe, shards, keep)
     results = {one.content: shards.found.get(one.content) or held[one.content] for one in jobs}
-    return _Extracted(task, recipe, shards, results, new | shards.found.keys())
+    return _Extracted(task, recipe, shards, results, (new or frozenset()) | shards.found.keys())
 
 
 class _Known(NamedTuple):
@@ -194,11 +196,9 @@ def _warn_of_pictures(samples: Sequence[Sample]) -> None:
         )
 
 
-def _held(run: Run, recipe: Recipe, shards: Shards, new: Set[str]) -> dict[str, Stored]:
-    """Digest of the content → what an earlier run with the same key has extracted, or this one (`new`); copies only
-    under the same key."""
-    if n := len(shards.before.keys() - new):
-        print(f"  {n:,} samples were extracted by a run that was stopped", flush=True)
+def _held(run: Run, recipe: Recipe, shards: Shards) -> dict[str, Stored]:
+    """Digest of the content → what an earlier run with the same key has extracted, or this one; copies only under the
+    same key."""
     held = shards.before
     with suppress(UserError):  # no features yet
         before = Features.of(run)

@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pipeline import extract, task
+from pipeline.errors import UserError
 from pipeline.extract import near_duplicates
 from pipeline.extract.features import Features
 from pipeline.extract.splits import joined
@@ -57,6 +58,17 @@ def test_no_split_divides_them_and_they_are_listed(
 
     monkeypatch.setattr(near_duplicates, "find", None)  # what is known is not looked for again
     assert files(extracted(digits, tmp_path / "run", "data.seed=1")) == planted
+
+
+def test_what_a_stopped_run_has_extracted_is_told_once(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Although samples are extracted a second time where near duplicates have moved to another split."""
+    (digits / "3" / "broken.png").touch()
+    with pytest.raises(UserError, match=r"broken\.png"):
+        extract.extract(task.load("digits", str(digits)), Run(tmp_path / "run"), strict=True)
+    extracted(digits, tmp_path / "run")
+    assert capsys.readouterr().out.count("were extracted by a run that was stopped") == 1
 
 
 def test_splits_that_the_data_names_stay(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
