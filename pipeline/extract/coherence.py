@@ -53,14 +53,19 @@ def match(a: Tensor, b: Tensor, band: tuple[float, float]) -> Match:
 def _peak(a: Tensor, b: Tensor, band: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Height (N,) of the peak of the weighted cross-correlation, and the shift (N, axes) of a against b in samples.
 
-    The magnitude of the analytic signal has its peak within a sample of the true shift, whatever fraction that has.
+    The magnitude of the analytic signal has its peak within a sample of the true shift, whatever fraction that has. It
+    is as high where one is the negative of the other: a sound is then the same, with a wire swapped, but a picture is
+    not, and has a height of 0.
     """
     sizes = [2 * n for n in a.shape[1:]]
     axes = tuple(range(1, a.ndim))
     keep = _kept(sizes, band)
     of_a, of_b = (_flattened(torch.fft.rfftn(x, sizes, axes)) * keep for x in (a, b))
     cross = torch.nn.functional.pad(of_a * of_b.conj(), (0, sizes[-1] - keep.shape[-1]))  # only half: analytic
-    highest, place = _power(torch.fft.ifftn(cross, dim=axes)).flatten(1).max(1)
+    found = torch.fft.ifftn(cross, dim=axes).flatten(1)
+    highest, place = _power(found).max(1)
+    if len(sizes) == 2:
+        highest = highest * (found.real.gather(1, place[:, None])[:, 0] > 0)
     energy = _power(of_a).flatten(1).sum(1) * _power(of_b).flatten(1).sum(1)
     shift = torch.stack(torch.unravel_index(place, tuple(sizes)), 1)
     size = torch.tensor(sizes)

@@ -127,7 +127,8 @@ def test_pictures_and_their_copies() -> None:
     ]
     media = [scene(seed) for seed in range(60)]
     copies = [changes[n % len(changes)](media[n]) for n in range(30)]
-    sides = [resized(x, 32) for x in media + copies]
+    negatives = [255 - x for x in media[30:]]  # are none
+    sides = [resized(x, 32) for x in media + copies + negatives]
     assert found(Picture(size=32, atoms=1).input, sides) == {(n, 60 + n) for n in range(30)}
 
 
