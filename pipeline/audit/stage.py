@@ -35,7 +35,7 @@ def audit(run: Run, folder: Path | None = None) -> list[Suspect]:
     if not TARGETS[features.kind].has_classes:
         raise UserError("an audit looks for wrong labels of classes, and the targets are numbers")
     pool = None if folder is None else unlabelled.read(features, folder)
-    samples = load_samples(features)
+    samples = load_samples(features, features.file.tolist())
     x, y = np.asarray(features.x[:]), features.y
     space = Space.of(features, x)
     log_p = suspects.probabilities(features, x, y, space)

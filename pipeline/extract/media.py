@@ -1,7 +1,7 @@
 """Decoded media of a run's samples, for the stages after extraction: each decoded once in a command, if it fits."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock
@@ -14,7 +14,8 @@ from pipeline import sources
 from pipeline.extract.features import Features
 from pipeline.run import Run
 from pipeline.sources import Decoded, Sample
-from pipeline.task import UserError
+from pipeline.sources.table import RowMedia
+from pipeline.task import TableFeatures, UserError
 from service.errors import MediaError
 
 BUDGET = 64 << 20  # bytes of decoded media that are kept; anything beyond is decoded again
@@ -41,6 +42,7 @@ class MediaCache:
 
     def __init__(self, folder: Path) -> None:
         self.samples: dict[str, Sample] = {}  # by file
+        self.digests: dict[str, str] = {}  # of what was extracted, by file, where an earlier command did
         self.n_bytes = 0  # of media in the file
         self._folder = folder
         self._file: IO[bytes] | None = None
@@ -104,6 +106,8 @@ class _Decoded(Mapping[str, Array]):
         if kept is not None:
             return kept
         sample = media.samples[file]
+        if (extracted := media.digests.get(file)) and sample.digest() != extracted:
+            raise UserError(f"{file}: has changed since extraction; run `percept extract` again")
         try:
             decoded = sample.media.load()
         except MediaError as error:
@@ -118,17 +122,11 @@ class _Decoded(Mapping[str, Array]):
         return len(self._files)
 
 
-def load_samples(features: Features) -> dict[str, Sample]:
-    """The samples of the source by file, none of them decoded."""
-    origin = features.origin()
-    return {sample.file: sample for sample in sources.load(origin.data, origin.features)}
-
-
 def load_media(run: Run, files: Sequence[str]) -> Mapping[str, Array]:
     """File → decoded media of a run's samples, not to be changed: uint8 (28, 28), float32 (T,) or float32 (D,).
 
-    They are decoded one by one, as they are asked for, which raises UserError if one has changed; callers that need
-    many should not keep them.
+    They are decoded one by one, as they are asked for, which raises UserError if one has changed since an earlier
+    command extracted it; callers that need many should not keep them.
 
     Raises
     ------
@@ -136,7 +134,27 @@ def load_media(run: Run, files: Sequence[str]) -> Mapping[str, Array]:
     """
     media = MediaCache.of(run)
     if any(file not in media.samples for file in files):
-        media.samples = load_samples(Features.of(run))
-        if gone := set(files) - media.samples.keys():
-            raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
+        features = Features.of(run)
+        media.samples = load_samples(features, files)
+        media.digests = dict(zip(features.file.tolist(), features.digest.tolist(), strict=True))
     return _Decoded(media, files)
+
+
+def load_samples(features: Features, files: Iterable[str]) -> dict[str, Sample]:
+    """The samples of the source by file, none of them decoded.
+
+    Raises
+    ------
+    UserError : one of the files is no longer in the source, or the columns of a table are others
+    """
+    origin = features.origin()
+    samples = {sample.file: sample for sample in sources.load(origin.data, origin.features)}
+    if gone := set(files) - samples.keys():
+        raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
+    if isinstance(origin.features, TableFeatures):
+        columns = tuple((column.name, column.categories) for column in origin.features.columns)
+        media = next(iter(samples.values())).media
+        if isinstance(media, RowMedia) and media.columns != columns:  # a category may have another index now
+            changed = "its columns have changed since extraction; run `percept extract` again"
+            raise UserError(f"{origin.data.path}: {changed}")
+    return samples

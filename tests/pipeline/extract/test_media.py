@@ -1,6 +1,7 @@
 """Media for later stages: decoded once in a command within a budget, and again beyond it."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import extract, sources, task
+from pipeline.audit import audit
 from pipeline.extract import media
 from pipeline.run import Run
 from pipeline.sources import embedded
@@ -92,3 +94,28 @@ def test_features_of_an_earlier_version_give_media(tmp_path: Path, few: Task, de
     replace(features, task=features.task | {"features": sections}).save(run.features)
     name = str(features.file[0])
     assert media.load_media(Run(tmp_path), [name])[name].size
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (lambda rows: rows[::-1], r"t\.csv:\d+: has changed since extraction"),
+        (lambda rows: [*rows, "1,t,0", "2,t,0"], "columns have changed since extraction"),  # the first category now
+        (lambda rows: rows[:9], r"t\.csv:\d+: no longer in the source"),
+    ],
+    ids=["sorted", "a category more", "fewer rows"],
+)
+def test_what_has_changed_since_extraction_is_not_taken_for_what_was_extracted(
+    tmp_path: Path, rows: Callable[[list[str]], list[str]], reason: str
+) -> None:
+    table, before = tmp_path / "t.csv", [f"{i},{'vw'[i % 2]},{i // 15}" for i in range(30)]
+    table.write_text("\n".join(["a,b,y", *before]))
+    run = Run(tmp_path / "run")
+    features = extract.extract(task.load("table", str(table), ["data.target=y"]), run)
+    table.write_text("\n".join(["a,b,y", *rows(before)]))
+    files = features.file[features.rows("test")].tolist()
+    assert extract.load_media(run, files)[files[0]].size  # of this command
+    with pytest.raises(UserError, match=reason):
+        dict(extract.load_media(Run(run.folder), files))
+    with pytest.raises(UserError, match=r"since extraction|no longer"):
+        audit(Run(run.folder))
