@@ -1,5 +1,6 @@
 """Compare two models on the same test samples, and write what was found."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +9,20 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from models.card import Input
+from models.frontend import build
 from pipeline.compare.sides import Common, Side, common
-from pipeline.extract import load_media
+from pipeline.extract import Features, load_media
 from pipeline.progress import Progress
 from pipeline.report import formats
 from pipeline.report.templates import page_template
-from pipeline.run import replacing, write_json
+from pipeline.run import Run, replacing, write_json
 from pipeline.task import UserError
 from pipeline.validate import metrics
 from pipeline.validate.intervals import Intervals
 from service.errors import MediaError
+from service.media import Limits
+from service.media.table import named
 from service.serving.predictor import Predictor
 
 CLASSES = 12  # on the console, at most
@@ -83,15 +88,21 @@ def compare(a: str, b: str, runs: Path) -> Comparison:
 Answers = tuple[list[dict[str, Any]], float]  # fields of each answer, median milliseconds
 
 
-def _answers(side: Side, predictor: Predictor, run: Any, files: Sequence[str]) -> Answers:
+def _answers(side: Side, predictor: Predictor, run: Run, files: Sequence[str]) -> Answers:
     media, answers, seconds = load_media(run, files), [], []
-    form = predictor.card.input
+    form, own = predictor.card.input, build(Features.of(run).task["features"]).input
+    takes, has = ((one.kind, one.sample_rate, () if one.columns else one.shape) for one in (form, own))
+    if takes != has or bool(form.columns) != bool(own.columns):
+        raise UserError(f"{side.name} takes {_described(form)}, and {run.folder} has {_described(own)}")
+    limits = Limits.from_environment()
     with Progress("compare", len(files), "sample") as progress:
         for file in files:
             sample = media[file]
             try:
-                if len(sample.shape) != len(form.shape) - 1 or str(sample.dtype) != form.dtype:
-                    raise UserError(f"{side.name} takes {form.kind}, which {run.folder} has not")
+                if form.columns != own.columns:  # an older version may know other columns and categories
+                    sample = predictor.decode(
+                        json.dumps(named(np.asarray(sample, np.float32), own.columns)).encode(), limits
+                    )
                 started = time.perf_counter()
                 answers.append(predictor.predict(sample).fields())
             except MediaError as error:
@@ -99,6 +110,12 @@ def _answers(side: Side, predictor: Predictor, run: Any, files: Sequence[str]) -
             seconds.append(time.perf_counter() - started)
             progress.update()
     return answers, 1e3 * float(np.median(seconds))
+
+
+def _described(form: Input) -> str:
+    if form.sample_rate is not None:
+        return f"{form.kind} at {form.sample_rate:,} Hz"
+    return "rows of a table" if form.columns else f"{form.kind} of {' × '.join(map(str, form.shape[1:]))}"
 
 
 def _comparison(

@@ -100,6 +100,20 @@ def test_a_mistake_is_refused_with_the_column(client: httpx.Client) -> None:
     assert client.post("/predict/sold", content=b"size,city\n1,2").status_code == 400
 
 
+def test_an_older_version_is_compared_on_rows_of_a_table_that_has_grown(home: Path, tmp_path: Path) -> None:
+    """A new category, the first in the alphabet, gives the others another index; and there are new columns."""
+    header, *lines = (home / "flats.csv").read_text("utf-8").splitlines()
+    lines = [f"{i % 7},{line}" for i, line in enumerate([*lines, *["50,Aachen,yes,90000", "51,Aachen,yes,95000"] * 3])]
+    (tmp_path / "grown.csv").write_text("\n".join([f"floor,{header}", *lines]), "utf-8")
+    grown = task.load("table", str(tmp_path / "grown.csv"), ["data.target=sold", "data.seed=1"])
+    extract.extract(grown, Run(tmp_path / "sold"))
+    (version,) = (folder.name for folder in (home / "models" / "sold").iterdir() if folder.is_dir())
+    done = percept("compare", f"sold:{version}", f"sold:{version}", "--runs", tmp_path, home=home)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert found["a"]["accuracy"] > 0.9
+
+
 def test_samples_are_rows_that_the_service_takes(client: httpx.Client, home: Path) -> None:
     for file in (home / "runs" / "sold" / "samples").glob("*.json"):
         assert client.post("/predict/sold", content=file.read_bytes()).status_code == 200

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from pipeline import extract, task
 from pipeline.run import Run
 from tests.command import Done, percept
-from tests.serving import NEWEST, digits_model, put
+from tests.serving import NEWEST, digits_model, instruments_model, put
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = digits_model(NEWEST)
     onnx.save(model, folder / "runs" / "whole" / "model.onnx")
     put(folder, model)
+    put(folder, instruments_model(NEWEST))
     weights = max(model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
     worn = numpy_helper.to_array(weights).copy()
     worn.reshape(-1)[::3] = 0
@@ -65,7 +66,13 @@ def test_a_version_of_the_store_is_asked_about_the_run_of_its_name(home: Path) -
 
 
 @pytest.mark.parametrize(
-    ("other", "reason"), [("absent", "no run in runs"), ("digits:x", "no such version"), ("../x", "no run in runs")]
+    ("other", "reason"),
+    [
+        ("absent", "no run in runs"),
+        ("digits:x", "no such version"),
+        ("../x", "no run in runs"),
+        (f"instruments:{NEWEST}", "takes audio at 22,050 Hz, and runs/whole has image of 28 × 28"),
+    ],
 )
 def test_what_is_not_there_is_said_in_one_line(home: Path, other: str, reason: str) -> None:
     done = compared(home, "whole", other)
