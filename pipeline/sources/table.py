@@ -254,6 +254,9 @@ def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     if is_regression:
         if not target.n_numbers:
             raise UserError(f"{path}: data.regression, but {target.name!r} holds no numbers")
+        if target.is_blurred:  # all answers would be right
+            reason = f"float32, in which a network answers, makes most numbers in {target.name!r} equal"
+            raise UserError(f"{path}: {reason}; subtract what they share")
         low, high = np.nanmin(target.numbers), np.nanmax(target.numbers)
         print(
             f"{path.name}: {target.name} is predicted as a number (regression), from {low:g} to {high:g}; "
@@ -263,7 +266,9 @@ def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     if target.n_different > LABELS:
         raise UserError(f"{path}: {target.name!r} has more than {LABELS:,} different values, too many for classes")
     texts = list(target.texts)
-    print(f"{path.name}: {target.name} is predicted as one of {len(texts):,} classes: {listed(sorted(texts), LISTED)}")
+    how = "; --set data.regression=true for a number" if target.is_numeric and len(texts) > 2 else ""
+    classes = listed(sorted(texts), LISTED)
+    print(f"{path.name}: {target.name} is predicted as one of {len(texts):,} classes: {classes}{how}")
     return [None if code < 0 else texts[code] for code in target.codes]
 
 

@@ -157,6 +157,7 @@ def test_the_target_decides_the_kind(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert written(tmp_path, text)[2].label == (3.0,)
     assert "y is predicted as a number (regression), from 0 to 43.5" in capsys.readouterr().out
     assert written(tmp_path, text, regression=False)[2].label == "3.0"
+    assert capsys.readouterr().out.endswith("; --set data.regression=true for a number\n")
 
 
 def test_columns_of_one_name_splits_and_a_file_without_a_header(tmp_path: Path) -> None:
@@ -199,6 +200,7 @@ def test_numbers_that_float32_makes_equal_are_named(tmp_path: Path, capsys: pyte
         (PLAIN + '1,"' + "x\n" * 200_000, {}, "is a quote not closed"),
         ("y\n1\n0\n", {}, "no column of numbers or categories beside"),
         (PLAIN, {"target": "b", "regression": True}, "holds no numbers"),
+        ("a,y\n" + rows(lambda i: f"{i},{1e12 + 9 * i}"), {}, "makes most numbers in 'y' equal; subtract"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_line(
