@@ -50,6 +50,19 @@ def match(a: Tensor, b: Tensor, band: tuple[float, float]) -> Match:
     return Match(_peak(a, b, band)[0], overlap)
 
 
+def repeated(a: Tensor, band: tuple[float, float]) -> Tensor:
+    """How far signals, float32 (N, T), repeat themselves: the score (N,) of the first half against the second.
+
+    Example
+    -------
+    >>> hum, click = torch.sin(torch.arange(400) / 3), torch.eye(400)[50]
+    >>> repeated(torch.stack([hum, click]), (0.01, 0.4)).round().tolist()
+    [1.0, 0.0]
+    """
+    half = a.shape[1] // 2
+    return match(a[:, :half], a[:, half : 2 * half], band).score
+
+
 def _peak(a: Tensor, b: Tensor, band: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Height (N,) of the peak of the weighted cross-correlation, and the shift (N, axes) of a against b in samples.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.card import Input
 from pipeline.extract import descriptions, fingerprints
-from pipeline.extract.coherence import match
+from pipeline.extract.coherence import match, repeated
 from pipeline.extract.fingerprints import RATE
 from pipeline.extract.neighbours import nearest, principal
 
@@ -63,12 +63,14 @@ class Coherent(Medium):
     band : frequencies, in cycles for each sample, that are compared
     alike : the least coherence of a copy
     overlap : the least share of the smaller signal that both have in common
+    may_repeat : signals may repeat themselves, as hum and beeps do; a copy is then more alike than these repetitions
     framed : signals as they are compared
     """
 
     band: tuple[float, float]
     alike: float
     overlap: float
+    may_repeat: bool = False
     framed: Callable[[Tensor], Tensor] = lambda signals: signals
 
     def are_copies(
@@ -80,7 +82,10 @@ class Coherent(Medium):
             part = rows[first : first + COMPARED]
             one, other = (self.framed(signals(side)) for side in pairs[part].T)
             score, overlap = match(one, other, self.band)
-            near[part] = ((score >= self.alike) & (overlap >= self.overlap)).numpy()
+            found = (score >= self.alike) & (overlap >= self.overlap)
+            if self.may_repeat and found.any():
+                found[found.clone()] = repeated(one[found], self.band) < score[found]
+            near[part] = found.numpy()
         return near
 
 
@@ -101,7 +106,9 @@ class Crowded(Medium):
         return (distance <= most).numpy()
 
 
-SOUND = Coherent(descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.94, overlap=0.4)
+SOUND = Coherent(
+    descriptions.spectrum, 2.5, 1.0, band=(60 / RATE, 3_500 / RATE), alike=0.94, overlap=0.4, may_repeat=True
+)
 PICTURE = Coherent(
     descriptions.magnitudes, 0.4, 0.5, band=(0.03, 0.2), alike=0.9, overlap=0.6, framed=descriptions.framed
 )

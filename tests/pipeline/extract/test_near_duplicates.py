@@ -78,6 +78,23 @@ def test_takes_of_one_note_are_no_copies() -> None:
     assert found(Mfcc().input, [take(seed) for seed in range(12)]) == set()
 
 
+def test_recordings_with_the_same_hum_are_no_copies() -> None:
+    """Of most it is all that the second fingerprint holds."""
+    t = np.arange(3 * RATE) / RATE
+    phases = np.random.default_rng(99).uniform(0, 6, 39)
+
+    def recording(seed: int) -> Array:
+        rng = np.random.default_rng(seed)
+        place = t + rng.uniform(0, 0.02)
+        hum = sum(np.sin(2 * np.pi * 50 * (k + 1) * place + phase) / (k + 1) for k, phase in enumerate(phases))
+        call = np.sin(2 * np.pi * rng.uniform(1500, 1800) * t + 3 * np.sin(2 * np.pi * rng.uniform(4, 9) * t))
+        around = np.exp(-(((t - rng.uniform(0.5, 1.2)) / 0.2) ** 2))
+        return np.float32(0.1 * hum + 0.3 * call * around + 0.005 * rng.standard_normal(len(t)))
+
+    media = [recording(seed) for seed in range(20)]
+    assert found(Mfcc().input, [*media, SOUNDS["quieter"](media[3])]) == {(3, 20)}
+
+
 def jpeg(pixels: Array, quality: int = 60) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
