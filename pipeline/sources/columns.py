@@ -17,6 +17,7 @@ MISSING = ABSENT | {  # and what means one in a column of numbers, but may be th
 }  # fmt: skip
 CATEGORIES = 1000  # different texts in a column, at most
 SNIFFED = 1000  # rows by which the decimal sign of a column's numbers is found
+TELLING = 10  # different numbers of three digits behind a sign, at least, that tell by the whole numbers beside them
 REPEATS = 2  # rows for each different text, at least, on average; fewer are names or free text
 NUMBERS = 0.95  # share of a column's values that must be numbers, for the others to count as missing
 LARGEST = float(np.finfo(np.float32).max)
@@ -37,6 +38,7 @@ _SAYS_COMMA, _SAYS_POINT = (
     )
     for sign, other in ((",", r"\."), (r"\.", ","))
 )
+_WHOLE = re.compile(r"[+-]?\d+")
 _PADDED = re.compile(r"0\d+")
 _DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}(?: .*)?|\d{1,2}:\d{2}(?::\d{2}.*)?"
@@ -98,15 +100,25 @@ def decimal_commas(columns: Sequence[Sequence[str]], delimiter: str) -> list[boo
 
 
 def _decimal_sign(cells: Sequence[str]) -> str:
-    """The decimal sign of a column's numbers, behind a "?" if it may be one between thousands; "" if they have none."""
-    texts = {text for cell in cells if "," in (text := _bare(cell)) or "." in text}
+    """The decimal sign of a column's numbers, behind a "?" if it may be one between thousands; "" if they have none.
+
+    Many numbers like 1.234, numbers like 250, and none like 1500 do tell: the sign stands between thousands.
+    """
+    bare = {_bare(cell) for cell in cells}
+    texts = {text for text in bare if "," in text or "." in text}
     either = {text for text in texts if _EITHER.fullmatch(text)}
     n_commas, n_points = (
         sum(pattern.fullmatch(text) is not None for text in texts - either) for pattern in (_SAYS_COMMA, _SAYS_POINT)
     )
     if n_commas or n_points:
         return "," if n_commas > n_points else "."
-    return ("?," if any("," in text for text in either) else "?.") if either else ""
+    if not either:
+        return ""
+    has_comma = any("," in text for text in either)
+    digits = max((len(text.lstrip("+-")) for text in bare if _WHOLE.fullmatch(text)), default=0)
+    if digits == 3 and len(either) >= TELLING:
+        return "." if has_comma else ","
+    return "?," if has_comma else "?."
 
 
 def _bare(cell: str) -> str:

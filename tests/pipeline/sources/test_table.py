@@ -221,6 +221,9 @@ def test_a_table_that_cannot_be_used_is_one_line(
         (lambda i: (f"{i}.125", f"{i + 1}.250", f"{i + 1}"), "|", [0.125, 1.25, 1]),
         (lambda i: (f"{i + 1}.125", f"{i + 1}.250", f"{i + 1}"), ";", [1.125, 1.25, 1]),
         (lambda i: (f"{i + 1},125", f"{i + 1},250", f"{i + 1}"), ";", [1.125, 1.25, 1]),
+        (lambda i: (f"{1 + i % 2}.{i + 100}" if i else "250", f"{i + 1}.500", f"{i}"), ";", [250, 1500, 0]),
+        (lambda i: (f"{1 + i % 2},{i + 100}" if i else "250", f"{i + 1},500", f"{i}"), ";", [250, 1500, 0]),
+        (lambda i: (f"{1 + i % 2}.{i + 100}" if i else "2500", f"{i + 1}.500", f"{i}"), ";", [2500, 1.5, 0]),
     ],
     ids=[
         "German",
@@ -230,6 +233,9 @@ def test_a_table_that_cannot_be_used_is_one_line(
         "three decimals",
         "points in semicolons",
         "commas in semicolons",
+        "points between thousands",
+        "commas between thousands",
+        "no points between thousands",
     ],
 )
 def test_columns_that_do_not_tell_their_decimal_sign_follow_those_that_do(
