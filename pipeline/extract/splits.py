@@ -264,12 +264,11 @@ def without_duplicates(samples: Sequence[Sample], digests: Sequence[str]) -> tup
             unique.append(i)
         else:
             twin = samples[first[content]]
-            is_itself, differs = (
-                twin.file == sample.file,
-                twin.label != sample.label,
-            )  # a manifest may list a file twice
-            also = f", {'also as' if is_itself else 'which is labelled'} {twin.label!r}" if differs else ""
-            skipped[i] = f"{'listed more than once' if is_itself else f'identical to {twin.file}'}{also}"
+            if twin.file == sample.file:  # in a manifest
+                reason, labelled = "listed more than once", "also as"
+            else:
+                reason, labelled = f"identical to {twin.file}", "which is labelled"
+            skipped[i] = reason if twin.label == sample.label else f"{reason}, {labelled} {twin.label!r}"
     return unique, skipped
 
 
