@@ -18,7 +18,7 @@ from pipeline.train.distortion import transform_of
 from pipeline.train.loop import all_epochs
 from pipeline.train.trainers import TRAINERS
 
-PRIOR = 1 / 4  # probability that a sample is degraded, before it is seen
+PRIOR = 0.6  # probability that a sample is degraded, before it is seen; the second network is nearly as good on others
 LESS = 0.2  # noise and penalty of the second network, as parts of the first one's: degraded copies vary enough
 GATE = Train(batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5, noise=0.3)
 GATE_STEPS = 700
