@@ -66,7 +66,7 @@ def test_it_answers_degraded_clips_and_leaves_the_others_to_the_first(found: tup
             (logits.argmax(1) == y).float().mean() for logits in (classifier.mlp(z), answered(classifier, x))
         ]
         shares[degraded] = torch.sigmoid(classifier.expert.gate(z)).mean()
-    assert shares[False] < 0.2 < 0.4 < shares[True]
+    assert shares[False] < 0.4 < 0.7 < shares[True]
     assert right[True][1] > right[True][0] + 0.05
     assert right[False][1] > right[False][0] - 0.02
 
