@@ -12,10 +12,10 @@ from models.mlp import MLP
 from models.targets import TARGETS
 from pipeline.extract import Features
 from pipeline.progress import Progress
-from pipeline.task import Train, UserError
+from pipeline.task import Train
 from pipeline.threads import subnormals_flushed
-from pipeline.train import Dataset, standardised
-from pipeline.tune.stacks import Fold, Training, train
+from pipeline.train import Dataset
+from pipeline.tune.stacks import train_and_predict
 
 FOLDS = 5
 DOUBTED = 0.1  # probability of the label, below which the second round does not learn from the sample
@@ -88,19 +88,12 @@ def committee(
     known, x : are standardised in place
     seeds : of the networks' initial weights
     """
-    front, kind, cpu = features.front_end(), features.kind, torch.device("cpu")
-    training, asked = Dataset(torch.from_numpy(known.x), torch.from_numpy(known.y)), torch.from_numpy(x)
-    assert isinstance(training.x, torch.Tensor)
-    standardize = Standardize(front.n_features).fit(training.x, front)
-    training, asked = standardised(training, standardize, cpu), standardize.apply_(asked)
-    fold = Fold.unwatched(training, standardize)
+    front, kind = features.front_end(), features.kind
     n_outputs = TARGETS[kind].n_outputs(len(features.labels))
     networks = [MLP(front.n_features, (HIDDEN,), n_outputs, "relu", seed, "he") for seed in seeds]
-    for state in train([Training(mlp, options, fold) for mlp in networks], kind):
-        if isinstance(state, UserError):
-            raise state
-    with torch.inference_mode():
-        return np.stack([_log_probabilities(mlp(asked), kind == "binary") for mlp in networks])
+    training = Dataset(torch.from_numpy(known.x), torch.from_numpy(known.y))
+    logits = train_and_predict(networks, options, training, torch.from_numpy(x), front, kind)
+    return np.stack([_log_probabilities(z, kind == "binary") for z in logits])
 
 
 def _log_probabilities(logits: torch.Tensor, is_binary: bool) -> NDArray[np.float64]:

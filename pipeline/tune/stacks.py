@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from threading import Event
 
 import torch
+from torch import Tensor
 
 from models.card import Kind
 from models.classifier import Standardize
+from models.frontend import FrontEnd
 from models.mlp import MLP
 from models.steps.closed_form import MOMENTS
 from pipeline import threads
@@ -29,6 +31,7 @@ from pipeline.train import (
     evaluate,
     measure,
     run_epochs,
+    standardised,
     transform_of,
 )
 
@@ -88,6 +91,30 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
             stop.set()
             raise
     return [results[i] for i in range(len(trainings))]
+
+
+def train_and_predict(
+    networks: Sequence[MLP], options: Train, training: Dataset, x: Tensor, front: FrontEnd, kind: Kind
+) -> list[Tensor]:
+    """Train networks on a CPU, without evaluating them after each epoch; logits (N, K) of each for samples x (N, D).
+
+    Parameters
+    ----------
+    training, x : features of `front`, in memory; they are standardised in place, with the statistics of `training`
+
+    Raises
+    ------
+    UserError : the training of a network failed
+    """
+    assert isinstance(training.x, Tensor)
+    standardize = Standardize(front.n_features).fit(training.x, front)
+    fold = Fold.unwatched(standardised(training, standardize, torch.device("cpu")), standardize)
+    for state in train([Training(mlp, options, fold) for mlp in networks], kind):
+        if isinstance(state, UserError):
+            raise state
+    standardize.apply_(x)
+    with torch.inference_mode():
+        return [mlp(x) for mlp in networks]
 
 
 def _shape(training: Training) -> tuple[object, ...]:

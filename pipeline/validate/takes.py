@@ -13,11 +13,11 @@ from models.classifier import Standardize
 from models.targets import TARGETS
 from pipeline.extract import Features, nearest, principal
 from pipeline.report.schema import Takes
-from pipeline.task import Train, UserError
-from pipeline.train import Dataset, standardised, weights
+from pipeline.task import Train
+from pipeline.train import Dataset, weights
 from pipeline.train.weights import Facts
 from pipeline.tune.folds import spread
-from pipeline.tune.stacks import Fold, Training, train
+from pipeline.tune.stacks import train_and_predict
 from pipeline.validate.intervals import Intervals
 
 # What files that belong together may have in common, as `data.group` takes it: the name up to its last number; up to
@@ -157,22 +157,11 @@ def _answers(
     if len(rows) > LIMIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, LIMIT, replace=False))
     x, y = features.with_copies(rows)
-    front, cpu = features.front_end(), torch.device("cpu")
-    training, held = (
-        Dataset(torch.from_numpy(a), torch.from_numpy(b))
-        for a, b in ((x, y), (features.x[held_out], features.y[held_out]))
-    )
-    assert isinstance(training.x, torch.Tensor)
-    standardize = Standardize(front.n_features).fit(training.x, front)
-    training, held = (standardised(data, standardize, cpu) for data in (training, held))
-    assert isinstance(held.x, torch.Tensor)
+    training, held = Dataset(torch.from_numpy(x), torch.from_numpy(y)), torch.from_numpy(features.x[held_out])
     epochs = min(facts.best_epoch, max(5, WORK // (FOLDS * len(y))))
     options = Train(**facts.train).model_copy(
         update={"epochs": epochs, "early_stopping": 0, "framework": "torch", "device": "cpu"}
     )
-    mlp = weights.network(facts).mlp
-    (state,) = train([Training(mlp, options, Fold.unwatched(training, standardize))], facts.kind)
-    if isinstance(state, UserError):
-        raise state
-    with torch.inference_mode():
-        return np.asarray(TARGETS[facts.kind].answer(mlp(held.x)).argmax(1).numpy())
+    networks = [weights.network(facts).mlp]
+    (logits,) = train_and_predict(networks, options, training, held, features.front_end(), facts.kind)
+    return np.asarray(TARGETS[facts.kind].answer(logits).argmax(1).numpy())
