@@ -29,14 +29,13 @@ from models.classifier import Standardize
 from models.mlp import MLP
 from models.targets import TARGETS
 from pipeline import extract, task
-from pipeline.audit.out_of_fold import Rows
 from pipeline.audit.unlabelled import worth
 from pipeline.extract import Features
 from pipeline.report.style import BLUE, INK, PERCENT, STYLE, write_svg
 from pipeline.run import Run, write_json
 from pipeline.task import Task
 from pipeline.threads import subnormals_flushed
-from pipeline.train import Dataset, standardised
+from pipeline.train.data import Dataset, Rows, standardised
 from pipeline.tune.stacks import Fold, Training, train
 
 STEPS = 400  # of the networks that are tested, about

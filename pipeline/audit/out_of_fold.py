@@ -1,7 +1,6 @@
 """Probabilities of the classes of every sample, from networks that have not learned from that sample."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from pipeline.extract import Features
 from pipeline.progress import Progress
 from pipeline.task import Train
 from pipeline.threads import subnormals_flushed
-from pipeline.train import Dataset
+from pipeline.train.data import Dataset, Rows
 from pipeline.tune.stacks import train_and_predict
 
 FOLDS = 5
@@ -54,17 +53,6 @@ def out_of_fold(features: Features, x: NDArray[np.float32], y: NDArray[np.int64]
             believed = found[np.arange(len(y)), y] > np.log(DOUBTED)
             taken = believed if len(np.unique(y[believed])) == len(features.labels) else taken
     return np.asarray(rounds.mean(0))
-
-
-class Rows(NamedTuple):
-    """Features float32 (N, D) and labels int64 (N,)."""
-
-    x: NDArray[np.float32]
-    y: NDArray[np.int64]
-
-    def of(self, chosen: NDArray[Any]) -> "Rows":
-        """Those of a mask or of indices, in new memory."""
-        return Rows(self.x[chosen], self.y[chosen])
 
 
 def _of_fold(

@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import sources
-from pipeline.audit.out_of_fold import TRAIN, Rows, committee, standard
+from pipeline.audit.out_of_fold import TRAIN, committee, standard
 from pipeline.extract import Features, Job, Recipe, nearest, principal
 from pipeline.progress import Progress
 from pipeline.sources import Sample
 from pipeline.threads import ordered_map, subnormals_flushed
+from pipeline.train.data import Rows
 
 MEMBERS = 3  # networks of the committee
 STEPS = 200  # of their training, about

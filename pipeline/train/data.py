@@ -7,7 +7,7 @@ caches as much of the file as there is free memory, and can drop that without wr
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -134,6 +134,17 @@ class Dataset:
 
     x: Tensor | RowReader
     y: Tensor
+
+
+class Rows(NamedTuple):
+    """The same in arrays of NumPy: features float32 (N, D), and y int64 (N,), classes, or float32 (N, K), values."""
+
+    x: NDArray[np.float32]
+    y: NDArray[Any]
+
+    def of(self, chosen: NDArray[Any]) -> "Rows":
+        """Those of a mask or of indices, in new memory."""
+        return Rows(self.x[chosen], self.y[chosen])
 
 
 class Datasets(NamedTuple):

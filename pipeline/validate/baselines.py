@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.report.schema import Baseline, Regressor
-from pipeline.train.data import Dataset
+from pipeline.train.data import Dataset, Rows
 from pipeline.validate import metrics
 from pipeline.validate.intervals import Intervals
 
@@ -37,13 +37,6 @@ FOREST = 300  # trees
 TREES = 10  # of them that are in memory at a time
 PREDICTED = 4 << 20  # bytes of features that a model is asked about at a time: an SVM copies them as float64
 HYPERPARAMETERS = ("C", "gamma", "n_estimators")
-
-
-class Rows(NamedTuple):
-    """x float32 (N, D), standardised as the network sees it; y int64 (N,), classes, or float32 (N, K), values."""
-
-    x: NDArray[np.float32]
-    y: NDArray[Any]
 
 
 def baselines(
@@ -65,8 +58,8 @@ def baselines(
 
     Parameters
     ----------
-    training, validation, test : classes are 0 … K - 1, and each has a training row; of a `Dataset`, which may be larger
-        than memory, only the rows that are used are read
+    training, validation, test : standardised as the network sees them; classes are 0 … K - 1, and each has a training
+        row; of a `Dataset`, which may be larger than memory, only the rows that are used are read
     right : bool (N,), whether the network's answer to each test row is right
     seed : of the forest and of the random rows
     intervals : of proportions of the test rows; by default each is its own group
@@ -182,7 +175,7 @@ def _some(rows: Rows | Dataset, limit: int, seed: int) -> Rows:
     n = len(rows.y)
     drawn = np.random.default_rng(seed).choice(n, limit, replace=False) if n > limit else np.arange(n)
     if isinstance(rows, Rows):
-        return Rows(rows.x[drawn], rows.y[drawn])
+        return rows.of(drawn)
     chosen = torch.from_numpy(drawn)
     x = rows.x[chosen] if isinstance(rows.x, Tensor) else rows.x.read(chosen)
     return Rows(x.numpy(), rows.y[chosen].numpy())

@@ -18,7 +18,7 @@ from pipeline.sources import SPLITS
 from pipeline.task import Task, UserError, Validate
 from pipeline.threads import subnormals_flushed
 from pipeline.train import weights
-from pipeline.train.data import Datasets, load_datasets, standardised
+from pipeline.train.data import Datasets, Rows, load_datasets, standardised
 from pipeline.validate import samples
 from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.learning_curve import learning_curve
@@ -149,7 +149,7 @@ def _baselines(
     learned = datasets(with_validation=True).training if facts.with_validation else None
     rows = features.rows("test")
     with torch.inference_mode():
-        test = baselines.Rows(classifier.standardize(torch.from_numpy(features.x[rows])).numpy(), features.y[rows])
+        test = Rows(classifier.standardize(torch.from_numpy(features.x[rows])).numpy(), features.y[rows])
     seed = facts.train["seed"]
     if not isinstance(predictions, ClassPredictions):
         return {"regressors": baselines.regressors(learned or training, test, predictions.outputs, seed)}

@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 
 from pipeline import extract, sources, task
 from pipeline.audit import audit, out_of_fold, unlabelled
-from pipeline.audit.out_of_fold import Rows
 from pipeline.extract import Features
 from pipeline.run import Run
 from pipeline.task import UserError
+from pipeline.train.data import Rows
 from tests import vectors
 from tests.command import percept
 from tests.pipeline.audit.test_stage import data_of

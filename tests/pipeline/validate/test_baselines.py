@@ -17,8 +17,8 @@ from pipeline import extract, task, train, validate
 from pipeline.report import page
 from pipeline.run import Run
 from pipeline.task import UserError
+from pipeline.train.data import Rows
 from pipeline.validate import baselines, metrics
-from pipeline.validate.baselines import Rows
 from pipeline.validate.intervals import wilson
 from tests.pipeline.report.test_page import Page
 from tests.pipeline.runs import validated
