@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 from service.http.document import MOST_BYTES, parse
 
 PIECE = 2**15  # bytes that are parsed at once
-KEY = b'"data"'
-OPENING = re.compile(rb'[{,\s]"data"\s*:\s*\[')  # certainly a key: inside a string, its quotes would be escaped
+DATA_KEY = b'"data"'
+DATA_OPENING = re.compile(rb'[{,\s]"data"\s*:\s*\[')  # certainly a key: inside a string, its quotes would be escaped
 PLACEHOLDER = b"null"  # in place of the numbers, in the JSON around them
 
 SPACE = b" \t\r\n"
@@ -111,8 +111,8 @@ def split(text: bytes) -> tuple[bytes, LongList] | None:
     """
     longest = LongList(text, 0, 0)
     at = -1
-    while (at := text.find(KEY, at + 1, MOST_BYTES)) >= 0:
-        if opening := OPENING.match(text, at - 1):
+    while (at := text.find(DATA_KEY, at + 1, MOST_BYTES)) >= 0:
+        if opening := DATA_OPENING.match(text, at - 1):
             start = opening.end()
             quote = text.find(b'"', start)
             brace = text.find(b"}", start, quote if quote >= 0 else len(text))

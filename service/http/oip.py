@@ -37,7 +37,6 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
 # binary data that are read; for each number and each label that are written.
 READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6
-OPENING = ord("[")
 BODY_BYTES = 2**16  # limit for a request without tensors
 
 
@@ -186,7 +185,7 @@ def _lists(data: bytes, length: int) -> int:
         if at < 0:
             return n
     # With bytes.count, three times as long.
-    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[:length] == OPENING))
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8)[:length] == ord("[")))
 
 
 def _writing(predictor: Predictor, inference: Inference) -> Work:

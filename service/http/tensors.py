@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import NoneType
@@ -17,7 +16,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY, Input, ModelCard
 from service.http import document
 from service.http.document import LIST, OBJECT, parse_object, typed_values
-from service.http.lists import LongList, split
+from service.http.lists import DATA_KEY, DATA_OPENING, LongList, split
 from service.media import Limits
 from service.serving.predictor import labels_from
 
@@ -40,8 +39,6 @@ MAX_DIGITS = 18  # of a length: int() is slow for many digits, and refuses thous
 # instruction. A request with 64 pictures then takes 0.38 ms instead of 0.51 (on the machine of docs/service.md 0.7
 # instead of 0.84), and percept answers 3.5 times as many of them as MLServer instead of less than 3 times.
 LEAST, MOST = 2**15, 2**22  # bytes of JSON; below, parsing is faster, and above, the arrays no longer fit the cache
-KEY = b'"data"'
-OPENING = re.compile(rb'[{,\s]"data":\s?\[')  # certainly a key: inside a string, its quotes would be escaped
 ZERO, COMMA, SPACE = b"0, "
 
 Array = NDArray[Any]
@@ -383,12 +380,12 @@ def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
     None unless these have one to three digits and are separated by commas, each followed by at most one space. The text
     is valid JSON if and only if the returned JSON is.
     """
-    if not LEAST <= len(text) <= MOST or not (found := OPENING.match(text, text.find(KEY) - 1)):
+    if not LEAST <= len(text) <= MOST or not (found := DATA_OPENING.match(text, text.find(DATA_KEY) - 1)):
         return None
     start = found.end()
     stop = text.find(b"]", start)
     rest = text[:start] + text[stop:]
-    if stop < 0 or rest.count(KEY) > 1:
+    if stop < 0 or rest.count(DATA_KEY) > 1:
         return None
     # The list with two bytes before and one after it.
     around = np.frombuffer(text, np.uint8, stop + 1 - (start - 2), start - 2)

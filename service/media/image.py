@@ -20,6 +20,7 @@ from service.media.ink import RULE, SHADE, STROKE, ink_on_paper, is_framed, with
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
 from service.media.signatures import announced, damaged, undecodable, without_front
+from service.media.work import LEAST_PAGE, START_OF_SCAN
 
 SIDE = 28  # pixels; width and height of an MNIST picture
 BOX = 20  # pixels; the ink fills a BOX × BOX square of it
@@ -29,7 +30,6 @@ WHITE = 255
 INK_THRESHOLD = 0.2  # of the strongest ink: above paper noise and JPEG ringing, below the edge of a stroke
 MIN_CONTRAST = 8  # of 255 grey levels between background and ink; less is a blank page
 MIN_COLOUR = 32  # the same between two colours, one of which may be noise
-LEAST_PAGE = 64  # pixels; a smaller image shows a symbol and no paper around it
 PLAIN = 0.1  # of the contrast: the border of an image on a plain background differs less
 DEPTH = 5  # pixels of that border: the first rows of a stroke may be faint
 WORKING_SIZE = 1024  # pixels; larger images are averaged down to about this size first
@@ -54,7 +54,6 @@ JPEG_PIXELS = 8  # times as many: the decoder still reads all of their codes
 JPEG_HELD = 6  # samples of two bytes, for each pixel allowed, that the decoder of a progressive JPEG may hold
 MAX_SCANS = 100  # of a progressive JPEG as large as other images: 10 are usual, and each takes as long as decoding all
 PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)  # markers of a progressive frame
-START_OF_SCAN = 0xDA
 
 Gray = NDArray[Any]  # numbers of any type (height, width)
 

@@ -27,7 +27,8 @@ RESAMPLED = 8e-9  # for each sample that soxr returns
 NUMBER = 6e-8  # for each byte of a vector in JSON
 
 SHRUNK = 2**22  # pixels, at most, that are left of a picture
-PAGE, LEVELLED = 64, 2**16  # pixels: the least side with paper, image.LEAST_PAGE; of a larger page, less is looked at
+LEAST_PAGE = 64  # pixels; a picture with a shorter side shows a symbol and no paper around it
+LEVELLED = 2**16  # pixels of a page; of a larger one, less is looked at
 PICTURE = 12  # bytes for each pixel while a picture is decoded and made grey
 WAVEFORM = 6  # bytes for each sample of a waveform, which grows while it is decoded
 COPIED = 2**24  # bytes of a recording; a larger one is not copied to be decoded by libsndfile
@@ -37,7 +38,8 @@ TO_INFLATE = (b"iCCP", b"iTXt", b"zTXt")  # chunks of a PNG that are inflated to
 WITH_EXIF = (b"eXIf", b"tEXt")  # chunks of a PNG in which EXIF may stand
 APP1 = 0xE1  # the marker of the segment of a JPEG that holds EXIF
 NO_SIZE = (0xC4, 0xC8, 0xCC)  # markers of a JPEG among those of its frame (0xC0 … 0xCF) that are none
-START_OF_SCAN, USUAL_SCANS = 0xDA, 10
+START_OF_SCAN = 0xDA  # the marker of the segment of a JPEG that pixels follow
+USUAL_SCANS = 10
 SLOWEST_MP3 = 1000  # bytes a second of an MP3: 8 kbit/s
 CODED_RATE = 48_000  # Hz and channels that are assumed where the header is not read here
 TO_SEARCH = 2**19  # bytes, counted for each mark, in which another recording is looked for; this takes 0.4 ms
@@ -83,7 +85,7 @@ def of_image(data: bytes, limits: Limits) -> Work:
     pixels = size[0] * size[1]
     if not pixels:
         return Work(FILE + (CODED + SEEN) * limits.pixels, PICTURE * limits.pixels + len(data))
-    seconds += SEEN * min(pixels, SHRUNK) + PAPER * min(pixels, LEVELLED) * (min(size) >= PAGE)
+    seconds += SEEN * min(pixels, SHRUNK) + PAPER * min(pixels, LEVELLED) * (min(size) >= LEAST_PAGE)
     return Work(FILE + seconds, PICTURE * min(pixels, limits.pixels))
 
 
