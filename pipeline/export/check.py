@@ -49,7 +49,7 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     if features.kind == "regression":  # float32 rounds in proportion
         limit *= max(1.0, float(np.abs(features.y).max()))
     limits = dict(zip(graph.answers, (limit, MAX_FAMILIARITY_DIFFERENCE), strict=False))
-    differences = torch_differences(model, graph, load_test(features).x, (media[file] for file in files))
+    differences = _torch_differences(model, graph, load_test(features).x, (media[file] for file in files))
     compared = dict.fromkeys(differences, files)
     if front.oracle_constant is not None:
         compared["mfcc"] = files[:: max(1, len(files) // ORACLE_CLIPS)]
@@ -67,7 +67,7 @@ def check(model: onnx.ModelProto, graph: Graph, run: Run) -> dict[str, float]:
     return {name: float(values.max()) for name, values in differences.items()}
 
 
-def torch_differences(
+def _torch_differences(
     model: onnx.ModelProto, graph: Graph, x: Tensor | RowReader, media: Iterable[NDArray[Any]]
 ) -> dict[str, NDArray[np.float32]]:
     """Largest |ONNX Runtime - torch| of each answer, for each sample (N,).

@@ -105,7 +105,7 @@ def _card(
         known_threshold=facts.known,
         set_threshold=sets["threshold"] if sets else None,
         coverage=sets["coverage"] if sets else None,
-        groups=feature_groups(classifier, features),
+        groups=_feature_groups(classifier, features),
         usual=Usual(**usual) if usual else None,
         ranges=ranges(classifier, features),
         parameters=classifier.n_parameters(),
@@ -132,7 +132,7 @@ def ranges(classifier: Classifier, features: Features) -> tuple[tuple[float, flo
     return tuple((float(column.min()), float(column.max())) for column in x.T)
 
 
-def feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureGroup, ...]:
+def _feature_groups(classifier: Classifier, features: Features) -> tuple[FeatureGroup, ...]:
     """Distribution of the training split's features, group by group, for the card; empty below ten samples.
 
     These are the features on which the service detects drift: the media themselves if the front end only scales them,

@@ -90,7 +90,7 @@ def backprop(task: Task, run: Run) -> list[Node]:
     target = ", ".join(f"{v:.4f}" for v in y) if facts.kind == "regression" else f"{y} ({facts.labels[y]})"
     title = f"{features.file[first[0]]}, y = {target}"
     print(f"{task.name}: {title}; standardised, at the initial weights")
-    print_table(found)
+    _print_table(found)
     with matplotlib.rc_context(STYLE):
         print(f"{task.name}: → {write_svg(figure(found, title), run.lessons / 'backprop.svg')}")
     return found
@@ -134,7 +134,7 @@ def _function(network: Network) -> str:
     return {"sigmoid": "σ"}.get(network.activation, network.activation)
 
 
-def print_table(found: Sequence[Node]) -> None:
+def _print_table(found: Sequence[Node]) -> None:
     """Print one line for each node: its dimensions for one sample and for a batch, and how it is computed."""
     head = ("node", "one sample", f"batch of {BATCH}", "forward", "∂L/∂node, walking back")
     rows = [(n.name, n.dimensions(None), n.dimensions(BATCH), n.forward, n.backward) for n in found]

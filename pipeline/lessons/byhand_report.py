@@ -28,14 +28,14 @@ def report(problem: Problem, out: Path) -> list[Path]:
     -------
     The files written
     """
-    print_layers(problem)
+    _print_layers(problem)
     if problem.is_fitted:
-        print_fit(problem)
+        _print_fit(problem)
     if problem.x is not None:
-        print_values(problem.network.sums(problem.x), problem)
+        _print_values(problem.network.sums(problem.x), problem)
     drawn: list[Path] = []
     if problem.y is not None:
-        print_gradients(problem)
+        _print_gradients(problem)
         if len(problem.y) == 1:
             drawn.append(_graph(problem, out / "backprop.svg"))
     d = len(problem.network.w_hidden)
@@ -44,7 +44,7 @@ def report(problem: Problem, out: Path) -> list[Path]:
             drawn += [write_svg(units(problem), out / "units.svg"), write_svg(output(problem), out / "output.svg")]
     elif d == PLANE:
         with matplotlib.rc_context(PICTURE_STYLE):
-            inside = on_grid(problem)
+            inside = _on_grid(problem)
             drawn += [
                 write_svg(pictures.units(inside, problem.network.unit), out / "units.svg"),
                 write_svg(plane(problem, inside), out / "output.svg"),
@@ -52,7 +52,7 @@ def report(problem: Problem, out: Path) -> list[Path]:
     return drawn
 
 
-def print_layers(problem: Problem) -> None:
+def _print_layers(problem: Problem) -> None:
     """The layers, and how many parameters each has."""
     n = problem.network
     (d, h), k = n.w_hidden.shape, n.w_output.shape[1]
@@ -63,7 +63,7 @@ def print_layers(problem: Problem) -> None:
     print(f"total: {n.parameters} parameters")
 
 
-def print_fit(problem: Problem) -> None:
+def _print_fit(problem: Problem) -> None:
     """The fitted output layer, and its error at the points."""
     n, points = problem.network, problem.points
     assert points is not None
@@ -73,7 +73,7 @@ def print_fit(problem: Problem) -> None:
     print(f"least squares at {len(x)} points: W_O = {_matrix(n.w_output)}{bias}; RMSE {_row(np.array([rmse]))}")
 
 
-def print_values(sums: Floats, problem: Problem) -> None:
+def _print_values(sums: Floats, problem: Problem) -> None:
     """The forward pass at each x."""
     n, x = problem.network, problem.x
     assert x is not None
@@ -82,7 +82,7 @@ def print_values(sums: Floats, problem: Problem) -> None:
         print("  ".join(f"{name} = {_row(value)}" for name, value in zip(names, row, strict=True)))
 
 
-def print_gradients(problem: Problem) -> None:
+def _print_gradients(problem: Problem) -> None:
     """The mean loss, and the gradient of every parameter."""
     loss, found = gradients(problem)
     print(f"loss L = {loss:.6g}")
@@ -150,7 +150,7 @@ def output(problem: Problem) -> Figure:
     return figure
 
 
-def on_grid(problem: Problem) -> dict[str, Floats]:
+def _on_grid(problem: Problem) -> dict[str, Floats]:
     """The arrays of `pictures.units` over the square."""
     n = problem.network
     axis = np.linspace(*problem.limits, GRID[1])

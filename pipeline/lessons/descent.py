@@ -80,7 +80,7 @@ def minibatches(task: Task, run: Run) -> list[Spread]:
             f"  {one.expected_spread:>20.4f}"
         )
     with matplotlib.rc_context(STYLE):
-        print(f"{task.name}: → {write_svg(spread_figure(whole, found), run.lessons / 'minibatches.svg')}")
+        print(f"{task.name}: → {write_svg(_spread_figure(whole, found), run.lessons / 'minibatches.svg')}")
     return found
 
 
@@ -116,7 +116,7 @@ def spreads(
     return whole[shown], found
 
 
-def spread_figure(whole: Array, found: Sequence[Spread]) -> Figure:
+def _spread_figure(whole: Array, found: Sequence[Spread]) -> Figure:
     """Left two entries of the mini-batches' gradients as points around those of all samples; right spread and distance
     of the mean over the size."""
     figure = Figure(figsize=(8.4, 3.6))
@@ -188,10 +188,10 @@ def robbins_monro(folder: Path) -> Path:
             f"  {solution(total) - MEAN:>8.3f}  {left.std():>9.4f}"
         )
     with matplotlib.rc_context(STYLE):
-        return write_svg(paths_figure(found), folder / "robbins-monro.svg")
+        return write_svg(_paths_figure(found), folder / "robbins-monro.svg")
 
 
-def paths_figure(found: dict[str, tuple[Array, Array]]) -> Figure:
+def _paths_figure(found: dict[str, tuple[Array, Array]]) -> Figure:
     """Left θ of one run over the time τ = Σ α, with the solution of the differential equation; right the distance from
     the minimum over the steps, root mean square of all runs."""
     figure = Figure(figsize=(8.4, 3.9))

@@ -138,13 +138,13 @@ def draw(folder: Path) -> list[Path]:
         )
     with matplotlib.rc_context(style.STYLE):
         return [
-            style.write_svg(three_units(), folder / "three-units.svg"),
-            style.write_svg(least_squares(fits), folder / "least-squares.svg"),
+            style.write_svg(_three_units(), folder / "three-units.svg"),
+            style.write_svg(_least_squares(fits), folder / "least-squares.svg"),
             style.write_svg(basis(), folder / "basis.svg"),
         ]
 
 
-def three_units() -> Figure:
+def _three_units() -> Figure:
     """(a): contribution of each unit over [-4, 8], and their sum with the bias."""
     x = np.linspace(-4, 8, 481)
     network = given()
@@ -153,7 +153,7 @@ def three_units() -> Figure:
     return figure
 
 
-def least_squares(fits: dict[str, Fit]) -> Figure:
+def _least_squares(fits: dict[str, Fit]) -> Figure:
     """(b): the fits, with the noisy samples and the true curve.
 
     Over [0, 1], units with w = 1 are almost straight and almost equal. Their differences are so small that a sine takes

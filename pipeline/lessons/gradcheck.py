@@ -55,7 +55,7 @@ def gradcheck(task: Task, run: Run) -> None:
     with threadpool_limits(1, "blas"):  # the products are too small for a second thread to pay
         table = check(classifier.mlp, x, torch.from_numpy(features.y[chosen]), facts.kind, task.train)
     print(f"{task.name}: closed-form gradients on {len(chosen)} samples, and their relative errors")
-    print_table(table)
+    _print_table(table)
     for row in table:
         for error, other in ((row.differences, "central differences"), (row.autograd, "torch.autograd")):
             if not error < TOLERANCE:  # NaN fails too
@@ -105,15 +105,15 @@ def check(mlp: MLP, x: Tensor, y: Tensor, kind: Kind, options: Train) -> list[Ro
     for (name, parameter), gradient in zip(mlp.named_parameters(), gradients, strict=True):
         assert parameter.grad is not None
         tensor = parameter.detach().numpy()  # the network's own array
-        quotients = dict(central_differences(network, tensor, x.numpy(), y.numpy(), kind, factors))
+        quotients = dict(_central_differences(network, tensor, x.numpy(), y.numpy(), kind, factors))
         by_differences = np.array(list(quotients.values()))
-        differences = relative_error(gradient.flat[list(quotients)], by_differences, ROUNDING_OF_DIFFERENCES * size)
-        autograd = relative_error(gradient, parameter.grad.numpy(), ROUNDING * size)
+        differences = _relative_error(gradient.flat[list(quotients)], by_differences, ROUNDING_OF_DIFFERENCES * size)
+        autograd = _relative_error(gradient, parameter.grad.numpy(), ROUNDING * size)
         rows.append(Row(name, tensor.shape, len(quotients), differences, autograd))
     return rows
 
 
-def print_table(rows: Sequence[Row]) -> None:
+def _print_table(rows: Sequence[Row]) -> None:
     """Print one line for each tensor."""
     print(f"  {'parameter':<20} {'shape':<14} {'compared':>10} {'central differences':>20} {'autograd':>10}")
     for row in rows:
@@ -127,7 +127,7 @@ def as_reference(mlp: MLP) -> Network:
     return Network(arrays[0::2], arrays[1::2], mlp.activation)  # weight and bias alternate
 
 
-def central_differences(
+def _central_differences(
     network: Network, tensor: Array, x: Array, y: NDArray[Any], kind: Kind, factors: Penalties
 ) -> Iterator[tuple[int, float]]:
     """Flat index and ∂L/∂θ of up to `COMPARED` entries θ, drawn at random, of `tensor`, one of the network's own.
@@ -164,12 +164,12 @@ def central_differences(
             return
 
 
-def relative_error(a: Array, b: Array, rounding: float) -> float:
+def _relative_error(a: Array, b: Array, rounding: float) -> float:
     """‖a - b‖ / max(‖a‖, ‖b‖, rounding / TOLERANCE); with smaller norms, rounding alone could fail the check.
 
     Example
     -------
-    >>> round(relative_error(np.array([3.0, 4.0]), np.array([3.0, 4.5]), ROUNDING), 3)
+    >>> round(_relative_error(np.array([3.0, 4.0]), np.array([3.0, 4.5]), ROUNDING), 3)
     0.092
     """
     scale = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)), rounding / TOLERANCE)

@@ -79,7 +79,7 @@ def write(run: Run) -> Path:
         majority=_majority(report["test"]),
         rival=_rival(report),
         best_regressor=_best_regressor(report),
-        more_data=more_data(report),
+        more_data=_more_data(report),
         errors=_errors(report["test"]),
         task_file=formats.toml(report.get("task", {})),
     )
@@ -138,7 +138,7 @@ def headline(report: Report) -> str:
     if regressors := report.get("regressors"):
         errors = (f"{row['name']} {formats.number(row['rmse'])}" for row in regressors)
         lines += [f"baselines: RMSE {', '.join(errors)}", _best_regressor(report)]
-    lines += [more_data(report), *report.get("notes", [])]
+    lines += [_more_data(report), *report.get("notes", [])]
     lines.append(_verdict(report["gate"]))
     return "\n".join(line for line in lines if line)
 
@@ -184,13 +184,13 @@ def weakest(test: dict[str, Any]) -> ClassMetrics | None:
     return min(tested, key=lambda c: c["recall"] or 0.0, default=None)
 
 
-def more_data(report: Report) -> str:
+def _more_data(report: Report) -> str:
     """What twice the training samples would bring, in a sentence; "" where nothing was measured.
 
     Example
     -------
     >>> curve = {"now": 0.9, "doubled": 0.93, "doubled_interval": [0.92, 0.94]}
-    >>> more_data({"learning_curve": {"reason": "", "accuracy": curve}})
+    >>> _more_data({"learning_curve": {"reason": "", "accuracy": curve}})
     'twice the training samples: accuracy from 90.0 % to about 93.0 % (92.0–94.0 %)'
     """
     found = report.get("learning_curve")

@@ -75,7 +75,7 @@ def load(data: Data, sample_rate: int | None) -> list[Sample]:
     return _samples(_folder, data, sample_rate)
 
 
-def load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
+def _load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
     """The samples of the manifest `data.path`, and one line about columns that have no part in it; see `load`."""
     samples = _samples(_manifest, data, sample_rate)
     manifest = _root(data)
@@ -210,5 +210,5 @@ def _fingerprint_manifest(data: Data) -> Any:
 
 SOURCES = (
     Source("folder", "folder", ("pixels", "image", "mfcc"), "a folder of class folders", load, _fingerprint),
-    Source("csv", "csv", ("pixels", "image", "mfcc"), "a .csv manifest", load_manifest, _fingerprint_manifest),
+    Source("csv", "csv", ("pixels", "image", "mfcc"), "a .csv manifest", _load_manifest, _fingerprint_manifest),
 )

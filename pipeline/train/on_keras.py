@@ -50,8 +50,8 @@ class KerasTrainer:
 
     def __init__(self, mlp: MLP, data: Dataset, kind: Kind, options: Train) -> None:
         self.mlp, self.options = mlp, options
-        self.model = sequential(mlp, options)
-        compile_as(self.model, kind, options)
+        self.model = _sequential(mlp, options)
+        _compile_as(self.model, kind, options)
         self.batches = Batches(data, kind, options)
         self.epsilon = [AdamEpsilon()] if options.optimizer == "adam" else []
         self.factor = 1.0  # of the last epoch
@@ -81,7 +81,7 @@ class KerasTrainer:
         self.factor = factor
 
 
-def sequential(mlp: MLP, options: Train) -> keras.Sequential:
+def _sequential(mlp: MLP, options: Train) -> keras.Sequential:
     """The network with its current weights, and with the penalties of the options.
 
     Keras's penalties equal `trainers.penalty`: activity penalties are divided by the size of the batch, too.
@@ -99,7 +99,7 @@ def sequential(mlp: MLP, options: Train) -> keras.Sequential:
     return model
 
 
-def compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
+def _compile_as(model: keras.Sequential, kind: Kind, options: Train) -> None:
     """Compile the model with the optimiser of the options, and the loss and metrics of the kind of target."""
     if options.optimizer == "adam":
         optimizer = keras.optimizers.Adam(options.learning_rate, *BETAS)

@@ -97,7 +97,7 @@ def train(task: Task, run: Run, with_validation: bool = False, engine: Engine = 
 def _train(task: Task, run: Run, features: Features, with_validation: bool, cluster: Cluster | None) -> Facts:
     device = torch.device("cpu") if cluster else choose_device(task.train.device)
     facts = weights.begin(task, features, cluster.device if cluster else device_name(device))
-    print_summary(weights.network(facts, features.state))
+    _print_summary(weights.network(facts, features.state))
     refit = task.train.refit and not with_validation and bool(features.rows("validation").any())
     keras = task.train.framework == "keras"
     in_memory = not cluster and (keras or fits(features.n_bytes, device))
@@ -264,7 +264,7 @@ def _has_unit(classifier: Classifier) -> bool:
     return isinstance(classifier.frontend, Table) and not classifier.target.has_classes
 
 
-def print_summary(classifier: Classifier) -> None:
+def _print_summary(classifier: Classifier) -> None:
     """Print a table of layers, output shapes and parameters."""
     rows = classifier.summary()
     width = max(20, *(len(row["name"]) for row in rows))

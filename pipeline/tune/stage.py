@@ -51,7 +51,7 @@ def tune(task: Task, run: Run, storage: str | None = None, engine: Engine = LOCA
         optimize(task, study, objective, at_once, lambda: write_json(run.search, _result(task, features, study)))
     result = _result(task, features, study)
     write_json(run.search, result)
-    print_table(result)
+    _print_table(result)
     n = len(search.draw(run))
     print(f"{task.name}: {len(result['trials'])} trials → {run.search}, {n} figures → {run.search_figures}")
     return result
@@ -132,7 +132,7 @@ def _result(task: Task, features: Features, study: optuna.Study) -> dict[str, An
     }
 
 
-def print_table(result: dict[str, Any]) -> None:
+def _print_table(result: dict[str, Any]) -> None:
     """Print one line for each trial, the best first: mean ± standard deviation over the folds."""
     keys = list(result["tune"]["space"])
     accuracy = ["accuracy"] if TARGETS[result["kind"]].has_classes else []

@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
             self.loop.call_soon(self.take_turn)
             return
         if not registry.turns:
-            self.loop.call_soon(next_turn, self.loop)
+            self.loop.call_soon(_next_turn, self.loop)
         registry.turns.append(self)
 
     def take_turn(self) -> None:
@@ -214,7 +214,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.pipeline:
             if not registry.queue:
-                self.loop.call_soon(start_queued, self.loop)
+                self.loop.call_soon(_start_queued, self.loop)
             registry.queue.append(self)
         elif self.refusal is not None:
             self._send_refusal(self.refusal)
@@ -324,19 +324,19 @@ class Flow(FlowControl):
                 super().resume_reading()
 
 
-def start_queued(loop: asyncio.AbstractEventLoop) -> None:
+def _start_queued(loop: asyncio.AbstractEventLoop) -> None:
     """Start the requests of the first connections in the queue, and the others in the loop's next iterations."""
     for _ in range(min(len(registry.queue), TURNS)):
         registry.queue.popleft().start_next()
     if registry.queue:
-        loop.call_soon(start_queued, loop)
+        loop.call_soon(_start_queued, loop)
 
 
-def next_turn(loop: asyncio.AbstractEventLoop) -> None:
+def _next_turn(loop: asyncio.AbstractEventLoop) -> None:
     """One connection in each iteration of the loop goes on with a chunked body."""
     connection = registry.turns.popleft()
     if registry.turns:
-        loop.call_soon(next_turn, loop)
+        loop.call_soon(_next_turn, loop)
     connection.take_turn()
 
 
@@ -346,7 +346,7 @@ def has_arrived(receive: Receive) -> bool:
     return getattr(cycle, "more_body", True) is False
 
 
-def lingering(transport: Any) -> Any:
+def _lingering(transport: Any) -> Any:
     """What uvicorn writes a connection's last response to, in place of its transport: where uvicorn would close that,
     the connection lingers."""
     close = partial(transport.get_protocol().linger, transport)
@@ -362,7 +362,7 @@ def close_after(receive: Receive) -> Headers:
     cycle: Any = getattr(receive, "__self__", None)
     if not getattr(cycle, "more_body", False) or cycle.disconnected:
         return ()
-    cycle.transport = lingering(cycle.transport)
+    cycle.transport = _lingering(cycle.transport)
     return ((b"connection", b"close"),)
 
 

@@ -93,7 +93,7 @@ class Shadows:
         except Exception:  # of whatever a graph may raise
             others = []
         for i, found in enumerate(asked.found):
-            outcome = "error" if i >= len(others) else "same" if is_same(found, others[i]) else "different"
+            outcome = "error" if i >= len(others) else "same" if _is_same(found, others[i]) else "different"
             self._metrics.shadow(shadow.card, found if isinstance(found, str) else "value", outcome)
 
     def _drop(self, asked: Asked, reason: str) -> None:
@@ -123,10 +123,10 @@ def of_rows(predictor: Predictor, answers: NDArray[np.floating]) -> Found:
     return rows.tolist() if predictor.card.kind == "regression" else [labels[i] for i in rows.argmax(axis=1).tolist()]
 
 
-def is_same(found: str | list[float], other: str | list[float]) -> bool:
+def _is_same(found: str | list[float], other: str | list[float]) -> bool:
     """Whether two answers are the same label, or values that differ by no more than CLOSE.
 
-    >>> is_same("3", "3"), is_same([1.0, 2.0], [1.001, 2.0]), is_same([1.0], "3")
+    >>> _is_same("3", "3"), _is_same([1.0, 2.0], [1.001, 2.0]), _is_same([1.0], "3")
     (True, True, False)
     """
     if isinstance(found, str) or isinstance(other, str):

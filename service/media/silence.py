@@ -30,7 +30,7 @@ def is_silent(waveform: NDArray[np.float32], sample_rate: int, coding: str = "")
     (True, False)
     """
     least = max(SILENCE, CODED_SILENCE.get(coding, 0))
-    amplitude = float(swing(waveform))
+    amplitude = float(_swing(waveform))
     if not amplitude >= least:
         return True
     step = float(np.abs(np.diff(waveform[::STRIDE])).max(initial=0))
@@ -66,10 +66,10 @@ def _stride(sample_rate: int) -> int:
     return max(1, sample_rate // FITTED)
 
 
-def swing(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+def _swing(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """float32 (…, T) → (…), half of the range of the values: the amplitude around a constant offset.
 
-    >>> float(swing(np.float32([0.25, 0.75])))
+    >>> float(_swing(np.float32([0.25, 0.75])))
     0.25
     """
     half: NDArray[np.float32] = np.float32(0.5) * (waveform.max(axis=-1) - waveform.min(axis=-1))
