@@ -171,10 +171,6 @@ class Familiarity(nn.Module):
         self.register_buffer("other_units", torch.ones(n_units), persistent=n_units > 0)
         self.register_buffer("scale", torch.linspace(0, 1, STEPS + 1))
 
-    def log_likelihood(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
-        """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → float32 (N, 1), in nats."""
-        return self._sum(self._terms(x, hidden, probabilities)[0])
-
     @property
     def reads_classes(self) -> bool:
         """Whether it has a second reading of the classes, see `readings`."""
@@ -202,13 +198,14 @@ class Familiarity(nn.Module):
         return [*terms, of_answers], of_classes
 
     def _sum(self, terms: Sequence[Tensor]) -> Tensor:
+        """The score before it becomes a rank: (N, 1), in nats."""
         total, n = terms[0] / self.unit.to(terms[0]), len(self.other_units)
         for i, term in enumerate(terms[1:]):
             total = total + (term / self.other_units[i].to(term) if i < n else term)
         return total
 
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Fit unit and scale to the validation samples, at least one, in parts: arguments of `log_likelihood`."""
+        """Fit unit and scale to the validation samples, at least one, in parts: arguments of `forward`."""
         parts = zip(*(self._terms(*part)[0] for part in samples), strict=True)
         terms = [torch.cat(part).double().cpu() for part in parts]
         if self.typicality is not None:
@@ -228,8 +225,8 @@ class Familiarity(nn.Module):
         self.scale.copy_(torch.quantile(self._sum(terms), ranks))
 
     def forward(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> Tensor:
-        """Arguments of `log_likelihood` → rank float32 (N,): linear between quantiles, and exponential below the
-        first."""
+        """Standardised features (N, D), last hidden layer (N, H), probabilities (N, K) → rank float32 (N,): linear
+        between quantiles, and exponential below the first."""
         return self.readings(x, hidden, probabilities)[0]
 
     def readings(self, x: Tensor, hidden: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor | None]:

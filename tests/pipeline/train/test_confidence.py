@@ -147,7 +147,7 @@ def test_familiarity_is_the_rank_among_the_validation_samples() -> None:
     empty, answers = torch.zeros(0), torch.softmax(3 * hidden[:, :2], 1)
     parts = [(hidden[i : i + 1000], answers[i : i + 1000]) for i in (1000, 2000)]
     familiarity.fit_scale([(empty, *(half[i::2] for half in parts[0])) for i in (0, 1)])
-    validation, others = (familiarity.log_likelihood(empty, *part)[:, 0] for part in parts)
+    validation, others = (familiarity.density(h)[:, 0] / familiarity.unit + p.amax(1).log() for h, p in parts)
     found = familiarity(empty, *parts[1])
     expected = (validation[:, None] <= others).float().mean(0)
     assert found.numpy() == pytest.approx(expected.numpy(), abs=2 / STEPS)
