@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY
 from service.errors import Unusable
 from service.http.body import read
-from service.http.document import OBJECT, parse_object, typed_values
+from service.http.json_document import OBJECT, parse_object, typed_values
 from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
 from service.http.shadow import of_rows

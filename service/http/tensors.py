@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from models.card import FAMILIARITY, Input, ModelCard
-from service.http import document
-from service.http.document import LIST, OBJECT, parse_object, typed_values
-from service.http.lists import DATA_KEY, DATA_OPENING, LongList, split
+from service.http.json_document import LIST, MOST_BYTES, OBJECT, parse_object, typed_values
+from service.http.json_lists import LongList, extract_integers, split
 from service.media import Limits
 from service.serving.predictor import labels_from
 
@@ -34,12 +33,6 @@ FEW = 16  # lists; a request whose numbers are not nested has fewer
 FIRST = 784  # values of a batch, which may tell something of all
 MAX_RANK = 8  # sizes of a shape that an error message quotes
 MAX_DIGITS = 18  # of a length: int() is slow for many digits, and refuses thousands
-
-# Long lists of small integers, such as pictures in JSON, are parsed with NumPy, which handles 64 bytes of text in one
-# instruction. A request with 64 pictures then takes 0.38 ms instead of 0.51 (on the machine of docs/service.md 0.7
-# instead of 0.84), and percept answers 3.5 times as many of them as MLServer instead of less than 3 times.
-LEAST, MOST = 2**15, 2**22  # bytes of JSON; below, parsing is faster, and above, the arrays no longer fit the cache
-ZERO, COMMA, SPACE = b"0, "
 
 Array = NDArray[Any]
 Parameters = dict[str, Any]
@@ -345,13 +338,13 @@ def parameters(holder: Parameters, **types: type) -> Parameters:
 
 def _read(text: bytes, card: ModelCard) -> tuple[Parameters, Parameters | None]:
     """A request's keys and its one tensor, whose `data` is a list of simdjson's, a LongList, or an array if
-    `_extract_integers` read it. Raises HTTPException 400."""
-    if (extracted := _extract_integers(text)) and len(extracted[0]) <= document.MOST_BYTES:
+    `extract_integers` read it. Raises HTTPException 400."""
+    if (extracted := extract_integers(text)) and len(extracted[0]) <= MOST_BYTES:
         rest, numbers = extracted
         body, tensor = _parsed(rest)
         if tensor and tensor["data"] is not None and not len(tensor["data"]):  # else the list belongs to another key
             return body, tensor | {"data": numbers}
-    if len(text) <= document.MOST_BYTES:
+    if len(text) <= MOST_BYTES:
         return _parsed(text)
     if found := split(text):
         body, tensor = _parsed(found[0])
@@ -360,8 +353,7 @@ def _read(text: bytes, card: ModelCard) -> tuple[Parameters, Parameters | None]:
     datatype = DATATYPES[card.input.dtype]
     raise HTTPException(
         400,
-        f"expected in data only numbers of datatype {datatype}, "
-        f"and at most {document.MOST_BYTES} bytes of JSON beside it",
+        f"expected in data only numbers of datatype {datatype}, and at most {MOST_BYTES} bytes of JSON beside it",
     )
 
 
@@ -372,39 +364,6 @@ def _parsed(text: bytes) -> tuple[Parameters, Parameters | None]:
     if inputs is None or len(inputs) != 1 or type(inputs[0]) is not OBJECT:
         return body, None
     return body, typed_values(inputs[0], name=str, shape=LIST, datatype=str, parameters=OBJECT, data=LIST)
-
-
-def _extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
-    """The JSON with the list under its only key "data" emptied, and the integers of that list, uint16 (n,).
-
-    None unless these have one to three digits and are separated by commas, each followed by at most one space. The text
-    is valid JSON if and only if the returned JSON is.
-    """
-    if not LEAST <= len(text) <= MOST or not (found := DATA_OPENING.match(text, text.find(DATA_KEY) - 1)):
-        return None
-    start = found.end()
-    stop = text.find(b"]", start)
-    rest = text[:start] + text[stop:]
-    if stop < 0 or rest.count(DATA_KEY) > 1:
-        return None
-    # The list with two bytes before and one after it.
-    around = np.frombuffer(text, np.uint8, stop + 1 - (start - 2), start - 2)
-    values = around - np.uint8(ZERO)  # bytes below "0" wrap around
-    digit, comma = values < 10, around == COMMA
-    pairs = digit[:-1] & digit[1:]
-    last = np.flatnonzero(digit[2:-1] & ~digit[3:])  # position of each number's last digit in the list
-    wrong = pairs[1:] & ~digit[:-2] & (values[1:-1] == 0)  # leading zeros, as in 01
-    wrong[1:] |= pairs[:-2] & pairs[2:]  # four digits
-    allowed = digit | comma
-    if text.find(SPACE, start, stop) >= 0:
-        allowed[1:] |= (around[1:] == SPACE) & comma[:-1]
-    if wrong.any() or not allowed[2:-1].all() or np.count_nonzero(comma) != len(last) - 1:
-        return None
-    values *= digit
-    numbers = (values[:-2] * digit[1:-1]).astype(np.uint16)
-    numbers *= 100
-    numbers += values[1:-1] * np.uint8(10) + values[2:]  # below 100
-    return rest, numbers.take(last)
 
 
 def sizes(shape: tuple[int | None, ...]) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from models.card import CARD_KEY, ModelCard
-from service.http import document, lists
+from service.http import json_document, json_lists, tensors
 from service.http.tensors import parse
 from service.media import Limits
 from tests.service.helpers import mutated
@@ -90,8 +90,8 @@ def test_only_the_right_nesting() -> None:
 def test_other_json_is_limited() -> None:
     numbers = [1, 2] * 30_000
     assert batch(request(numbers, 30_000, rest=', "id": "' + "x" * 200_000 + '"')) == [[1, 2]] * 30_000
-    large = ', "parameters": {"unknown": "' + "x" * document.MOST_BYTES + '"}'
-    assert f"at most {document.MOST_BYTES} bytes of JSON beside" in refusal(request(numbers, 30_000, rest=large))
+    large = ', "parameters": {"unknown": "' + "x" * json_document.MOST_BYTES + '"}'
+    assert f"at most {json_document.MOST_BYTES} bytes of JSON beside" in refusal(request(numbers, 30_000, rest=large))
     assert "at most" in refusal(request([1, 2], 1, rest=large))
     assert "no comma" in refusal(request("[1," + " " * 300_000 + "2]", 1))
 
@@ -107,7 +107,7 @@ def test_a_list_under_another_key_of_that_name() -> None:
 def test_many_digits_take_no_more_than_others_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that are hard to round take the parser 10 µs each, during which no other thread runs."""
     longest = 0.0
-    parsed = lists.parse
+    parsed = json_lists.parse
 
     def timed(*arguments: object) -> object:
         nonlocal longest
@@ -117,7 +117,7 @@ def test_many_digits_take_no_more_than_others_may_wait(monkeypatch: pytest.Monke
         finally:
             longest = max(longest, time.thread_time() - start)
 
-    monkeypatch.setattr(lists, "parse", timed)
+    monkeypatch.setattr(json_lists, "parse", timed)
     refusal(request("[" + ",".join(["1.663162019364449299316e289"] * 20_000) + "]", 10_000))
     assert 0 < longest < 0.2
 
@@ -141,9 +141,9 @@ def test_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
             body = rng.choice([mutated(body, rng), body[:at] + put + body[at + rng.choice([0, 1]) :]])
         whole = batch(body)
         with monkeypatch.context() as patch:
-            for module in (document, lists):
+            for module in (tensors, json_lists):
                 patch.setattr(module, "MOST_BYTES", 100)
-            patch.setattr(lists, "PIECE", rng.choice([16, 40]))
+            patch.setattr(json_lists, "PIECE", rng.choice([16, 40]))
             pieces = batch(body)
         assert pieces in (None, whole), body
         answered += pieces is not None and len(body) > 100

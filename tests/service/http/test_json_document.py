@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.http.document import LIST, MOST_BYTES, OBJECT, parse_object, typed_values
+from service.http.json_document import LIST, MOST_BYTES, OBJECT, parse_object, typed_values
 from tests.service.helpers import mutated
 
 SUMS = "/v2/models/sums/infer"

@@ -1,4 +1,4 @@
-"""The numbers of a long JSON list, parsed piece by piece.
+"""The numbers of a long JSON list: small integers with NumPy, others piece by piece.
 
 simdjson holds Python's lock while it parses, so that a list of 32 MiB in one piece would stop all other requests: for
 0.1 s, or for 13 if each number has more than 19 digits.
@@ -16,11 +16,11 @@ import simdjson
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
-from service.http.document import MOST_BYTES, parse
+from service.http.json_document import MOST_BYTES, parse
 
 PIECE = 2**15  # bytes that are parsed at once
-DATA_KEY = b'"data"'
-DATA_OPENING = re.compile(rb'[{,\s]"data"\s*:\s*\[')  # certainly a key: inside a string, its quotes would be escaped
+KEY = b'"data"'
+OPENING = re.compile(rb'[{,\s]"data"\s*:\s*\[')  # certainly a key: inside a string, its quotes would be escaped
 PLACEHOLDER = b"null"  # in place of the numbers, in the JSON around them
 
 SPACE = b" \t\r\n"
@@ -30,6 +30,13 @@ KINDS = bytes(
     byte if byte in b"[]," else (SCALAR if byte in b"0123456789+-.eEtrufalsn" else OTHER)[0] for byte in range(256)
 )
 WITHOUT_BRACKETS = bytes.maketrans(b"[]", b"  ")
+
+# Long lists of small integers, such as pictures in JSON, are parsed with NumPy, which handles 64 bytes of text in one
+# instruction. A request with 64 pictures then takes 0.38 ms instead of 0.51 (on the machine of docs/service.md 0.7
+# instead of 0.84), and percept answers 3.5 times as many of them as MLServer instead of less than 3 times.
+MIN_BYTES = 2**15  # of JSON; for less, simdjson is faster
+MAX_BYTES = 2**22  # of JSON; for more, the arrays no longer fit the cache
+ZERO, COMMA, BLANK = b"0, "
 
 
 @dataclass
@@ -111,8 +118,8 @@ def split(text: bytes) -> tuple[bytes, LongList] | None:
     """
     longest = LongList(text, 0, 0)
     at = -1
-    while (at := text.find(DATA_KEY, at + 1, MOST_BYTES)) >= 0:
-        if opening := DATA_OPENING.match(text, at - 1):
+    while (at := text.find(KEY, at + 1, MOST_BYTES)) >= 0:
+        if opening := OPENING.match(text, at - 1):
             start = opening.end()
             quote = text.find(b'"', start)
             brace = text.find(b"}", start, quote if quote >= 0 else len(text))
@@ -121,3 +128,36 @@ def split(text: bytes) -> tuple[bytes, LongList] | None:
                 longest = LongList(text, start, stop)
     rest = text[: longest.start] + PLACEHOLDER + text[longest.stop :]
     return (rest, longest) if longest.stop and len(rest) <= MOST_BYTES else None
+
+
+def extract_integers(text: bytes) -> tuple[bytes, NDArray[np.uint16]] | None:
+    """The JSON with the list under its only key "data" emptied, and the integers of that list, uint16 (n,).
+
+    None unless these have one to three digits and are separated by commas, each followed by at most one space. The text
+    is valid JSON if and only if the returned JSON is.
+    """
+    if not MIN_BYTES <= len(text) <= MAX_BYTES or not (found := OPENING.match(text, text.find(KEY) - 1)):
+        return None
+    start = found.end()
+    stop = text.find(b"]", start)
+    rest = text[:start] + text[stop:]
+    if stop < 0 or rest.count(KEY) > 1:
+        return None
+    # The list with two bytes before and one after it.
+    around = np.frombuffer(text, np.uint8, stop + 1 - (start - 2), start - 2)
+    values = around - np.uint8(ZERO)  # bytes below "0" wrap around
+    digit, comma = values < 10, around == COMMA
+    pairs = digit[:-1] & digit[1:]
+    last = np.flatnonzero(digit[2:-1] & ~digit[3:])  # position of each number's last digit in the list
+    wrong = pairs[1:] & ~digit[:-2] & (values[1:-1] == 0)  # leading zeros, as in 01
+    wrong[1:] |= pairs[:-2] & pairs[2:]  # four digits
+    allowed = digit | comma
+    if text.find(BLANK, start, stop) >= 0:
+        allowed[1:] |= (around[1:] == BLANK) & comma[:-1]
+    if wrong.any() or not allowed[2:-1].all() or np.count_nonzero(comma) != len(last) - 1:
+        return None
+    values *= digit
+    numbers = (values[:-2] * digit[1:-1]).astype(np.uint16)
+    numbers *= 100
+    numbers += values[1:-1] * np.uint8(10) + values[2:]  # below 100
+    return rest, numbers.take(last)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.http import tensors
-from service.http.tensors import _extract_integers
+from service.http import json_lists
+from service.http.json_lists import extract_integers
 
 REST = {"inputs": [{"name": "image", "shape": [2], "parameters": {"a": [1, {"b": []}]}, "data": []}], "id": "x,y"}
 MARK = '"data": []'
@@ -19,7 +19,7 @@ MARK = '"data": []'
 def shorter() -> Iterator[None]:
     """Lets texts of a few thousand bytes count as long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tensors, "LEAST", 2**12)
+        patch.setattr(json_lists, "MIN_BYTES", 2**12)
         yield
 
 
@@ -45,7 +45,7 @@ def replaced(value: object, numbers: list[int]) -> object:
 
 def check(text: bytes) -> None:
     """The integers and the rest of the text together are the text."""
-    extracted = _extract_integers(text)
+    extracted = extract_integers(text)
     if extracted is not None:
         rest = parsed(extracted[0])
         assert parsed(text) == (None if rest is None else replaced(rest, extracted[1].tolist()))
@@ -58,7 +58,7 @@ def test_numbers_and_rest(separator: str, compact: bool) -> None:
     text = request(separator.join(map(str, numbers)))
     if compact:
         text = text.replace(b'"data": [', b'"data":[')
-    extracted = _extract_integers(text)
+    extracted = extract_integers(text)
     assert extracted is not None
     assert json.loads(extracted[0]) == REST
     assert extracted[1].dtype == np.uint16
@@ -105,11 +105,11 @@ def test_other_keys_and_strings(rest: str) -> None:
 
 def test_one_of_several_lists() -> None:
     numbers = ",".join(["12"] * 2000)
-    assert _extract_integers(f'{{"a": {{"data": [{numbers}]}}, "data": []}}'.encode()) is None
+    assert extract_integers(f'{{"a": {{"data": [{numbers}]}}, "data": []}}'.encode()) is None
 
 
 def test_short_and_unfinished_text() -> None:
-    assert _extract_integers(request("1,2,3")) is None
-    assert _extract_integers(b'{"data":[' + b"1," * 3000) is None
-    assert _extract_integers(b'"data":[' + b"1," * 3000 + b"1]") is None
-    assert _extract_integers(b"1" * 5000) is None
+    assert extract_integers(request("1,2,3")) is None
+    assert extract_integers(b'{"data":[' + b"1," * 3000) is None
+    assert extract_integers(b'"data":[' + b"1," * 3000 + b"1]") is None
+    assert extract_integers(b"1" * 5000) is None
