@@ -52,3 +52,14 @@ def typed_values(holder: Any, **types: type) -> dict[str, Any]:
     if len(present) < len(keys) and (twice := [key for key in types if keys.count(key) > 1]):
         raise HTTPException(400, f"{twice[0]} is given more than once")
     return values
+
+
+def parameters(holder: dict[str, Any], **types: type) -> dict[str, Any]:
+    """The values of these keys below "parameters"; all None if that is missing. Raises HTTPException 400."""
+    found = holder["parameters"]
+    return dict.fromkeys(types) if found is None else typed_values(found, **types)
+
+
+def quoted(text: str | None) -> str:
+    """A client's text in a message: its first 80 characters."""
+    return repr(text and text[:80])

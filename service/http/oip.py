@@ -13,22 +13,14 @@ from starlette.exceptions import HTTPException
 from models.card import FAMILIARITY
 from service.errors import Unusable
 from service.http.body import read
+from service.http.inference_request import Inference, parse
+from service.http.inference_response import write
 from service.http.json_document import OBJECT, parse_object, typed_values
 from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
 from service.http.shadow import of_rows
 from service.http.state import State
-from service.http.tensors import (
-    BINARY,
-    DATATYPES,
-    FEW,
-    HEADER_LENGTH,
-    Array,
-    Inference,
-    parse,
-    sizes,
-    write,
-)
+from service.http.tensors import DATATYPES, FEW_LISTS, Array, sizes
 from service.media.work import UNPACKED, Work
 from service.serving.drift import COUNTED
 from service.serving.predictor import PIECE_SECONDS, Predictor
@@ -37,6 +29,8 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
 # binary data that are read; for each number and each label that are written.
 READ, LIST, CONVERTED, WRITTEN, NAMED = 6e-9, 1e-6, 1e-9, 5e-8, 1.2e-6
+HEADER_LENGTH = b"inference-header-content-length"  # bytes of JSON, before binary data
+BINARY = b"application/octet-stream"
 BODY_BYTES = 2**16  # limit for a request without tensors
 
 
@@ -180,7 +174,7 @@ def _parsing(data: bytes, header_length: bytes) -> Work:
 def _lists(data: bytes, length: int) -> int:
     """How many lists the JSON data[:length] has, by their opening brackets."""
     at = -1
-    for n in range(FEW):  # a search leaves nothing in memory, and most requests have three or four
+    for n in range(FEW_LISTS):  # a search leaves nothing in memory, and most requests have three or four
         at = data.find(b"[", at + 1, length)
         if at < 0:
             return n

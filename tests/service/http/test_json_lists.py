@@ -9,8 +9,8 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from models.card import CARD_KEY, ModelCard
-from service.http import json_document, json_lists, tensors
-from service.http.tensors import parse
+from service.http import inference_request, json_document, json_lists
+from service.http.inference_request import parse
 from service.media import Limits
 from tests.service.helpers import mutated
 from tests.serving import sums_model
@@ -141,7 +141,7 @@ def test_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
             body = rng.choice([mutated(body, rng), body[:at] + put + body[at + rng.choice([0, 1]) :]])
         whole = batch(body)
         with monkeypatch.context() as patch:
-            for module in (tensors, json_lists):
+            for module in (inference_request, json_lists):
                 patch.setattr(module, "MOST_BYTES", 100)
             patch.setattr(json_lists, "PIECE", rng.choice([16, 40]))
             pieces = batch(body)
