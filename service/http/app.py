@@ -60,7 +60,7 @@ class App:
     def open(self, repository: "Repository", metrics: "Metrics") -> None:
         """Serve these models from now on."""
         # They load ONNX Runtime, which BentoML's supervisor process does not need.
-        from service.http.rollout import Comparison
+        from service.http.comparison import Comparison
         from service.http.routes import table
         from service.http.shadow import Shadows
 
@@ -119,7 +119,7 @@ class App:
         self.state.metrics.request(route, response.status, seconds)
         if response.after:
             response.after()
-        if request.trial is not None:
-            request.trial.record(response.status, seconds)
+        if request.compared is not None:
+            request.compared.record(response.status, seconds)
         if self.logs:
             log.request(request, request_id.decode(), route, response, seconds)

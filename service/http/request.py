@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from service.http.sending import send_whole
 
 if TYPE_CHECKING:
-    from service.http.trial import Trial
+    from service.serving.predictor import Predictor
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -29,14 +29,29 @@ SINGLE = frozenset(
 )
 
 
-class Request:
-    """One HTTP request: its ASGI scope, the function that receives its body, and what is tried out with it."""
+class ComparedVersions:
+    """Whether the status and time of a request are counted for the version that answers it; the shadow to ask too (see
+    comparison.py)."""
 
-    __slots__ = ("_headers", "method", "path", "receive", "scope", "trial")
+    __slots__ = ("_count", "shadow")
+
+    def __init__(self, count: Callable[[int, float], None] | None, shadow: "Predictor | None") -> None:
+        self._count, self.shadow = count, shadow
+
+    def record(self, status: int, seconds: float) -> None:
+        """The request was answered."""
+        if self._count is not None:
+            self._count(status, seconds)
+
+
+class Request:
+    """One HTTP request: its ASGI scope, the function that receives its body, and the versions that it compares."""
+
+    __slots__ = ("_headers", "compared", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope, self.receive = scope, receive
-        self.trial: Trial | None = None
+        self.compared: ComparedVersions | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header, the first

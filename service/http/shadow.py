@@ -30,7 +30,7 @@ Content = bytes | NDArray[np.uint8] | NDArray[np.float32]  # a file, or a batch 
 Found = Sequence[str | list[float]]  # for each sample, a label, or the values of a regression
 
 
-class Asked(NamedTuple):
+class ShadowRequest(NamedTuple):
     """A request that was answered, and the version to ask as well."""
 
     shadow: Predictor
@@ -47,57 +47,57 @@ class Shadows:
 
     def __init__(self, metrics: "Metrics", limits: Limits) -> None:
         self._metrics, self._limits = metrics, limits
-        self._queue: SimpleQueue[Asked] = SimpleQueue()
+        self._queue: SimpleQueue[ShadowRequest] = SimpleQueue()
         self._held, self._lock = 0, threading.Lock()
         self._thread: threading.Thread | None = None
         self.ended = 0.0  # when an answer that takes much memory was last computed
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, request: ShadowRequest) -> None:
         """Queue a request, or drop it if too much is queued."""
-        size = asked.size()
+        size = request.size()
         if size > BYTES:
-            return self._drop(asked, "large")
+            return self._drop(request, "large")
         with self._lock:
             fits = self._queue.qsize() < WAITING and self._held + size <= BYTES
             self._held += size if fits else 0
         if not fits:
-            return self._drop(asked, "full")
-        if not isinstance(asked.content, bytes):  # else the rows would hold the whole batch
-            asked = asked._replace(content=asked.content.copy())
-        self._queue.put(asked)
+            return self._drop(request, "full")
+        if not isinstance(request.content, bytes):  # else the rows would hold the whole batch
+            request = request._replace(content=request.content.copy())
+        self._queue.put(request)
         if self._thread is None:
             self._thread = threading.Thread(target=behind, args=[self._run], name="shadow", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         while True:
-            asked, start = self._queue.get(), time.thread_time()
-            size = asked.size()
-            self._compare(asked)
-            del asked  # the queue may stay empty for long
+            request, start = self._queue.get(), time.thread_time()
+            size = request.size()
+            self._compare(request)
+            del request  # the queue may stay empty for long
             with self._lock:
                 self._held -= size
             time.sleep(REST * (time.thread_time() - start))
 
-    def _compare(self, asked: Asked) -> None:
-        shadow, content = asked.shadow, asked.content
+    def _compare(self, request: ShadowRequest) -> None:
+        shadow, content = request.shadow, request.content
         try:
             if isinstance(content, bytes):
                 work = shadow.work(content, self._limits)
             else:
                 work = shadow.work_of((1, *content.shape[1:]))
             if work.bytes > WORK:
-                return self._drop(asked, "large")
+                return self._drop(request, "large")
             others: Found = answers(shadow, content, self._limits)
             self.ended = time.monotonic() if takes_thread(work) else self.ended
         except Exception:  # of whatever a graph may raise
             others = []
-        for i, found in enumerate(asked.found):
+        for i, found in enumerate(request.found):
             outcome = "error" if i >= len(others) else "same" if _is_same(found, others[i]) else "different"
             self._metrics.shadow(shadow.card, found if isinstance(found, str) else "value", outcome)
 
-    def _drop(self, asked: Asked, reason: str) -> None:
-        self._metrics.shadow_dropped(asked.shadow.card, reason)
+    def _drop(self, request: ShadowRequest, reason: str) -> None:
+        self._metrics.shadow_dropped(request.shadow.card, reason)
 
 
 def answers(predictor: Predictor, content: Content, limits: Limits) -> Found:

@@ -17,7 +17,7 @@ from service.http.scheduling import Scheduler
 from service.media import Limits
 
 if TYPE_CHECKING:
-    from service.http.rollout import Comparison
+    from service.http.comparison import Comparison
     from service.metrics import Metrics
     from service.serving.predictor import Predictor
     from service.serving.repository import Repository

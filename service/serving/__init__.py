@@ -1,5 +1,5 @@
-"""The served models: one open model (`predictor`), its trial before that (`opening`), all of them (`repository`), where
-they come from (`store`, read by `reading`), and whether requests still look like their training data (`drift`).
+"""The served models: one open model (`predictor`), what is checked before that (`opening`), all of them (`repository`),
+where they come from (`store`, read by `reading`), and whether requests still look like their training data (`drift`).
 
 These modules are not imported here, since they load ONNX Runtime, BentoML or NumPy, which BentoML's supervisor process
 or most commands of `percept` do not need.

@@ -1,4 +1,4 @@
-"""Opens a version and tries it out: it is served only if requests get from its graph what its card says.
+"""Opens a version and checks it: it is served only if requests get from its graph what its card says.
 
 The file is whole if its seal fits, but that says nothing of what is in it: a card may have been written by hand, and a
 graph may compute anything, for any time, in any amount of memory.
@@ -35,7 +35,7 @@ from service.serving.trust import Trust
 MAX_BYTES = 2**28  # of a file: 67 million weights
 MAX_BESIDE = 2**23  # of the samples, and of the bill of materials, that are served
 MEMORY = 2**31  # bytes that the process may take beside what it has while a version is opened
-SECONDS = 3.0  # for all answers of the trial, which take milliseconds
+SECONDS = 3.0  # for all that _check_predictor asks, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
 MAX_ATOMS = 4096  # of a dictionary of patches, as in a task
@@ -65,7 +65,7 @@ def open_version(model: Stored, trust: Trust | None = None) -> Predictor:
         _check_card(card)
         _check_graph(predictor.session, card)
         with _bounded_time(predictor):
-            _try_out(predictor)
+            _check_predictor(predictor)
     beside = {name: content for name, content in files.items() if 0 < len(content) <= MAX_BESIDE}
     predictor.samples = beside.get(SAMPLES_FILE, predictor.samples)
     predictor.bom, predictor.signer = beside.get(BOM_FILE), signer
@@ -181,7 +181,7 @@ def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None
     _require(card.known_threshold is not None or FAMILIARITY not in outputs, "familiarity without a known_threshold")
 
 
-def _try_out(predictor: Predictor) -> None:
+def _check_predictor(predictor: Predictor) -> None:
     """Raise ValueError unless the answers to a file and to batches, with all that requests may ask, fit the card."""
     card = predictor.card
     sample = predictor.decode(sample_file(card), Limits())

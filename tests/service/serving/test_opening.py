@@ -290,7 +290,7 @@ def test_what_does_not_fit_its_card_is_refused(how: str, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("make", [digits_model, instruments_model, sums_model, careful])
 def test_what_fits_is_opened_as_new(make: Callable[[str], onnx.ModelProto], tmp_path: Path) -> None:
-    """Also after another version with features and groups; the trial does not count towards drift."""
+    """Also after another version with features and groups; what the check asks does not count towards drift."""
     model = whole(make, NEWEST)
     card_ = ModelCard.model_validate_json(model.metadata_props[0].value)
     if card_.name == "sums":
