@@ -10,9 +10,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
-    """`work` of each item, in their order, where at most `ahead` of them are begun, wait or are done and not yet taken:
-    a long list does not fill the memory with results.
+def ordered(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
+    """`function` of each item, in their order, where at most `ahead` of them are begun, wait or are done and not yet
+    taken: a long list does not fill the memory with results.
 
     Closing the iterator leaves the items undone that have not begun.
 
@@ -24,11 +24,11 @@ def ordered(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: i
     [3, 1, 2]
     """
     remaining = iter(items)
-    waiting = deque(pool.submit(work, item) for item in islice(remaining, ahead))
+    waiting = deque(pool.submit(function, item) for item in islice(remaining, ahead))
     try:
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(pool.submit(work, item) for item in islice(remaining, 1))
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
             yield result
     finally:
         for future in waiting:

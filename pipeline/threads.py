@@ -70,10 +70,10 @@ def pool(n: int | None = None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
-    """`work` of each item, in their order: in this thread while that is fast, then in a pool of threads.
+def ordered_map(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
+    """`function` of each item, in their order: in this thread while that is fast, then in a pool of threads.
 
-    Closing the iterator ends the work after the items that are in progress.
+    Closing the iterator ends after the items that are in progress.
 
     Example
     -------
@@ -83,12 +83,12 @@ def ordered_map(work: Callable[[T], R], items: Sequence[T]) -> Generator[R, None
     done, until = 0, time.perf_counter() + FIRST
     with threads(1):  # as in the pool
         while done < len(items) and time.perf_counter() < until:
-            yield work(items[done])
+            yield function(items[done])
             done, until = done + 1, until + QUICK
     ended = Event()
 
     def results(chunk: Sequence[T]) -> list[R]:
-        return [work(item) for item in chunk if not ended.is_set()]
+        return [function(item) for item in chunk if not ended.is_set()]
 
     chunks = (items[i : i + CHUNK] for i in range(done, len(items), CHUNK))
     with pool() as workers:

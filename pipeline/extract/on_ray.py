@@ -82,8 +82,8 @@ def extract(jobs: Sequence[Job], recipe: Recipe, shards: Shards) -> None:
             progress.update(len(jobs[SHARD * row["part"] :][:SHARD]))
 
 
-def _parts(items: Sequence[Any], work: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The result of `work` for each part of the items, in the order in which parts finish.
+def _parts(items: Sequence[Any], function: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The result of `function` for each part of the items, in the order in which parts finish.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _parts(items: Sequence[Any], work: Callable[[dict[str, Any]], dict[str, Any]
     ]
     if not parts:
         return
-    for row in from_items(parts, override_num_blocks=len(parts)).map(work, num_cpus=1).iter_rows():
+    for row in from_items(parts, override_num_blocks=len(parts)).map(function, num_cpus=1).iter_rows():
         if row["problem"]:
             raise UserError(row["problem"])
         yield row

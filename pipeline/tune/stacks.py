@@ -79,14 +79,14 @@ def train(trainings: Sequence[Training], kind: Kind) -> list[State | UserError]:
     results: dict[int, State | UserError] = {}
     stop = Event()
 
-    def work(part: Sequence[int]) -> None:
+    def train_part(part: Sequence[int]) -> None:
         results.update(zip(part, _train_stack([trainings[i] for i in part], kind, stop), strict=True))
 
     workers = torch.get_num_threads() if device.type == "cpu" else 1
     with threads.pool(workers) as pool:
         try:
             with step(WAITING):
-                list(pool.map(work, parts))
+                list(pool.map(train_part, parts))
         except BaseException:  # Ctrl-C reaches this thread only
             stop.set()
             raise

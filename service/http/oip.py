@@ -34,7 +34,7 @@ BINARY = b"application/octet-stream"
 BODY_BYTES = 2**16  # limit for a request without tensors
 
 
-class Protocol:
+class InferenceProtocol:
     """The handlers of all paths below /v2."""
 
     def __init__(self, state: State) -> None:

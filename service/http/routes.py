@@ -6,7 +6,7 @@ import orjson
 
 from models.card import ModelCard
 from service.http import management, static
-from service.http.oip import Protocol
+from service.http.oip import InferenceProtocol
 from service.http.openapi import document
 from service.http.predict import predict
 from service.http.request import Request, Response
@@ -19,7 +19,7 @@ def table(state: State) -> list[Route]:
     any_model = partial(predict, state)
     digits, instruments = partial(any_model, model="digits"), partial(any_model, model="instruments")
     models, metrics = partial(management.models, state), partial(management.metrics, state)
-    by_bentoml, v2 = partial(management.by_bentoml, state), Protocol(state)
+    by_bentoml, v2 = partial(management.by_bentoml, state), InferenceProtocol(state)
 
     described: list[ModelCard] = []  # the models of which `docs_json` tells
     docs_json = b""

@@ -37,10 +37,10 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         """Called by `start`."""
-        while (work := self.reader._next(self)) is not None:
+        while (function := self.reader._next(self)) is not None:
             result, error = None, None
             try:
-                result = work()
+                result = function()
             except BaseException as raised:
                 error = raised
             self.reader._done(self, result, error)
@@ -60,13 +60,13 @@ class Reader:
         self._thread: _Thread | None = None
         self._lock = threading.Lock()
 
-    async def run(self, work: Callable[[], T], seconds: float | None = SECONDS) -> T:
-        """What `work` returns or raises. With None for `seconds` it may take any time, as long as no read hangs.
+    async def run(self, function: Callable[[], T], seconds: float | None = SECONDS) -> T:
+        """What `function` returns or raises. With None for `seconds` it may take any time, as long as no read hangs.
 
         Raises StoreBlocked if it is not done after so many seconds, or a read of it hangs, or too many calls wait.
         """
         end = None if seconds is None else time.monotonic() + seconds
-        future = asyncio.wrap_future(self._submit(work))
+        future = asyncio.wrap_future(self._submit(function))
         try:
             while not future.done():
                 left = CHECK if end is None else min(CHECK, end - time.monotonic())
@@ -78,9 +78,9 @@ class Reader:
         finally:
             future.cancel()  # if it is still queued, it is not done any more
 
-    def run_here(self, work: Callable[[], T]) -> T:
+    def run_here(self, function: Callable[[], T]) -> T:
         """Like `run` without a limit, for a thread that may wait."""
-        future = self._submit(work)
+        future = self._submit(function)
         while not wait([future], CHECK).done:
             self._leave_hanging()
         return future.result()
@@ -112,13 +112,13 @@ class Reader:
         """Where reads hang, in words; None if none does."""
         return _message(", ".join(sorted(self.hanging))) if self.hanging else None
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
+    def _submit(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
         self._leave_hanging()
         with self._lock:
             if len(self._queue) >= WAITING or len(self.hanging) >= HANGING:
                 raise StoreBlocked(_message(""))
-            self._queue.append((work, future))
+            self._queue.append((function, future))
             self._start()
         return future
 
@@ -130,10 +130,10 @@ class Reader:
     def _next(self, thread: _Thread) -> Callable[[], Any] | None:
         with self._lock:
             while self._queue and not thread.is_left:
-                work, thread.future = self._queue.popleft()
+                function, thread.future = self._queue.popleft()
                 if thread.future.set_running_or_notify_cancel():
                     thread.place, thread.since = "", time.monotonic()
-                    return work
+                    return function
             if self._thread is thread:
                 self._thread = None
             return None

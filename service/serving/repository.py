@@ -201,11 +201,11 @@ class Repository:
         if found is not None:
             self._listed[name] = found
 
-    def _read(self, name: str, work: Callable[[], T]) -> T | None:
-        """What `work` returns, which reads a model of the store; None if that cannot be read."""
+    def _read(self, name: str, function: Callable[[], T]) -> T | None:
+        """What `function` returns, which reads a model of the store; None if that cannot be read."""
         try:
             with self.reader.at(name):
-                return work()
+                return function()
         except OSError as error:
             self._unread = f"the model store cannot be read: {name}: {error.strerror}"
         except StoreBlocked:
