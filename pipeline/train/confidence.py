@@ -42,7 +42,7 @@ COLLAGES = 500  # made at a time
 REDRAWN = 0.1  # share of the pictures of the classes that are redrawn with another pen
 AUXILIARY = 0.2  # and that are auxiliary, if their source can make such; see `Source`
 MOST_AUXILIARY = round(AUXILIARY * PICTURES[1])
-CONTRAST: dict[Outliers, Train] = {
+OUTLIER_TRAINING: dict[Outliers, Train] = {
     "images": Train(epochs=12, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=2e-4),
     "noises": Train(epochs=15, batch_size=200, learning_rate=1.5e-3, schedule="cosine", l2=2e-4, noise=0.3),
     "scenes": Train(epochs=8, batch_size=200, learning_rate=3e-3, schedule="cosine", l2=1e-5),
@@ -200,7 +200,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
     outside = 0 if kind == "binary" else network.linear()[-1].out_features - 1
     y = torch.cat([inside, torch.full_like(inside, outside)])
     assert front.outliers is not None
-    options = CONTRAST[front.outliers]
+    options = OUTLIER_TRAINING[front.outliers]
     change = transform_of(options, classifier.standardize, device)
     feed = Feed([Dataset(x, y)], [seed], options.batch_size, change, in_memory=True)
     all_epochs(ClosedForm([network], feed, kind, [options]), options)

@@ -24,7 +24,7 @@ from pipeline.validate.inside import CLIPS, inside
 from pipeline.validate.learning_curve import learning_curve
 from pipeline.validate.predictions import ClassPredictions, Predictions, predict
 from pipeline.validate.scope import counts, scope
-from pipeline.validate.takes import apart, lowered, suspected
+from pipeline.validate.takes import lower_metrics, score_apart, suspect_takes
 from service.media.native import trim
 
 
@@ -52,8 +52,8 @@ def validate(task: Task, run: Run) -> Report:
     predictions, known, usual = predict(classifier, facts, features)
     test = predictions.metrics() | known
     files = features.file[features.rows("test")].tolist()
-    suspicion = suspected(features)
-    takes = apart(suspicion, features, facts) if suspicion is not None else None
+    suspicion = suspect_takes(features)
+    takes = score_apart(suspicion, features, facts) if suspicion is not None else None
     report: Report = {
         "name": task.name,
         "kind": facts.kind,
@@ -73,7 +73,7 @@ def validate(task: Task, run: Run) -> Report:
         "sample_rate": classifier.frontend.input.sample_rate,
         "notes": _notes(features),
         "takes": takes,
-        "gate": gate(lowered(test, takes), task.validate_),
+        "gate": gate(lower_metrics(test, takes), task.validate_),
         "weights": run.digest(run.weights, "train"),
         "libraries": library_versions(),
     }

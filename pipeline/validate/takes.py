@@ -54,7 +54,7 @@ class Suspicion:
     group: NDArray[np.int64]
 
 
-def suspected(features: Features) -> Suspicion | None:
+def suspect_takes(features: Features) -> Suspicion | None:
     """The likeliest way in which the files may belong together; None if the data name groups, or nothing tells of any.
 
     Names alone are not enough, since most files are numbered: within a class, the nearest neighbours of samples must
@@ -75,7 +75,7 @@ def suspected(features: Features) -> Suspicion | None:
     return min((one for excess, one in found if excess >= most - TIE), key=lambda one: int(one.group.max()))
 
 
-def apart(suspicion: Suspicion, features: Features, facts: Facts) -> Takes:
+def score_apart(suspicion: Suspicion, features: Features, facts: Facts) -> Takes:
     """What the test samples' accuracy is if no network has learned from a sample of their group: cross-validation, with
     networks like the one that was trained."""
     test, names = features.rows("test"), features.file
@@ -99,7 +99,7 @@ def apart(suspicion: Suspicion, features: Features, facts: Facts) -> Takes:
     }
 
 
-def lowered(test: dict[str, Any], takes: Takes | None) -> dict[str, Any]:
+def lower_metrics(test: dict[str, Any], takes: Takes | None) -> dict[str, Any]:
     """The test metrics, with the lower accuracy and macro recall where takes of one source were kept apart."""
     if takes is None:
         return test

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
 from service.media import coded, ffmpeg, libsndfile, wav
 from service.media.channels import Mix, loudest_if_cancelled
-from service.media.containers import media, recordings
+from service.media.containers import joined_media, recordings
 from service.media.flac import without_last_frame
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
@@ -68,7 +68,7 @@ def peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _joined(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
     """The recordings in a file one after another, float32 (T,) at `sample_rate` Hz; and the coding of the last."""
-    parts = media(data, demuxer) if _needs_ffmpeg(demuxer) else recordings(data, limits.seconds)
+    parts = joined_media(data, demuxer) if _needs_ffmpeg(demuxer) else recordings(data, limits.seconds)
     waveforms: list[NDArray[np.float32]] = []
     samples, coding = 0, ""
     for part in parts:

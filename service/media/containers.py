@@ -88,7 +88,7 @@ def recordings(data: bytes, seconds: float) -> list[bytes]:
     return found
 
 
-def media(data: bytes, demuxer: str) -> list[bytes]:
+def joined_media(data: bytes, demuxer: str) -> list[bytes]:
     """The files of MPEG-4 or Matroska that are joined in `data`: FFmpeg's `demuxer` would read the first alone."""
     starts = [0]
     if demuxer == "mov":

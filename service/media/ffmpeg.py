@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import Unusable, WrongMedia
-from service.media.native import Shared
+from service.media.native import SharedSetting
 from service.media.signatures import TO_WAV
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _allow(n_bytes: int) -> None:
     ctypes.CDLL(av._core.__file__).av_max_alloc(ctypes.c_size_t(n_bytes))
 
 
-_little_memory = Shared(lambda: _allow(MAX_ALLOCATION), lambda: _allow(2**31 - 1))  # which is the default
+_little_memory = SharedSetting(lambda: _allow(MAX_ALLOCATION), lambda: _allow(2**31 - 1))  # which is the default
 
 
 @contextmanager

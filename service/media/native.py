@@ -19,11 +19,11 @@ def trim() -> None:
     glibc("malloc_trim")(ctypes.c_size_t(0))
 
 
-class Shared:
+class SharedSetting:
     """A context manager that several threads may be in: the first that enters calls `change`, the last that leaves
     `restore`.
 
-    >>> with Shared(lambda: print("on"), lambda: print("off")) as shared, shared:
+    >>> with SharedSetting(lambda: print("on"), lambda: print("off")) as shared, shared:
     ...     print("decoding")
     on
     decoding
@@ -34,7 +34,7 @@ class Shared:
         self._change, self._restore = change, restore
         self._lock, self._n = threading.Lock(), 0
 
-    def __enter__(self) -> "Shared":
+    def __enter__(self) -> "SharedSetting":
         with self._lock:
             if not self._n:
                 self._change()
@@ -48,10 +48,10 @@ class Shared:
                 self._restore()
 
 
-def _quiet() -> Shared:
+def _quiet() -> SharedSetting:
     """See `quiet`. Only glibc documents that stderr may be assigned to; elsewhere nothing is changed."""
     if platform.libc_ver()[0] != "glibc":
-        return Shared(lambda: None, lambda: None)
+        return SharedSetting(lambda: None, lambda: None)
     libc = ctypes.CDLL(None)
     libc.fopen.restype = ctypes.c_void_p
     stderr, nowhere = ctypes.c_void_p.in_dll(libc, "stderr"), libc.fopen(b"/dev/null", b"w")
@@ -60,7 +60,7 @@ def _quiet() -> Shared:
     def point_to(stream: int | None) -> None:
         stderr.value = stream
 
-    return Shared(lambda: point_to(nowhere), lambda: point_to(terminal))
+    return SharedSetting(lambda: point_to(nowhere), lambda: point_to(terminal))
 
 
 # Where C code prints to stderr, it prints nowhere: mpg123, inside libsndfile, comments on every damaged MP3, and

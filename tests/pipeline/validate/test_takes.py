@@ -11,7 +11,7 @@ from pipeline.report.page import headline
 from pipeline.task import Task, Validate
 from pipeline.train import weights
 from pipeline.validate.stage import gate
-from pipeline.validate.takes import apart, lowered, suspected
+from pipeline.validate.takes import lower_metrics, score_apart, suspect_takes
 from tests import vectors
 
 CLASSES, SOURCES, TAKES = 3, 10, 6
@@ -41,32 +41,32 @@ def features(folder: Path, near: bool = True, names: str = "{label}/s{source}_{t
 )
 def test_names_and_features_together_tell_of_takes(tmp_path: Path, names: str, group: str) -> None:
     _, found = features(tmp_path, names=names)
-    suspicion = suspected(found)
+    suspicion = suspect_takes(found)
     assert suspicion is not None
     assert int(suspicion.group.max()) + 1 in (SOURCES, CLASSES * SOURCES)
     assert np.isin(np.bincount(suspicion.group), (TAKES, CLASSES * TAKES)).all()
 
 
 def test_neither_alone_does(tmp_path: Path) -> None:
-    assert suspected(features(tmp_path, near=False)[1]) is None
-    assert suspected(features(tmp_path, names="{label}/{n:04}.wav")[1]) is None
-    assert suspected(features(tmp_path, names="{label}/IMG_{n:04}.jpg")[1]) is None
+    assert suspect_takes(features(tmp_path, near=False)[1]) is None
+    assert suspect_takes(features(tmp_path, names="{label}/{n:04}.wav")[1]) is None
+    assert suspect_takes(features(tmp_path, names="{label}/IMG_{n:04}.jpg")[1]) is None
     named = features(tmp_path)[1]
-    assert suspected(replace(named, group=np.array([file[:4] for file in named.file]))) is None
+    assert suspect_takes(replace(named, group=np.array([file[:4] for file in named.file]))) is None
 
 
 def test_the_accuracy_is_that_of_sources_never_heard_and_the_gate_holds_it(tmp_path: Path) -> None:
     task, found = features(tmp_path)
-    suspicion = suspected(found)
+    suspicion = suspect_takes(found)
     assert suspicion is not None
     facts = replace(weights.begin(task, found, "cpu"), best_epoch=30)
-    takes = apart(suspicion, found, facts)
+    takes = score_apart(suspicion, found, facts)
     assert takes["accuracy"] < 0.8  # among other takes of the same source nearly all are right
     assert takes["groups"] == SOURCES
     assert len(takes["files"]) == 3
     test = {"accuracy": 1.0, "macro_recall": 0.1, "log_loss": 0.2}
-    assert lowered(test, takes) == {"accuracy": takes["accuracy"], "macro_recall": 0.1, "log_loss": 0.2}
-    assert lowered(test, None) is test
-    assert not gate(lowered(test, takes), Validate(min_accuracy=0.9))["passed"]
+    assert lower_metrics(test, takes) == {"accuracy": takes["accuracy"], "macro_recall": 0.1, "log_loss": 0.2}
+    assert lower_metrics(test, None) is test
+    assert not gate(lower_metrics(test, takes), Validate(min_accuracy=0.9))["passed"]
     report = {"name": "n", "samples": {"test": 9}, "test": test, "takes": takes, "gate": {"passed": True, "checks": []}}
     assert f"--set 'data.group={takes['pattern']}' names the 10 groups" in headline(report)  # type: ignore[typeddict-item]
