@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models import spans
+from models import feature_groups
 from models.card import Input
 from models.familiarity import Outliers
+from models.feature_groups import Span
 from models.image import Picture
 from models.mfcc import Mfcc
-from models.spans import Span
 from models.table import Table
 
 IMAGE_SIZE = 28  # pixels
@@ -154,7 +154,7 @@ class Vector(nn.Module):
         return {}
 
     def groups(self) -> list[Span]:
-        return spans.even(self.n_features)
+        return feature_groups.even(self.n_features)
 
 
 def build(features: Mapping[str, Any], state: Mapping[str, NDArray[np.float32]] | None = None) -> FrontEnd:

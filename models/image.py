@@ -16,8 +16,8 @@ from torch.nn.functional import avg_pool2d, conv2d, pad, unfold
 
 from models.card import Input
 from models.familiarity import Outliers
+from models.feature_groups import Span
 from models.kmeans import k_means
-from models.spans import Span
 
 CELLS = (4, 8)  # of a picture's width, in cells of oriented gradients: two scales
 DIRECTIONS = 16  # of a gradient, 0 … 360°

@@ -1,7 +1,7 @@
 """The front end of sound: mel-frequency cepstral coefficients (MFCC), pooled over a clip.
 
 Caches of features are keyed by `models.FEATURES_VERSION`: raise it when the features of a clip change here or in
-its steps: `ends`, `fourier`, `mel`, `views`, `pooling`.
+its steps: `padding`, `fourier`, `mel`, `views`, `pooling`.
 """
 
 import math
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from models import views
 from models.card import Input
-from models.ends import Ends
 from models.familiarity import Outliers
+from models.feature_groups import Span
 from models.fourier import PowerSpectrum
 from models.mel import b_weighting, mel_filters, mel_frequencies
+from models.padding import Ends
 from models.pooling import LEVELS, NAMES, STATISTICS, VIEW_STATISTICS, pool
-from models.spans import Span
 from models.views import AVERAGES, TOP_DB, VALLEYS, VIEWS
 
 AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db

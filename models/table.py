@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models import spans
+from models import feature_groups
 from models.card import Column, Input
 from models.familiarity import Outliers
-from models.spans import Span
+from models.feature_groups import Span
 
 
 class Table(nn.Module):
@@ -108,7 +108,7 @@ class Table(nn.Module):
         return {}
 
     def groups(self) -> list[Span]:
-        return spans.even(self.n_features)
+        return feature_groups.even(self.n_features)
 
 
 def _index(values: Sequence[int]) -> Tensor:
