@@ -30,7 +30,7 @@ from service.serving.drift import COUNTED
 from service.serving.estimate import REASONS, Estimate, estimated, has_estimate
 from service.serving.predictor import Predictor
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TENTHS = tuple(i / 10 for i in range(1, 11))
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 DROPPED = ("full", "large")  # reasons why a shadow is not asked
@@ -44,7 +44,7 @@ class Metrics:
     def __init__(self) -> None:
         _forget_dead_workers()
         self._requests = Counter("percept_requests_total", "Requests answered.", ["route", "code"])
-        self._seconds = Histogram("percept_request_seconds", "Time to an answer.", ["route"], buckets=SECONDS)
+        self._seconds = Histogram("percept_request_seconds", "Time to an answer.", ["route"], buckets=REQUEST_SECONDS)
         self._in_flight = Gauge(
             "percept_in_flight", "Slots taken by requests being answered.", multiprocess_mode="livesum"
         )
@@ -97,7 +97,7 @@ class Metrics:
             ["model", "version", "code"],
         )
         self._canary_seconds = Histogram(
-            "percept_canary_request_seconds", "Time to their answers.", ["model", "version"], buckets=SECONDS
+            "percept_canary_request_seconds", "Time to their answers.", ["model", "version"], buckets=REQUEST_SECONDS
         )
         self._shadow = Counter(
             "percept_shadow_answers_total",

@@ -30,7 +30,7 @@ from models.targets import TARGETS
 Optimizer = Literal["sgd", "momentum", "adam"]
 MOMENTUM = 0.9
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam (Kingma & Ba 2015), the defaults of torch.optim
-WORK = 1_000_000  # multiplications from which a second thread can speed up a product
+THREADED_WORK = 1_000_000  # multiplications from which a second thread can speed up a product
 STATE = ("parameters", "moment", "second moment")  # prefixes of a checkpoint's keys
 MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2}  # buffers as large as the parameters that an optimiser keeps
 
@@ -268,7 +268,7 @@ class Backprop(FlatParameters):
     def _make_hidden(self, layer: Layer, side_by_side: bool) -> _Hidden:
         *lead, width, _ = layer.w.shape
         batch_size = self.setup.batch_size
-        large = layer.w.numel() * batch_size > WORK
+        large = layer.w.numel() * batch_size > THREADED_WORK
         if side_by_side:
             a, d = (layer.w.new_empty(batch_size, lead[0] * width) for _ in range(2))
             a_seen, d_seen = (values.view(batch_size, *lead, width).transpose(0, 1) for values in (a, d))

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.card import Kind
 from models.steps import Workload, llvm, sparse
-from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, WORK, FlatParameters, Optimizer, Setup
+from models.steps.closed_form import BETAS, EPSILON, MOMENTUM, THREADED_WORK, FlatParameters, Optimizer, Setup
 from models.steps.llvm import DOUBLE, FLOAT, I16, I32, I64, Piece, Writer, constant, floats
 from models.steps.sparse import Sparse, SparseBatch
 
@@ -98,7 +98,7 @@ class CompiledStep(FlatParameters):
             )
             for m in range(len(setup.networks))
         ]  # fmt: skip
-        self._large = self.layers[0].w.numel() * setup.batch_size > WORK
+        self._large = self.layers[0].w.numel() * setup.batch_size > THREADED_WORK
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """Like those of any step, but with the first weights feature by feature."""

@@ -21,7 +21,7 @@ DOUBTED = 0.1  # probability of the label, below which the second round does not
 HIDDEN = 256
 EPOCHS = 6, 40  # at least, and at most: a network that trains for long learns wrong labels by heart (Arpit et al. 2017)
 WORK = 400_000  # samples that a network sees in all its epochs, about
-FEW = 10_000  # samples; where there are more, three folds are enough, and noise is not needed
+FEW_SAMPLES = 10_000  # samples; where there are more, three folds are enough, and noise is not needed
 TRAIN = Train(batch_size=100, learning_rate=3e-3, schedule="cosine", l2=5e-4, noise=0.5, mix=0.5)
 OF_MANY = TRAIN.model_copy(update={"batch_size": 200, "noise": 0.0, "mix": 0.0})
 
@@ -40,7 +40,7 @@ def out_of_fold(features: Features, x: NDArray[np.float32], y: NDArray[np.int64]
     x : float32 (N, D), all of the features
     y : int64 (N,), the labels to be tried
     """
-    n_folds = 3 if len(y) > FEW else FOLDS
+    n_folds = 3 if len(y) > FEW_SAMPLES else FOLDS
     _, group = np.unique(features.group, return_inverse=True)
     fold = (np.random.default_rng(0).permutation(group.max() + 1) % n_folds)[group]  # no group is divided
     rounds = np.empty((2, len(y), len(features.labels)))
@@ -92,7 +92,7 @@ def _log_probabilities(logits: torch.Tensor, is_binary: bool) -> NDArray[np.floa
 
 def _options(n: int, seed: int) -> Train:
     """How each network is trained on n samples."""
-    options = OF_MANY if n > FEW else TRAIN
+    options = OF_MANY if n > FEW_SAMPLES else TRAIN
     return options.model_copy(update={"epochs": int(np.clip(WORK // n, *EPOCHS)), "seed": seed})
 
 

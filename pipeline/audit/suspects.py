@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.audit.out_of_fold import FEW, out_of_fold, standard
+from pipeline.audit.out_of_fold import FEW_SAMPLES, out_of_fold, standard
 from pipeline.extract import Features, nearest, principal
 
 NEIGHBOURS = 5
@@ -59,7 +59,7 @@ class Space:
     def of(features: Features, x: NDArray[np.float32]) -> "Space":
         """The space of the features x, float32 (N, D)."""
         z = standard(features, x)
-        points = principal(z) if len(z) > FEW else torch.from_numpy(z)
+        points = principal(z) if len(z) > FEW_SAMPLES else torch.from_numpy(z)
         return Space(points, *nearest(points, NEIGHBOURS))
 
 

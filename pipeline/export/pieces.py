@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import onnx
 import onnx.parser
 
-FRAMES = 256  # of a piece, at most, over all clips: 6 s of most sounds, in 8 MB
-LEAST = 64  # of each of many clips
+MAX_FRAMES = 256  # of a piece, at most, over all clips: 6 s of most sounds, in 8 MB
+MIN_FRAMES = 64  # of each of many clips
 
 # The pieces have one size, but the last may have to be padded.
 LOOP = """
@@ -56,7 +56,7 @@ def in_pieces(
     """Move `nodes` of the graph, which compute `mel`, float32 (N, M, frames), and `total`, float32 (N, B), a sum over
     frames, from `audio`, float32 (N, frames · hop + more), into a Loop over pieces of the frames. Each frame depends on
     hop + more samples alone."""
-    pieces = onnx.parser.parse_model(LOOP.format(most=FRAMES, least=LEAST, hop=hop, more=more)).graph
+    pieces = onnx.parser.parse_model(LOOP.format(most=MAX_FRAMES, least=MIN_FRAMES, hop=hop, more=more)).graph
     [loop] = [node for node in pieces.node if node.op_type == "Loop"]
     body = loop.attribute[0].g
     moved = [_renamed(graph.node[i], {audio: "piece", mel: "of_piece", total: "total_of_piece"}) for i in nodes]

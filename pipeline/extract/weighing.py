@@ -17,7 +17,7 @@ from models.image import Picture
 
 SHARES = (2.0, 1.0, 0.5, 0.25, 0.125)  # that are compared
 USUAL = 0.5  # with too few samples, or samples that are all alike
-LEAST = 10  # samples of each split from which they decide
+MIN_SAMPLES = 10  # samples of each split from which they decide
 LOOKED_AT = 2_000, 1_000  # training and validation samples, at most: enough to tell, and seconds
 RIDGE = 0.1  # of the kernel of a sample with itself
 
@@ -39,7 +39,7 @@ def share(
     x, y : features (N, D) and classes (N,) of training samples
     held_out, expected : the same of validation samples
     """
-    if min(len(y), len(expected)) < LEAST or (x == x[0]).all():
+    if min(len(y), len(expected)) < MIN_SAMPLES or (x == x[0]).all():
         return USUAL
     standardize = Standardize(front.n_features).fit(torch.from_numpy(x), front)
     own, other = (standardize(torch.from_numpy(part)) for part in (x, held_out))

@@ -14,7 +14,7 @@ from pipeline.extract import log_uniform
 
 Waveform = NDArray[np.float32]  # (T,), mono
 
-SECONDS = (0.3, 3.0)
+DURATIONS = (0.3, 3.0)  # seconds, shortest and longest
 COLOURS = (-1.0, 3.0)  # power of noise falls with frequency to a power between these: blue to darker than brown
 LOWEST = 20.0  # Hz: below it the power is constant
 GAIN = 6.0  # decibels: standard deviation of the gain of each octave, of half of the noises
@@ -36,7 +36,7 @@ def make_noises(n: int, sample_rate: int, seed: int) -> Iterator[Waveform]:
     """
     rng = np.random.default_rng(seed)
     for i in range(n):
-        length = int(log_uniform(rng, *SECONDS) * sample_rate)
+        length = int(log_uniform(rng, *DURATIONS) * sample_rate)
         noise = _coloured(rng, length, sample_rate)
         if i % KINDS:
             sound = (_hum, _clicks, _tone)[i % KINDS - 1](rng, length, sample_rate)

@@ -13,7 +13,7 @@ from service.http.connections import AHEAD, has_arrived
 from service.http.form import Form, header_parameters
 from service.http.request import Request
 
-SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
+ARRIVAL_SECONDS = 30  # for a body to arrive, plus one for each SLOWEST bytes received; slower clients are refused
 TOO_LARGE = "the body is larger than the {} bytes allowed"
 UNCOMPRESSED = frozenset((b"", b"identity", b"chunked"))
 
@@ -70,7 +70,7 @@ async def _read(request: Request, max_bytes: int, slots: Slots | None, write: Ca
         await _receive(request, max_bytes, slots, write)
     else:
         try:
-            async with asyncio.timeout(SECONDS) as deadline:
+            async with asyncio.timeout(ARRIVAL_SECONDS) as deadline:
                 await _receive(request, max_bytes, slots, write, deadline)
         except TimeoutError as error:
             raise HTTPException(408, "the body arrives too slowly") from error
@@ -96,4 +96,4 @@ async def _receive(
             slots.acquire(complete=False)
         write(chunk)
         if more and deadline:
-            deadline.reschedule(start + SECONDS + size / SLOWEST)
+            deadline.reschedule(start + ARRIVAL_SECONDS + size / SLOWEST)

@@ -26,7 +26,7 @@ from service.http.connection_limits import CLOSE, HEADER, IDLE, Connections
 from service.http.request import Headers
 
 AHEAD = 2**19  # bytes of a body that uvicorn buffers; its own 64 KiB would pause the upload of every short recording
-REST = 2**30  # bytes that are read after the response to a body that was not read to its end
+UNREAD_BYTES = 2**30  # bytes that are read after the response to a body that was not read to its end
 HEAD = 2**16  # bytes of a header; of a chunked body's trailers; of its chunks' extensions
 URL = 2**13  # bytes of a URL; nginx allows as many
 FIELDS = 100  # of a header; gunicorn and Apache allow as many
@@ -284,7 +284,7 @@ class Connection(HttpToolsProtocol):
     def linger(self, transport: Any) -> None:
         """Say that nothing more will be sent, and drop what still arrives until the client closes the connection: if
         it were closed now, unread bytes would make the kernel reset it, and the response be lost."""
-        self.rest = REST
+        self.rest = UNREAD_BYTES
         registry.stop(self)
         registry.wait(self, CLOSE)
         self.flow.resume_reading()

@@ -6,7 +6,7 @@ from starlette.types import Message, Send
 
 from service.http.request import Headers, Request, Response
 from service.http.state import State
-from service.media.limits import BYTES
+from service.media.limits import DEFAULT_BYTES
 from service.metrics import CONTENT_TYPE
 
 
@@ -14,7 +14,7 @@ async def models(state: State, request: Request) -> Response:
     """The cards of the models that are served, which models could not be loaded, how large a file may be, where the
     bills of materials are, and who has signed what, if that is asked for."""
     cards = [predictor.card.model_dump(mode="json") for predictor in state.repository.served.values()]
-    limits = {kind: state.limits.bytes_of(kind) for kind in BYTES}
+    limits = {kind: state.limits.bytes_of(kind) for kind in DEFAULT_BYTES}
     boms = [f"/models/{name}/bom" for name, one in state.repository.served.items() if one.bom is not None]
     boms += ["/models/bom"] if state.bom is not None else []
     content = {"models": cards, "failed": state.repository.failures(), "limits": limits, "bom": boms}

@@ -13,7 +13,7 @@ Handler = Callable[..., Awaitable[Response]]  # takes a Request and, by name, th
 Match = tuple[str, dict[str, Handler], dict[str, str]]
 
 ANY = "*"  # method of a route that answers every method
-REST = "…"  # last segment of a path that matches whatever follows, or nothing
+REST_OF_PATH = "…"  # last segment of a path that matches whatever follows, or nothing
 
 
 class Route(NamedTuple):
@@ -90,7 +90,7 @@ class Router:
         return label, handlers, dict(zip(node.names, values, strict=True))
 
     def _rest(self, path: str) -> Match:
-        """For a path that no other route matches: the longest route ending with REST that does."""
+        """For a path that no other route matches: the longest route ending with REST_OF_PATH that does."""
         node: _Node | None = self._root
         rest: Match = "other", {ANY: nothing}, {}
         for segment in path.split("/")[1:]:
@@ -101,18 +101,18 @@ class Router:
         return (node and node.rest) or rest
 
     def _add(self, route: Route) -> None:
-        has_fixed_path = not route.parameters() and not route.path.endswith(REST)
+        has_fixed_path = not route.parameters() and not route.path.endswith(REST_OF_PATH)
         match = self._fixed.setdefault(route.path, (route.path, {}, {})) if has_fixed_path else self._insert(route)
         match[1][route.method] = route.handler
 
     def _insert(self, route: Route) -> Match:
         node = self._root
-        for segment in route.path.removesuffix("/" + REST).split("/")[1:]:
+        for segment in route.path.removesuffix("/" + REST_OF_PATH).split("/")[1:]:
             if segment.startswith("{"):
                 node.parameter = node = node.parameter or _Node()
             else:
                 node = node.children.setdefault(segment, _Node())
-        if route.path.endswith(REST):
+        if route.path.endswith(REST_OF_PATH):
             node.rest = match = node.rest or (route.path, {}, {})
         else:
             node.route = match = node.route or (route.path, {}, {})

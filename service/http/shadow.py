@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WAITING = 64  # requests that wait for their shadow
 BYTES = 16 * 2**20  # of their files and tensors together
 WORK = 64 * 2**20  # bytes of memory that an answer may take
-REST = 9  # times as long as it has computed, the thread leaves the interpreter to the requests
+PAUSE = 9  # times as long as it has computed, the thread leaves the interpreter to the requests
 CLOSE = 0.01  # values of a regression that differ by no more than this share are the same
 
 Content = bytes | NDArray[np.uint8] | NDArray[np.float32]  # a file, or a batch (N, …)
@@ -77,7 +77,7 @@ class Shadows:
             del request  # the queue may stay empty for long
             with self._lock:
                 self._held -= size
-            time.sleep(REST * (time.thread_time() - start))
+            time.sleep(PAUSE * (time.thread_time() - start))
 
     def _compare(self, request: ShadowRequest) -> None:
         shadow, content = request.shadow, request.content

@@ -8,7 +8,7 @@ from service.errors import TooLarge
 
 Kind = Literal["image", "audio", "vector"]
 # Default limits in bytes; 128 MiB are 12 minutes of a CD.
-BYTES: dict[Kind, int] = {"image": 32 * 2**20, "audio": 128 * 2**20, "vector": 32 * 2**20}
+DEFAULT_BYTES: dict[Kind, int] = {"image": 32 * 2**20, "audio": 128 * 2**20, "vector": 32 * 2**20}
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Limits:
     33554432
     """
 
-    bytes: int | None = None  # of a file; None: the default of its kind, see BYTES; PERCEPT_MAX_BYTES
+    bytes: int | None = None  # of a file; None: the default of its kind, see DEFAULT_BYTES; PERCEPT_MAX_BYTES
     pixels: int = 16 * 2**20  # width × height of an image, 4096 × 4096; PERCEPT_MAX_PIXELS
     seconds: int = 600  # length of a recording; PERCEPT_MAX_SECONDS
     batch: int = 2**15  # samples in one request of the Open Inference Protocol; PERCEPT_MAX_BATCH
@@ -39,7 +39,7 @@ class Limits:
 
     def bytes_of(self, kind: Kind) -> int:
         """How many bytes a file of that kind may have."""
-        return self.bytes or BYTES[kind]
+        return self.bytes or DEFAULT_BYTES[kind]
 
 
 def positive(variable: str, default: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.card import Column
 from service.errors import MediaError, Unreadable, Unusable
 from service.media.signatures import undecodable
-from service.media.vector import EACH, REST
+from service.media.vector import NUMBER_BYTES, OTHER_BYTES
 
 UNSEEN = -1  # in place of the index of a category
 MOST = 10  # categories that a message names
@@ -45,7 +45,7 @@ class TableRow:
         self.columns, self.tells_unknown = columns, tells_unknown
         self._codes = [{name: code for code, name in enumerate(column.categories)} for column in columns]
         longest = [max((_length(name) for name in column.categories), default=0) for column in columns]
-        self.most = REST + sum(EACH + _length(c.name) + n for c, n in zip(columns, longest, strict=True))
+        self.most = OTHER_BYTES + sum(NUMBER_BYTES + _length(c.name) + n for c, n in zip(columns, longest, strict=True))
 
     def decode(self, data: bytes) -> NDArray[np.float32]:
         """A JSON object or array as float32 (D,), NaN where a value is missing. Raises MediaError."""

@@ -10,7 +10,7 @@ from service.media.signatures import undecodable
 
 # Bytes of JSON for each number, with its comma and indentation, and for everything else. More are not parsed: as Python
 # objects they could take fifty times as much memory, and nothing else runs while they are made.
-EACH, REST = 64, 8192
+NUMBER_BYTES, OTHER_BYTES = 64, 8192
 
 
 def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
@@ -21,7 +21,7 @@ def decode_vector(data: bytes, length: int | None) -> NDArray[np.float32]:
     >>> decode_vector(b"[0.5, -2]", 2)
     array([ 0.5, -2. ], dtype=float32)
     """
-    if length is not None and len(data) > REST + EACH * length:
+    if length is not None and len(data) > OTHER_BYTES + NUMBER_BYTES * length:
         raise _too_long(data, length)
     try:
         numbers = json.loads(data)
@@ -45,4 +45,6 @@ def _too_long(data: bytes, length: int) -> MediaError:
     text = data.strip()
     if not text.startswith(b"[") or not text.endswith(b"]"):
         return undecodable(data, "vector")
-    return Unusable(f"expected {length} numbers, got a JSON array of {len(data)} bytes; {EACH} for each are enough")
+    return Unusable(
+        f"expected {length} numbers, got a JSON array of {len(data)} bytes; {NUMBER_BYTES} for each are enough"
+    )

@@ -35,7 +35,7 @@ from service.serving.trust import Trust
 MAX_BYTES = 2**28  # of a file: 67 million weights
 MAX_BESIDE = 2**23  # of the samples, and of the bill of materials, that are served
 MEMORY = 2**31  # bytes that the process may take beside what it has while a version is opened
-SECONDS = 3.0  # for all that _check_predictor asks, which take milliseconds
+CHECK_SECONDS = 3.0  # for all that _check_predictor asks, which take milliseconds
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
 MAX_ATOMS = 4096  # of a dictionary of patches, as in a task
@@ -232,9 +232,9 @@ def _check_answers(answers: NDArray[np.float32], card: ModelCard) -> None:
 
 @contextmanager
 def _bounded_time(predictor: Predictor) -> Iterator[None]:
-    """End the predictor's runs after SECONDS. A single operator cannot be ended, so it may take longer."""
+    """End the predictor's runs after CHECK_SECONDS. A single operator cannot be ended, so it may take longer."""
     options = predictor.run_options = onnxruntime.RunOptions()
-    timer = threading.Timer(SECONDS, setattr, (options, "terminate", True))
+    timer = threading.Timer(CHECK_SECONDS, setattr, (options, "terminate", True))
     timer.daemon = True
     timer.start()
     try:
@@ -242,7 +242,7 @@ def _bounded_time(predictor: Predictor) -> Iterator[None]:
     except Exception as error:
         if not options.terminate:
             raise
-        raise ValueError(f"its answers to small files take more than {SECONDS:g} seconds") from error
+        raise ValueError(f"its answers to small files take more than {CHECK_SECONDS:g} seconds") from error
     finally:
         timer.cancel()
         predictor.run_options = None

@@ -18,7 +18,7 @@ from service.errors import StoreBlocked
 
 logger = logging.getLogger("bentoml.percept")
 
-SECONDS = 5.0  # at one place, after which a read counts as hanging; a request waits as long
+HANGING_SECONDS = 5.0  # at one place, after which a read counts as hanging; a request waits as long
 CHECK = 0.5  # seconds between two looks at whether a read hangs
 WAITING = 64  # calls that may wait for their turn; further ones are refused
 HANGING = 8  # reads that may hang; while there are as many, nothing else is read
@@ -60,7 +60,7 @@ class Reader:
         self._thread: _Thread | None = None
         self._lock = threading.Lock()
 
-    async def run(self, function: Callable[[], T], seconds: float | None = SECONDS) -> T:
+    async def run(self, function: Callable[[], T], seconds: float | None = HANGING_SECONDS) -> T:
         """What `function` returns or raises. With None for `seconds` it may take any time, as long as no read hangs.
 
         Raises StoreBlocked if it is not done after so many seconds, or a read of it hangs, or too many calls wait.
@@ -154,7 +154,7 @@ class Reader:
         what is queued."""
         with self._lock:
             thread = self._thread
-            if thread is None or time.monotonic() - thread.since < SECONDS:
+            if thread is None or time.monotonic() - thread.since < HANGING_SECONDS:
                 return
             logger.error("%s; what is open goes on being served", _message(thread.place))
             self.hanging.add(thread.place)

@@ -14,7 +14,7 @@ from models.classifier import Classifier, Standardize
 from models.mfcc import Mfcc
 from models.mlp import MLP
 from pipeline.export.graph import Graph, to_onnx
-from pipeline.export.pieces import FRAMES, LEAST
+from pipeline.export.pieces import MAX_FRAMES, MIN_FRAMES
 from pipeline.export.quantiles import LONG
 
 RATE, HOP = 8_000, 64
@@ -56,10 +56,10 @@ def clips(n: int, frames: int, more: int = 0) -> NDArray[np.float32]:
         (2, 0),
         (LONG, 0),
         (LONG + 1, 1),
-        (FRAMES + 1, HOP - 1),
-        (2 * FRAMES + 1, 0),
-        (3 * FRAMES - 1, 1),
-        (3 * FRAMES, 0),
+        (MAX_FRAMES + 1, HOP - 1),
+        (2 * MAX_FRAMES + 1, 0),
+        (3 * MAX_FRAMES - 1, 1),
+        (3 * MAX_FRAMES, 0),
     ],
 )
 def test_a_clip_of_any_number_of_pieces(both: tuple[Features, Features], frames: int, more: int) -> None:
@@ -68,7 +68,7 @@ def test_a_clip_of_any_number_of_pieces(both: tuple[Features, Features], frames:
     np.testing.assert_allclose(by_graph(audio), by_torch(audio), rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("n", "frames"), [(2, FRAMES // 2 + 1), (3, 400), (9, LEAST + 1), (300, 2)])
+@pytest.mark.parametrize(("n", "frames"), [(2, MAX_FRAMES // 2 + 1), (3, 400), (9, MIN_FRAMES + 1), (300, 2)])
 def test_several_clips_at_once(both: tuple[Features, Features], n: int, frames: int) -> None:
     by_torch, by_graph = both
     audio = clips(n, frames)

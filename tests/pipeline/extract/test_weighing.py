@@ -32,7 +32,7 @@ def test_what_tells_the_classes_apart_counts_more(told_by_gradients: bool, least
 
 
 def test_a_few_samples_decide_nothing() -> None:
-    few = drawn(True, weighing.LEAST - 1, 1)
+    few = drawn(True, weighing.MIN_SAMPLES - 1, 1)
     many = drawn(True, 90, 1)
     assert weighing.share(FRONT, *many, *few) == weighing.share(FRONT, *few, *many) == weighing.USUAL
 

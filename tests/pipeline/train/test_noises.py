@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.train.noises import SECONDS, make_noises
+from pipeline.train.noises import DURATIONS, make_noises
 
 RATE = 8_000  # Hz
 
@@ -17,8 +17,8 @@ def test_noises_are_finite_audible_and_of_many_lengths_and_levels() -> None:
     noises = list(make_noises(40, RATE, 0))
     lengths, peaks = [len(n) / RATE for n in noises], [float(np.abs(n).max()) for n in noises]
     assert all(np.isfinite(n).all() for n in noises)
-    assert SECONDS[0] - 0.01 < min(lengths) < 0.5
-    assert 2 < max(lengths) <= SECONDS[1]
+    assert DURATIONS[0] - 0.01 < min(lengths) < 0.5
+    assert 2 < max(lengths) <= DURATIONS[1]
     assert 0.0009 < min(peaks) < 0.01
     assert 0.5 < max(peaks) < 1.001
 

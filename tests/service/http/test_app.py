@@ -192,7 +192,7 @@ class TestRequests:
             sent.append(b"x")
             return {"type": "http.request", "body": b"x", "more_body": len(sent) < 100}
 
-        monkeypatch.setattr(body, "SECONDS", 0.05)
+        monkeypatch.setattr(body, "ARRIVAL_SECONDS", 0.05)
         request = Request({"path": "/", "headers": [], "method": "POST"}, receive)
         with pytest.raises(HTTPException) as raised:
             asyncio.run(body.read_file(request, 10**6))
@@ -211,7 +211,7 @@ class TestRequests:
                 await asyncio.sleep(0.01)
                 return {"type": "http.request", "body": b"x", "more_body": False}
 
-        monkeypatch.setattr(body, "SECONDS", 0)
+        monkeypatch.setattr(body, "ARRIVAL_SECONDS", 0)
         request = Request({"path": "/", "headers": [], "method": "POST"}, Cycle().receive)
         if more:
             with pytest.raises(HTTPException, match="too slowly"):

@@ -192,7 +192,7 @@ def test_a_connection_is_used_again_if_the_body_had_arrived():
 
 
 def test_no_more_than_the_rest_is_read(monkeypatch):
-    monkeypatch.setattr(connections, "REST", SIZE // 4)
+    monkeypatch.setattr(connections, "UNREAD_BYTES", SIZE // 4)
     with (
         refusing() as (address, _),
         socket.create_connection(address, 10) as connection,

@@ -31,7 +31,7 @@ SOUND = post("/instruments", FLUTE)
 IMPATIENT = """
 from service import service
 from service.http import body, connection_limits
-body.SECONDS = connection_limits.TIMEOUT = 2
+body.ARRIVAL_SECONDS = connection_limits.TIMEOUT = 2
 connection_limits.KEEP_ALIVE = 6
 Percept = service.Percept
 """

@@ -277,7 +277,7 @@ def made(make: Callable[[str], onnx.ModelProto]) -> bytes:
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_what_does_not_fit_its_card_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "SECONDS", 0.3)
+    monkeypatch.setattr(opening, "CHECK_SECONDS", 0.3)
     limit = resource.getrlimit(resource.RLIMIT_DATA)
     model = changed(how, NEWEST)
     name = ModelCard.model_validate_json(model.metadata_props[0].value).name

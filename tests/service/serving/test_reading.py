@@ -27,7 +27,7 @@ KEY = {"x-api-key": "key"}
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     """A reader that waits a fifth of a second instead of five."""
-    monkeypatch.setattr(reading, "SECONDS", 0.2)
+    monkeypatch.setattr(reading, "HANGING_SECONDS", 0.2)
     monkeypatch.setattr(reading, "CHECK", 0.02)
     return Reader()
 
