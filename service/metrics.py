@@ -43,6 +43,18 @@ class Metrics:
 
     def __init__(self) -> None:
         _forget_dead_workers()
+        self._add_traffic()
+        self._add_answers()
+        self._add_models()
+        self._add_drift()
+        self._add_rollout()
+        # Each series is looked up once: finding it by its labels takes longer than counting.
+        self._request = lru_cache(None)(self._series_of_request)
+        self._answer = lru_cache(1000)(self._series_of_answer)
+        self._named: set[tuple[str, str]] = set()  # models and versions that have series of their own
+        self._n_older = 0
+
+    def _add_traffic(self) -> None:
         self._requests = Counter("percept_requests_total", "Requests answered.", ["route", "code"])
         self._seconds = Histogram("percept_request_seconds", "Time to an answer.", ["route"], buckets=REQUEST_SECONDS)
         self._in_flight = Gauge(
@@ -53,11 +65,15 @@ class Metrics:
             "percept_connections_closed_total", "Connections that the service closed or refused.", ["reason"]
         )
         self._closed_before: dict[str, int] = {}
+
+    def _add_answers(self) -> None:
         self._predictions = Counter("percept_predictions_total", "Samples answered.", ["model", "version", "label"])
         self._unknown = Counter("percept_unknown_total", "Samples unlike the training data.", ["model", "version"])
         self._confidence = Histogram(
             "percept_confidence", "Confidence of the answers.", ["model", "version"], buckets=TENTHS
         )
+
+    def _add_models(self) -> None:
         self._info = Gauge(
             "percept_model_info", "1 for the version that is served.", ["model", "version"], multiprocess_mode="livemax"
         )
@@ -71,6 +87,8 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self._failures: set[tuple[str, str]] = set()
+
+    def _add_drift(self) -> None:
         self._drift = Gauge(
             "percept_drift_psi",
             "Population stability index of the last samples against the training data.",
@@ -91,6 +109,8 @@ class Metrics:
             "percept_estimated_accuracy_withheld", "1 for the reason why it is NaN.", ["model", "version", "reason"]
         )
         self._tested = of_one("percept_tested_accuracy", "Accuracy on the test split.", ["model", "version"])
+
+    def _add_rollout(self) -> None:
         self._canary = Counter(
             "percept_canary_requests_total",
             "Requests for a model that has a canary, by the version that answered.",
@@ -107,11 +127,6 @@ class Metrics:
         self._shadow_dropped = Counter(
             "percept_shadow_dropped_total", "Requests of which a shadow was not asked.", ["model", "version", "reason"]
         )
-        # Each series is looked up once: finding it by its labels takes longer than counting.
-        self._request = lru_cache(None)(self._series_of_request)
-        self._answer = lru_cache(1000)(self._series_of_answer)
-        self._named: set[tuple[str, str]] = set()  # models and versions that have series of their own
-        self._n_older = 0
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request. `route` is a template from the table of routes, not the path that was requested."""
