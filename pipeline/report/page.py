@@ -128,6 +128,13 @@ def headline(report: Report) -> str:
     if few := _few(test):
         more = f" and {len(few) - CLASSES} more classes" if len(few) > CLASSES else ""
         lines.append(f"fewer than {SUPPORT} test samples, too few to say how good: {', '.join(few[:CLASSES])}{more}")
+    lines += [*_baseline_lines(report), _more_data(report), *report.get("notes", []), _verdict(report["gate"])]
+    return "\n".join(line for line in lines if line)
+
+
+def _baseline_lines(report: Report) -> list[str]:
+    """How good the simpler models are, and whether one is better than the network."""
+    lines = []
     if baselines := report.get("baselines"):
         fitted, available = baselines[0]["samples"], baselines[0]["available"]
         of = f" (fitted to {formats.count(fitted)} of {formats.count(available)} samples)" if fitted < available else ""
@@ -138,9 +145,7 @@ def headline(report: Report) -> str:
     if regressors := report.get("regressors"):
         errors = (f"{row['name']} {formats.number(row['rmse'])}" for row in regressors)
         lines += [f"baselines: RMSE {', '.join(errors)}", _best_regressor(report)]
-    lines += [_more_data(report), *report.get("notes", [])]
-    lines.append(_verdict(report["gate"]))
-    return "\n".join(line for line in lines if line)
+    return lines
 
 
 def _takes(takes: Takes) -> str:
