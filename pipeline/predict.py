@@ -233,10 +233,12 @@ def _unused(path: Path, used: set[Path]) -> Path:
 def _draw(picture: Path, title: str, waveform: NDArray[np.float32], windows: list[Window]) -> bool:
     """Draw a timeline; false if the picture cannot be written. Without matplotlib there is just no picture."""
     try:
-        print(f"  → {timeline.draw(picture, title, waveform, windows)}")
+        drawn = timeline.draw(picture, title, waveform, windows)
     except ModuleNotFoundError as error:
         print(f"percept: no picture is drawn: {error.name} is not installed", file=sys.stderr)
     except OSError as error:
         print(f"percept: no picture is drawn: {error.filename or picture}: {error.strerror}", file=sys.stderr)
         return False
+    else:
+        print(f"  → {drawn}")
     return True

@@ -29,7 +29,7 @@ from service.serving import Window
 from service.serving.predictor import BATCH, PIECE_SECONDS, Predictor
 from tests import command
 from tests.pipeline.runs import FEW_COPIES, few_outliers
-from tests.pipeline.test_cli import percept
+from tests.pipeline.test_cli import PERCEPT, percept
 from tests.service.helpers import SOUND_FILES, mutated, refusal, sound_bytes, tone
 from tests.service.in_process import application
 from tests.serving import NEWEST, ROOT, build, instruments_model, peak_mb, resident_mb, serving, workers
@@ -326,6 +326,20 @@ class TestBand:
         assert done.returncode == 1
         assert done.stdout.startswith(f"{file}  violin")
         assert done.stderr == "percept: no picture is drawn: runs/instruments/timelines: File exists\n"
+
+    def test_a_reader_that_has_gone_is_not_a_picture_that_is_missing(self, band: Path) -> None:
+        soundfile.write(band / "violin.wav", played("violin", 1), RATE)
+        order = [PERCEPT, "predict", "instruments", "violin.wav", "--timeline", "1"]
+        environment = os.environ | {"BENTOML_HOME": str(band), "PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(
+            order, cwd=band, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as reading:
+            assert reading.stdout
+            assert reading.stderr
+            for _ in range(2):  # the label, and the window; the picture takes a while
+                assert reading.stdout.readline()
+            reading.stdout.close()
+            assert b"picture" not in reading.stderr.read()
 
     def test_it_needs_neither_torch_nor_librosa(self, band: Path) -> None:
         file = str(next((band / "clips" / "violin").iterdir()))
