@@ -35,7 +35,7 @@ def audit(run: Run, folder: Path | None = None) -> list[Suspect]:
     if not TARGETS[features.kind].has_classes:
         raise UserError("an audit looks for wrong labels of classes, and the targets are numbers")
     pool = None if folder is None else unlabelled.read(features, folder)
-    samples = load_samples(features, features.file.tolist())
+    samples = load_samples(run, features.file.tolist())
     x, y = np.asarray(features.x[:]), features.y
     space = Space.of(features, x)
     log_p = suspects.probabilities(features, x, y, space)
@@ -53,7 +53,7 @@ def audit(run: Run, folder: Path | None = None) -> list[Suspect]:
     content: dict[str, Any] = {"samples": len(y), "suspects": found, "overlaps": overlaps}
     if pool is not None:
         content |= {"unlabelled": unlabelled.ranked(features, pool), "unusable": pool.unusable}
-        samples |= {sample.file: sample for sample in pool.samples}
+        samples = {**samples, **{sample.file: sample for sample in pool.samples}}
         groups |= unlabelled.groups(features, pool, groups)
     write_json(run.audit, content)
     written = page.write(run, features, samples, found, overlaps, groups, content.get("unlabelled", ()))

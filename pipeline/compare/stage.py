@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Input
-from models.frontend import build
 from pipeline.compare.sides import Common, Side, common
 from pipeline.extract import Features, load_media
 from pipeline.progress import Progress
@@ -90,7 +89,7 @@ Answers = tuple[list[dict[str, Any]], float]  # fields of each answer, median mi
 
 def _answers(side: Side, predictor: Predictor, run: Run, files: Sequence[str]) -> Answers:
     media, answers, seconds = load_media(run, files), [], []
-    form, own = predictor.card.input, build(Features.of(run).task["features"]).input
+    form, own = predictor.card.input, Features.of(run).front_end().input
     takes, has = ((one.kind, one.sample_rate, () if one.columns else one.shape) for one in (form, own))
     if takes != has or bool(form.columns) != bool(own.columns):
         raise UserError(f"{side.name} takes {_described(form)}, and {run.folder} has {_described(own)}")

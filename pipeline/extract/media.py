@@ -132,21 +132,27 @@ def load_media(run: Run, files: Sequence[str]) -> Mapping[str, Array]:
     ------
     UserError : no features, or a file is no longer in the source
     """
-    media = MediaCache.of(run)
-    if any(file not in media.samples for file in files):
-        features = Features.of(run)
-        media.samples = load_samples(features, files)
-        media.digests = dict(zip(features.file.tolist(), features.digest.tolist(), strict=True))
-    return _Decoded(media, files)
+    load_samples(run, files)
+    return _Decoded(MediaCache.of(run), files)
 
 
-def load_samples(features: Features, files: Iterable[str]) -> dict[str, Sample]:
-    """The samples of the source by file, none of them decoded.
+def load_samples(run: Run, files: Iterable[str]) -> Mapping[str, Sample]:
+    """The samples of a run's source by file, none of them decoded; kept for the rest of the command.
 
     Raises
     ------
-    UserError : one of the files is no longer in the source, or the columns of a table are others
+    UserError : no features, one of the files is no longer in the source, or the columns of a table are others
     """
+    media = MediaCache.of(run)
+    if any(file not in media.samples for file in files):
+        features = Features.of(run)
+        media.samples = _of_source(features, files)
+        media.digests = dict(zip(features.file.tolist(), features.digest.tolist(), strict=True))
+    return media.samples
+
+
+def _of_source(features: Features, files: Iterable[str]) -> dict[str, Sample]:
+    """See `load_samples`."""
     origin = features.origin()
     samples = {sample.file: sample for sample in sources.load(origin.data, origin.features)}
     if gone := set(files) - samples.keys():

@@ -108,10 +108,11 @@ def _smooth_fields(smoothness: float) -> Tensor:
 def _sampler(basis: Tensor, background: float) -> "Sampler | None":
     """None where LLVM does not work, or `models.steps.llvm` was deleted."""
     try:
-        from pipeline.train.sampling import Sampler, works
+        from models.steps import llvm
+        from pipeline.train.sampling import Sampler
     except ImportError:
         return None
-    return Sampler(basis, background) if works() else None
+    return Sampler(basis, background) if llvm.works() else None
 
 
 def transform_of(options: Train, standardize: Standardize, device: torch.device) -> Change | None:

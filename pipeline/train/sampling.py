@@ -23,8 +23,6 @@ STRIDE = 32  # pixels from a row of the copy to the next
 ROWS = IMAGE_SIZE + 3  # of the copy: one above the picture, two below
 COLUMNS = (0, IMAGE_SIZE - VECTOR)  # where a row's two vectors begin, which overlap
 
-works = llvm.works
-
 
 class Job(ctypes.Structure):
     """Addresses of float32, and the number of pictures."""
