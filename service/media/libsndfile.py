@@ -12,8 +12,9 @@ UNCOMPRESSED = {*LAYOUTS, b".snd"}  # how files begin that mostly hold samples a
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """SoundFile seeks after each block to where it is already, which fails in FLAC whose frames are not numbered from
-    0, as in segments of a longer recording. Reading from beginning to end needs no seeking."""
+    """SoundFile seeks after each block to where it is already. That fails in FLAC whose frames are not numbered from 0,
+    as in segments of a longer recording; and in MP3 libsndfile goes on elsewhere where frames borrow bits from many
+    before them. Reading from beginning to end needs no seeking."""
 
     def seekable(self) -> bool:
         return False
@@ -35,9 +36,8 @@ def open_sound(data: bytes) -> soundfile.SoundFile:
 
     Raises soundfile.LibsndfileError if libsndfile cannot open it.
     """
-    kind = _Forward if data.startswith(b"fLaC") else soundfile.SoundFile
     descriptor = _descriptor(data)
-    return kind(_Bytes(data) if descriptor is None else descriptor)
+    return _Forward(_Bytes(data) if descriptor is None else descriptor)
 
 
 def _descriptor(data: bytes) -> int | None:

@@ -1,5 +1,6 @@
 """Sound files in memory are read without Python in between, also where no descriptor is left, and none stays open."""
 
+import io
 import os
 import random
 import resource
@@ -67,6 +68,16 @@ def test_the_sound_is_the_same_where_no_descriptor_is_left(format, subtype, requ
     with open_sound(data) as file:
         assert not isinstance(file.name, int)
     assert np.array_equal(decode_audio(data, RATE, LIMITS), expected)
+
+
+def test_blocks_of_an_mp3_follow_one_another():
+    """As the tone decays, its frames borrow more bits than libsndfile reads again after it has been told to seek."""
+    t = np.arange(3 * 44_100)[:, None] / 44_100
+    data = sound_bytes(np.exp(-4 * (t % 1)) * np.sin(2 * np.pi * 440 * t), 44_100, "MP3", "MPEG_LAYER_III")
+    expected, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    with open_sound(data) as file:
+        blocks = [file.read(10_000, dtype="float32") for _ in range(14)]
+    assert np.array_equal(np.concatenate(blocks), expected)
 
 
 @linux
