@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,12 @@ from pipeline.task import UserError
 from service.errors import MediaError, Unusable
 from service.media import Limits, check_bytes
 from service.media.limits import Kind
+from service.media.parallel import MapParts, one_by_one, shared
 from service.serving import Answer, Window
-from service.serving.parallel import AT_ONCE, one_by_one
 from service.serving.predictor import Predictor
 
 NONE = np.empty(0)
 Part = tuple[Path, Callable[[], bytes]]
-T = TypeVar("T")
-R = TypeVar("R")
 NAMED = 5  # other labels that a line names
 TABLES = (*delimited.ENDINGS, *columnar.ENDINGS)  # endings of files whose rows are predicted one by one
 
@@ -92,21 +90,19 @@ def _answers(
     """Each part's name, decoded media and answer, or why there is none, in order; computed on all cores. Of one file,
     which may be a long recording, the cores share the pieces."""
     limits, cores = Limits.from_environment(), os.cpu_count() or 1
-    helpers = ThreadPoolExecutor(min(AT_ONCE, cores))  # starts its threads when they are needed
-
-    def shared(compute: Callable[[T], R], pieces: Sequence[T]) -> list[R]:
-        return list(helpers.map(compute, pieces)) if len(pieces) > 1 else one_by_one(compute, pieces)
+    helper = ThreadPoolExecutor(1)  # starts its thread when it is needed
+    map_parts: MapParts = one_by_one if many or cores == 1 else partial(shared, helper)
 
     def answer(part: Part) -> tuple[Path, NDArray[Any], Answer | MediaError | OSError]:
         file, read = part
         sample: NDArray[Any] = NONE
         try:
-            sample = predictor.decode(read(), limits)
-            return file, sample, predictor.predict(sample, window, map_parts=one_by_one if many else shared)
+            sample = predictor.decode(read(), limits, map_parts)
+            return file, sample, predictor.predict(sample, window, map_parts=map_parts)
         except (MediaError, OSError) as error:
             return file, sample, error
 
-    with helpers, ThreadPoolExecutor(cores) as pool, closing(ordered(pool, answer, parts, 2 * cores)) as found:
+    with helper, ThreadPoolExecutor(cores) as pool, closing(ordered(pool, answer, parts, 2 * cores)) as found:
         yield from found
 
 

@@ -8,8 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -17,8 +16,8 @@ from typing import Any, TypeVar
 import anyio
 from bentoml._internal.resource import CpuResource
 
+from service.media.parallel import MapParts, one_by_one, shared
 from service.media.work import Work
-from service.serving.parallel import MapParts, one_by_one
 
 SLICE = 0.002  # seconds of computing, at least, between two polls of the connections by the event loop
 INLINE = 0.002  # seconds: less work is done in the event loop; 2 s of a WAV at 22,050 Hz take 1.5 ms
@@ -29,7 +28,6 @@ NICE = 5  # of 19: a third of the event loop's share of a core that both want
 MEMORY = 512 * 2**20  # bytes that the threads may take together, beside the bodies of requests
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 def behind(compute: Callable[[], T]) -> T:
@@ -117,28 +115,7 @@ class Scheduler:
     def map_for(self, work: Work) -> MapParts:
         """How the parts of that work are computed: of long work, by a second thread too if there is a core for it."""
         is_alone = work.seconds <= SHORT or self._threads.borrowed_tokens >= self._cores
-        return one_by_one if self._helpers is None or is_alone else self._shared
-
-    def _shared(self, compute: Callable[[T], R], parts: Sequence[T]) -> list[R]:
-        """See `MapParts`. A helper takes a part whenever it is free. If all are busy, nobody waits for one."""
-        assert self._helpers is not None
-        found: dict[int, R] = {}
-        left = iter(enumerate(parts))  # from which two threads may take: Python's lock guards each step
-
-        def take() -> None:
-            try:
-                for i, part in left:
-                    found[i] = compute(part)
-            finally:
-                deque(left, 0)  # where one fails, those that are left are not computed
-
-        helper = self._helpers.submit(take)
-        try:
-            take()
-        finally:
-            if not helper.cancel():
-                helper.result()
-        return [found[i] for i in range(len(parts))]
+        return one_by_one if self._helpers is None or is_alone else partial(shared, self._helpers)
 
     def is_done(self, others: float = 0.0, quiet: float = QUIET) -> bool:
         """Whether threads have computed, or other work ended at the time `others`, since the last call that found so,

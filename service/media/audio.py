@@ -8,12 +8,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from service.errors import MediaError, TooLarge, Unusable, WrongMedia
-from service.media import coded, ffmpeg, libsndfile, wav
-from service.media.channels import Mix, loudest_if_cancelled
+from service.media import coded, ffmpeg, libsndfile, parts, wav
+from service.media.channels import Mix, as_floats, loudest_if_cancelled
 from service.media.containers import joined_media, recordings
 from service.media.flac import without_last_frame
 from service.media.limits import Limits, check_bytes
 from service.media.native import quiet
+from service.media.parallel import MapParts, one_by_one
 from service.media.resampling import Resampler
 from service.media.signatures import EXPECTED, TO_WAV, announced, damaged, undecodable, without_front
 from service.media.silence import is_silent
@@ -27,9 +28,11 @@ MAX_SAMPLES = 1 << 28  # over all channels, 11 minutes of 192 kHz stereo: silenc
 AUDIO_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
 
 
-def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.float32]:
+def decode_audio(
+    data: bytes, sample_rate: int, limits: Limits, map_parts: MapParts = one_by_one
+) -> NDArray[np.float32]:
     """The recording in `data` as float32 (T,), mono in [-1, 1] at `sample_rate` Hz: the mean of its channels, or, where
-    they cancel each other, as in stereo with one wire swapped, the loudest.
+    they cancel each other, as in stereo with one wire swapped, the loudest. `map_parts` mixes and resamples a long one.
 
     Raises MediaError if it cannot be read, is too long, or holds nothing but silence.
     """
@@ -39,7 +42,7 @@ def decode_audio(data: bytes, sample_rate: int, limits: Limits) -> NDArray[np.fl
     demuxer = kind.reader if kind and kind.media == "audio" else ""
     try:
         with quiet, np.errstate(all="ignore"):
-            waveform, coding = _joined(data, demuxer, sample_rate, limits)
+            waveform, coding = _joined(data, demuxer, sample_rate, limits, map_parts)
     except MediaError:
         raise
     except Exception as error:  # errors of libsndfile, of FFmpeg, and of their Python callbacks
@@ -66,41 +69,50 @@ def peak(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return amplitude
 
 
-def _joined(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
+def _joined(
+    data: bytes, demuxer: str, sample_rate: int, limits: Limits, map_parts: MapParts
+) -> tuple[NDArray[np.float32], str]:
     """The recordings in a file one after another, float32 (T,) at `sample_rate` Hz; and the coding of the last."""
-    parts = joined_media(data, demuxer) if _needs_ffmpeg(demuxer) else recordings(data, limits.seconds)
+    joined = joined_media(data, demuxer) if _needs_ffmpeg(demuxer) else recordings(data, limits.seconds)
     waveforms: list[NDArray[np.float32]] = []
     samples, coding = 0, ""
-    for part in parts:
+    for part in joined:
         try:
-            waveform, coding = _read(part, demuxer, sample_rate, limits)
+            waveform, coding = _read(part, demuxer, sample_rate, limits, map_parts)
         except soundfile.LibsndfileError:
             cut = without_last_frame(part)
             if cut is None:
                 raise
-            waveform, coding = _read(cut, demuxer, sample_rate, limits)
+            waveform, coding = _read(cut, demuxer, sample_rate, limits, map_parts)
         waveforms.append(waveform)
         samples += len(waveform)
-        if len(parts) > 1 and samples > limits.seconds * sample_rate:
+        if len(joined) > 1 and samples > limits.seconds * sample_rate:
             raise TooLarge(f"the audio is longer than the {limits.seconds:g} seconds allowed")
     return (waveforms[0] if len(waveforms) == 1 else np.concatenate(waveforms)), coding
 
 
-def _read(data: bytes, demuxer: str, sample_rate: int, limits: Limits) -> tuple[NDArray[np.float32], str]:
+def _read(
+    data: bytes, demuxer: str, sample_rate: int, limits: Limits, map_parts: MapParts
+) -> tuple[NDArray[np.float32], str]:
     """The recording as float32 (T,) at `sample_rate` Hz, the mean of its channels or one of them; and its coding."""
-    mix = Mix()
     with _opened(data, demuxer) as file:
-        waveform = _whole(_resampled(_blocks(file, data, limits), mix, file.samplerate, sample_rate))
-        coding = file.subtype
+        rate, length, coding = file.samplerate, coded.length(file, data) or file.frames, file.subtype
+        margin = parts.margin_between(rate, sample_rate)
+        if margin and parts.LONG * rate < length <= limits.seconds * rate:
+            blocks = _blocks(file, data, limits, parts.part_size(margin, file.channels))
+            waveform, mix = parts.mix_in_parts(blocks, length, rate, sample_rate, margin, map_parts)
+        else:
+            mix = Mix()
+            waveform = _whole(_resampled(_floats(file, data, limits), mix, rate, sample_rate))
     if not mix.may_be_cancelled():
         return waveform, coding
     with _opened(data, demuxer) as file:
-        channel = loudest_if_cancelled(_blocks(file, data, limits))
+        channel = loudest_if_cancelled(_floats(file, data, limits))
     if channel is None:
         return waveform, coding
     with _opened(data, demuxer) as file:
-        one = _blocks(file, data, limits)
-        return _whole(_resampled(one, lambda block: block[:, channel].copy(), file.samplerate, sample_rate)), coding
+        one = _floats(file, data, limits)
+        return _whole(_resampled(one, lambda block: block[:, channel].copy(), rate, sample_rate)), coding
 
 
 def _needs_ffmpeg(demuxer: str) -> bool:
@@ -127,8 +139,13 @@ def _opened(data: bytes, demuxer: str) -> Any:
     return file
 
 
-def _blocks(file: Any, data: bytes, limits: Limits) -> Iterator[NDArray[np.float32]]:
+def _floats(file: Any, data: bytes, limits: Limits) -> Iterator[NDArray[np.float32]]:
     """The samples of the open file, float32 (T, channels), block by block. Raises MediaError."""
+    return map(as_floats, _blocks(file, data, limits, BLOCK // max(file.channels, 1)))
+
+
+def _blocks(file: Any, data: bytes, limits: Limits, size: int) -> Iterator[NDArray[Any]]:
+    """The same as int16 where the file has 16 bits, and in blocks of `size` samples of each channel."""
     rate, channels = file.samplerate, file.channels
     if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
         raise Unusable(f"audio of {rate} Hz and {channels} channels cannot be used")
@@ -142,16 +159,13 @@ def _blocks(file: Any, data: bytes, limits: Limits) -> Iterator[NDArray[np.float
     length, total = coded.length(file, data) or file.frames, 0
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
     # No more is asked for than there is: libFLAC would go on to the next frame, which may be damaged.
-    while (size := min(BLOCK // channels, length - total)) > 0:
-        block = file.read(size, dtype=dtype, always_2d=True)
+    while (n := min(size, length - total)) > 0:
+        block = file.read(n, dtype=dtype, always_2d=True)
         if not len(block):
             break
         total += len(block)
         if total > most:  # a header can lie
             raise too_long
-        if dtype == "int16":  # the same numbers as from dtype="float32", in a third of the time
-            block = block.astype(np.float32)
-            block *= np.float32(2**-15)
         yield block
 
 
@@ -175,15 +189,15 @@ def _resampled(
         yield stream.resample_chunk(np.empty(0, np.float32), last=True)
 
 
-def _whole(parts: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The parts one after another, float32 (T,). One alone, as of a short recording, is not copied: that takes longer
+def _whole(chunks: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The chunks one after another, float32 (T,). One alone, as of a short recording, is not copied: that takes longer
     than the rest where what is copied has left the cache.
 
     Several grow in a bytearray, which realloc moves without a copy: a long recording is in memory once.
     """
-    first = next(parts, np.empty(0, np.float32))
+    first = next(chunks, np.empty(0, np.float32))
     samples = bytearray()
-    for part in parts:
+    for chunk in chunks:
         samples = samples or bytearray(first.data)
-        samples += part.data
+        samples += chunk.data
     return np.frombuffer(samples, np.float32) if samples else first

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,7 @@ from service.errors import Unusable
 from service.media import EXPECTED, Limits, check_bytes, silence, work
 from service.media.audio import decode_audio
 from service.media.image import decode_image
+from service.media.parallel import AT_ONCE, MapParts, one_by_one
 from service.media.picture import decode_picture
 from service.media.silence import is_silent
 from service.media.table import TableRow
@@ -37,7 +38,6 @@ from service.media.work import Work
 from service.serving import seen
 from service.serving.answer import Answer, Window
 from service.serving.drift import Drift
-from service.serving.parallel import AT_ONCE, MapParts, one_by_one
 
 FALSE = np.array(False)
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -102,7 +102,7 @@ class Predictor:
         self._watched = [FEATURES] if self.card.groups and not watches_media(self.card) else []
         self._second = [SECOND_READING] if self.card.groups and has_second_reading(self.card) else []
 
-    def decode(self, data: bytes, limits: Limits) -> NDArray[Any]:
+    def decode(self, data: bytes, limits: Limits, map_parts: MapParts = one_by_one) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28) or
         (S, S, 3), float32 (T,) or float32 (D,). Raises MediaError."""
         match self.card.input.kind:
@@ -113,7 +113,7 @@ class Predictor:
                 return decode_image(data, limits)
             case "audio":
                 assert self.card.input.sample_rate is not None
-                return decode_audio(data, self.card.input.sample_rate, limits)
+                return decode_audio(data, self.card.input.sample_rate, limits, map_parts)
             case "vector":
                 check_bytes(len(data), "vector", limits)
                 if self._table is not None:
@@ -162,7 +162,7 @@ class Predictor:
         map_parts: MapParts = one_by_one,
     ) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
-        return self.predict(self.decode(data, limits), window, with_seen, map_parts)
+        return self.predict(self.decode(data, limits, map_parts), window, with_seen, map_parts)
 
     def work(self, data: bytes, limits: Limits, window: float | None = None, with_seen: bool = False) -> Work:
         """What `answer` takes, estimated before a file is decoded."""
@@ -330,13 +330,13 @@ class Predictor:
             fields["set"] = [label] if 1 - confidence < least else labels_from(probabilities, least)
         return fields
 
-    def _pieces(self, sample: NDArray[Any]) -> list[NDArray[Any]]:
+    def _pieces(self, sample: NDArray[Any]) -> Iterable[NDArray[Any]]:
         """The sample itself, or, of a longer recording than PIECE_SECONDS, its equal parts that are not silent."""
         rate = self.card.input.sample_rate
         if rate is None or len(sample) <= PIECE_SECONDS * rate:
             return [sample]
         n = math.ceil(len(sample) / (PIECE_SECONDS * rate))
-        return [piece for piece in np.array_split(sample, n) if not is_silent(piece, rate)]
+        return (piece for piece in np.array_split(sample, n) if not is_silent(piece, rate))
 
     def _timeline(self, waveform: NDArray[np.float32], window: float, map_parts: MapParts) -> Iterator[Window]:
         """What is heard in each window of a recording (T,). The last one has between half and one and a half times the

@@ -13,8 +13,8 @@ from models.card import Input
 from service.http import memory
 from service.http.scheduling import INLINE, SHORT, Scheduler
 from service.media import Limits
+from service.media.parallel import AT_ONCE
 from service.media.work import Work
-from service.serving.parallel import AT_ONCE
 from service.serving.predictor import PIECE_SECONDS, Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import NEWEST, build, resident_mb
