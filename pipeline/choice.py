@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.sources import columnar, delimited
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.files import walk
-from pipeline.sources.folder import read_manifest, with_slashes
+from pipeline.sources.folder import as_on_disk, read_manifest
 from pipeline.sources.layout import PICTURES, SOUND
 from pipeline.task import UserError
 
@@ -61,4 +61,4 @@ def _listed(manifest: Path) -> list[Path] | None:
         return None
     at = columns.index("path")
     paths = [cells[at].strip() for _, cells in lines if len(cells) > at]
-    return [manifest.parent / with_slashes(path, manifest.parent) for path in paths if path and "\0" not in path]
+    return [manifest.parent / as_on_disk(path, manifest.parent) for path in paths if path and "\0" not in path]

@@ -11,6 +11,7 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +191,7 @@ def _as_json(
         raise Unusable(f"{len(cells)} cells in the row, {len(names)} in the first row")
     row, values = dict(zip(names, cells, strict=False)), dict[str, Any]()
     for column in columns:
-        if (text := row.get(column.name)) is None:
+        if (text := row.get(normalize("NFC", column.name))) is None:
             continue
         text, number = text.strip(), None if column.categories else parse_number(text, commas.get(column.name, False))
         missing = text.lower() in (ABSENT if column.categories else MISSING)

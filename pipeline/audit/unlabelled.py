@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -197,7 +198,7 @@ def groups(features: Features, pool: Pool, known: Mapping[str, str]) -> dict[str
     pairs = zip(features.file.tolist(), features.group.tolist(), strict=True)
     now = {group: known[file] for file, group in pairs if file in known}
     search = re.compile(pattern).search
-    found = {one.file: match[1] for one in pool.samples if (match := search(one.file)) and match[1]}
+    found = {one.file: match[1] for one in pool.samples if (match := search(normalize("NFC", one.file))) and match[1]}
     return {file: now.get(group, group) for file, group in found.items()}
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 from zipfile import BadZipFile
 
 import numpy as np
@@ -118,7 +119,7 @@ def _npz(path: Path, targets: bool) -> tuple[NDArray[Any], NDArray[Any], list[st
             return (
                 archive[x],
                 NONE if y is None else archive[y],
-                [] if names is None else [str(name) for name in archive[names]],
+                [] if names is None else [normalize("NFC", str(name)) for name in archive[names]],
             )
     except (ValueError, OSError, EOFError, KeyError, BadZipFile) as error:
         raise UserError(f"{path}: not NumPy's arrays: {getattr(error, 'strerror', None) or error}") from None

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,7 +186,7 @@ class Column:
         if len(texts) > self.limit:
             return codes
         for i, cell in enumerate(cells):
-            text = cell.strip()
+            text = normalize("NFC", cell.strip())
             if text.lower() not in ABSENT:
                 codes[i] = texts.setdefault(text, len(texts))
                 if len(texts) > self.limit:

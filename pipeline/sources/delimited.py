@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
+from unicodedata import normalize
 
 from pipeline.errors import UserError
 
@@ -93,7 +94,8 @@ def rows(path: Path, form: Format) -> Iterator[Row]:
 
 
 def column_names(cells: list[str]) -> list[str]:
-    """The names in a header, each different: `column N` for none, and `name.2` for the second of that name.
+    """The names in a header in Unicode's composed form (NFC), each different: `column N` for none, and `name.2` for
+    the second of that name.
 
     Example
     -------
@@ -102,7 +104,7 @@ def column_names(cells: list[str]) -> list[str]:
     >>> column_names(["a", "a", "a.2"])
     ['a', 'a.3', 'a.2']
     """
-    stripped = [cell.strip() for cell in cells]
+    stripped = [normalize("NFC", cell.strip()) for cell in cells]
     while stripped and not stripped[-1]:
         stripped.pop()
     given = [name or f"column {i}" for i, name in enumerate(stripped, start=1)]

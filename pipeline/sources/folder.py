@@ -88,8 +88,14 @@ def _load_manifest(data: Data, sample_rate: int | None) -> list[Sample]:
 
 def _samples(entries: Callable[[Data], Iterator[Entry]], data: Data, sample_rate: int | None) -> list[Sample]:
     limits = Limits.from_environment(SECONDS)
-    return [  # macOS writes ö as o and dots: two folders whose names look alike are one class
-        Sample(file, normalize("NFC", label), split, EncodedFile(path, sample_rate, limits), group)
+    return [  # macOS writes ö as o and dots: two names that look alike are one class, or one group
+        Sample(
+            file,
+            normalize("NFC", label),
+            split,
+            EncodedFile(path, sample_rate, limits),
+            group and normalize("NFC", group),
+        )
         for file, label, split, group, path in entries(data)
     ]
 
@@ -170,7 +176,7 @@ def _manifest(data: Data) -> Iterator[Entry]:
             raise UserError(
                 f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
             )
-        path = with_slashes(path, manifest.parent)
+        path = as_on_disk(path, manifest.parent)
         yield path, label, splits.get(split), group or None, manifest.parent / path
 
 
@@ -182,15 +188,20 @@ def read_manifest(manifest: Path) -> tuple[list[str], Iterator[Row]]:
     columns = [name.casefold() for name in column_names(next(lines)[1])]
     if form.names_rows:
         first = next(lines)
-        if _is_there(manifest.parent / with_slashes(first[1][0].strip(), manifest.parent)):
+        if _is_there(manifest.parent / as_on_disk(first[1][0].strip(), manifest.parent)):
             columns.pop(0)
         lines = chain([first], lines)
     return columns, lines
 
 
-def with_slashes(path: str, folder: Path) -> str:
-    """A path in a manifest without the backslashes of Windows, which elsewhere may stand in the name of a file."""
-    return path if "\\" not in path or _is_there(folder / path) else path.replace("\\", "/")
+def as_on_disk(path: str, folder: Path) -> str:
+    """A path in a manifest as the file is called: with slashes for the backslashes of Windows, which elsewhere may
+    stand in a name, and with accents composed or apart, as the file's system wrote them."""
+    if path.isascii() and "\\" not in path:
+        return path
+    slashed = path.replace("\\", "/")
+    forms = (path, slashed, normalize("NFC", slashed), normalize("NFD", slashed))
+    return next((form for form in dict.fromkeys(forms) if _is_there(folder / form)), slashed)
 
 
 def _is_there(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from unicodedata import normalize
 
 from pipeline.errors import UserError
 from pipeline.sources.sample import Sample
@@ -45,7 +46,7 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     'train'
     """
     search = re.compile(pattern).search
-    found = [(match[1] or None) if (match := search(sample.file)) else None for sample in samples]
+    found = [(match[1] or None) if (match := search(normalize("NFC", sample.file))) else None for sample in samples]
     alone = [sample.file for sample, group in zip(samples, found, strict=True) if group is None]
     if samples and len(alone) == len(samples):
         raise UserError(f"data.group = {pattern!r}: found in none of {len(samples):,} paths; the first: {alone[0]}")

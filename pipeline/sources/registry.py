@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,8 @@ class Data(Section):
     @classmethod
     def _a_name(cls, target: Any) -> Any:
         """A name that looks like a number is one in TOML."""
+        if isinstance(target, str):
+            return normalize("NFC", target)  # as the names in a header are
         return str(target) if isinstance(target, int | float) and not isinstance(target, bool) else target
 
     @field_validator("source")

@@ -8,6 +8,7 @@ from hashlib import blake2b, sha256
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from pipeline.sources.sample import REPEATED, SPLITS, Label, Sample, Split
 from pipeline.sources.split_names import split_of_each
 from service.errors import Unusable
 
-VERSION = 5  # raise it when the same file is read otherwise
+VERSION = 6  # raise it when the same file is read otherwise
 PIECE = 1 << 15  # rows whose cells are in memory as text
 LISTED = 5  # columns that a message names
 MANY = 20  # different numbers in the target's column; from more on it is a regression
@@ -175,9 +176,8 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
     """
     names = column_names(first)
     if target is not None and target in names:
-        renamed = [
-            (cell.strip(), name) for cell, name in zip(first, names, strict=False) if cell.strip() not in ("", name)
-        ]
+        cells = [normalize("NFC", cell.strip()) for cell in first]
+        renamed = [(cell, name) for cell, name in zip(cells, names, strict=False) if cell not in ("", name)]
         if renamed:
             (cell, name), columns = renamed[0], "1 column has" if len(renamed) == 1 else f"{len(renamed)} columns have"
             print(f"{path.name}: {columns} the name of another; the second {cell!r} is {name}")

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class TableRow:
     def _by_name(self, row: dict[str, Any]) -> list[Any]:
         """The values in the order of the columns; others that a record has are no concern of the model."""
         try:
-            return [row[column.name] for column in self.columns]
+            return [row[normalize("NFC", column.name)] for column in self.columns]
         except KeyError as error:
             name = error.args[0]
             close = get_close_matches(name, row, n=1) if len(row) <= len(self.columns) + MOST else []
@@ -131,15 +132,15 @@ def _no_json(data: bytes) -> MediaError:
 def _texts(value: Any) -> list[str]:
     """How a category may be written."""
     if isinstance(value, str):
-        return [value, value.strip()]
+        return [value, value.strip(), normalize("NFC", value.strip())]
     texts = [str(value)] if abs(value) < 1e15 else []
     return texts + ([str(int(value)), f"{value:.1f}"] if texts and value == int(value) else [])
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
+    names = [normalize("NFC", name) for name, _ in pairs]  # ö is one letter, or o and dots
+    values = dict(zip(names, (value for _, value in pairs), strict=True))
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise Unusable(f"{_quoted(twice)} is given more than once")
     return values

@@ -4,6 +4,7 @@ import gzip
 import os
 from hashlib import sha256
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -178,6 +179,20 @@ def test_class_names_that_look_alike_are_one_class(tmp_path: Path) -> None:
     assert {(s.label, s.split) for s in samples("instruments", str(tmp_path))} == {
         ("M\u00f6we", "train"), ("M\u00f6we", "test"),
     }  # fmt: skip
+
+
+def test_files_and_groups_of_a_manifest_are_found_with_accents_composed_or_apart(tmp_path: Path) -> None:
+    """As where a spreadsheet lists files that came from a Mac."""
+    files = ["M\u00f6we.wav", "mo\u0308we.wav"]
+    for name in files:
+        (tmp_path / name).touch()
+    rows = [f"{normalize(form, name)},gull,Z{normalize(form, 'ö')}" for name in files for form in ("NFC", "NFD")]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,group", *rows]), "utf-8")
+    found = samples("instruments", str(tmp_path / "list.csv"))
+    assert [s.file for s in found] == [files[0], files[0], files[1], files[1]]
+    assert {s.group for s in found} == {"Z\u00f6"}
+    found = samples("instruments", str(tmp_path / "list.csv"), "data.group=(ö)we")
+    assert {s.group for s in found} == {"\u00f6"}
 
 
 def test_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

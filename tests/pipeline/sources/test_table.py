@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.sources import Data, Sample, table
 from pipeline.sources.columns import parse_number
 from service.errors import MediaError
+from service.media.table import TableRow
 
 N = 30
 
@@ -92,6 +94,19 @@ def test_names_in_latin_1_are_read(tmp_path: Path, capsys: pytest.CaptureFixture
     samples = written(tmp_path, ("größe,b,y\n" + rows(lambda i: f"{i},{'äö'[i % 2]},{i % 3}")).encode("latin-1"))
     assert kinds(samples) == {"größe": (), "b": ("ä", "ö")}
     assert "read as cp1252" in capsys.readouterr().out
+
+
+def test_words_are_the_same_with_accents_composed_or_apart(tmp_path: Path) -> None:
+    """macOS and some databases write ö as o and dots."""
+    text = "größe,b,ÿ\n" + rows(lambda i: f"{i},{'äö'[i % 2]},{'üß'[i % 2]}")
+    mixed = "".join(normalize("NFD" if i % 4 < 2 else "NFC", line) for i, line in enumerate(text.splitlines(True)))
+    samples = written(tmp_path, mixed, target="ÿ")
+    assert kinds(samples) == {"größe": (), "b": ("ä", "ö")}
+    assert {sample.label for sample in samples} == {"ü", "ß"}
+    (tmp_path / "new.csv").write_text(normalize("NFD", "größe,b\n1,ö\n"), "utf-8")
+    columns = (Column(name="größe"), Column(name="b", categories=("ä", "ö")))
+    [(_, read)] = predict.parts([tmp_path / "new.csv"], columns)
+    assert TableRow(columns, True).decode(read()).tolist() == [1, 1]
 
 
 def test_what_cannot_be_learned_from_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 
@@ -32,6 +33,14 @@ def decoded(row: Any, decoder: TableRow = TELLING) -> list[float]:
 def test_a_row_is_the_same_by_name_and_as_an_array(row: Any) -> None:
     assert decoded(row) == [2.5, 1, 1, 1]
     assert decoded(named(TELLING.decode(json.dumps(row).encode()), COLUMNS)) == [2.5, 1, 1, 1]
+
+
+def test_names_are_the_same_with_accents_composed_or_apart() -> None:
+    row = TableRow((Column(name="größe"), Column(name="ort", categories=("Bonn", "Köln"))), True)
+    for form in ("NFC", "NFD"):
+        assert row.decode(normalize(form, '{"größe": 2, "ort": "Köln"}').encode()).tolist() == [2, 1]
+    with pytest.raises(Unusable, match="is given more than once"):
+        row.decode(('{"größe": 2, ' + normalize("NFD", '"größe": 3, "ort": "Köln"}')).encode())
 
 
 @pytest.mark.parametrize("absent", [None, math.nan, ""])
