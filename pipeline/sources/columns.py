@@ -14,7 +14,8 @@ ABSENT = frozenset((  # what a missing value is written as, in lower case, by R,
     "#n/a", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!",
 ))  # fmt: skip
 MISSING = ABSENT | {  # and what means one in a column of numbers, but may be the name of a category
-    "none", "-", "nil", "missing", "unknown", ".", "--", "inf", "+inf", "-inf", "infinity", "-infinity",
+    "none", "-", "\u2013", "\u2014", "nil", "missing", "unknown", ".", "--",
+    "inf", "+inf", "-inf", "infinity", "-infinity",
 }  # fmt: skip
 CATEGORIES = 1000  # different texts in a column, at most
 SNIFFED = 1000  # rows by which the decimal sign of a column's numbers is found
@@ -39,6 +40,7 @@ _SAYS_COMMA, _SAYS_POINT = (
     )
     for sign, other in ((",", r"\."), (r"\.", ","))
 )
+_MINUS = str.maketrans("\u2212\u2013", "--")  # the minus of mathematics, and the dash that stands for it in print
 _WHOLE = re.compile(r"[+-]?\d+")
 _PADDED = re.compile(r"0\d+")
 _DATE = re.compile(
@@ -61,8 +63,8 @@ def parse_number(text: str, comma: bool = False) -> float | None:
 
     Example
     -------
-    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "($3)", "1_0", "inf")]
-    [-1500.0, 1234.0, 12.0, -3.0, None, None]
+    >>> [parse_number(text) for text in (" -1.5e3 ", "1,234", "12 %", "($3)", "12-", "1_0", "inf")]
+    [-1500.0, 1234.0, 12.0, -3.0, -12.0, None, None]
     >>> parse_number("1.234,5", comma=True)
     1234.5
     """
@@ -123,11 +125,14 @@ def _decimal_sign(cells: Sequence[str]) -> str:
 
 
 def _bare(cell: str) -> str:
-    """What a cell holds, without a percent sign or that of a currency; spreadsheets put a negative in parentheses."""
-    text = cell.strip().replace("\u2212", "-")
+    """What a cell holds, without a percent sign or that of a currency; a minus is in front, which spreadsheets write as
+    parentheses, and SAP behind the number."""
+    text = cell.strip().translate(_MINUS)
     if _UNIT.search(text):
         text = _BESIDE.sub("", text, count=1)
-    return f"-{text[1:-1].strip()}" if text[:1] == "(" and text[-1:] == ")" else text
+    if text[:1] == "(" and text[-1:] == ")":
+        return f"-{text[1:-1].strip()}"
+    return f"-{text[:-1].rstrip()}" if text[-1:] == "-" else text
 
 
 @dataclass(slots=True)
@@ -208,9 +213,10 @@ class Column:
     @property
     def is_numeric(self) -> bool:
         """Whether it holds numbers: (nearly) all values are, and none has zeros in front, as codes do. Nor are those
-        that repeat numbers where all are in parentheses: (212) is a code then, and (1,2) a pair."""
+        that repeat numbers where all are in parentheses, or all end in a minus: (212) is a code then, (1,2) a pair."""
         words_allowed = self.n_numbers * (1 - NUMBERS) / NUMBERS if len(self.texts) > 20 else 0
-        are_codes = self._repeats and all(text.startswith("(") for text in self.texts)
+        are_signed = any(all(text[at] == sign for text in self.texts) for at, sign in ((0, "("), (-1, "-")))
+        are_codes = self._repeats and are_signed
         return self.n_numbers > 0 and self.n_words <= words_allowed and not self.n_padded and not are_codes
 
     @property

@@ -145,10 +145,18 @@ def test_money_as_spreadsheets_write_it(tmp_path: Path, capsys: pytest.CaptureFi
     assert "a has numbers in $ and €, which are not converted" in capsys.readouterr().out
 
 
+def test_a_minus_is_one_behind_the_number_and_as_a_dash(tmp_path: Path) -> None:
+    """As SAP and typesetters write it; a dash alone is no value."""
+    text = "a;b;c;y\n" + rows(lambda i: f"{i},5{'- '[i % 2]};{'–−'[i % 2]}{i + 1};{i if i % 3 else '—'};{i % 2}")
+    assert np.nan_to_num(values(written(tmp_path, text))[:2], nan=99).tolist() == [[-0.5, -1, 99], [1.5, -2, 1]]
+
+
 def test_codes_and_pairs_in_parentheses_are_categories(tmp_path: Path) -> None:
     """Where some numbers have none, these are the sign of the others."""
-    text = "a;b;c;y\n" + rows(lambda i: f"(0{3 + i % 2}0);(1,{i % 3});{('(1)', '1')[i % 2]};{i % 2}")
-    assert kinds(written(tmp_path, text)) == {"a": ("(030)", "(040)"), "b": ("(1,0)", "(1,1)", "(1,2)"), "c": ()}
+    text = "a;b;c;d;y\n" + rows(lambda i: f"(0{3 + i % 2}0);(1,{i % 3});{i % 2}0-;{('(1)', '1')[i % 2]};{i % 2}")
+    assert kinds(written(tmp_path, text)) == {
+        "a": ("(030)", "(040)"), "b": ("(1,0)", "(1,1)", "(1,2)"), "c": ("00-", "10-"), "d": (),
+    }  # fmt: skip
 
 
 def test_a_sign_far_from_the_number_takes_no_time() -> None:
