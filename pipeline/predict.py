@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from types import MappingProxyType
 from typing import Any
 from unicodedata import normalize
 
@@ -65,7 +66,10 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     pictures, failed = set[Path](), False
     form = predictor.card.input
     many = len(files) > 1
-    for file, sample, answer in _answers(predictor, parts(files, form.columns, form.kind), seconds, many):
+    commas = {
+        column["name"]: column["comma"] for column in predictor.card.features.get("columns", ()) if "comma" in column
+    }
+    for file, sample, answer in _answers(predictor, parts(files, form.columns, form.kind, commas), seconds, many):
         if isinstance(answer, Exception):
             failed = True
             reason = getattr(answer, "strerror", None) or str(answer)
@@ -107,16 +111,24 @@ def _answers(
         yield from found
 
 
-def parts(files: Sequence[Path], columns: Sequence[Column], kind: Kind = "vector") -> Iterator[Part]:
+def parts(
+    files: Sequence[Path],
+    columns: Sequence[Column],
+    kind: Kind = "vector",
+    commas: Mapping[str, bool] = MappingProxyType({}),
+) -> Iterator[Part]:
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a table if
-    the model is one of a table. Where a table cannot be read, that is what reading its last part raises."""
+    the model is one of a table. Where a table cannot be read, that is what reading its last part raises.
+
+    commas : column → whether the model's table had decimal commas; empty for models exported before this was known
+    """
     limits = Limits.from_environment()
     for file in files:
         if not columns or file.suffix.lower() not in TABLES:
             yield file, _content(file, kind, limits)
             continue
         try:
-            yield from _rows(file, columns)
+            yield from _rows(file, columns, commas)
         except UserError as error:  # of this file alone: others, and its rows before, have their answers
             yield file, partial(_raise, Unusable(str(error).removeprefix(str(file)).lstrip(":, ")))
 
@@ -148,12 +160,15 @@ def _raise(error: Exception) -> bytes:
     raise error
 
 
-def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
+def _rows(file: Path, columns: Sequence[Column], learned: Mapping[str, bool]) -> Iterator[Part]:
     """The rows of a table, called as in training. Raises UserError where it cannot be read."""
     if columnar.is_columnar(file):
-        names, cells_of = columnar.read_cells(file)
+        names, are_texts, cells_of = columnar.read_cells(file)
+        head_of = zip(*cells_of[:SNIFFED], strict=True)
+        texts = {name: cells for name, is_text, cells in zip(names, are_texts, head_of, strict=True) if is_text}
+        commas = _commas(texts, "", learned)
         for i, cells in enumerate(cells_of):
-            yield file.with_name(f"{file.name}:{i}"), partial(_as_json, names, cells, columns, {})
+            yield file.with_name(f"{file.name}:{i}"), partial(_as_json, names, cells, columns, commas)
         return
     form = find_format(file)
     stream = rows(file, form)
@@ -174,11 +189,17 @@ def _rows(file: Path, columns: Sequence[Column]) -> Iterator[Part]:
     except UserError as error:  # which does not concern the rows before
         wrong = error
     by_column = zip_longest(*(cells for _, cells in head), fillvalue="")
-    commas = dict(zip(names, decimal_commas([*by_column], form.delimiter), strict=False))
+    commas = _commas(dict(zip(names, by_column, strict=False)), form.delimiter, learned)
     for line, cells in chain(head, stream):
         yield file.with_name(f"{file.name}:{line}"), partial(_as_json, names, cells, columns, commas)
     if wrong:
         raise wrong
+
+
+def _commas(columns: Mapping[str, Sequence[str]], delimiter: str, learned: Mapping[str, bool]) -> dict[str, bool]:
+    """Which columns of texts have decimal commas."""
+    of_each = [learned.get(name, False) for name in columns] if learned else []
+    return dict(zip(columns, decimal_commas([*columns.values()], delimiter, of_each), strict=True))
 
 
 def _as_json(

@@ -102,6 +102,7 @@ class TableColumn(Section):
 
     name: str
     median: float = 0.0  # of numbers
+    comma: bool = False  # the decimal sign of numbers in the text that they were learned from
     categories: tuple[str, ...] = ()  # none: numbers
     frequent: tuple[int, ...] = ()  # indices of the categories that have a feature of their own
     rare: bool = False  # whether training samples have other categories

@@ -14,7 +14,7 @@ from pipeline import sources
 from pipeline.extract.features import Features
 from pipeline.run import Run
 from pipeline.sources import Decoded, Sample
-from pipeline.sources.table import RowMedia
+from pipeline.sources.table import ColumnType, RowMedia
 from pipeline.task import TableFeatures, UserError
 from service.errors import MediaError
 
@@ -158,7 +158,7 @@ def _of_source(features: Features, files: Iterable[str]) -> dict[str, Sample]:
     if gone := set(files) - samples.keys():
         raise UserError(f"{min(gone)}: no longer in the source; run `percept extract` again")
     if isinstance(origin.features, TableFeatures):
-        columns = tuple((column.name, column.categories) for column in origin.features.columns)
+        columns = tuple(ColumnType(c.name, c.categories, c.comma) for c in origin.features.columns)
         media = next(iter(samples.values())).media
         if isinstance(media, RowMedia) and media.columns != columns:  # a category may have another index now
             changed = "its columns have changed since extraction; run `percept extract` again"

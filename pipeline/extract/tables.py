@@ -39,11 +39,12 @@ def with_columns(task: Task, jobs: Sequence[Job]) -> Task:
 
 def _column(kind: ColumnType, values: NDArray[np.float32]) -> TableColumn:
     """The description of a column with these values (N,) of the training samples."""
-    name, categories = kind
+    name, categories, comma = kind
     present = values[~np.isnan(values)]
     missing = len(present) < len(values)
     if not categories:
-        return TableColumn(name=name, median=float(np.median(present)) if len(present) else 0.0, missing=missing)
+        median = float(np.median(present)) if len(present) else 0.0
+        return TableColumn(name=name, median=median, comma=comma, missing=missing)
     counts = np.bincount(present.astype(np.int64), minlength=len(categories))
     order = np.argsort(-counts, kind="stable")[:FREQUENT]
     frequent = sorted(int(k) for k in order if counts[k] >= min(LEAST, counts.max()))

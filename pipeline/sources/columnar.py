@@ -1,5 +1,6 @@
 """Tables in files that hold arrays: NumPy's .npy and .npz, and Parquet where pyarrow is installed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
-from pipeline.sources.columns import CATEGORIES, LARGEST, Column
+from pipeline.sources.columns import CATEGORIES, LARGEST, SNIFFED, Column, decimal_commas
 from pipeline.sources.delimited import column_names
 
 INPUTS = ("x", "data", "features", "inputs")  # names of the array of inputs, in lower case, and of the targets
@@ -45,36 +46,41 @@ def read(path: Path, target: str | None) -> tuple[list[Column], str]:
     name = target or "y"
     if name in names:
         raise UserError(f"{path}: data.target = {name!r} is a column of the inputs; the targets are the array y")
-    return [*(column(name, x[:, i], path) for i, name in enumerate(names)), column(name, y, path, targets=True)], name
+    if x.dtype.kind in "US":
+        inputs = _of_texts(names, (_decoded(x) if x.dtype.kind == "S" else x).T.tolist())
+    else:
+        inputs = [column(name, x[:, i], path) for i, name in enumerate(names)]
+    return [*inputs, column(name, y, path, targets=True)], name
 
 
-def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Names of the columns, and the rows in the words of a text table; without targets, where the file has arrays.
+def read_cells(path: Path) -> tuple[list[str], list[bool], list[list[str]]]:
+    """Names of the columns, whether each holds texts, and the rows in the words of a text table; without targets, where
+    the file has arrays.
 
     Raises UserError; see `read`.
     """
     if path.suffix.lower() in PARQUET:
         table = _parquet_table(path)
-        names = column_names(table.column_names)
+        names, texts = column_names(table.column_names), [_holds_texts(values.type) for values in table.columns]
         rows = list(zip(*(values.to_pylist() for values in table.columns), strict=True))
     else:
         x, _, names = _arrays(path, targets=False)
+        texts = [x.dtype.kind in "US"] * len(names)
         rows = (_decoded(x) if x.dtype.kind == "S" else x).tolist()
-    return names, [["" if value is None else str(value) for value in row] for row in rows]
+    return names, texts, [["" if value is None else str(value) for value in row] for row in rows]
 
 
-def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -> Column:
-    """An array (N,) of numbers, truth values or texts as a column."""
-    found = Column(name)
+def column(
+    name: str, values: NDArray[Any], path: Path, targets: bool = False, absent: NDArray[np.bool_] | bool = False
+) -> Column:
+    """An array (N,) of numbers, truth values or texts as a column; `absent` says where there is none."""
     if values.dtype.kind in "US":
-        found.limit = len(values)
-        found.add((_decoded(values) if values.dtype.kind == "S" else values).tolist())
-        found.finish()
-        return found
+        return _of_texts([name], [(_decoded(values) if values.dtype.kind == "S" else values).tolist()])[0]
+    found = Column(name)
     if values.dtype.kind not in "biuf":
         raise UserError(f"{path}: {name!r} holds {values.dtype} values; expected numbers or texts")
     numbers = values.astype(np.float64)
-    numbers[~(np.abs(numbers) <= LARGEST)] = np.nan
+    numbers[~(np.abs(numbers) <= LARGEST) | absent] = np.nan
     found.n_numbers = int((~np.isnan(numbers)).sum())
     found.code_pieces = [np.full(len(values), -1, np.int32)]
     different = np.unique(values[~np.isnan(numbers)])
@@ -85,6 +91,17 @@ def column(name: str, values: NDArray[Any], path: Path, targets: bool = False) -
     if values.dtype.kind == "b":
         found.n_words, found.n_numbers = found.n_numbers, 0
     found.pieces = [numbers]
+    return found
+
+
+def _of_texts(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[Column]:
+    """Columns of texts, which may be numbers as a text table has them."""
+    commas = decimal_commas([texts[:SNIFFED] for texts in cells], "")
+    found = [Column(name, comma=comma) for name, comma in zip(names, commas, strict=True)]
+    for one, texts in zip(found, cells, strict=True):
+        one.limit = max(CATEGORIES, len(texts))
+        one.add(texts)
+        one.finish()
     return found
 
 
@@ -158,22 +175,33 @@ def _parquet_table(path: Path) -> Any:
     return table
 
 
-def _parquet(path: Path) -> list[Column]:
-    table = _parquet_table(path)
+def _holds_texts(kind: Any) -> bool:
+    """Whether a type of pyarrow is read as words."""
     from pyarrow import types
 
-    columns = []
-    for name, values in zip(column_names(table.column_names), table.columns, strict=False):
-        kind = values.type
-        if types.is_boolean(kind) or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
-            texts = ["" if value is None else str(value) for value in values.to_pylist()]
-            found = Column(name, limit=max(CATEGORIES, len(texts)))
-            found.add(texts)
-            found.finish()
-        else:
-            numbers = values.cast("float64", safe=False).to_numpy(zero_copy_only=False)
-            found = column(name, np.array(numbers), path, targets=True)
-            if types.is_integer(kind):  # as they are written, not as 1.0
-                found.texts = {text.removesuffix(".0"): code for text, code in found.texts.items()}
-        columns.append(found)
-    return columns
+    return not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _parquet(path: Path) -> list[Column]:
+    table = _parquet_table(path)
+    columns = dict(zip(column_names(table.column_names), table.columns, strict=False))
+    cells = {
+        name: ["" if value is None else str(value) for value in values.to_pylist()]
+        for name, values in columns.items()
+        if _holds_texts(values.type)
+    }
+    found = {one.name: one for one in _of_texts([*cells], [*cells.values()])}
+    for name, values in columns.items():
+        if name not in found:
+            found[name] = _of_numbers(name, values, path)
+    return [found[name] for name in columns]
+
+
+def _of_numbers(name: str, values: Any, path: Path) -> Column:
+    """An array of pyarrow; whole numbers stay such, since float64 makes those above 2⁵³ equal."""
+    from pyarrow import types
+
+    is_whole = types.is_integer(values.type)
+    numbers = values.fill_null(0) if is_whole else values.cast("float64", safe=False)
+    absent = values.is_null().to_numpy(zero_copy_only=False)
+    return column(name, np.array(numbers.to_numpy(zero_copy_only=False)), path, targets=True, absent=absent)

@@ -83,23 +83,34 @@ def parse_number(text: str, comma: bool = False) -> float | None:
     return number if abs(number) <= LARGEST else None
 
 
-def decimal_commas(columns: Sequence[Sequence[str]], delimiter: str) -> list[bool]:
+def decimal_commas(columns: Sequence[Sequence[str]], delimiter: str, learned: Sequence[bool] = ()) -> list[bool]:
     """Whether the commas in the numbers of each column are decimal signs, and the points between thousands.
 
-    1,234 and 1.234 do not tell: a column of nothing else is read as most columns of the file that do tell.
+    1,234 and 1.234 do not tell: a column of nothing else is read as most columns of the file that do tell; where none
+    does, as the model's training table was.
+
+    Parameters
+    ----------
+    learned : what was found for each column of that table; empty where there is no model
 
     Example
     -------
     >>> decimal_commas([["1,5", "2"], ["1.234", "12.000"], ["3", "4"]], ";")
-    [True, True, False]
+    [True, True, True]
     >>> decimal_commas([["1.5", "2"], ["1,234", "12,000"]], ",")
     [False, False]
+    >>> decimal_commas([["1.234"]], ";", [True])
+    [True]
     """
     signs = [_decimal_sign(cells) for cells in columns]
     n_commas, n_points = signs.count(","), signs.count(".")
-    if delimiter == ";" and not n_points:  # Excel's, where the comma is the decimal sign
-        n_commas += signs.count("?,")
-    return [sign == "," or (sign.startswith("?") and n_commas > n_points) for sign in signs]
+    if n_commas == n_points and learned:
+        others = learned
+    else:
+        if delimiter == ";" and not n_points:  # Excel's, where the comma is the decimal sign
+            n_commas += signs.count("?,")
+        others = [n_commas > n_points] * len(signs)
+    return [sign == "," or (sign != "." and other) for sign, other in zip(signs, others, strict=True)]
 
 
 def _decimal_sign(cells: Sequence[str]) -> str:
@@ -239,6 +250,10 @@ class Column:
         if len(self.texts) == 1 and n_present == len(self.numbers):
             return "constant"
         return "" if self._repeats else "free text or names"
+
+    @property
+    def has_fractions(self) -> bool:
+        return bool((np.mod(self.numbers, 1) > 0).any())
 
     @property
     def is_blurred(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 import numpy as np
@@ -30,8 +30,17 @@ MANY = 20  # different numbers in the target's column; from more on it is a regr
 QUOTED = 40  # characters of a cell in a message
 LABELS = 100_000  # different texts in the target's column, at most
 
-Categories = tuple[str, ...]
-ColumnType = tuple[str, Categories]  # name, and the categories in alphabetical order; none for numbers
+
+class ColumnType(NamedTuple):
+    """What a column holds.
+
+    categories : in alphabetical order; none for numbers
+    comma : the decimal sign of its numbers in the file
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    comma: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,7 +241,7 @@ def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
     facts = []
     if form.encoding not in ("utf-8", "utf-8-sig"):
         facts.append(f"read as {form.encoding}")
-    if commas := [column.name for column in columns if column.comma and column.is_numeric]:
+    if commas := [column.name for column in columns if column.comma and column.is_numeric and column.has_fractions]:
         facts.append(f"decimal commas in {listed(commas, LISTED)}")
     if mixed := [column for column in columns if column.is_numeric and len(column.units) > 1]:
         units = " and ".join(sorted(mixed[0].units))
@@ -279,12 +288,12 @@ def _values(columns: Sequence[Column]) -> tuple[NDArray[np.float32], tuple[Colum
     for d, column in enumerate(columns):
         if column.is_numeric:
             values[:, d] = column.numbers
-            types.append((column.name, ()))
+            types.append(ColumnType(column.name, comma=column.comma))
             continue
         names = sorted(column.texts)
         place = np.array([*(names.index(text) for text in column.texts), np.nan], np.float32)
         values[:, d] = place[column.codes]  # -1, the last, where the cell is empty
-        types.append((column.name, tuple(names)))
+        types.append(ColumnType(column.name, tuple(names)))
     return values, tuple(types)
 
 
@@ -292,7 +301,7 @@ def _keys(columns: Sequence[Column], values: NDArray[np.float32], types: tuple[C
     """A digest of each row's values that stays the same when other rows change, and with them the categories' indices;
     rows of the same values are told apart by their order."""
     parts = values.copy().view(np.uint32)
-    for d, (_, names) in enumerate(types):
+    for d, (_, names, _) in enumerate(types):
         if names:
             codes = [int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big") for name in names]
             place = np.where(np.isnan(values[:, d]), -1, values[:, d]).astype(np.int64)

@@ -178,7 +178,7 @@ def test_a_file_is_chosen_for_learned_from_and_predicted_row_by_row(tmp_path: Pa
     y = np.where(x[:, 0] > 0, "yes", "no")
     if name == "t.tsv":
         lines = ["x1\tx2\ty", *(f"{a}\t{b}\t{label}" for (a, b), label in zip(x, y, strict=True))]
-        (tmp_path / name).write_text("\n".join(lines))
+        (tmp_path / name).write_text("\n".join(lines).replace(".", ","))
     elif name == "t.npz":
         np.savez(tmp_path / name, X=x, y=y, feature_names=names)
     elif name == "X.npy":
@@ -199,6 +199,12 @@ def test_a_file_is_chosen_for_learned_from_and_predicted_row_by_row(tmp_path: Pa
         samples.file.tolist(), key=lambda file: int(file.rpartition(":")[2])
     )
     assert np.mean([answer["label"] == label for answer, label in zip(answers, y, strict=True)]) > 0.9
+    if name == "t.tsv":  # one row does not tell whether its comma stands between thousands
+        for file, row in {"one": "-1,234\t1,234", "told": "-1,2340\t1,2340"}.items():
+            (tmp_path / f"{file}.tsv").write_text(f"x1\tx2\n{row}\n")
+        done = percept("predict", "own", tmp_path / "one.tsv", tmp_path / "told.tsv", "--json", home=tmp_path)
+        one, told = (json.loads(line)["probabilities"] for line in done.stdout.splitlines())
+        assert one == told
 
 
 def test_gaps_and_categories_of_parquet_are_those_of_training(tmp_path: Path) -> None:

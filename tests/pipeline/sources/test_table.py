@@ -39,7 +39,7 @@ def values(samples: list[Sample]) -> list[list[float]]:
 def kinds(samples: list[Sample]) -> dict[str, tuple[str, ...]]:
     """Name of each column → its categories."""
     assert isinstance(samples[0].media, table.RowMedia)
-    return dict(samples[0].media.columns)
+    return {column.name: column.categories for column in samples[0].media.columns}
 
 
 PLAIN = "a,b,y\n" + rows(lambda i: f"{i}.5,{'uv'[i % 2]},{i % 3}")
@@ -273,6 +273,27 @@ def test_columns_that_do_not_tell_their_decimal_sign_follow_those_that_do(
     assert np.float32(predicted).tolist() == values(samples)
 
 
+def test_a_column_follows_the_others_where_its_first_rows_are_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "a;b;y\n" + rows(lambda i: f"{i},5;{i};{i % 2}", 1000) + rows(lambda i: f"{i},5;{i},5;{i % 2}")
+    assert values(written(tmp_path, text))[-1] == [N - 0.5, N - 0.5]
+    assert "t.csv: decimal commas in a, b\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("comma", "expected"), [(True, 1234), (False, 1.234)])
+def test_rows_that_do_not_tell_their_decimal_sign_follow_those_learned_from(
+    tmp_path: Path, comma: bool, expected: float
+) -> None:
+    """Where they do, these do not matter."""
+    columns, learned = (Column(name="a"), Column(name="b")), {"a": comma, "b": comma}
+    for name, row in {"one": "1.234;15\n", "told": "1,234;1.5\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"a;b\n{row}")
+    one, told = predict.parts([tmp_path / "one.csv", tmp_path / "told.csv"], columns, commas=learned)
+    assert json.loads(one[1]())["a"] == expected
+    assert json.loads(told[1]()) == {"a": 1234, "b": 1.5}
+
+
 @pytest.mark.parametrize("missing", ["NA", "NULL", "\\N", "(null)", "#DIV/0!", "NaT"])
 def test_what_programs_write_for_a_missing_value(tmp_path: Path, missing: str) -> None:
     text = "a,b,y\n" + rows(
@@ -337,6 +358,28 @@ def test_parquet_as_pandas_writes_it(tmp_path: Path) -> None:
     samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
     assert kinds(samples) == {"a": (), "a.2": ()}
     assert values(samples)[3] == [3, 1.5]
+
+
+def test_texts_of_parquet_and_numpy_may_have_decimal_commas(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    a, b = [f"{i},5" for i in range(N)], [f"{i + 1}.000" for i in range(N)]
+    y = [i % 2 for i in range(N)]
+    parquet.write_table(pyarrow.table({"a": a, "b": b, "c": [0.5 * i for i in range(N)], "y": y}), tmp_path / "t.pq")
+    np.savez(tmp_path / "t.npz", x=np.array([a, b]).T, y=y, names=["a", "b"])
+    for name, n in (("t.pq", 3), ("t.npz", 2)):
+        samples = table.load(Data(source="table", path=str(tmp_path / name), target="y"))
+        assert values(samples)[2] == [2.5, 3000, 1][:n]
+        columns = [Column(name=name) for name in kinds(samples)]
+        predicted = [[*json.loads(read()).values()] for _, read in predict.parts([tmp_path / name], columns)]
+        assert predicted == values(samples)
+
+
+def test_whole_numbers_of_parquet_that_float64_would_make_equal_are_classes_of_their_own(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    y = [None, *(2**53 + i % 3 for i in range(1, N))]
+    parquet.write_table(pyarrow.table({"a": [*range(N)], "y": y}), tmp_path / "t.parquet")
+    samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
+    assert [sample.label for sample in samples] == ["", *map(str, y[1:])]
 
 
 def test_arrays_and_parquet(tmp_path: Path) -> None:
