@@ -13,6 +13,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from pipeline.errors import UserError
+from pipeline.sources.columns import parse_number
 
 # Of files that are taken for text tables; the last three are none, which `find_format` tells, and what to do.
 ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".data", ".xlsx", ".xls", ".ods")
@@ -32,12 +33,14 @@ class Format:
     """How a file's bytes mean cells.
 
     first : line with the first row, counted from 0
+    titles : rows above it that are no header but a title
     names_rows : the first column has no heading, not even an empty one, as where R writes the names of rows
     """
 
     encoding: str
     delimiter: str
     first: int = 0
+    titles: int = 0
     names_rows: bool = False
 
 
@@ -57,12 +60,17 @@ def find_format(path: Path) -> Format:
         raise UserError(f"{path}: empty")
     if any("\0" in line for line in lines):
         raise UserError(f"{path}: holds zero bytes, so it is not text; save the table as CSV")
+    first = 0
     if named := NAMED.fullmatch(lines[0]):
-        return Format(encoding, named[1], numbered[0][0] + 1, _names_rows(lines[1:], named[1]))
-    delimiter = max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter))
-    if not _agreement(lines, delimiter)[0] and SPACE in lines[0].strip() and _agreement(lines, SPACE)[0]:
-        delimiter = SPACE
-    return Format(encoding, delimiter, names_rows=_names_rows(lines, delimiter))
+        delimiter, first = named[1], numbered[0][0] + 1
+        numbered, lines = numbered[1:], lines[1:]
+    else:
+        delimiter = max(DELIMITERS, key=lambda delimiter: _agreement(lines, delimiter))
+        if not _agreement(lines, delimiter)[0] and SPACE in lines[0].strip() and _agreement(lines, SPACE)[0]:
+            delimiter = SPACE
+    if titles := _titles(lines, delimiter):
+        first = numbered[titles][0]
+    return Format(encoding, delimiter, first, titles, _names_rows(lines[titles:], delimiter))
 
 
 def rows(path: Path, form: Format) -> Iterator[Row]:
@@ -122,6 +130,19 @@ def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
     widths = Counter(map(len, _divided(lines, delimiter)))
     (width, n), total = widths.most_common(1)[0], widths.total()
     return width > 1, n / total if width > 1 else 0.0
+
+
+def _titles(lines: list[str], delimiter: str) -> int:
+    """How many of the first rows are a title: one cell alone in its row, or none, above a row of names, where most rows
+    have more than one cell. Numbers below a single name are no names, and the second of two columns may have none."""
+    if not _agreement(lines, delimiter)[0]:
+        return 0
+    for i, line in enumerate(lines):
+        cells = [cell.strip() for cell in _divided([line], delimiter)[0]]
+        if any(cells) and (not cells[0] or any(cells[1:]) or len(cells) == 2):
+            are_names = all(parse_number(cell) is parse_number(cell, comma=True) is None for cell in cells)
+            return i if are_names else 0
+    return 0
 
 
 def _names_rows(lines: list[str], delimiter: str) -> bool:

@@ -239,6 +239,8 @@ def _say_unused(path: Path, columns: Sequence[Column]) -> None:
 def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
     """What was not plain about the file."""
     facts = []
+    if form.titles:
+        facts.append(f"the header is in line {form.first + 1}")
     if form.encoding not in ("utf-8", "utf-8-sig"):
         facts.append(f"read as {form.encoding}")
     if commas := [column.name for column in columns if column.comma and column.is_numeric and column.has_fractions]:

@@ -16,6 +16,7 @@ from pipeline import predict
 from pipeline.errors import UserError
 from pipeline.sources import Data, Sample, table
 from pipeline.sources.columns import parse_number
+from pipeline.sources.delimited import find_format
 from service.errors import MediaError
 from service.media.table import TableRow
 
@@ -88,6 +89,29 @@ def test_a_table_is_the_same_however_it_is_written(tmp_path: Path, content: str 
     assert kinds(samples) == {"a": (), "b": ("u", "v")}
     assert [sample.label for sample in samples] == [str(i % 3) for i in range(N)]
     assert len({sample.digest() for sample in samples}) == N
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["Flats of Bonn\n\n", "Flats of Bonn,,\n2024,,\n,,\n", '"Flats, all"\n', "# made by hand\n", "sep=,\nFlats\n"],
+)
+def test_a_title_above_the_header_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], title: str
+) -> None:
+    samples = written(tmp_path, title + PLAIN)
+    assert values(samples) == [[i + 0.5, i % 2] for i in range(N)]
+    line = title.count("\n") + 1
+    assert samples[0].file == f"t.csv:{line + 1}"
+    assert f"the header is in line {line}" in capsys.readouterr().out
+    columns = (Column(name="a"), Column(name="b", categories=("u", "v")))
+    (place, read), *_ = predict.parts([tmp_path / "t.csv"], columns)
+    assert (place.name, json.loads(read())) == (f"t.csv:{line + 1}", {"a": 0.5, "b": "u"})
+
+
+@pytest.mark.parametrize("head", ["a,\n", ",b\n", "a\n"])
+def test_a_single_name_is_no_title(tmp_path: Path, head: str) -> None:
+    (tmp_path / "t.csv").write_text(head + "1,5\n2,5\n")
+    assert find_format(tmp_path / "t.csv").titles == 0
 
 
 def test_names_in_latin_1_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
