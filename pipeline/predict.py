@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.card import Column
-from pipeline.errors import listed
+from pipeline.errors import counted, listed
 from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, require
@@ -209,7 +209,7 @@ def _as_json(
 
     Raises Unusable if there are more of them than names."""
     if any(cell.strip() for cell in cells[len(names) :]):
-        raise Unusable(f"{len(cells)} cells in the row, {len(names)} in the first row")
+        raise Unusable(f"{counted(len(cells), 'cell')} in the row, {len(names)} in the first row")
     row, values = dict(zip(names, cells, strict=False)), dict[str, Any]()
     for column in columns:
         if (text := row.get(normalize("NFC", column.name))) is None:

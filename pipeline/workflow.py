@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models import FEATURES_VERSION
 from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
+from pipeline.errors import counted
 from pipeline.interrupt import resumable
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
@@ -143,7 +144,7 @@ class Workflow:
             facts = train.train(self.task, self.run, engine=self.engine)
         device = "cpu" if facts.device == "cpu" else "cuda"
         content = self.run.digest(self.run.weights, "train")
-        self._record("train", inputs, content, f"{facts.epochs} epochs on {facts.device}", device=device)
+        self._record("train", inputs, content, f"{counted(facts.epochs, 'epoch')} on {facts.device}", device=device)
 
     def validate(self) -> None:
         """Stage 3: weights → report on the test split."""

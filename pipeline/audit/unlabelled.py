@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline import sources
 from pipeline.audit.out_of_fold import TRAIN, committee, standard
+from pipeline.errors import counted
 from pipeline.extract import Features, Job, Recipe, nearest, principal
 from pipeline.progress import Progress
 from pipeline.sources import Sample
@@ -209,6 +210,6 @@ def lines(pool: Pool, found: Sequence[Unlabelled], most: int) -> Iterator[str]:
         first = pool.unusable[0]
         left_out.append(f"{len(pool.unusable):,} that cannot be used (the first: {first['file']}: {first['reason']})")
     without = f", without {' and '.join(left_out)}" if left_out else ""
-    yield f"{len(found):,} unlabelled files{without}{'; the ones most worth a label:' if found else ''}"
+    yield f"{counted(len(found), 'unlabelled file')}{without}{'; the ones most worth a label:' if found else ''}"
     for one in found[:most]:
         yield f"  {one['score']:.3f}  {one['file']}: {one['reason']}"

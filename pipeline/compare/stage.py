@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.card import Input
 from pipeline.compare.sides import Common, Side, common
+from pipeline.errors import counted
 from pipeline.extract import Features, load_media
 from pipeline.progress import Progress
 from pipeline.report import formats
@@ -184,17 +185,17 @@ def verdict(found: Comparison) -> str:
     """Which of the two is better, in a sentence."""
     a, b, p = len(found["only_a"]), len(found["only_b"]), found["p_value"]
     first, second = found["a"]["name"], found["b"]["name"]
-    alone = f"{first} alone has {a} samples right, {second} alone {b}".replace(" 1 samples", " 1 sample")
-    counted = f"{alone} (McNemar's exact test: p = {p:.2g})"
+    alone = f"{first} alone has {counted(a, 'sample')} right, {second} alone {b}"
+    numbers = f"{alone} (McNemar's exact test: p = {p:.2g})"
     if p >= SIGNIFICANT:
-        return f"No difference beyond chance: {counted}"
-    return f"{first if a > b else second} is better: {counted}"
+        return f"No difference beyond chance: {numbers}"
+    return f"{first if a > b else second} is better: {numbers}"
 
 
 def lines(found: Comparison) -> list[str]:
     """The comparison for the terminal."""
     groups = "" if found["groups"] == found["samples"] else f" in {found['groups']:,} groups"
-    head = [f"{found['samples']:,} test samples{groups}; {found['both_wrong']:,} that both have wrong"]
+    head = [f"{counted(found['samples'], 'test sample')}{groups}; {found['both_wrong']:,} that both have wrong"]
     rows = [("", found["a"]["name"], found["b"]["name"]), *table(found)]
     width = [max(len(row[i]) for row in rows) for i in range(3)]
     head += [f"  {row[0]:<{width[0]}}  {row[1]:>{width[1]}}  {row[2]:>{width[2]}}" for row in rows]

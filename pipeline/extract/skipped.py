@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+from pipeline.errors import counted
 from pipeline.extract.features import Skipped
 from pipeline.sources import SPLITS, Sample, Split
 from pipeline.task import UserError
@@ -47,14 +48,14 @@ def check_lost(samples: Sequence[Sample], splits: Sequence[Split | None], skippe
         unread = [i for i in lost if splits[i] is None]
         first = f"(the first: {samples[lost[0]].file}: {skipped[lost[0]]}); replace or remove them"
         if not usable:
-            problems.append(f"class {label!r}: none of its {_count(len(files), 'file')} can be used {first}")
+            problems.append(f"class {label!r}: none of its {counted(len(files), 'file')} can be used {first}")
             continue
         blamed = {splits[i] for i in lost} - {None} | (set(SPLITS) if len(unread) > usable.total() else set())
         for split in SPLITS:
             if split in blamed and not usable[split]:
                 problems.append(
                     f"class {label!r}: no {split} sample is left, since {len(lost):,} of its "
-                    f"{_count(len(files), 'file')} cannot be used {first}"
+                    f"{counted(len(files), 'file')} cannot be used {first}"
                 )
     if problems:
         raise UserError("\n".join(problems))
@@ -112,11 +113,7 @@ def lines(skipped: Collection[Skipped], totals: Mapping[str, int]) -> list[str]:
         some = f"    {len(files):,} files: {reason} (the first: {files[0]})"
         found.append(some if len(files) > 1 else f"    {files[0]}: {reason}")
     if rest := sum(len(files) for _, files in groups[REASONS:]):
-        found.append(f"    {_count(rest, 'file')} for other reasons, which the report lists")
+        found.append(f"    {counted(rest, 'file')} for other reasons, which the report lists")
     if line := warning(len(skipped), sum(totals.values())):
         found.append(line)
     return found
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -11,6 +11,7 @@ from hashlib import sha256
 from itertools import accumulate
 
 from models.targets import TARGETS
+from pipeline.errors import counted
 from pipeline.extract.features import Features
 from pipeline.sources import REPEATED, SPLITS, UNREADABLE, Data, Sample, Split
 from pipeline.task import UserError
@@ -207,7 +208,7 @@ def groups_of(features: Features, data: Data) -> str:
     source = "data.group" if data.group else {"csv": "the column group", "folder": "folders inside class folders"}
     where = source if isinstance(source, str) else source.get(data.source, "the data")
     alone = len(set(features.group.tolist())) - len(named)
-    others = f", and {alone:,} samples in none" if alone else ""
+    others = f", and {counted(alone, 'sample')} in none" if alone else ""
     shown = f"{', '.join(named[:GROUPS])}{', …' if len(named) > GROUPS else ''}"
     return f"{len(named):,} groups, which no split divides, from {where}: {shown}{others}"
 

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from pipeline.errors import counted
 from pipeline.profile import step
 from pipeline.report import formats
 from pipeline.report.schema import Baseline, Bin, ClassMetrics, Curve, Gate, Report, Takes
@@ -99,7 +100,7 @@ def headline(report: Report) -> str:
     gate passed: the task sets no threshold
     """
     test, groups = report["test"], report["samples"].get("groups")
-    samples = f"{formats.count(report['samples']['test'])} test samples"
+    samples = counted(report["samples"]["test"], "test sample")
     if groups:
         samples += f" in {formats.count(groups['test'])} groups"
     others = ", ".join(f"{name} {value:.4g}" for key, (name, value) in _metrics(test).items() if key not in SHARES)

@@ -12,7 +12,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError, listed
+from pipeline.errors import UserError, counted, listed
 from pipeline.sources.delimited import Row, column_names, find_format, rows
 from pipeline.sources.files import Identity, expanded, identity, loose, readable, stat, stats, walk
 from pipeline.sources.layout import ClassFolder, are_groups, class_folders, is_media
@@ -125,7 +125,7 @@ def _folder(data: Data) -> Iterator[Entry]:
     found = class_folders(root, data.group is not None)
     inside = {folder: walk(folder, _identities(found)) for _, folder in found}
     if not any(inside.values()):
-        found_outside = f"{n:,} files, none in a class folder" if (n := len(loose(root))) else "no files"
+        found_outside = f"{counted(n, 'file')}, none in a class folder" if (n := len(loose(root))) else "no files"
         raise UserError(f"{root}: {found_outside}; expected one sub-folder for each class, with its files inside")
     filled = {folder.name for folder, paths in inside.items() if paths}
     if empty := [folder for folder in inside if folder.name not in filled]:
@@ -145,7 +145,8 @@ def _mention_loose_files(root: Path, classes: Iterable[Path]) -> None:
     places = sorted({root, *(folder.parent for folder in classes)})
     outside = [path for place in places for path in loose(place) if is_media(path)]
     if outside:
-        print(f"{root}: {len(outside):,} files left out, since they are in no class folder; the first: {outside[0]}")
+        files = counted(len(outside), "file")
+        print(f"{root}: {files} left out, since in no class folder; the first: {outside[0]}")
 
 
 def _identities(found: Iterable[ClassFolder]) -> set[Identity | None]:

@@ -13,7 +13,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UserError, listed
+from pipeline.errors import UserError, counted, listed
 from pipeline.sources import columnar
 from pipeline.sources.columns import CATEGORIES, SNIFFED, Column, decimal_commas
 from pipeline.sources.delimited import Format, Row, column_names, find_format, rows
@@ -174,8 +174,7 @@ def _of_width(stream: Iterable[Row], width: int, path: Path, wrong: list[tuple[s
         if len(cells) == width:
             yield line, cells
         else:
-            noun = "cell" if len(cells) == 1 else "cells"
-            wrong.append((f"{path.name}:{line}", f"{len(cells)} {noun} in the row, {width} in the first row"))
+            wrong.append((f"{path.name}:{line}", f"{counted(len(cells), 'cell')} in the row, {width} in the first row"))
 
 
 def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str], bool]:
@@ -188,8 +187,9 @@ def _names(path: Path, first: list[str], target: str | None) -> tuple[list[str],
         cells = [normalize("NFC", cell.strip()) for cell in first]
         renamed = [(cell, name) for cell, name in zip(cells, names, strict=False) if cell not in ("", name)]
         if renamed:
-            (cell, name), columns = renamed[0], "1 column has" if len(renamed) == 1 else f"{len(renamed)} columns have"
-            print(f"{path.name}: {columns} the name of another; the second {cell!r} is {name}")
+            (cell, name), have = renamed[0], "has" if len(renamed) == 1 else "have"
+            columns = counted(len(renamed), "column")
+            print(f"{path.name}: {columns} {have} the name of another; the second {cell!r} is {name}")
         return names, True
     numbered = [f"column {i}" for i in range(1, len(names) + 1)]
     if target is not None and target.removeprefix("column ") in map(str, range(1, len(names) + 1)):
@@ -249,10 +249,9 @@ def _say_format(path: Path, form: Format, columns: Sequence[Column]) -> None:
         units = " and ".join(sorted(mixed[0].units))
         facts.append(f"{mixed[0].name} has numbers in {units}, which are not converted")
     if words := [column for column in columns if column.is_numeric and column.n_words]:
-        facts.append(
-            f"{sum(column.n_words for column in words):,} cells in columns of numbers are none and count as missing, "
-            f"the first {words[0].first_word[:QUOTED]!r} in {words[0].name}"
-        )
+        cells = counted(sum(column.n_words for column in words), "cell")
+        first = f"the first {words[0].first_word[:QUOTED]!r} in {words[0].name}"
+        facts.append(f"{cells} without a number in columns of numbers, taken as missing, {first}")
     if facts:
         print(f"{path.name}: {'; '.join(facts)}")
 
@@ -279,7 +278,7 @@ def _labels(target: Column, data: Data, path: Path) -> list[Label | None]:
     texts = list(target.texts)
     how = "; --set data.regression=true for a number" if target.is_numeric and len(texts) > 2 else ""
     classes = listed(sorted(texts), LISTED)
-    print(f"{path.name}: {target.name} is predicted as one of {len(texts):,} classes: {classes}{how}")
+    print(f"{path.name}: {target.name} is predicted as one of {counted(len(texts), 'class', 'es')}: {classes}{how}")
     return [None if code < 0 else texts[code] for code in target.codes]
 
 

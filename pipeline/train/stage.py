@@ -13,6 +13,7 @@ from models.classifier import Classifier
 from models.moments import Moments, part_rows
 from models.table import Table
 from pipeline.engine import LOCAL, Engine
+from pipeline.errors import counted
 from pipeline.extract import Features
 from pipeline.run import Run, json_text, replacing
 from pipeline.sources import REGISTRY
@@ -127,7 +128,7 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
         history.write_text(json_text(state.history), "utf-8")
         weights.save(run.weights, classifier, facts)
     run.checkpoint.unlink(missing_ok=True)
-    print(f"{task.name}: {state.epoch} epochs in {facts.seconds:.1f} s on {facts.device} → {run.weights}")
+    print(f"{task.name}: {counted(state.epoch, 'epoch')} in {facts.seconds:.1f} s on {facts.device} → {run.weights}")
     return facts
 
 
@@ -154,7 +155,7 @@ def _refit(
 ) -> tuple[Classifier, float]:
     """The network trained again on training and validation samples, for the best number of epochs, with the calibration
     of the first one; and the seconds that it took."""
-    print(f"{name}: refitting on training and validation samples for {facts.best_epoch} epochs")
+    print(f"{name}: refitting on training and validation samples for {counted(facts.best_epoch, 'epoch')}")
     options = options.model_copy(update={"epochs": facts.best_epoch, "early_stopping": 0})
     facts = replace(facts, known=None)
     classifier = weights.network(facts, frontend.state_of(calibrated.frontend))

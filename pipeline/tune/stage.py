@@ -7,6 +7,7 @@ import optuna
 from models.targets import TARGETS
 from pipeline import train
 from pipeline.engine import LOCAL, Engine
+from pipeline.errors import counted
 from pipeline.extract import Features
 from pipeline.report import search
 from pipeline.report.style import shown
@@ -53,7 +54,7 @@ def tune(task: Task, run: Run, storage: str | None = None, engine: Engine = LOCA
     write_json(run.search, result)
     _print_table(result)
     n = len(search.draw(run))
-    print(f"{task.name}: {len(result['trials'])} trials → {run.search}, {n} figures → {run.search_figures}")
+    print(f"{task.name}: {counted(len(result['trials']), 'trial')} → {run.search}, {n} figures → {run.search_figures}")
     return result
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from models.targets import TARGETS
+from pipeline.errors import counted
 from pipeline.extract import Features
 from pipeline.sources import REGISTRY, SPLITS
 from pipeline.sources.files import readable
@@ -26,7 +27,7 @@ def scope(features: Features, kind: str) -> list[str]:
     """
     data = features.task["data"]
     source = REGISTRY[data["source"]]
-    n = f"{int(features.rows('test').sum()):,} samples"
+    n = counted(int(features.rows("test").sum()), "sample")
     groups = counts(features)
     where = (
         f"{source.name} {readable(Path(data['path'])).rpartition('/')[2]}"

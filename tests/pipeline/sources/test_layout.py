@@ -96,7 +96,7 @@ def test_recordings_and_pictures_outside_class_folders_are_mentioned(
 ) -> None:
     touch(tmp_path, *in_each("train test", "cat", "dog"), "train/stray.PNG", "test/other.wav", "README.md")
     assert len(samples("digits", tmp_path)) == 4
-    assert "2 files left out, since they are in no class folder; the first: " in capsys.readouterr().out
+    assert "2 files left out, since in no class folder; the first: " in capsys.readouterr().out
     sources.fingerprint(Data(source="folder", path=str(tmp_path)))
     assert not capsys.readouterr().out
 

@@ -318,6 +318,13 @@ def test_rows_that_do_not_tell_their_decimal_sign_follow_those_learned_from(
     assert json.loads(told[1]()) == {"a": 1234, "b": 1.5}
 
 
+def test_one_is_counted_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path, "a,y\n" + rows(lambda i: f"{i},x") + "Total,x\n")
+    out = capsys.readouterr().out
+    assert "t.csv: 1 cell without a number in columns of numbers, taken as missing, the first 'Total' in a" in out
+    assert "y is predicted as one of 1 class: x" in out
+
+
 @pytest.mark.parametrize("missing", ["NA", "NULL", "\\N", "(null)", "#DIV/0!", "NaT"])
 def test_what_programs_write_for_a_missing_value(tmp_path: Path, missing: str) -> None:
     text = "a,b,y\n" + rows(
