@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from service.errors import MediaError, TooLarge, Unreadable, Unusable
-from service.media import heif
+from service.media import depth, heif
 from service.media.containers import find
 from service.media.ink import RULE, SHADE, STROKE, ink_on_paper, is_framed, without_specks
 from service.media.limits import Limits, check_bytes
@@ -311,7 +311,7 @@ def _band(image: Image.Image, limits: Limits, is_cut: bool) -> Gray:
 
 def upright(image: Image.Image, limits: Limits, is_cut: bool) -> Image.Image:
     """The opened image, loaded and turned as its EXIF says; of a JPEG that was cut, what is left."""
-    image.load()
+    depth.load(image)
     _check_pixels(image, limits)  # some formats know their true size only now
     if is_cut:
         image = _decoded_rows(image)
@@ -322,9 +322,11 @@ def upright(image: Image.Image, limits: Limits, is_cut: bool) -> Image.Image:
 
 def wide_gray(image: Image.Image) -> Gray:
     """An image of more than eight bits as numbers 0 … 255."""
-    white = 65535 if image.mode.startswith("I;16") else None
     with np.errstate(all="ignore"):  # numbers that are not finite are refused
-        return _eight_bit(np.asarray(_shrink(Image.fromarray(np.asarray(image, np.float32)))), white)
+        pixels = np.asarray(image, np.float32)
+        white = (1 << depth.bits(pixels.max())) - 1 if image.mode.startswith("I;16") else None
+        gray = _eight_bit(np.asarray(_shrink(Image.fromarray(pixels))), white)
+    return WHITE - gray if depth.is_negative(image) else gray
 
 
 def _decoded_rows(image: Image.Image) -> Image.Image:

@@ -12,7 +12,6 @@ from service.media.limits import Limits
 
 WHITE = 255
 BRIGHT = 224  # of 255: what is visible of a transparent image and is lighter than this would vanish on white
-TWELVE_BITS = 16  # times brighter are the twelve bits that many cameras of laboratories put into sixteen
 FINER = 4  # a large JPEG is decoded at no less than this many times the size that it gets
 GAP = 3.0  # a larger image is averaged down to so many times its final size first, which is fast
 
@@ -52,10 +51,7 @@ def _resized(image: Image.Image, size: int) -> NDArray[np.uint8]:
 def _flattened(image: Image.Image) -> Image.Image:
     """An image of any mode in RGB, without transparency."""
     if image.mode.startswith(("I", "F")):
-        gray = wide_gray(image)
-        if gray.max() * TWELVE_BITS <= WHITE:
-            gray = gray * TWELVE_BITS
-        return Image.fromarray(np.rint(gray).clip(0, WHITE).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.rint(wide_gray(image)).clip(0, WHITE).astype(np.uint8)).convert("RGB")
     if image.mode == "LAB":
         converted: Any = ImageCms.profileToProfile(image, LAB, SRGB, outputMode="RGB")
         return converted  # type: ignore[no-any-return]

@@ -67,7 +67,9 @@ def of_image(data: bytes, limits: Limits) -> Work:
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) > 26:
         width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
         samples = 1 + (colour & 4) // 4 + (colour & 3 == 2) * 2
-        size, seconds = (width, height), INFLATED * height * (1 + width * depth * samples // 8) + _of_chunks(data)
+        size, rows = (width, height), height * (1 + width * depth * samples // 8)
+        passes = 1 + (depth == 16 and samples > 2)  # where fewer bits are filled, the pixels are decoded twice
+        seconds = passes * INFLATED * rows + _of_chunks(data)
     elif data.startswith(b"\xff\xd8"):
         size, seconds = _of_segments(data)
         scans = max(1, data.count(b"\xff\xda")) if len(data) < 2**16 else USUAL_SCANS  # to count takes a while too

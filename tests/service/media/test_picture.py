@@ -1,6 +1,8 @@
 """Images to pictures in colour of one size: every mode, turned by EXIF, flattened; and reasons for bad files."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -20,6 +22,41 @@ def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
 
 def decoded(image: Image.Image, size: int = 32, form: str = "PNG", **options: object) -> np.ndarray:
     return decode_picture(encoded(image, form, **options), size, Limits())
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    """A PNG of sixteen bits a colour, which Pillow does not write."""
+    height, width, colours = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[colours], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(rows), b"IEND")
+    parts = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def deep_tiff(
+    pixels: np.ndarray, order: str = "<", planar: bool = False, deflated: bool = False, photometric: int = 2
+) -> bytes:
+    """A TIFF of sixteen bits a colour, whose colours are side by side or one after the other."""
+    height, width, colours = pixels.shape
+    parts = np.moveaxis(pixels, 2, 0) if planar else pixels[None]
+    strips = [part.astype(f"{order}u2").tobytes() for part in parts]
+    strips = [zlib.compress(strip) for strip in strips] if deflated else strips
+    starts = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
+    tags = {
+        256: [width], 257: [height], 258: [16] * colours, 259: [8 if deflated else 1], 262: [photometric], 273: starts,
+        277: [colours], 278: [height], 279: [*map(len, strips)], 284: [2 if planar else 1],
+    }  # fmt: skip
+    at = 8 + sum(map(len, strips))
+    entries, beyond = b"", b""
+    for tag, values in tags.items():
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        place = at + 2 + 12 * len(tags) + 4 + len(beyond)
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values))
+        entries += packed if len(values) == 1 else struct.pack(f"{order}I", place)
+        beyond += packed if len(values) > 1 else b""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", at)
+    return head + b"".join(strips) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + beyond
 
 
 def halves() -> Image.Image:
@@ -49,11 +86,33 @@ def test_every_mode_becomes_red_green_and_blue(mode: str) -> None:
     assert np.corrcoef(found[8, :, 0], np.arange(16))[0, 1] > (0.8 if mode == "1" else 0.97)
 
 
-def test_twelve_bits_in_sixteen_are_no_night() -> None:
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_fewer_bits_in_sixteen_are_no_night(bits: int) -> None:
+    """As cameras of laboratories store ten or twelve, and programs that convert an array of eight."""
     gray = np.linspace(0, 255, 48).astype(np.uint16)[None].repeat(48, 0)
     full = decoded(Image.fromarray(gray * 257))
-    np.testing.assert_allclose(decoded(Image.fromarray(gray * 16), form="TIFF"), full, atol=1)
+    np.testing.assert_allclose(decoded(Image.fromarray(gray << bits - 8), form="TIFF"), full, atol=1)
     np.testing.assert_array_equal(decoded(Image.fromarray(np.zeros((48, 48), np.uint16))), 0)
+    colours = np.stack([gray, gray[:, ::-1], gray.T], 2)
+    dark = colours << bits - 8
+    opaque = np.full((48, 48, 1), 65535)
+    files = [deep_png(dark), deep_png(np.concatenate([dark, opaque], 2)), deep_tiff(dark), deep_tiff(dark, planar=True)]
+    for data in (*files, deep_tiff(dark, order=">"), deep_tiff(dark, deflated=True)):
+        np.testing.assert_array_equal(decode_picture(data, 48, Limits()), colours)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_may_lie_colour_by_colour(order: str) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    for planar in (False, True):
+        data = deep_tiff(colours * np.uint16(257), order=order, planar=planar)
+        np.testing.assert_array_equal(decode_picture(data, 32, Limits()), colours)
+
+
+def test_zero_may_be_white_in_sixteen_bits() -> None:
+    gray = np.linspace(0, 255, 48).astype(np.uint16)[None].repeat(48, 0)
+    found = decode_picture(deep_tiff((65535 - gray * 257)[..., None], photometric=0), 48, Limits())
+    np.testing.assert_allclose(found[..., 0], gray, atol=1)
 
 
 def test_colours_stay_where_they_are_and_exif_turns_them() -> None:
