@@ -41,7 +41,7 @@ READ: tuple[Signature, ...] = (
     (0, b"fLaC", AUDIO), (0, b".snd", AUDIO), (0, b"riff\x2e\x91\xcf\x11", AUDIO), (0, b"8BPS\0\1", IMAGE),
     (0, b"qoif", IMAGE), (0, b"\xff\xd8\xff", IMAGE),
     (0, b"II*\0", IMAGE), (0, b"MM\0*", IMAGE), (0, b"BM", IMAGE),
-    *((0, b"\xff" + bytes([second]), AUDIO) for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xFD, 0xFC, 0xF5, 0xF4)),
+    *((0, b"\xff" + bytes([second]), AUDIO) for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2, 0xFD, 0xFC, 0xF5, 0xF4)),
 )  # fmt: skip
 
 
@@ -134,6 +134,8 @@ WAV = {  # by the format tag; 0xFFFE gives the tag in its extension
     0x2000: "AC-3", 0x2001: "DTS", 0x75: "VoxWare", 0x22: "TrueSpeech", 0x42: "G.723", 0x64: "G.726", 0x45: "G.726",
     0x28F: "G.722", 0x65: "G.722", 0x83: "G.729", 0x270: "ATRAC3", 0xA109: "Speex", 0x566F: "Vorbis", 0x674F: "Vorbis",
     0xF1AC: "FLAC", 0x704F: "Opus", 0x08: "DTS", 0x92: "AC-3", 0x50: "MP2",
+    0x10: "OKI ADPCM", 0x17: "OKI ADPCM", 0x20: "Yamaha ADPCM", 0x69: "Xbox ADPCM",
+    0x200: "Creative ADPCM", 0x1600: "AAC", 0x1601: "AAC", 0x1602: "AAC", 0x706D: "AAC", 0x7A21: "AMR", 0x7A22: "AMR",
 }  # fmt: skip
 AIFC = {  # by the compression of its description
     b"DWVW": "DWVW", b"MAC3": "MACE", b"MAC6": "MACE", b"QDMC": "QDesign", b"QDM2": "QDesign", b"Qclp": "QCELP",

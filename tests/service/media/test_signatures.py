@@ -38,7 +38,8 @@ def brands(*names):
     [
         (ogg(b"\x7fFLAC\1\0"), "FLAC in Ogg"), (ogg(b"Speex   1.2"), "Speex in Ogg"), (wav(0x161), "WMA in WAV"),
         (wav(0x2000), "AC-3 in WAV"), (b"0&\xb2u\x8ef\xcf\x11" + bytes(99), "WMA or other Windows Media"),
-        (wav(0x50), "MP2 in WAV"), (coded("W64", 24, b"\xff\0"), "AAC in Wave64"),
+        (wav(0x50), "MP2 in WAV"), (wav(0x20), "Yamaha ADPCM in WAV"),
+        (coded("W64", 24, b"\xff\0"), "AAC in Wave64"),
         (coded("W64", 24, b"\xac\xf1"), "FLAC in Wave64"), (coded("AIFF", 26, b"DWVW"), "DWVW in AIFF"),
         (b".snd" + bytes([0, 0, 0, 24, 0, 0, 9, 0, 0, 0, 0, 24, 0, 0, 62, 128, 0, 0, 0, 1]) + bytes(99), "G.722 in AU"),
         (b"wvpk" + bytes(99), "WavPack audio"),
@@ -99,6 +100,7 @@ def test_kinds_that_are_read_are_announced_as_such():
     assert announced(brands(b"mif1", b"avif", b"miaf")).name == "an AVIF image"
     assert announced(brands(b"mif1", b"heic", b"miaf")).name == "a HEIC photo"
     assert announced(b"ID3\4\0\0\0\0\0\4abcd\xff\xfb\x90").remedy == ""
+    assert announced(b"\xff\xe3\x18\xc4" + bytes(99)).media == "audio"  # MPEG-2.5, at 8 kHz
     assert announced(b"ID3\4\0\0\0\0\0\4abcd\xff\xf1\x50").name == "AAC audio (ADTS)"
 
 
