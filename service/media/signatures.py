@@ -177,7 +177,8 @@ FARTHEST = 2048  # bytes in which every signature stands
 
 def undecodable(data: bytes, expected: str) -> MediaError:
     """The error for `data` that could not be decoded as `expected` ("image", "audio" or "vector"): WrongMedia if the
-    first bytes announce another kind of media, or a kind that is not read, else Unreadable.
+    first bytes announce another kind of media, or a kind that is not read, else Unreadable: it is damaged, or coded in
+    a way that its first bytes do not tell, such as a JPEG of 12 bits.
 
     >>> undecodable(b"wvpk....", "image")
     WrongMedia('this looks like WavPack audio; expected an image (PNG, JPEG, GIF, WebP, TIFF, BMP, …)')
@@ -189,7 +190,10 @@ def undecodable(data: bytes, expected: str) -> MediaError:
     found = announced(data)
     if found and found.remedy and found.media in (expected, "archive"):
         return WrongMedia(f"this looks like {found.name}, {_needs(found)}: {found.remedy}")
-    if found is None or found.media == expected or (found.media, expected) == ("text", "vector"):
+    if found and found.media == expected:
+        convert = TO_WAV if expected == "audio" else TO_PNG
+        return Unreadable(f"the file is damaged, or coded in a way that is not read; try to convert it: {convert}")
+    if found is None or (found.media, expected) == ("text", "vector"):
         return damaged(expected)
     return WrongMedia(f"this looks like {found.name}; expected {EXPECTED[expected]}")
 

@@ -92,6 +92,19 @@ def test_command_that_helps(data, decode, command):
     assert message.endswith(f": {command}")
 
 
+def test_a_coding_that_is_not_read_of_a_kind_that_is():
+    jpeg = bytearray(to_bytes(seven(), "JPEG"))
+    jpeg[jpeg.index(b"\xff\xc0") + 4] = 12  # bits
+    halves = bytearray(sound_bytes(tone(8_000), 8_000, "WAV", "FLOAT"))
+    halves[34] = 16  # bits of each float
+    for decode, *arguments, command in (
+        (decode_image, bytes(jpeg), LIMITS, "magick FILE out.png"),
+        (decode_audio, bytes(halves), RATE, LIMITS, "ffmpeg -i FILE out.wav"),
+    ):
+        said = f"the file is damaged, or coded in a way that is not read; try to convert it: {command}"
+        assert outcome(decode, *arguments) == (Unreadable, said)
+
+
 def test_kinds_that_are_read_are_announced_as_such():
     for data in SOUND_FILES:
         assert announced(data)[:1] + announced(data)[2:] == ("audio", "", "")
