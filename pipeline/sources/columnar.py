@@ -1,6 +1,7 @@
 """Tables in files that hold arrays: NumPy's .npy and .npz, and Parquet where pyarrow is installed."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -67,7 +68,7 @@ def read_cells(path: Path) -> tuple[list[str], list[bool], list[list[str]]]:
         x, _, names = _arrays(path, targets=False)
         texts = [x.dtype.kind in "US"] * len(names)
         rows = (_decoded(x) if x.dtype.kind == "S" else x).tolist()
-    return names, texts, [["" if value is None else str(value) for value in row] for row in rows]
+    return names, texts, [[_word(value) for value in row] for row in rows]
 
 
 def column(
@@ -175,6 +176,16 @@ def _parquet_table(path: Path) -> Any:
     return table
 
 
+def _word(value: Any) -> str:
+    """A value as a text table has it. Spark and Hive may write texts as bytes."""
+    if not isinstance(value, bytes):
+        return "" if value is None else str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def _holds_texts(kind: Any) -> bool:
     """Whether a type of pyarrow is read as words."""
     from pyarrow import types
@@ -186,7 +197,7 @@ def _parquet(path: Path) -> list[Column]:
     table = _parquet_table(path)
     columns = dict(zip(column_names(table.column_names), table.columns, strict=False))
     cells = {
-        name: ["" if value is None else str(value) for value in values.to_pylist()]
+        name: [_word(value) for value in values.to_pylist()]
         for name, values in columns.items()
         if _holds_texts(values.type)
     }
@@ -199,8 +210,11 @@ def _parquet(path: Path) -> list[Column]:
 
 def _of_numbers(name: str, values: Any, path: Path) -> Column:
     """An array of pyarrow; whole numbers stay such, since float64 makes those above 2⁵³ equal."""
-    from pyarrow import types
+    from pyarrow import ArrowInvalid, types
 
+    if types.is_decimal(values.type) and values.type.scale == 0:  # as databases write whole numbers
+        with suppress(ArrowInvalid):  # it is larger than 64 bits hold
+            values = values.cast("int64")
     is_whole = types.is_integer(values.type)
     numbers = values.fill_null(0) if is_whole else values.cast("float64", safe=False)
     absent = values.is_null().to_numpy(zero_copy_only=False)

@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -411,6 +412,18 @@ def test_whole_numbers_of_parquet_that_float64_would_make_equal_are_classes_of_t
     parquet.write_table(pyarrow.table({"a": [*range(N)], "y": y}), tmp_path / "t.parquet")
     samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
     assert [sample.label for sample in samples] == ["", *map(str, y[1:])]
+
+
+def test_texts_in_bytes_and_whole_numbers_in_decimals_of_parquet(tmp_path: Path) -> None:
+    """As Spark and Hive, and databases, write them."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    words = [word.encode(form) for word, form in (("Köln", "utf-8"), ("Zürich", "latin-1"))] * 15
+    parquet.write_table(pyarrow.table({"a": words, "y": [Decimal(i % 2) for i in range(N)]}), tmp_path / "t.parquet")
+    samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
+    assert kinds(samples) == {"a": ("Köln", "Zürich")}
+    assert [sample.label for sample in samples[:2]] == ["0", "1"]
+    _, (_, read), *_ = predict.parts([tmp_path / "t.parquet"], [Column(name="a", categories=("Köln", "Zürich"))])
+    assert json.loads(read()) == {"a": "Zürich"}
 
 
 def test_arrays_and_parquet(tmp_path: Path) -> None:
