@@ -21,7 +21,7 @@ from models.card import Column
 from pipeline.errors import counted, listed
 from pipeline.ordered import ordered
 from pipeline.report import timeline
-from pipeline.run import Run, require
+from pipeline.run import Run, file_name, require
 from pipeline.sources import columnar, delimited
 from pipeline.sources.columns import ABSENT, MISSING, SNIFFED, decimal_commas, parse_number
 from pipeline.sources.delimited import column_names, find_format, rows
@@ -83,7 +83,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
         if answer.timeline is not None:
             print(*(f"  {line}" for line in timeline.lines(answer.timeline)), sep="\n")
             if answer.label is not None:
-                picture = _unused(run.timelines / f"{file.stem}.png", pictures)
+                picture = _unused(run.timelines / file_name(file.stem, "png"), pictures)
                 title = f"{file.name}: {answer.label}, {answer.confidence:.4f}"
                 failed |= not _draw(picture, title, sample, answer.timeline)
     return not failed

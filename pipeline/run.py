@@ -21,6 +21,7 @@ from pipeline.task import UserError
 
 LIBRARIES = ("percept", "torch", "onnx", "onnxruntime", "librosa", "numpy")
 BUFFER = 2**20  # bytes
+LONGEST = 150  # bytes of a file's name that stand for a text; 255 in all are allowed, of which `replacing` takes some
 PROBE = 2**16  # bytes: a file that a disk with hardly any space left refuses
 
 T = TypeVar("T")
@@ -154,6 +155,22 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the first refusal is the one to report
             temporary.unlink()
+
+
+def file_name(text: str, ending: str) -> str:
+    """What a file is called after any text, such as the name of a class: without slashes, and not too long for a file
+    system; texts that it would make equal are told apart by a digest.
+
+    Example
+    -------
+    >>> file_name("oboe", "wav"), file_name("oboe/d'amore", "wav")
+    ('oboe.wav', "oboe_d'amore-38c3e495.wav")
+    """
+    content = text.encode(errors="surrogatepass")  # a path need not be UTF-8
+    name = content.replace(b"/", b"_")[:LONGEST].decode(errors="ignore")
+    if name != text:
+        name += f"-{sha256(content).hexdigest()[:8]}"
+    return f"{name}.{ending}"
 
 
 def nearest(folder: Path) -> Path:

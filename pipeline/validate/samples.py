@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.card import Input
-from pipeline.run import replacing
+from pipeline.run import file_name, replacing
 from service.media.table import named
 
 MOST, LARGEST = 24, 2**18  # samples on the service's page, and bytes of each, at most
@@ -62,7 +62,7 @@ def packed(folder: Path, names: Iterable[str], form: Input) -> bytes:
 
 
 def _path(folder: Path, name: str, form: Input) -> Path:
-    return folder / f"{name.replace('/', '_')}.{MEDIA_KINDS[form.kind].ending}"
+    return folder / file_name(name, MEDIA_KINDS[form.kind].ending)
 
 
 def _write_png(path: Path, pixels: NDArray[Any], form: Input) -> None:

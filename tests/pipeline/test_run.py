@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import Run, replacing, write_json
+from pipeline.run import Run, file_name, replacing, write_json
 from pipeline.task import UserError, digest
 
 
@@ -40,6 +40,18 @@ def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert run.report.read_text() == "1\n"
     assert [file.name for file in run.folder.iterdir()] == ["report.json"]
+
+
+def test_any_text_names_a_file(tmp_path: Path) -> None:
+    """Classes may be sentences, and recordings called after all that was recorded."""
+    texts = ["oboe", "a/b", "a_b", 99 * "ö\n", 99 * "ö\n" + "!", os.fsdecode(b"caf\xe9")]
+    names = [file_name(text, "png") for text in texts]
+    for name in names:
+        with replacing(tmp_path / name) as temporary:
+            temporary.touch()
+    assert {file.name for file in tmp_path.iterdir()} == {*names}
+    assert len({*names}) == len(texts)
+    assert names[0] == "oboe.png"
 
 
 def test_names_that_are_no_text_are_written_and_read_again(tmp_path: Path) -> None:
