@@ -201,6 +201,8 @@ def _wave(data: bytes, start: int, seconds: float) -> tuple[list[bytes], int]:
                 stop = end = _next(data, begin, b"WAVEfmt ", 8)
                 readable = readable and length > 0 and magic in (b"RIFF", b"RIFX")
             readable = readable and (begin - start) % 2 == 0
+            if magic == b"RF64":  # libsndfile looks for the length in ds64 alone
+                readable = readable and data[begin - 4 : begin] == b"\xff\xff\xff\xff"
             sounds.append(slice(begin, stop))
     order: Literal["big", "little"] = "big" if magic == b"RIFX" else "little"
     tag = int.from_bytes(fmt[:2], order)

@@ -153,6 +153,13 @@ class TestUnknownLength:
         assert np.array_equal(hear(put(put(data, 40, bytes(4)), 4, struct.pack("<I", size))), hear(data))
         assert np.array_equal(hear(b"BW64" + put(file("RF64"), 0, b"RF64")[4:]), hear(data))
 
+    @pytest.mark.parametrize("lengths", [bytes(24), b"\xff" * 24])
+    def test_rf64_may_have_its_length_where_riff_has_it(self, lengths):
+        """EBU Tech 3306: ds64 holds only what has no room there."""
+        wav = file("WAV")
+        ds64 = b"ds64" + struct.pack("<I", 28) + lengths + bytes(4)
+        assert np.array_equal(hear(b"RF64" + wav[4:12] + ds64 + wav[12:]), hear(wav))
+
     @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
     def test_coded_blocks_in_rf64(self, subtype):
         wav = file("WAV", subtype)
