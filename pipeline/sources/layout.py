@@ -12,11 +12,12 @@ from pipeline.sources.split_names import are_affixed, is_fold, split_of_each
 # Suffixes of what service.media reads, in lower case; mimetypes lacks some where a system has no list of its own.
 PICTURES = frozenset((
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".heic",
-    ".heif", ".hif", ".avif", ".pgm", ".ppm", ".pbm", ".pnm", ".qoi", ".pcx", ".psd", ".sgi", ".tga",
+    ".heif", ".hif", ".avif", ".pgm", ".ppm", ".pbm", ".pnm", ".pfm", ".qoi", ".pcx", ".psd", ".sgi", ".tga", ".mpo",
 ))  # fmt: skip
 SOUND = frozenset((
-    ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".amr", ".aif", ".aiff",
-    ".aifc", ".au", ".snd", ".caf", ".wma", ".webm", ".mp4", ".mov", ".3gp", ".mkv",
+    ".wav", ".wave", ".bwf", ".w64", ".rf64", ".bw64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".m4a", ".m4b",
+    ".aac", ".amr", ".awb", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".wma", ".webm", ".weba", ".mp4", ".mov",
+    ".3gp", ".3g2", ".mkv", ".mka",
 ))  # fmt: skip
 LISTED = 5  # names in a message
 IN_TRAIN = "put all class folders into one folder train/"  # which leaves the shares of the splits as they are

@@ -69,7 +69,9 @@ def test_endings_tell_sound_and_numbers(tmp_path: Path) -> None:
     assert choice.choose(tmp_path / "table.csv")[0] == "table"
     (tmp_path / "list.csv").write_text("path,label\nsound/a/1.wav,a\n")
     assert choice.choose(tmp_path / "list.csv")[0] == "instruments"
-    touch(tmp_path / "web", "a/1.jfif", "a/2.HIF", "b/notes.txt", "b/3.jpe")
+    touch(tmp_path / "recorder", "a/1.BWF", "a/2.mp2", "b/3.mka", "b/4.3g2")
+    assert choice.choose(tmp_path / "recorder")[0] == "instruments"
+    touch(tmp_path / "web", "a/1.jfif", "a/2.HIF", "b/notes.txt", "b/3.jpe", "b/4.MPO")
     assert choice.choose(tmp_path / "web")[0] == "pictures"
     touch(tmp_path / "texts", "a/1.txt")
     with pytest.raises(UserError, match="no pictures, sound or numbers"):
