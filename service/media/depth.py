@@ -38,21 +38,18 @@ def load(image: Image.Image) -> None:
     image.load()
     if source is None or not tiles or not all(COLOURS.fullmatch(_name(tile)) for tile in tiles):
         return
-    upper: Any = image.split()
-    filled = bits(256 * max(colour.getextrema()[1] for colour in upper[:3]))
+    extremes: Any = image.getextrema()
+    filled = bits(256 * max(high for _, high in extremes[:3]))
     if filled == 16:
         return
     source.seek(0)
     again = Image.open(source, formats=[image.format or ""])
     again.tile = [_renamed(tile, _name(tile)[:-1] + OTHER_ORDER[_name(tile)[-1]]) for tile in tiles]
-    colours = [
-        ImageChops.add(
-            high.point([value << 16 - filled & 255 for value in range(256)]),
-            low.point([value >> filled - 8 for value in range(256)]),
-        )
-        for high, low in zip(upper[:3], again.split(), strict=False)
-    ]
-    image.paste(Image.merge(image.mode, (*colours, *upper[3:])))
+    upper = [value << 16 - filled & 255 for value in range(256)]
+    lower = [value >> filled - 8 for value in range(256)]
+    colours = [ImageChops.add(image.getchannel(i).point(upper), again.getchannel(i).point(lower)) for i in range(3)]
+    del again
+    image.paste(Image.merge(image.mode, [*colours, *(image.getchannel(i) for i in range(3, len(extremes)))]))
 
 
 def is_negative(image: Image.Image) -> bool:
