@@ -33,7 +33,7 @@ class Format:
     """How a file's bytes mean cells.
 
     first : line with the first row, counted from 0
-    titles : rows above it that are no header but a title
+    titles : lines above it that are no header but a title
     names_rows : the first column has no heading, not even an empty one, as where R writes the names of rows
     """
 
@@ -133,15 +133,18 @@ def _agreement(lines: list[str], delimiter: str) -> tuple[bool, float]:
 
 
 def _titles(lines: list[str], delimiter: str) -> int:
-    """How many of the first rows are a title: one cell alone in its row, or none, above a row of names, where most rows
-    have more than one cell. Numbers below a single name are no names, and the second of two columns may have none."""
+    """How many of the first lines are a title: one cell alone in its row, or none, above a row of names, where most
+    rows have more than one cell. Numbers below a single name are no names, and the second of two columns may be
+    without one."""
     if not _agreement(lines, delimiter)[0]:
         return 0
-    for i, line in enumerate(lines):
-        cells = [cell.strip() for cell in _divided([line], delimiter)[0]]
+    reader, n = csv.reader(lines, delimiter=delimiter, skipinitialspace=True), 0
+    for row in reader:  # of several lines, where one breaks within quotes
+        cells = [cell.strip() for cell in row]
         if any(cells) and (not cells[0] or any(cells[1:]) or len(cells) == 2):
             are_names = all(parse_number(cell) is parse_number(cell, comma=True) is None for cell in cells)
-            return i if are_names else 0
+            return n if are_names else 0
+        n = reader.line_num
     return 0
 
 

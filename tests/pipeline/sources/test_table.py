@@ -94,7 +94,14 @@ def test_a_table_is_the_same_however_it_is_written(tmp_path: Path, content: str 
 
 @pytest.mark.parametrize(
     "title",
-    ["Flats of Bonn\n\n", "Flats of Bonn,,\n2024,,\n,,\n", '"Flats, all"\n', "# made by hand\n", "sep=,\nFlats\n"],
+    [
+        "Flats of Bonn\n\n",
+        "Flats of Bonn,,\n2024,,\n,,\n",
+        '"Flats, all"\n',
+        "# made by hand\n",
+        "sep=,\nFlats\n",
+        '"Flats,\nall"\n',
+    ],
 )
 def test_a_title_above_the_header_is_passed_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], title: str
@@ -109,7 +116,7 @@ def test_a_title_above_the_header_is_passed_over(
     assert (place.name, json.loads(read())) == (f"t.csv:{line + 1}", {"a": 0.5, "b": "u"})
 
 
-@pytest.mark.parametrize("head", ["a,\n", ",b\n", "a\n"])
+@pytest.mark.parametrize("head", ["a,\n", ",b\n", "a\n", '"a\n(kg)",b\n'])
 def test_a_single_name_is_no_title(tmp_path: Path, head: str) -> None:
     (tmp_path / "t.csv").write_text(head + "1,5\n2,5\n")
     assert find_format(tmp_path / "t.csv").titles == 0
