@@ -165,13 +165,19 @@ def _divided(lines: list[str], delimiter: str) -> list[list[str]]:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8, or UTF-16 where a mark says so; Windows-1252, or else Latin-1, for bytes that are not UTF-8."""
+    """UTF-8, or UTF-16 where a mark says so, or zeros among the first bytes; Windows-1252, or else Latin-1, for bytes
+    that are not UTF-8."""
     try:
         with path.open("rb") as file:
             head = file.read(4)
             for mark, encoding in MARKS.items():
                 if head.startswith(mark):
                     return encoding
+            match [byte == 0 for byte in head]:  # SQL Server's bcp writes no mark
+                case [False, True, False, True]:
+                    return "utf-16-le"
+                case [True, False, True, False]:
+                    return "utf-16-be"
             for encoding in ("utf-8", "cp1252"):
                 file.seek(0)
                 decoder = codecs.getincrementaldecoder(encoding)()
