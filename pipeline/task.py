@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -216,6 +217,8 @@ class Train(Section):
     activity_l2: float = Field(0.0, ge=0)  # times the sum of a² over the hidden units, averaged over the batch
     noise: float = Field(0.0, ge=0)  # standard deviation, added to standardised features in every epoch
     mix: float = Field(0.0, ge=0)  # α of mixup: pairs of samples and targets, mixed in a ratio from Beta(α, α); 0 = off
+    # training samples: from so many on, noise, mix and penalties fall with the square root of their number; 0 = never
+    weaker_from: int = Field(0, ge=0)
     # on: rare classes count as much as frequent ones; auto: if that lowers the loss of the validation samples
     balance: Literal["auto", "on", "off"] = "auto"
     early_stopping: int = Field(0, ge=0)  # epochs of patience on the validation loss; 0 = off
@@ -235,6 +238,24 @@ class Train(Section):
         if self.balance == "on" and self.framework != "torch":
             raise ValueError(f"train.balance needs framework = 'torch', not {self.framework!r}")
         return self
+
+    def for_samples(self, n: int) -> "Train":
+        """The same for n training samples, without counting copies: see `weaker_from`.
+
+        A penalty is a prior, and so is noise (Bishop 1995, "Training with noise is equivalent to Tikhonov
+        regularization"): the more samples there are, the less it should count beside them.
+
+        Example
+        -------
+        >>> options = Train(noise=1.0, weaker_from=1000)
+        >>> options.for_samples(500).noise, options.for_samples(4000).noise
+        (1.0, 0.5)
+        """
+        if not 0 < self.weaker_from < n:
+            return self
+        share = math.sqrt(self.weaker_from / n)
+        regularizers = ("l1", "l2", "activity_l1", "activity_l2", "noise", "mix")
+        return self.model_copy(update={"weaker_from": 0} | {key: share * getattr(self, key) for key in regularizers})
 
 
 class Validate(Section):

@@ -106,7 +106,8 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     context = Context(run, features, device, in_memory, cluster, made_of)
     groups = features.group[features.rows("validation") & (not with_validation)]
 
-    classifier, state, data, options = _first_fit(task.train, facts, with_validation, context)
+    n = int((features.rows("train") | (features.rows("validation") & with_validation)).sum())
+    classifier, state, data, options = _first_fit(task.train.for_samples(n), facts, with_validation, context)
     chosen = options.model_copy(update={"epochs": state.best_epoch})
     seconds = _fit_expert(classifier, facts, with_validation, chosen, context)
     copies = _copies(classifier, with_validation, context)

@@ -134,7 +134,10 @@ def evaluate(tasks: Sequence[Task], features: Features, folds: Sequence[Fold]) -
     The result of each task, or why it failed: the loss of a fold is no longer a number
     """
     started = time.perf_counter()
-    trainings = [Training(_network(task, features, fold), task.train, fold) for task in tasks for fold in folds]
+    n = sum(len(fold.held_out.y) for fold in folds) * (len(folds) - 1) // len(folds)  # samples without copies
+    options = [task.train.for_samples(n) for task in tasks]
+    networks = [(task, train, fold) for task, train in zip(tasks, options, strict=True) for fold in folds]
+    trainings = [Training(_network(task, features, fold), train, fold) for task, train, fold in networks]
     states = stacks.train(trainings, features.kind)
     results = [_fold_result(t, state, features.kind) for t, state in zip(trainings, states, strict=True)]
     seconds = (time.perf_counter() - started) / len(tasks)

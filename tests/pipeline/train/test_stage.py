@@ -1,5 +1,6 @@
 """Training as a stage: its files, the seed, threads and mistakes of the user."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ def test_standardisation_sees_training_samples_only(digits: Path, tmp_path: Path
     found = trained(digits, tmp_path, "train.epochs=1")
     features = Features.load(digits / "features.npz")
     assert found["standardize.mean"][0].item() == pytest.approx(features.x[features.rows("train")].mean(), rel=1e-5)
+
+
+@pytest.mark.usefixtures("few_outliers")
+def test_noise_and_penalties_are_weaker_for_many_samples(digits: Path, tmp_path: Path) -> None:
+    share = math.sqrt(100 / Features.load(digits / "features.npz").rows("train").sum())
+    weakened = trained(
+        digits, tmp_path / "weakened", "train.epochs=2", "train.noise=0.5", "train.l2=0.01", "train.weaker_from=100"
+    )
+    weak = trained(
+        digits, tmp_path / "weak", "train.epochs=2", f"train.noise={share * 0.5}", f"train.l2={share * 0.01}"
+    )
+    assert same(weakened, weak)
+    strong = trained(
+        digits, tmp_path / "strong", "train.epochs=2", "train.noise=0.5", "train.l2=0.01", "train.weaker_from=100_000"
+    )
+    assert not same(weakened, strong)
 
 
 @pytest.mark.usefixtures("few_outliers")
