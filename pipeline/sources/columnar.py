@@ -62,8 +62,10 @@ def read_cells(path: Path) -> tuple[list[str], list[bool], list[list[str]]]:
     """
     if path.suffix.lower() in PARQUET:
         table = _parquet_table(path)
-        names, texts = column_names(table.column_names), [_holds_texts(values.type) for values in table.columns]
-        rows = list(zip(*(values.to_pylist() for values in table.columns), strict=True))
+        names = column_names(table.column_names)
+        columns = table.columns[: len(names)]  # without those at the end that have no name
+        texts = [_holds_texts(values.type) for values in columns]
+        rows = list(zip(*(values.to_pylist() for values in columns), strict=True))
     else:
         x, _, names = _arrays(path, targets=False)
         texts = [x.dtype.kind in "US"] * len(names)

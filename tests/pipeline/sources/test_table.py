@@ -417,6 +417,16 @@ def test_texts_of_parquet_and_numpy_may_have_decimal_commas(tmp_path: Path) -> N
         assert predicted == values(samples)
 
 
+def test_a_column_of_parquet_that_has_no_name_is_left_out_at_the_end(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    cells = [[f"{i},5" for i in range(N)], [i % 2 for i in range(N)], [*range(N)]]
+    parquet.write_table(pyarrow.table([*map(pyarrow.array, cells)], names=["a", "y", ""]), tmp_path / "t.parquet")
+    samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
+    assert kinds(samples) == {"a": ()}
+    read = predict.parts([tmp_path / "t.parquet"], [Column(name="a")])
+    assert [[*json.loads(row()).values()] for _, row in read] == values(samples)
+
+
 def test_whole_numbers_of_parquet_that_float64_would_make_equal_are_classes_of_their_own(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     y = [None, *(2**53 + i % 3 for i in range(1, N))]
