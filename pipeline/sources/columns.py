@@ -40,7 +40,8 @@ _SAYS_COMMA, _SAYS_POINT = (
     )
     for sign, other in ((",", r"\."), (r"\.", ","))
 )
-_MINUS = str.maketrans("\u2212\u2013", "--")  # the minus of mathematics, and the dash that stands for it in print
+MINUSES = "-\u2212\u2013"  # also that of mathematics, and the dash that stands for it in print
+_MINUS = str.maketrans(dict.fromkeys(MINUSES, "-"))
 _WHOLE = re.compile(r"[+-]?\d+")
 _PADDED = re.compile(r"0\d+")
 _DATE = re.compile(
@@ -226,7 +227,7 @@ class Column:
         """Whether it holds numbers: (nearly) all values are, and none has zeros in front, as codes do. Nor are those
         that repeat numbers where all are in parentheses, or all end in a minus: (212) is a code then, (1,2) a pair."""
         words_allowed = self.n_numbers * (1 - NUMBERS) / NUMBERS if len(self.texts) > 20 else 0
-        are_signed = any(all(text[at] == sign for text in self.texts) for at, sign in ((0, "("), (-1, "-")))
+        are_signed = any(all(text[at] in signs for text in self.texts) for at, signs in ((0, "("), (-1, MINUSES)))
         are_codes = self._repeats and are_signed
         return self.n_numbers > 0 and self.n_words <= words_allowed and not self.n_padded and not are_codes
 

@@ -189,9 +189,11 @@ def test_a_minus_is_one_behind_the_number_and_as_a_dash(tmp_path: Path) -> None:
 
 def test_codes_and_pairs_in_parentheses_are_categories(tmp_path: Path) -> None:
     """Where some numbers have none, these are the sign of the others."""
-    text = "a;b;c;d;y\n" + rows(lambda i: f"(0{3 + i % 2}0);(1,{i % 3});{i % 2}0-;{('(1)', '1')[i % 2]};{i % 2}")
+    text = "a;b;c;d;y\n" + rows(
+        lambda i: f"(0{3 + i % 2}0);(1,{i % 3});{i % 2}0{'-–'[i % 2]};{('(1)', '1')[i % 2]};{i % 2}"
+    )
     assert kinds(written(tmp_path, text)) == {
-        "a": ("(030)", "(040)"), "b": ("(1,0)", "(1,1)", "(1,2)"), "c": ("00-", "10-"), "d": (),
+        "a": ("(030)", "(040)"), "b": ("(1,0)", "(1,1)", "(1,2)"), "c": ("00-", "10–"), "d": (),
     }  # fmt: skip
 
 
