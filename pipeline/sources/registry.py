@@ -104,7 +104,7 @@ class Data(Section):
             raise ValueError(f"is no regular expression ({error})") from None
         if captures != 1:
             raise ValueError(f"must have one capture, as in '([^/]+)/[^/]*$', and has {captures}")
-        return group
+        return normalize("NFC", group)  # as the paths are in which it is searched
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> "Data":
