@@ -9,9 +9,8 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 FEWER = 8, 10, 12  # bits that programs and cameras put into sixteen as they are, which makes a picture nearly black
-COLOURS = re.compile(
-    r"(?:RGB[AX]?|[RGBA]);16[BLN]"
-)  # Pillow's names of pixels of sixteen bits a colour, by the order of bytes
+# Pillow's names of pixels of sixteen bits a colour, by the order of bytes.
+COLOURS = re.compile(r"(?:RGB[AX]?|[RGBA]);16[BLN]")
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -39,7 +38,9 @@ def load(image: Image.Image) -> None:
     if source is None or not tiles or not all(COLOURS.fullmatch(_name(tile)) for tile in tiles):
         return
     extremes: Any = image.getextrema()
-    filled = bits(256 * max(high for _, high in extremes[:3]))
+    most = [256 * high for _, high in extremes]
+    n = len(most) if bits(max(most)) < 16 else 3  # an alpha channel may be filled beside colours that are not
+    filled = bits(max(most[:n]))
     if filled == 16:
         return
     source.seek(0)
@@ -47,9 +48,9 @@ def load(image: Image.Image) -> None:
     again.tile = [_renamed(tile, _name(tile)[:-1] + OTHER_ORDER[_name(tile)[-1]]) for tile in tiles]
     upper = [value << 16 - filled & 255 for value in range(256)]
     lower = [value >> filled - 8 for value in range(256)]
-    colours = [ImageChops.add(image.getchannel(i).point(upper), again.getchannel(i).point(lower)) for i in range(3)]
+    colours = [ImageChops.add(image.getchannel(i).point(upper), again.getchannel(i).point(lower)) for i in range(n)]
     del again
-    image.paste(Image.merge(image.mode, [*colours, *(image.getchannel(i) for i in range(3, len(extremes)))]))
+    image.paste(Image.merge(image.mode, [*colours, *(image.getchannel(i) for i in range(n, len(most)))]))
 
 
 def is_negative(image: Image.Image) -> bool:

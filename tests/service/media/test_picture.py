@@ -95,8 +95,8 @@ def test_fewer_bits_in_sixteen_are_no_night(bits: int) -> None:
     np.testing.assert_array_equal(decoded(Image.fromarray(np.zeros((48, 48), np.uint16))), 0)
     colours = np.stack([gray, gray[:, ::-1], gray.T], 2)
     dark = colours << bits - 8
-    opaque = np.full((48, 48, 1), 65535)
-    files = [deep_png(dark), deep_png(np.concatenate([dark, opaque], 2)), deep_tiff(dark), deep_tiff(dark, planar=True)]
+    opaque = [deep_png(np.concatenate([dark, np.full((48, 48, 1), most)], 2)) for most in (65535, (1 << bits) - 1)]
+    files = [deep_png(dark), *opaque, deep_tiff(dark), deep_tiff(dark, planar=True)]
     for data in (*files, deep_tiff(dark, order=">"), deep_tiff(dark, deflated=True)):
         np.testing.assert_array_equal(decode_picture(data, 48, Limits()), colours)
 
