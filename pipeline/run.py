@@ -158,8 +158,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def file_name(text: str, ending: str) -> str:
-    """What a file is called after any text, such as the name of a class: without slashes, and not too long for a file
-    system; texts that it would make equal are told apart by a digest.
+    """What a file is called after any text, such as the name of a class: without what no file's name may have, and not
+    too long for a file system; texts that it would make equal are told apart by a digest.
 
     Example
     -------
@@ -167,7 +167,7 @@ def file_name(text: str, ending: str) -> str:
     ('oboe.wav', "oboe_d'amore-38c3e495.wav")
     """
     content = text.encode(errors="surrogatepass")  # a path need not be UTF-8
-    name = content.replace(b"/", b"_")[:LONGEST].decode(errors="ignore")
+    name = content.replace(b"/", b"_").replace(b"\0", b"_")[:LONGEST].decode(errors="ignore")
     if name != text:
         name += f"-{sha256(content).hexdigest()[:8]}"
     return f"{name}.{ending}"

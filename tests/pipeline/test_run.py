@@ -44,7 +44,7 @@ def test_a_write_that_fails_leaves_the_file_before(tmp_path: Path) -> None:
 
 def test_any_text_names_a_file(tmp_path: Path) -> None:
     """Classes may be sentences, and recordings called after all that was recorded."""
-    texts = ["oboe", "a/b", "a_b", 99 * "ö\n", 99 * "ö\n" + "!", os.fsdecode(b"caf\xe9")]
+    texts = ["oboe", "a/b", "a_b", "a\0b", 99 * "ö\n", 99 * "ö\n" + "!", os.fsdecode(b"caf\xe9")]
     names = [file_name(text, "png") for text in texts]
     for name in names:
         with replacing(tmp_path / name) as temporary:
