@@ -23,7 +23,7 @@ from pipeline.sources.sample import REPEATED, SPLITS, Label, Sample, Split
 from pipeline.sources.split_names import split_of_each
 from service.errors import Unusable
 
-VERSION = 6  # raise it when the same file is read otherwise
+VERSION = 7  # raise it when the same file is read otherwise
 PIECE = 1 << 15  # rows whose cells are in memory as text
 LISTED = 5  # columns that a message names
 MANY = 20  # different numbers in the target's column; from more on it is a regression

@@ -7,6 +7,6 @@ which BentoML's supervisor process does not need.
 from service.media.limits import Limits, check_bytes, positive
 from service.media.signatures import EXPECTED, EXTRA, undecodable
 
-VERSION = 10  # part of the key of every cache of features: raise it whenever a file decodes to other numbers
+VERSION = 11  # part of the key of every cache of features: raise it whenever a file decodes to other numbers
 
 __all__ = ["EXPECTED", "EXTRA", "VERSION", "Limits", "check_bytes", "positive", "undecodable"]
