@@ -8,13 +8,11 @@ that most files reach at first, so that it only keeps like ones apart.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
-from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from pipeline.errors import counted
 from pipeline.extract import Features, Job, Recipe, nearest, principal
 from pipeline.progress import Progress
 from pipeline.sources import Sample
+from pipeline.sources.groups import captures
 from pipeline.threads import ordered_map, subnormals_flushed
 from pipeline.train.data import Rows
 
@@ -198,9 +197,9 @@ def groups(features: Features, pool: Pool, known: Mapping[str, str]) -> dict[str
         return {}
     pairs = zip(features.file.tolist(), features.group.tolist(), strict=True)
     now = {group: known[file] for file, group in pairs if file in known}
-    search = re.compile(pattern).search
-    found = {one.file: match[1] for one in pool.samples if (match := search(normalize("NFC", one.file))) and match[1]}
-    return {file: now.get(group, group) for file, group in found.items()}
+    files = [one.file for one in pool.samples]
+    found = zip(files, captures(pattern, files), strict=True)
+    return {file: now.get(group, group) for file, group in found if group}
 
 
 def lines(pool: Pool, found: Sequence[Unlabelled], most: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Groups: samples that no split may divide, since they resemble each other more than new samples will."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from unicodedata import normalize
 
@@ -29,6 +29,16 @@ def is_group(name: str) -> bool:
     return _OF_A_GROUP.fullmatch(name.strip().casefold()) is not None
 
 
+def captures(pattern: str, paths: Iterable[str]) -> list[str | None]:
+    """What a regular expression's one capture finds in each path, in Unicode's composed form (NFC); None for nothing.
+
+    >>> captures("(player[0-9]*)_", ["oboe/player3_1.wav", "oboe/player_2.wav", "oboe/3.wav"])
+    ['player3', 'player', None]
+    """
+    search = re.compile(pattern).search
+    return [(match[1] or None) if (match := search(normalize("NFC", path))) else None for path in paths]
+
+
 def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     """The samples in the groups that a regular expression's one capture finds in their paths.
 
@@ -45,8 +55,7 @@ def grouped(samples: Sequence[Sample], pattern: str) -> list[Sample]:
     data.group: not found in 100 of 401 paths, each a group of its own; the first: sine/validation/0000
     'train'
     """
-    search = re.compile(pattern).search
-    found = [(match[1] or None) if (match := search(normalize("NFC", sample.file))) else None for sample in samples]
+    found = captures(pattern, [sample.file for sample in samples])
     alone = [sample.file for sample, group in zip(samples, found, strict=True) if group is None]
     if samples and len(alone) == len(samples):
         raise UserError(f"data.group = {pattern!r}: found in none of {len(samples):,} paths; the first: {alone[0]}")

@@ -1,7 +1,6 @@
 """Takes of one source that nobody has named as groups: whether file names and features tell of some, and how much lower
 the accuracy is once they are kept apart."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from models.classifier import Standardize
 from models.targets import TARGETS
 from pipeline.extract import Features, nearest, principal
 from pipeline.report.schema import Takes
+from pipeline.sources.groups import captures
 from pipeline.task import Train
 from pipeline.train import Dataset, weights
 from pipeline.train.weights import Facts
@@ -109,8 +109,8 @@ def lower_metrics(test: dict[str, Any], takes: Takes | None) -> dict[str, Any]:
 
 def _captured(features: Features, pattern: str) -> NDArray[np.int64]:
     """The group of each sample, counted from 0: that of its capture, or one of its own."""
-    search = re.compile(pattern).search
-    names = [match[1] if (match := search(file)) else f"/{file}" for file in features.file.tolist()]
+    files = features.file.tolist()
+    names = [group or f"/{file}" for file, group in zip(files, captures(pattern, files), strict=True)]
     _, group = np.unique(np.array(names), return_inverse=True)
     return np.asarray(group.reshape(-1), np.int64)
 
