@@ -212,9 +212,10 @@ def _as_json(
         raise Unusable(f"{counted(len(cells), 'cell')} in the row, {len(names)} in the first row")
     row, values = dict(zip(names, cells, strict=False)), dict[str, Any]()
     for column in columns:
-        if (text := row.get(normalize("NFC", column.name))) is None:
+        name = normalize("NFC", column.name)
+        if (text := row.get(name)) is None:
             continue
-        text, number = text.strip(), None if column.categories else parse_number(text, commas.get(column.name, False))
+        text, number = text.strip(), None if column.categories else parse_number(text, commas.get(name, False))
         missing = text.lower() in (ABSENT if column.categories else MISSING)
         values[column.name] = None if missing else text if number is None else number
     return json.dumps(values).encode()

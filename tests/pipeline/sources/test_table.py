@@ -145,6 +145,14 @@ def test_words_are_the_same_with_accents_composed_or_apart(tmp_path: Path) -> No
     assert TableRow(columns, True).decode(read()).tolist() == [1, 1]
 
 
+def test_models_may_have_names_of_columns_with_accents_apart(tmp_path: Path) -> None:
+    """As those exported earlier have."""
+    name = normalize("NFD", "größe")
+    (tmp_path / "new.csv").write_text("größe\n1,5\n", "utf-8")
+    [(_, read)] = predict.parts([tmp_path / "new.csv"], [Column(name=name)])
+    assert json.loads(read()) == {name: 1.5}
+
+
 def test_what_cannot_be_learned_from_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = rows(lambda i: f"{i},{i},2024-01-0{1 + i % 9},words of row {i},same,,{i % 2}")
     assert kinds(written(tmp_path, "id,a,day,note,c,empty,y\n" + row)) == {"a": ()}
