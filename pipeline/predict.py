@@ -66,9 +66,8 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
     pictures, failed = set[Path](), False
     form = predictor.card.input
     many = len(files) > 1
-    commas = {
-        column["name"]: column["comma"] for column in predictor.card.features.get("columns", ()) if "comma" in column
-    }
+    learned = predictor.card.features.get("columns", ())
+    commas = {column["name"]: column["comma"] for column in learned if column.get("comma") is not None}
     for file, sample, answer in _answers(predictor, parts(files, form.columns, form.kind, commas), seconds, many):
         if isinstance(answer, Exception):
             failed = True
@@ -120,7 +119,7 @@ def parts(
     """What is predicted, by what reports call it, and how its bytes are read: each file, or each row of a table if
     the model is one of a table. Where a table cannot be read, that is what reading its last part raises.
 
-    commas : column → whether the model's table had decimal commas; empty for models exported before this was known
+    commas : column → whether the model's table had decimal commas; without those where this is not known
     """
     limits = Limits.from_environment()
     for file in files:

@@ -103,7 +103,7 @@ class TableColumn(Section):
 
     name: str
     median: float = 0.0  # of numbers
-    comma: bool = False  # the decimal sign of numbers in the text that they were learned from
+    comma: bool | None = None  # whether it was the decimal sign of numbers learned from; None: they were no text
     categories: tuple[str, ...] = ()  # none: numbers
     frequent: tuple[int, ...] = ()  # indices of the categories that have a feature of their own
     rare: bool = False  # whether training samples have other categories

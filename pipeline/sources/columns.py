@@ -151,13 +151,14 @@ def _bare(cell: str) -> str:
 class Column:
     """One column as it is read: the number and the text of each row.
 
+    comma : whether it is the decimal sign of numbers in text; None where they are no text
     numbers : float64 (N,), NaN where there is none, in pieces while it is read
     codes : int32 (N,), index into texts, -1 where the cell is empty or there are too many texts
     """
 
     name: str
     has_name: bool = True  # in the file
-    comma: bool = False
+    comma: bool | None = None
     texts: dict[str, int] = field(default_factory=dict)
     pieces: list[NDArray[np.float64]] = field(default_factory=list)
     code_pieces: list[NDArray[np.int32]] = field(default_factory=list)
@@ -192,7 +193,7 @@ class Column:
         found: dict[str, float] = {}
         for cell in cells:
             if cell not in found:
-                number = parse_number(cell, self.comma)
+                number = parse_number(cell, bool(self.comma))
                 found[cell] = np.nan if number is None else number
                 if number is not None:
                     self.units.update(_UNIT.findall(cell))

@@ -35,12 +35,12 @@ class ColumnType(NamedTuple):
     """What a column holds.
 
     categories : in alphabetical order; none for numbers
-    comma : the decimal sign of its numbers in the file
+    comma : whether it is the decimal sign of its numbers in the file; None where they are no text
     """
 
     name: str
     categories: tuple[str, ...] = ()
-    comma: bool = False
+    comma: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -199,9 +199,10 @@ def test_a_file_is_chosen_for_learned_from_and_predicted_row_by_row(tmp_path: Pa
         samples.file.tolist(), key=lambda file: int(file.rpartition(":")[2])
     )
     assert np.mean([answer["label"] == label for answer, label in zip(answers, y, strict=True)]) > 0.9
-    if name == "t.tsv":  # one row does not tell whether its comma stands between thousands
-        for file, row in {"one": "-1,234\t1,234", "told": "-1,2340\t1,2340"}.items():
-            (tmp_path / f"{file}.tsv").write_text(f"x1\tx2\n{row}\n")
+    # One row does not tell whether its comma stands between thousands: text that was learned from does, or a semicolon.
+    if divided := {"t.tsv": "\t", "t.parquet": ";"}.get(name):
+        for file, number in {"one": "1,234", "told": "1,2340"}.items():
+            (tmp_path / f"{file}.tsv").write_text(f"x1{divided}x2\n-{number}{divided}{number}\n")
         done = percept("predict", "own", tmp_path / "one.tsv", tmp_path / "told.tsv", "--json", home=tmp_path)
         one, told = (json.loads(line)["probabilities"] for line in done.stdout.splitlines())
         assert one == told
