@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-FEWER = 8, 10, 12  # bits that programs and cameras put into sixteen as they are, which makes a picture nearly black
+FEWER = 8, 12  # bits that programs and cameras put into sixteen as they are, which makes a picture nearly black
 # Pillow's names of pixels of sixteen bits a colour, by the order of bytes.
 COLOURS = re.compile(r"(?:RGB[AX]?|[RGBA]);16[BLN]")
 OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
