@@ -34,4 +34,5 @@ def release(error: BaseException | None) -> None:
     of references, with which the body of a request would wait for the garbage collector."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None  # a cleared frame still has its function, and that what it closes over
         error = error.__context__
