@@ -1,5 +1,6 @@
 """Parts that two threads share are made when they are asked for; what goes wrong in making them is raised."""
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from service.media.parallel import AT_ONCE, shared
 
 
 def test_parts_are_made_when_a_thread_is_free() -> None:
-    made, done, most = 0, list[int](), 0
+    made, done, most, both = 0, list[int](), 0, threading.Barrier(2)
 
     def parts() -> Iterator[int]:
         nonlocal made, most
@@ -20,7 +21,8 @@ def test_parts_are_made_when_a_thread_is_free() -> None:
             yield i
 
     def compute(i: int) -> int:
-        time.sleep(0.001)
+        if i < 2:
+            both.wait(10)  # until the other thread has a part too
         done.append(i)
         return -i
 
