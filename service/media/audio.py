@@ -99,19 +99,19 @@ def _read(
         rate, length, coding = file.samplerate, coded.length(file, data) or file.frames, file.subtype
         margin = parts.margin_between(rate, sample_rate)
         if margin and parts.LONG * rate < length <= limits.seconds * rate:
-            blocks = _blocks(file, data, limits, parts.part_size(margin, file.channels))
+            blocks = _blocks(file, length, limits, parts.part_size(margin, file.channels))
             waveform, mix = parts.mix_in_parts(blocks, length, rate, sample_rate, margin, map_parts)
         else:
             mix = Mix()
-            waveform = _whole(_resampled(_floats(file, data, limits), mix, rate, sample_rate))
+            waveform = _whole(_resampled(_floats(file, length, limits), mix, rate, sample_rate))
     if not mix.may_be_cancelled():
         return waveform, coding
     with _opened(data, demuxer) as file:
-        channel = loudest_if_cancelled(_floats(file, data, limits))
+        channel = loudest_if_cancelled(_floats(file, length, limits))
     if channel is None:
         return waveform, coding
     with _opened(data, demuxer) as file:
-        one = _floats(file, data, limits)
+        one = _floats(file, length, limits)
         return _whole(_resampled(one, lambda block: block[:, channel].copy(), rate, sample_rate)), coding
 
 
@@ -139,12 +139,13 @@ def _opened(data: bytes, demuxer: str) -> Any:
     return file
 
 
-def _floats(file: Any, data: bytes, limits: Limits) -> Iterator[NDArray[np.float32]]:
-    """The samples of the open file, float32 (T, channels), block by block. Raises MediaError."""
-    return map(as_floats, _blocks(file, data, limits, BLOCK // max(file.channels, 1)))
+def _floats(file: Any, length: int, limits: Limits) -> Iterator[NDArray[np.float32]]:
+    """The samples of the open file, `length` of each channel, float32 (T, channels), block by block. Raises
+    MediaError."""
+    return map(as_floats, _blocks(file, length, limits, BLOCK // max(file.channels, 1)))
 
 
-def _blocks(file: Any, data: bytes, limits: Limits, size: int) -> Iterator[NDArray[Any]]:
+def _blocks(file: Any, length: int, limits: Limits, size: int) -> Iterator[NDArray[Any]]:
     """The same as int16 where the file has 16 bits, and in blocks of `size` samples of each channel."""
     rate, channels = file.samplerate, file.channels
     if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
@@ -156,8 +157,7 @@ def _blocks(file: Any, data: bytes, limits: Limits, size: int) -> Iterator[NDArr
         too_long = TooLarge(f"the audio holds more than {MAX_SAMPLES} samples over its {channels} channels")
     if most < file.frames < UNKNOWN:
         raise too_long
-    length, total = coded.length(file, data) or file.frames, 0
-    dtype = "int16" if file.subtype == "PCM_16" else "float32"
+    total, dtype = 0, "int16" if file.subtype == "PCM_16" else "float32"
     # No more is asked for than there is: libFLAC would go on to the next frame, which may be damaged.
     while (n := min(size, length - total)) > 0:
         block = file.read(n, dtype=dtype, always_2d=True)

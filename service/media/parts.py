@@ -6,12 +6,11 @@ from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from service.media.channels import Mix, as_floats, mean
 from service.media.parallel import MapParts
-from service.media.resampling import HELD
+from service.media.resampling import HELD, Resampler, resampled_length
 
 LONG = 60  # seconds; what is no longer is resampled as one stream
 # Samples on either side of a part that are resampled with it: two of the blocks that soxr transforms at a time from
@@ -57,7 +56,6 @@ def mix_in_parts(
     blocks: Iterable[Samples], length: int, rate: int, new_rate: int, margin: int, map_parts: MapParts
 ) -> tuple[NDArray[np.float32], Mix]:
     """A recording of at most `length` samples in mono, float32 (T,) at `new_rate` instead of `rate` Hz; and the mix.
-    Beyond its ends it goes on as for a `Resampler`.
 
     Parameters
     ----------
@@ -65,8 +63,7 @@ def mix_in_parts(
     """
 
     def resampled(n: int) -> int:
-        """The length of n samples at the new rate, rounded."""
-        return (2 * n * new_rate + rate) // (2 * rate)
+        return resampled_length(n, rate, new_rate)
 
     waveform = np.empty(resampled(length), np.float32)  # takes memory where it is written to
     unused: list[NDArray[np.float32]] = []  # memory: to allocate it anew for each part would take longer
@@ -75,19 +72,17 @@ def mix_in_parts(
         begin, end = len(part.before), len(part.before) + len(part.block)
         room = CHUNK + part_size(margin, part.block.shape[1]) + 2 * margin
         memory = unused.pop() if unused else np.empty(room, np.float32)
-        chunk, sound = memory[:CHUNK], memory[CHUNK : CHUNK + end + margin]
+        chunk, sound = memory[:CHUNK], memory[CHUNK : CHUNK + end + len(part.after)]
         mix = Mix()
         with np.errstate(all="ignore"):  # a setting of the thread
             _mix(part.before, mean, chunk, sound[:begin])
             _mix(part.block, mix, chunk, sound[begin:end])
             _mix(part.after, mean, chunk, sound[end:])
-            sound[end + len(part.after) :] = sound[end + len(part.after) - 1]
-            sound -= part.first
-            stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32")
+            stream = Resampler(rate, new_rate, part.first)
             starts = range(0, len(sound), RESAMPLED)
             results = [stream.resample_chunk(sound[i : i + RESAMPLED], last=i == starts[-1]) for i in starts]
             place = waveform[resampled(part.start) : resampled(part.start + len(part.block))]
-            np.add(np.concatenate(results)[resampled(begin) :][: len(place)], part.first, out=place)
+            place[:] = np.concatenate(results)[resampled(begin) :][: len(place)]
         unused.append(memory)
         return len(place), mix
 
