@@ -107,9 +107,10 @@ class App:
         except errors.REFUSALS as error:
             response = errors.refusal(error, route)
             memory.release(error)
-        except Exception:
+        except Exception as error:
             logger.exception("request %s to %s failed", request_id.decode(), route)
             response = errors.response(500, FAILED, route)
+            memory.release(error)
         headers: Headers = (*EVERY_RESPONSE, (b"x-request-id", request_id), *close_after(receive))
         await response.send(send, headers, without_body=request.method == "HEAD")
         self._record(request, request_id, route, response, start)
