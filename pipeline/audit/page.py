@@ -23,6 +23,7 @@ from PIL import Image
 
 from pipeline.audit.suspects import Kind, Overlap, Suspect
 from pipeline.audit.unlabelled import Unlabelled
+from pipeline.errors import counted
 from pipeline.extract import Features, load_media
 from pipeline.report.templates import page_template
 from pipeline.run import Run, replacing
@@ -174,12 +175,10 @@ def _png(pixels: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def counted(found: Sequence[Suspect]) -> str:
+def summary(found: Sequence[Suspect]) -> str:
     """How many suspects there are of each kind."""
     counts = Counter(suspect["kind"] for suspect in found)
-    listed = ", ".join(
-        f"{counts[kind]:,} {noun}{'s' * (counts[kind] != 1)}" for kind, noun in NOUNS.items() if counts[kind]
-    )
+    listed = ", ".join(counted(counts[kind], noun) for kind, noun in NOUNS.items() if counts[kind])
     return listed or "nothing suspicious"
 
 
@@ -190,7 +189,7 @@ def _rendered(data: Mapping[str, Any], found: Sequence[Suspect], overlaps: Seque
     return page_template(folder).render(
         task=data["task"],
         n_samples=sum(row[1] != "" for row in data["rows"]["rows"].values()),
-        counted=counted(found),
+        counted=summary(found),
         n_shown=sum(suspect["kind"] != "unlabelled" for suspect in data["suspects"]),
         n_found=len(found),
         n_unlabelled=n_unlabelled,

@@ -98,7 +98,7 @@ def _groups(features: Features) -> dict[str, str]:
 
 
 def _print(run: Run, features: Features, found: list[Suspect], overlaps: list[Any]) -> None:
-    print(f"{run.folder.name}: {len(features.x):,} samples; {page.counted(found)}")
+    print(f"{run.folder.name}: {len(features.x):,} samples; {page.summary(found)}")
     for suspect in found[:SHOWN]:
         print(f"  {suspect['score']:.3f}  {suspect['file']}: {suspect['reason']}")
     if overlaps:

@@ -228,8 +228,9 @@ class Column:
         """Whether it holds numbers: (nearly) all values are, and none has zeros in front, as codes do. Nor are those
         that repeat numbers where all are in parentheses, or all end in a minus: (212) is a code then, (1,2) a pair."""
         words_allowed = self.n_numbers * (1 - NUMBERS) / NUMBERS if len(self.texts) > 20 else 0
-        are_signed = any(all(text[at] in signs for text in self.texts) for at, signs in ((0, "("), (-1, MINUSES)))
-        are_codes = self._repeats and are_signed
+        are_codes = self._repeats and any(
+            all(text[at] in signs for text in self.texts) for at, signs in ((0, "("), (-1, MINUSES))
+        )
         return self.n_numbers > 0 and self.n_words <= words_allowed and not self.n_padded and not are_codes
 
     @property

@@ -172,7 +172,7 @@ def load_datasets(features: Features, with_validation: bool, forms: Sequence[Cop
     with_validation : train on the validation samples too; none are left to validate on
     forms : of the copies that are trained on, after the samples
     """
-    training = _training(features, with_validation)
+    training = training_rows(features, with_validation)
     validation = features.rows("validation") & ~training
     copies, none = training[features.copy_of] & np.isin(features.forms, forms), np.zeros(len(features.copies), bool)
     return Datasets(_stored(features, training, copies), _stored(features, validation, none))
@@ -180,7 +180,7 @@ def load_datasets(features: Features, with_validation: bool, forms: Sequence[Cop
 
 def load_copies(features: Features, with_validation: bool, form: CopyForm) -> Dataset:
     """The copies of that form of the samples that are trained on, as extracted, left in the file."""
-    copies = _training(features, with_validation)[features.copy_of] & (features.forms == form)
+    copies = training_rows(features, with_validation)[features.copy_of] & (features.forms == form)
     return _stored(features, np.zeros(len(features.x), bool), copies)
 
 
@@ -189,7 +189,8 @@ def load_test(features: Features) -> Dataset:
     return _stored(features, features.rows("test"), np.zeros(len(features.copies), bool))
 
 
-def _training(features: Features, with_validation: bool) -> NDArray[np.bool_]:
+def training_rows(features: Features, with_validation: bool) -> NDArray[np.bool_]:
+    """Which samples are trained on, bool (N,)."""
     return ~features.rows("test") if with_validation else features.rows("train")
 
 

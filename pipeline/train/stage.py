@@ -31,6 +31,7 @@ from pipeline.train.data import (
     loaded,
     pieces,
     standardised,
+    training_rows,
 )
 from pipeline.train.devices import choose_device, device_name, fits
 from pipeline.train.distortion import transform_of
@@ -106,7 +107,7 @@ def _train(task: Task, run: Run, features: Features, with_validation: bool, clus
     context = Context(run, features, device, in_memory, cluster, made_of)
     groups = features.group[features.rows("validation") & (not with_validation)]
 
-    n = int((features.rows("train") | (features.rows("validation") & with_validation)).sum())
+    n = int(training_rows(features, with_validation).sum())
     classifier, state, data, options = _first_fit(task.train.for_samples(n), facts, with_validation, context)
     chosen = options.model_copy(update={"epochs": state.best_epoch})
     seconds = _fit_expert(classifier, facts, with_validation, chosen, context)
