@@ -5,6 +5,7 @@ out-of-distribution; its answer has `known` = false.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -71,11 +72,11 @@ def calibrate(
     if n < MIN_CALIBRATION:
         print(f"  not calibrated: {n} validation samples, at least {MIN_CALIBRATION} are needed")
         return None
-    with threads(1):  # the order of sums depends on the number of threads
-        if has_classes:
+    if has_classes:
+        with threads(1):  # the order of sums depends on the number of threads
             logits = torch.cat([classifier.last_layer(x)[0] for x in pieces(validation.x)])
             classifier.temperature.fill_(fit_temperature(logits.cpu(), validation.y.cpu(), classifier.kind))
-        known = fit_familiarity(classifier, training, validation, seed, copies)
+    known = fit_familiarity(classifier, training, validation, seed, copies)
     fitted = f"temperature {classifier.temperature.item():.3f}, " if has_classes else ""
     print(f"  calibrated on {n} validation samples: {fitted}known if familiarity ≥ {known:.3f}")
     return known
@@ -98,8 +99,9 @@ def fit_familiarity(
         return x, hidden, classifier.target.answer(logits)
 
     few = max(1, piece_rows(validation.x) // 8)  # of which there are copies, of vectors in float64
-    familiarity.fit_scale(layers(x) for x in pieces(validation.x, few))
-    return threshold(torch.cat([familiarity(*layers(x)) for x in pieces(validation.x, few)]))
+    with threads(1):
+        familiarity.fit_scale(layers(x) for x in pieces(validation.x, few))
+        return threshold(torch.cat([familiarity(*layers(x)) for x in pieces(validation.x, few)]))
 
 
 @torch.no_grad()
@@ -154,7 +156,20 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, copies: Copies
         copies = Copies(training, none, none, none)
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
-        _train_contrast(familiarity.contrast, classifier, training, copies, seed)
+        contrast = _contrast(familiarity.contrast, classifier, training, copies, seed)
+        # On all threads, since its steps are the same bit for bit with any number.
+        all_epochs(
+            ClosedForm([familiarity.contrast], contrast.feed, contrast.kind, [contrast.options]), contrast.options
+        )
+    with threads(1):
+        _fit_densities(familiarity, classifier, training, copies, seed)
+    return familiarity
+
+
+def _fit_densities(
+    familiarity: Familiarity, classifier: Classifier, training: Dataset, copies: Copies, seed: int
+) -> None:
+    """Fit everything but the contrast."""
     if familiarity.mixture is not None:
         generator = torch.Generator().manual_seed(seed)
         n = min(DRAWN, DRAWN_NUMBERS // training.x.shape[1] + 1, training.x.shape[0])
@@ -174,12 +189,20 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, copies: Copies
         familiarity.of_direction.fit_parts(zip(directions, targets(), strict=True))
     if familiarity.typicality is not None:
         familiarity.typicality.fit_parts(pieces(training.x))
-    return familiarity
 
 
-def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, copies: Copies, seed: int) -> None:
-    """Train the network to tell training samples from as many outliers: symbols and sounds by their class, with the
-    outliers as one more class, and the last hidden layer of pictures in colour as 1 from 0."""
+class _Contrast(NamedTuple):
+    """What the network that tells training samples from outliers learns from, and how."""
+
+    feed: Feed
+    kind: Kind
+    options: Train
+
+
+@threads(1)
+def _contrast(network: MLP, classifier: Classifier, training: Dataset, copies: Copies, seed: int) -> _Contrast:
+    """Training samples and as many outliers: symbols and sounds by their class, with the outliers as one more class,
+    and the last hidden layer of pictures in colour as 1 and 0."""
     generator = torch.Generator().manual_seed(seed)
     device, front = classifier.standardize.mean.device, classifier.frontend
     n_samples = sum(len(part.y) for part in copies) if isinstance(front, Mfcc) else len(training.y)
@@ -202,8 +225,7 @@ def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, cop
     assert front.outliers is not None
     options = OUTLIER_TRAINING[front.outliers]
     change = transform_of(options, classifier.standardize, device)
-    feed = Feed([Dataset(x, y)], [seed], options.batch_size, change, in_memory=True)
-    all_epochs(ClosedForm([network], feed, kind, [options]), options)
+    return _Contrast(Feed([Dataset(x, y)], [seed], options.batch_size, change, in_memory=True), kind, options)
 
 
 def _with_sounds(

@@ -18,7 +18,7 @@ from pipeline.extract import Features
 from pipeline.run import Run, json_text, replacing
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, Train, UserError, digest
-from pipeline.threads import subnormals_flushed, threads
+from pipeline.threads import subnormals_flushed
 from pipeline.train import balance, confidence, experts, weights
 from pipeline.train.batches import Feed
 from pipeline.train.data import (
@@ -164,8 +164,7 @@ def _refit(
     state, data = _fit(classifier, facts, True, options, context)
     seconds = _fit_expert(classifier, facts, True, options, context)
     copies = _copies(classifier, True, context)
-    with threads(1):
-        confidence.inherit(classifier, calibrated, data.training, options.seed, copies)
+    confidence.inherit(classifier, calibrated, data.training, options.seed, copies)
     return classifier, state.history["seconds"][-1] + seconds
 
 
