@@ -120,7 +120,7 @@ def test_the_refitted_network_knows_pictures_like_its_own(home: Path) -> None:
 
 def test_work_is_counted_with_the_dictionary(home: Path) -> None:
     predictor = Predictor(home / "run" / "model.onnx")
-    small, large = (predictor.work_of((n, 16, 16, 3)) for n in (1, 1000))
+    small, large = (predictor.cost.of_batch((n, 16, 16, 3)) for n in (1, 1000))
     assert large.seconds > 100 * (small.seconds - 5e-5)
     assert large.bytes > small.bytes > 0
     assert [group.name for group in predictor.card.groups][-1] == "patches"

@@ -22,8 +22,9 @@ from service.http.shadow import of_rows
 from service.http.state import State
 from service.http.tensors import DATATYPES, FEW_LISTS, Array, sizes
 from service.media.work import UNPACKED, Work
+from service.serving.cost import PIECE_SECONDS
 from service.serving.drift import COUNTED
-from service.serving.predictor import PIECE_SECONDS, Predictor
+from service.serving.predictor import Predictor
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 # Seconds, measured like the constants of service.media.work, for each byte of JSON, each list in it, and each byte of
@@ -121,7 +122,7 @@ class InferenceProtocol:
 
             def begin() -> tuple[Response | None, Inference, Work]:
                 inference = parse(data, header_length, predictor.card, state.limits)
-                work = predictor.work_of(inference.batch.shape) + _writing(predictor, inference)
+                work = predictor.cost.of_batch(inference.batch.shape) + _writing(predictor, inference)
                 return None if takes_thread(work) else respond(inference), inference, work
 
             try:
@@ -158,7 +159,7 @@ def _answers(predictor: Predictor, inference: Inference) -> Array:
     if rate is not None and batch.shape[1] > PIECE_SECONDS * rate:
         return np.array([predictor.outputs_of(sample) for sample in batch], np.float32)
     familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
-    rows = predictor.rows_at_once(batch.shape)
+    rows = predictor.cost.rows_at_once(batch.shape)
     chunks = [predictor.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 

@@ -43,7 +43,7 @@ async def _answered(
     content_type: str,
     options: tuple[float | None, bool],
 ) -> Response:
-    kind, work = predictor.card.input.kind, predictor.work(data, state.limits, *options)
+    kind, work = predictor.card.input.kind, predictor.cost.of_file(data, state.limits, *options)
     slots.count_as_large(takes_thread(work))
 
     def compute() -> tuple[Answer, bytes]:

@@ -83,9 +83,9 @@ class Shadows:
         shadow, content = request.shadow, request.content
         try:
             if isinstance(content, bytes):
-                work = shadow.work(content, self._limits)
+                work = shadow.cost.of_file(content, self._limits)
             else:
-                work = shadow.work_of((1, *content.shape[1:]))
+                work = shadow.cost.of_batch((1, *content.shape[1:]))
             if work.bytes > WORK:
                 return self._drop(request, "large")
             others: Found = answers(shadow, content, self._limits)

@@ -26,38 +26,26 @@ from models.card import (
     check_seal,
 )
 from service.errors import Unusable
-from service.media import EXPECTED, Limits, check_bytes, silence, work
+from service.media import EXPECTED, Limits, check_bytes, silence
 from service.media.audio import decode_audio
 from service.media.image import decode_image
-from service.media.parallel import AT_ONCE, MapParts, one_by_one
+from service.media.parallel import MapParts, one_by_one
 from service.media.picture import decode_picture
 from service.media.silence import is_silent
 from service.media.table import TableRow
 from service.media.vector import decode_vector
-from service.media.work import Work
 from service.serving import seen
 from service.serving.answer import Answer, Window
+from service.serving.cost import PIECE_SECONDS, Cost
 from service.serving.drift import Drift
 
 FALSE = np.array(False)
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the file is all that was exported
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
-PIECE_SECONDS = 60  # of a recording, at most, that go through the graph at once; an older one then takes 75 MB
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
-
-# What the graph takes, measured like the constants of service.media.work. A row of sound is filled up to a whole frame
-# of the Fourier transform, so 32,768 waveforms of one sample are work for seconds, and a gigabyte at once.
-RUN = 5e-5  # seconds for each call of the graph
-PARAMETER = 5e-11  # seconds for each parameter of the network and row
-SAMPLE, WINDOW = 2.2e-8, 3e-5  # seconds for each sample of a waveform, and for each window of a timeline
-RESPONSE = 2.5e-11  # seconds for each product of a patch's value with an atom of a dictionary
-RESPONSE_BYTES = 16  # of memory for each sum of such products
-SAMPLE_BYTES = 60  # of memory for each sample of a waveform that is in the graph
-PNG, PIXEL, MEL_BANDS = 6e-5, 4e-8, 128  # seconds for a picture that is sent back, and its values; bands of most sounds
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
-CHUNK = 0.01  # seconds of rows that go through the graph at once: more would not fit the cache
 
 
 class Predictor:
@@ -101,6 +89,11 @@ class Predictor:
         self.run_options: onnxruntime.RunOptions | None = None
         self._watched = [FEATURES] if self.card.groups and not watches_media(self.card) else []
         self._second = [SECOND_READING] if self.card.groups and has_second_reading(self.card) else []
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What answers take; not estimated before the card has been checked, which may hold anything."""
+        return Cost(self.card)
 
     def decode(self, data: bytes, limits: Limits, map_parts: MapParts = one_by_one) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28) or
@@ -163,69 +156,6 @@ class Predictor:
     ) -> Answer:
         """The model's answer to a file's bytes, as `predict` gives it. Raises MediaError."""
         return self.predict(self.decode(data, limits, map_parts), window, with_seen, map_parts)
-
-    def work(self, data: bytes, limits: Limits, window: float | None = None, with_seen: bool = False) -> Work:
-        """What `answer` takes, estimated before a file is decoded."""
-        match self.card.input.kind:
-            case "image":
-                drawing = PNG + PIXEL * math.prod(size or 1 for size in self.card.input.shape) if with_seen else 0.0
-                decoding = work.of_image(data, limits)
-                return Work(decoding.seconds + self._one.seconds + drawing, decoding.bytes + self._one.bytes)
-            case "vector":
-                return work.of_vector(data) + self._one
-        rate = self.card.input.sample_rate
-        assert rate is not None
-        decoding, seconds = work.of_audio(data, rate, limits)
-        total = decoding + self.work_of((1, int(seconds * rate)))
-        if window is not None:
-            windows = int(seconds / window) + 1
-            total += self.work_of((windows, int(window * rate))) + Work(WINDOW * windows)
-        if with_seen:
-            total += Work(self.work_of((1, int(seconds * rate))).seconds + PNG + PIXEL * MEL_BANDS * seen.WIDEST)
-        return total
-
-    def work_of(self, shape: tuple[int, ...]) -> Work:
-        """What the graph takes for a batch of that shape, its rows in chunks of `rows_at_once`."""
-        rows = min(shape[0], self.rows_at_once(shape))
-        held = self._responses * RESPONSE_BYTES
-        if self.card.input.kind == "audio":
-            most = AT_ONCE * PIECE_SECONDS * (self.card.input.sample_rate or 1)
-            held = SAMPLE_BYTES * min(self._samples(shape), most)
-        return Work(RUN + self._row_seconds(shape) * shape[0], rows * held)
-
-    @cached_property
-    def _one(self) -> Work:
-        """What the graph takes for one sample that is no recording."""
-        return self.work_of((1, 0))
-
-    def rows_at_once(self, shape: tuple[int, ...]) -> int:
-        """How many rows of a batch of that shape go through the graph together."""
-        return max(1, int(CHUNK / self._row_seconds(shape)))
-
-    def _row_seconds(self, shape: tuple[int, ...]) -> float:
-        return self._network + SAMPLE * self._samples(shape) if self.card.input.kind == "audio" else self._network
-
-    @cached_property
-    def _network(self) -> float:
-        """Seconds for a row, without those that grow with its length."""
-        return 1e-6 + PARAMETER * self.card.parameters + RESPONSE * self._responses * self._patch_values
-
-    @cached_property
-    def _responses(self) -> int:
-        """Responses to the dictionary of patches that the graph computes for a picture; 0 without one."""
-        features = self.card.features
-        if features.get("kind") != "image":
-            return 0
-        positions = int(features["size"] - features["patch"] + 1) ** 2
-        return positions * int(features["atoms"] + self._patch_values)
-
-    @cached_property
-    def _patch_values(self) -> int:
-        return int((3 if self.card.features.get("color") else 1) * self.card.features.get("patch", 0) ** 2)
-
-    def _samples(self, shape: tuple[int, ...]) -> int:
-        """Samples of a row of a batch of waveforms, as the graph fills them up."""
-        return int(shape[1] + self.card.features.get("n_fft", 0))
 
     def predict(
         self,

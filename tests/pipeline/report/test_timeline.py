@@ -26,7 +26,8 @@ from pipeline.report.timeline import draw, lines
 from pipeline.sources.notes import SAMPLE_RATE, notes
 from service.errors import Unusable
 from service.serving import Window
-from service.serving.predictor import BATCH, PIECE_SECONDS, Predictor
+from service.serving.cost import PIECE_SECONDS
+from service.serving.predictor import BATCH, Predictor
 from tests import command
 from tests.pipeline.runs import FEW_COPIES, few_outliers
 from tests.pipeline.test_cli import PERCEPT, percept

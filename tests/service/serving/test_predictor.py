@@ -1,7 +1,6 @@
 """What a model's graph is estimated to take, and in what chunks it is given."""
 
 import os
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from service.http.scheduling import INLINE, SHORT, Scheduler
 from service.media import Limits
 from service.media.parallel import AT_ONCE
 from service.media.work import Work
-from service.serving.predictor import PIECE_SECONDS, Predictor
+from service.serving.cost import PIECE_SECONDS, Cost
+from service.serving.predictor import Predictor
 from tests.service.helpers import FLUTE, digit_file, sound_bytes, tone
 from tests.serving import NEWEST, build, resident_mb
 
@@ -31,39 +31,36 @@ def predictors(home):
 
 @pytest.fixture
 def spectral(predictors):
-    """A model that takes a Fourier transform of 2048 samples, or says so."""
-    predictor = predictors["instruments"]
-    predictor.card = predictor.card.model_copy(update={"features": {"n_fft": 2048}})
-    return predictor
+    """What a model takes that takes a Fourier transform of 2048 samples, or says so."""
+    return Cost(predictors["instruments"].card.model_copy(update={"features": {"n_fft": 2048}}))
 
 
 def test_short_waveforms_count_as_whole_frames(spectral):
     """32,768 of one sample are 130 KB, and would take a gigabyte at once."""
-    many = spectral.work_of((2**15, 1))
+    many = spectral.of_batch((2**15, 1))
     assert many.seconds > 1
     assert many.bytes < 2**26
     assert spectral.rows_at_once((2**15, 1)) * 2048 < 2**19
     assert spectral.rows_at_once((1, 60 * 22_050)) == 1
-    assert spectral.work_of((1, 22_050)).seconds < INLINE
+    assert spectral.of_batch((1, 22_050)).seconds < INLINE
     most = AT_ONCE * PIECE_SECONDS * 22_050  # samples of the pieces that are in the graph together
-    assert spectral.work_of((1, 600 * 22_050)).bytes == spectral.work_of((1, most - 2048)).bytes
+    assert spectral.of_batch((1, 600 * 22_050)).bytes == spectral.of_batch((1, most - 2048)).bytes
 
 
 def test_rows_count_by_the_size_of_the_network(predictors):
-    digits = predictors["digits"]
-    large = copy(digits)  # before either has estimated anything, which is done once
-    large.card = digits.card.model_copy(update={"parameters": 10**7})
-    assert digits.work_of((64, 28, 28)).seconds < INLINE < large.work_of((64, 28, 28)).seconds
+    card = predictors["digits"].card
+    digits, large = Cost(card), Cost(card.model_copy(update={"parameters": 10**7}))
+    assert digits.of_batch((64, 28, 28)).seconds < INLINE < large.of_batch((64, 28, 28)).seconds
     assert large.rows_at_once((2**15, 28, 28)) < digits.rows_at_once((2**15, 28, 28)) / 10
 
 
 def test_files_are_answered_in_the_event_loop_if_they_are_little_work(predictors, spectral):
-    assert predictors["digits"].work(digit_file(3), LIMITS).seconds < INLINE
-    assert predictors["sums"].work(b"[1, 2]", LIMITS).seconds < INLINE
+    assert predictors["digits"].cost.of_file(digit_file(3), LIMITS).seconds < INLINE
+    assert predictors["sums"].cost.of_file(b"[1, 2]", LIMITS).seconds < INLINE
     note = sound_bytes(tone(22_050, seconds=2), 22_050)
-    assert spectral.work(note, LIMITS).seconds < INLINE
-    assert spectral.work(note, LIMITS, 0.1).seconds > INLINE  # twenty windows more
-    assert spectral.work(sound_bytes(tone(8_000, seconds=60), 8_000, "FLAC"), LIMITS).seconds > 5 * INLINE
+    assert spectral.of_file(note, LIMITS).seconds < INLINE
+    assert spectral.of_file(note, LIMITS, 0.1).seconds > INLINE  # twenty windows more
+    assert spectral.of_file(sound_bytes(tone(8_000, seconds=60), 8_000, "FLAC"), LIMITS).seconds > 5 * INLINE
 
 
 def test_pieces_that_threads_share_have_the_same_answers(predictors):
