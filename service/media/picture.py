@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from service.errors import Unusable
-from service.media.image import convert_image, upright, wide_gray
 from service.media.limits import Limits
+from service.media.raster import WHITE, opened, upright, wide_gray
 
-WHITE = 255
 BRIGHT = 224  # of 255: what is visible of a transparent image and is lighter than this would vanish on white
 FINER = 4  # a large JPEG is decoded at no less than this many times the size that it gets
 GAP = 3.0  # a larger image is averaged down to so many times its final size first, which is fast
@@ -26,11 +25,8 @@ def decode_picture(data: bytes, size: int, limits: Limits) -> NDArray[np.uint8]:
 
     Raises MediaError if it cannot be decoded, is too large, or is wholly transparent.
     """
-
-    def convert(image: Image.Image, is_cut: bool) -> NDArray[np.uint8]:
+    with opened(data, limits, "RGB", FINER * size) as (image, is_cut):
         return _resized(_flattened(upright(image, limits, is_cut)), size)
-
-    return convert_image(data, limits, "RGB", FINER * size, convert)
 
 
 def resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from service.http.errors import CODES
-from service.media.image import IMAGE_FORMATS
+from service.media.raster import IMAGE_FORMATS
 
 
 def seven(size=(60, 80), ink=0, paper=255, mode="L"):

@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
 from service.errors import TooLarge, Unreadable, Unusable, WrongMedia
-from service.media import Limits
-from service.media.image import IMAGE_FORMATS, _check_jpeg, decode_image, to_mnist_form
+from service.media import Limits, jpeg
+from service.media.image import decode_image, to_mnist_form
+from service.media.raster import IMAGE_FORMATS
 from tests.service.helpers import IMAGE_FILES, mutated, seven, to_bytes
 from tests.service.media.decoding import LIMITS, decode, difference, outcome, reason
 
@@ -281,7 +282,7 @@ class TestImageLimits:
             assert reason(decode_image, bytes(data), LIMITS) is TooLarge
         else:  # the pixels that are missing would be blank
             with Image.open(io.BytesIO(data)) as image:
-                _check_jpeg(image, bytes(data), LIMITS)
+                jpeg.check(image, bytes(data), LIMITS)
 
     @pytest.mark.parametrize("format", ["PNG", "GIF", "JPEG", "TIFF"])
     def test_very_many_parts(self, format):
