@@ -2,12 +2,12 @@
 
 import atexit
 import errno
-import gc
-import io
-import json
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,18 +15,31 @@ import typer
 from typer.core import TyperCommand
 
 # Stages are imported inside their commands: predicting and serving need neither torch nor librosa.
-from pipeline import caches, choice
+from pipeline import caches, choice, environment
 from pipeline import task as tasks
+from pipeline.arguments import (
+    EXTRACTED,
+    RUNS,
+    TRAINED,
+    Arguments,
+    CertificateOption,
+    DataOption,
+    DeviceOption,
+    EngineOption,
+    RunName,
+    RunsOption,
+    SetOption,
+    SignOption,
+    StrictOption,
+    TaskName,
+    signer,
+)
 from pipeline.engine import Engine
 from pipeline.interrupt import Stopped, resumable, stoppable
-from pipeline.memory import one_heap
 from pipeline.profile import Stage, lines, profiling
 from pipeline.run import Run, check_writable, write_json
-from pipeline.signing import Signer
-from pipeline.sources import REGISTRY
-from pipeline.task import Task, UserError
+from pipeline.task import UserError
 from pipeline.workflow import Workflow, check_store
-from service.media import Limits
 from service.serving.trust import KEYS, paths
 
 app = typer.Typer(
@@ -67,58 +80,8 @@ the stage before it in `runs/TASK/`, and can be run alone and again.
 """,
 )
 
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
-RunName = Annotated[str, typer.Argument(metavar="TASK", help="Task, or name of a run.")]
-_FORMS = {  # of `Source.form`
-    "name": "{0}", "copy": "{0}[:DIR]", "own": "{0}:DIR", "folder": "FOLDER", "csv": "FILE.csv", "table": "TABLE",
-}  # fmt: skip
-DataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        metavar="SOURCE",
-        help="Replaces the source. "
-        + "; ".join(f"{_FORMS[s.form].format(s.name)}: {s.help}" for s in REGISTRY.values())
-        + ". DIR is a folder that holds the data set; without [:DIR], it is downloaded.",
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key of the task, as in train.epochs=5. Repeatable."),
-]
-RunsOption = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the run directories.")]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option("--device", metavar="auto|cpu|cuda", help="Where to train; auto takes a GPU if there is one."),
-]
-StrictOption = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error, not skipped.")]
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        metavar="local|ray[:ADDRESS]",
-        help="Where the work is done: on this machine; by Ray, started here; or by the cluster at HOST:PORT or auto.",
-    ),
-]
-SignOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--sign", metavar="KEY", help="Sign the model with this private key, PEM on P-256, P-384 or P-521 (model.sig)."
-    ),
-]
-CertificateOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--certificate",
-        metavar="PEM",
-        help="The certificate of KEY, to be trusted by who issued it; then, repeated, those between it and that one.",
-    ),
-]
-NumbersOption = Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each; 0 by default.")]
-RUNS = Path("runs")
-EXTRACTED = ("data", "features", "augment")  # sections that features depend on
-TRAINED = (*EXTRACTED, "model", "train")  # that weights depend on
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")  # that BentoML makes in its home folder when it starts
+NumbersOption = Annotated[str | None, typer.Option(metavar="NUMBERS", help="One for each; 0 by default.")]
 LESSONS = "Lessons of docs/unit.md"  # heading in the command's help
 WINDOW = 0.5  # seconds: default length of a timeline's windows
 
@@ -170,9 +133,9 @@ def run(
     elif data is None and task not in tasks.builtin() and choice.is_data(task):
         data, (task, reason) = task, choice.choose(Path(task))
         print(f"{data}: {reason}; running the task {task} (--task names another)", flush=True)
-    resolved, signer = _load(task, data, set_, device, runs), _signer(sign, certificate)
-    directory = Run(runs / resolved.name)
-    workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine), signer)
+    resolved, directory = Arguments(task, data, set_, runs, device).load()
+    signs = signer(sign, certificate)
+    workflow = Workflow(resolved, directory, strict, force, Engine.parse(engine), signs)
     if not profile:
         return workflow.run_all()
     with profiling() as stages:
@@ -203,8 +166,8 @@ def extract(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 1: decode the samples into features (features.npz). What an earlier run decoded is not decoded again."""
-    resolved = _load(task, data, set_, device, runs)
-    Workflow(resolved, Run(runs / resolved.name), strict, engine=Engine.parse(engine)).extract()
+    resolved, directory = Arguments(task, data, set_, runs, device).load()
+    Workflow(resolved, directory, strict, engine=Engine.parse(engine)).extract()
 
 
 @app.command()
@@ -217,8 +180,8 @@ def train(
     engine: EngineOption = "local",
 ) -> None:
     """Stage 2: fit the network (weights.pt, history.json). A killed run continues from its last checkpoint."""
-    resolved, where = _load_made(task, data, set_, device, runs, EXTRACTED), Engine.parse(engine)
-    Workflow(resolved, Run(runs / resolved.name), engine=where).train()
+    resolved, directory = Arguments(task, data, set_, runs, device).made(EXTRACTED)
+    Workflow(resolved, directory, engine=Engine.parse(engine)).train()
 
 
 @app.command()
@@ -230,8 +193,8 @@ def validate(
     runs: RunsOption = RUNS,
 ) -> None:
     """Stage 3: evaluate the network on the test split (report.json, report.html, plots/, samples/)."""
-    resolved = _load_made(task, data, set_, device, runs, TRAINED)
-    Workflow(resolved, Run(runs / resolved.name)).validate()
+    resolved, directory = Arguments(task, data, set_, runs, device).made(TRAINED)
+    Workflow(resolved, directory).validate()
 
 
 @app.command()
@@ -248,8 +211,8 @@ def export(
     certificate: CertificateOption = None,
 ) -> None:
     """Stage 4: write and check the ONNX graph (model.onnx, card.json, bom.json), and put it into the model store."""
-    resolved, signer = _load_made(task, data, set_, device, runs, TRAINED), _signer(sign, certificate)
-    Workflow(resolved, Run(runs / resolved.name), force=force, signer=signer).export()
+    resolved, directory = Arguments(task, data, set_, runs, device).made(TRAINED)
+    Workflow(resolved, directory, force=force, signer=signer(sign, certificate)).export()
 
 
 @app.command()
@@ -270,9 +233,10 @@ def audit(
     which the network would learn most. The page saves a manifest for `--data`. Needs no training; extracts if nothing
     has been extracted yet.
     """
-    directory = _saved(task, data, set_, runs)
+    arguments = Arguments(task, data, set_, runs)
+    directory = arguments.saved()
     if data or set_ or not directory.features.exists():
-        _, directory = _extracted(task, data, set_, runs)
+        _, directory = arguments.extracted()
     check_writable(directory.folder)
     from pipeline.audit import audit
 
@@ -299,7 +263,7 @@ def compare(
 @app.command()
 def plot(task: RunName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw a run's figures and its report page again, from its saved results."""
-    directory = _saved(task, data, set_, runs)
+    directory = Arguments(task, data, set_, runs).saved()
     from pipeline.report import curves, page, profile, search
 
     searched = search.draw(directory) if directory.search.is_file() else []
@@ -329,12 +293,12 @@ def tune(
     An interrupted search continues; the same command in two terminals shares the work. The space, sampler, number of
     trials and folds are keys of the task, as in --set 'tune.space={"train.l2"=[0, 1e-4, 1e-3]}'.
     """
-    resolved, where = _load_made(task, data, set_, device, runs, EXTRACTED), Engine.parse(engine)
+    resolved, directory = Arguments(task, data, set_, runs, device).made(EXTRACTED)
+    where = Engine.parse(engine)
     from pipeline import export as exporting
     from pipeline import validate as validating
     from pipeline.tune import stage as searching
 
-    directory = Run(runs / resolved.name)
     check_writable(directory.folder)
     if export:
         check_store(f"models/{resolved.name}", "tmp")
@@ -349,7 +313,7 @@ def tune(
 @app.command(rich_help_panel=LESSONS)
 def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Compare closed-form gradients with central differences and with autograd, in float64, on the task's samples."""
-    resolved, directory = _extracted(task, data, set_, runs)
+    resolved, directory = Arguments(task, data, set_, runs).extracted()
     from pipeline.lessons import gradcheck
 
     gradcheck.gradcheck(resolved, directory)
@@ -358,7 +322,7 @@ def gradcheck(task: TaskName, data: DataOption = None, set_: SetOption = None, r
 @app.command(rich_help_panel=LESSONS)
 def backprop(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Draw the computation graph of one sample, with the value and the gradient of every node."""
-    resolved, directory = _extracted(task, data, set_, runs)
+    resolved, directory = Arguments(task, data, set_, runs).extracted()
     from pipeline.lessons import backprop
 
     backprop.backprop(resolved, directory)
@@ -376,11 +340,14 @@ def curves(
     runs: RunsOption = RUNS,
 ) -> None:
     """Train, and evaluate the test samples after every epoch, as lectures do; only to be looked at."""
-    rates = [[*(set_ or []), f"train.learning_rate={rate}"] for rate in learning_rates or []]
-    for overrides in rates:  # a wrong one is told before anything is extracted
-        _load(task, data, overrides, None, runs)
-    resolved, directory = _extracted(task, data, set_, runs)
-    options = [_load(task, resolved.origin()["data"], overrides, None, runs).train for overrides in rates]
+    arguments = Arguments(task, data, set_, runs)
+    variants = [
+        replace(arguments, overrides=[*(set_ or []), f"train.learning_rate={rate}"]) for rate in learning_rates or []
+    ]
+    for variant in variants:  # a wrong one is told before anything is extracted
+        variant.load()
+    resolved, directory = arguments.extracted()
+    options = [replace(variant, data=resolved.origin()["data"]).load()[0].train for variant in variants]
     from pipeline.lessons import curves
 
     curves.curves(resolved, directory, options or [resolved.train])
@@ -389,7 +356,7 @@ def curves(
 @app.command(rich_help_panel=LESSONS)
 def minibatches(task: TaskName, data: DataOption = None, set_: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Measure the mean and the spread of mini-batches' gradients."""
-    resolved, directory = _extracted(task, data, set_, runs)
+    resolved, directory = Arguments(task, data, set_, runs).extracted()
     from pipeline.lessons import descent
 
     descent.minibatches(resolved, directory)
@@ -504,6 +471,16 @@ def predict(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _changing_the_store() -> Iterator[None]:
+    """What the model store refuses is a user's mistake."""
+    check_store()
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 @app.command()
 def rollback(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model in the model store.")],
@@ -512,13 +489,10 @@ def rollback(
     ] = None,
 ) -> None:
     """Serve an older version of a model; a running service follows within seconds. The next export takes its place."""
-    check_store()
-    from service.serving import store
+    with _changing_the_store():
+        from service.serving import store
 
-    try:
         print(f"{model}: serving {store.roll_back(model, version)}")
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 @app.command()
@@ -527,15 +501,12 @@ def promote(
 ) -> None:
     """Serve this version of a model, newer or older; a running service follows within seconds. The next export takes
     its place."""
-    check_store()
-    from service.serving import store
-    from service.serving.rollout import Tag
+    with _changing_the_store():
+        from service.serving import store
+        from service.serving.rollout import Tag
 
-    try:
         tag = Tag.parse(version)
         store.promote(*tag)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     print(f"{tag.model}: serving {tag.version}")
 
 
@@ -549,16 +520,13 @@ def remove(
 
     The run that it came from stays: `percept export TASK` adds it again. A Bento keeps the models it was built with.
     """
-    check_store()
-    from service.serving import store
+    with _changing_the_store():
+        from service.serving import store
 
-    try:
         names = ", ".join([version] if version else store.existing(model))
         if not yes:
             typer.confirm(f"Delete {model} ({names}) from the model store?", abort=True)
         now = store.remove(model, version)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     print(f"{model}: removed {names}; " + (f"serving {now}" if now else "no longer served"))
 
 
@@ -612,27 +580,9 @@ def command() -> None:
     ------
     SystemExit : in the end, with the status or with a message that tells what is wrong
     """
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # percept sends no telemetry
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    if not os.environ.get("BENTOML_HOME"):
-        os.environ.pop("BENTOML_HOME", None)  # BentoML takes an empty one for the current folder
-    # Threads of OpenMP that have nothing to do wait actively for 0.1 ms, not for some 10 ms: they would take the cores
-    # from what does not use them, such as drawing pictures, and from other programs.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    # PyTorch creates some hundred thousand objects that live until the end. The garbage collector would scan them
-    # repeatedly while they are created, and twice more at exit.
-    gc.set_threshold(20_000)
-    one_heap()
-    atexit.register(gc.freeze)
-    for name in ("stdout", "stderr"):  # where stderr is closed, print would take stdout instead
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names may be no text, and a terminal may have no arrows
-            stream.reconfigure(errors="backslashreplace")
+    environment.prepare()
     try:
-        _check_environment()
+        environment.check()
         caches.provide()
         with stoppable():
             app()
@@ -651,34 +601,6 @@ def _reason(error: OSError) -> str:
     return reason if path is None else f"{os.fsdecode(path)}: {reason}"
 
 
-def _check_environment() -> None:
-    try:
-        Limits.from_environment()
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    if path := os.environ.get("BENTOML_CONFIG"):
-        _check_mapping(f"BENTOML_CONFIG={path}", Path(path))
-    if text := os.environ.get("BENTOML_CONFIG_OVERRIDES"):
-        _check_mapping("BENTOML_CONFIG_OVERRIDES", text)
-
-
-def _check_mapping(where: str, source: Path | str) -> None:
-    """Refuse options of BentoML that it cannot read: it would print a traceback when it is imported."""
-    import yaml  # type: ignore[import-untyped]
-
-    if isinstance(source, Path) and source.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{where}: expected the path of a .yaml file")
-    try:
-        options = yaml.safe_load(source.read_text("utf-8")) if isinstance(source, Path) else json.loads(source)
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{where}: cannot be read: {' '.join(str(error).split())}") from None
-    services = options.get("services", {}) if isinstance(options, dict) else None
-    if not isinstance(services, dict) or not all(isinstance(key, str) for key in services):
-        raise UserError(f"{where}: expected a mapping with the key services, itself a mapping")
-
-
 def _free_address(host: str, port: int) -> str:
     """The IP address of `host`, as BentoML wants it. Raises UserError unless a server can listen there."""
     try:
@@ -692,71 +614,3 @@ def _free_address(host: str, port: int) -> str:
         where = f"port {port}" if error.errno == errno.EACCES else f"--host {host}"
         raise UserError(f"{where}: {error.strerror}") from None
     return str(address[0])
-
-
-def _load(
-    task: str, data: str | dict[str, Any] | None, overrides: list[str] | None, device: str | None, runs: Path
-) -> Task:
-    if task not in tasks.builtin() and Run(runs / task).features.is_file():
-        raise UserError(f"{runs / task} is a run; here name its task, and add --set name={task}")
-    extra = [f"train.device={device!r}"] if device else []
-    return tasks.load(task, data, [*(overrides or []), *extra])
-
-
-def _signer(key: Path | None, certificates: list[Path] | None) -> Signer | None:
-    if key is None and certificates:
-        raise UserError(f"--certificate {certificates[0]}: needs its private key: --sign KEY")
-    return None if key is None else Signer(key, certificates or ())
-
-
-def _saved(name: str, data: str | None, overrides: list[str] | None, runs: Path) -> Run:
-    """The run of that name, or of the task of that name with these options."""
-    return Run(runs / _load(name, data, overrides, None, runs).name) if data or overrides else Run.named(runs, name)
-
-
-def _extracted(task: str, data: str | None, overrides: list[str] | None, runs: Path) -> tuple[Task, Run]:
-    """A task, and its run, with what has been extracted into it, or is now."""
-    resolved = _load(task, data, overrides, None, runs)
-    directory = Run(runs / resolved.name)
-    if not directory.features.exists():
-        Workflow(resolved, directory).extract()
-    return _load_made(task, data, overrides, None, runs, EXTRACTED), directory
-
-
-def _load_made(
-    task: str, data: str | None, overrides: list[str] | None, device: str | None, runs: Path, sections: tuple[str, ...]
-) -> Task:
-    """The task for a later stage: with the data that its run has, since settings depend on them, unless others are
-    named. Refuses options that would change `sections`, which an earlier stage has made."""
-    resolved = _load(task, data, overrides, device, runs)
-    directory = Run(runs / resolved.name)
-    if data is None and directory.features.exists():
-        from pipeline.extract import Features
-
-        resolved = _load(task, Features.of(directory).task["data"], overrides, device, runs)
-    _check_made_with(resolved, runs, data, overrides, sections)
-    return resolved
-
-
-def _check_made_with(
-    task: Task, runs: Path, data: str | None, overrides: list[str] | None, sections: tuple[str, ...]
-) -> None:
-    """Refuse options that would change what an earlier stage has made, instead of ignoring them."""
-    given = {override.split(".")[0] for override in overrides or []} | ({"data"} if data else set())
-    if not given.intersection(sections):
-        return
-    from pipeline.extract import Features
-    from pipeline.train import weights
-
-    directory = Run(runs / task.name)
-    made = dict(Features.of(directory).task)
-    if "train" in sections:
-        _, facts = weights.of(directory)
-        made |= {"model": facts.model, "train": facts.train}
-    asked = {**task.resolved(), "data": task.origin()["data"]}
-    for section in sections:
-        if section in given and asked[section] != made[section]:
-            verb = "extract" if section in EXTRACTED else "train"
-            raise UserError(
-                f"{directory.folder} was made with another [{section}]; run `percept {verb}` with these options first"
-            )

@@ -26,7 +26,8 @@ ORDER = (
     ("tune",),
     ("validate", "lessons"),
     ("export", "audit", "compare"),
-    ("workflow", "predict", "caches", "choice"),
+    ("workflow", "predict", "caches", "choice", "environment"),
+    ("arguments",),
     ("cli",),
 )
 FROM_SERVICE = ("service.media", "service.serving", "service.errors")  # what the pipeline may import of it

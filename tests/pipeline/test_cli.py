@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from pipeline import cli, predict
+from pipeline import environment, predict
 from pipeline import task as tasks
 from pipeline.errors import UserError
 from pipeline.run import Run
@@ -292,12 +292,12 @@ def test_options_that_bentoml_cannot_read_are_one_line(
         file.write_bytes(text)
     monkeypatch.setenv("BENTOML_CONFIG", str(file))
     with pytest.raises(UserError, match=f"^BENTOML_CONFIG={file}: .*{reason}"):
-        cli._check_environment()
+        environment.check()
     file.write_text("services: {percept: {workers: 1}}")
-    cli._check_environment()
+    environment.check()
     monkeypatch.setenv("BENTOML_CONFIG_OVERRIDES", "{services")
     with pytest.raises(UserError, match=r"^BENTOML_CONFIG_OVERRIDES: cannot be read: [^\n]*$"):
-        cli._check_environment()
+        environment.check()
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
