@@ -11,13 +11,11 @@ from hashlib import sha256
 from itertools import accumulate
 
 from models.targets import TARGETS
-from pipeline.errors import counted
 from pipeline.extract.features import Features
 from pipeline.sources import REPEATED, SPLITS, UNREADABLE, Data, Sample, Split
 from pipeline.task import UserError
 
 MIN_SAMPLES = 3  # of a class, in as many groups: one for each split
-GROUPS = 3  # names in a message
 LISTED = 5  # classes that a message is about
 GUARANTEED = 0.5  # of its share of each split, that every class has
 
@@ -200,29 +198,6 @@ def _edges(positions: Sequence[float], shares: Sequence[float]) -> list[int]:
     for j in range(len(edges) - 1):
         edges[j] = max(edges[j], (edges[j - 1] if j else 0) + least[j])
     return edges
-
-
-def groups_of(features: Features, data: Data) -> str:
-    """One line: how many groups there are, which they are, and where they come from."""
-    named = sorted(set(features.group[features.in_groups()].tolist()))
-    source = "data.group" if data.group else {"csv": "the column group", "folder": "folders inside class folders"}
-    where = source if isinstance(source, str) else source.get(data.source, "the data")
-    alone = len(set(features.group.tolist())) - len(named)
-    others = f", and {counted(alone, 'sample')} in none" if alone else ""
-    shown = f"{', '.join(named[:GROUPS])}{', …' if len(named) > GROUPS else ''}"
-    return f"{len(named):,} groups, which no split divides, from {where}: {shown}{others}"
-
-
-def near_lines(features: Features) -> list[str]:
-    """Lines about near duplicates: those that no split divides, and those that the data itself divides."""
-    divided = features.split[features.near[:, 0]] != features.split[features.near[:, 1]]
-    lines = []
-    for of, what in ((~divided, "which no split divides"), (divided, "in different splits, since the data names them")):
-        if n := int(of.sum()):
-            first = [" = ".join(features.file[pair].tolist()) for pair in features.near[of][:GROUPS]]
-            pairs = f"{n:,} pair{'s' if n > 1 else ''} of near duplicates"
-            lines.append(f"  {pairs}, {what}: {', '.join(first)}{', …' if n > GROUPS else ''}")
-    return lines
 
 
 def _check_groups(samples: Sequence[Sample], groups: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ stopped.
 Clips of sound outside the test split can have slightly varied copies, each with its own features.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from models import frontend
 from models.image import Picture
 from pipeline import sources
 from pipeline.engine import LOCAL, Engine
-from pipeline.extract import near_duplicates, on_ray, skipped, weighing
+from pipeline.extract import near_duplicates, on_ray, skipped, summary, weighing
 from pipeline.extract.features import Features, Skipped, targets_and_labels
 from pipeline.extract.media import MediaCache
 from pipeline.extract.recipe import Job, Keep, Recipe
@@ -25,9 +24,7 @@ from pipeline.extract.splits import (
     assign_splits,
     check_classes,
     group_keys,
-    groups_of,
     joined,
-    near_lines,
     without_duplicates,
 )
 from pipeline.extract.tables import with_columns
@@ -75,34 +72,18 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     with engine.running():
         digests = on_ray.digests(samples) if engine.is_ray else _digests(samples)
         unique, duplicates = without_duplicates(samples, digests)
-        known = _Known.of(run)
-        jobs = _jobs(task, samples, digests, unique, known.near)
-        done = _extracted(task, run, [jobs[i] for i in unique], engine, media.keep)
-        near = known.near if known.is_of(done) else _near(done)
-        if near != known.near:
-            before, jobs = jobs, _jobs(task, samples, digests, unique, near)
-            if [one.split for one in jobs] != [one.split for one in before]:  # to that of their near duplicates
-                done = _extracted(task, run, [jobs[i] for i in unique], engine, media.keep, done.new)
-    results = {i: done.results[digests[i]] for i in unique}
-    broken = {i: one.reason for i, one in results.items() if one.file is None}
-    why = {digests[i]: reason for i, reason in broken.items()}  # a copy of a file that cannot be used cannot either
-    unusable = {i: why.get(digests[i], reason) for i, reason in duplicates.items()} | broken
+        jobs, done, near = _settled(task, run, samples, digests, unique, engine, media.keep)
+    unusable = _unusable(digests, unique, duplicates, done)
     _check_usable(done.task, jobs, unusable, strict)
     skipped_files = _skipped(samples, digests, duplicates, unusable)
-    features = _features(done, jobs, results, skipped_files, near)
+    features = _features(done, [jobs[i] for i in unique if i not in unusable], skipped_files, near)
     check_classes(features)
-    _save(features, run, results)
+    _save(features, run, done)
     done.shards.discard()
     features = Features.of(run)
     media.keep_samples(run, features, samples)
-    also = f" and {len(features.copies)} copies" if len(features.copies) else ""
     n_new = sum(content in done.new for content in features.digest.tolist())
-    counts = f"{len(features.x)} samples{also}, {n_new} newly extracted, {len(unusable)} skipped"
-    print(f"{task.name}: {counts} → {run.features}")
-    if features.has_groups:
-        print(f"  {groups_of(features, task.data)}")
-    for line in [*near_lines(features), *skipped.lines(features.skipped, Counter(map(skipped.label_of, samples)))]:
-        print(line)
+    print(*summary.lines(task, run, features, samples, n_new), sep="\n")
     return features
 
 
@@ -119,6 +100,11 @@ class _Extracted(NamedTuple):
     shards: Shards
     results: dict[str, Stored]
     new: frozenset[str]
+
+    @property
+    def usable(self) -> set[str]:
+        """Digests of the contents that can be used."""
+        return {content for content, one in self.results.items() if one.file is not None}
 
 
 def _extracted(
@@ -138,6 +124,31 @@ def _extracted(
         _extract(missing, recipe, shards, keep)
     results = {one.content: shards.found.get(one.content) or held[one.content] for one in jobs}
     return _Extracted(task, recipe, shards, results, (new or frozenset()) | shards.found.keys())
+
+
+def _settled(
+    task: Task,
+    run: Run,
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    unique: Sequence[int],
+    engine: Engine,
+    keep: Keep,
+) -> tuple[list[Job], _Extracted, list[tuple[str, str]]]:
+    """All samples with their splits, the unique ones extracted, and the pairs of contents that are near duplicates.
+
+    Only extraction finds near duplicates. Where they are others than an earlier one has found and move a sample to
+    another split, what depends on the split is extracted once more.
+    """
+    known = _Known.of(run)
+    jobs = _jobs(task, samples, digests, unique, known.near)
+    done = _extracted(task, run, [jobs[i] for i in unique], engine, keep)
+    near = known.near if known.is_of(done) else _near(done)
+    if near != known.near:
+        before, jobs = jobs, _jobs(task, samples, digests, unique, near)
+        if [one.split for one in jobs] != [one.split for one in before]:
+            done = _extracted(task, run, [jobs[i] for i in unique], engine, keep, done.new)
+    return jobs, done, near
 
 
 class _Known(NamedTuple):
@@ -162,8 +173,7 @@ class _Known(NamedTuple):
 
     def is_of(self, done: _Extracted) -> bool:
         """Whether these are all the near duplicates of what was extracted."""
-        usable = {content for content, one in done.results.items() if one.file is not None}
-        return self.key == done.recipe.key and self.contents == usable
+        return self.key == done.recipe.key and self.contents == done.usable
 
 
 @step("near duplicates", all_threads=True)
@@ -172,7 +182,7 @@ def _near(done: _Extracted) -> list[tuple[str, str]]:
     if not done.recipe.compared:
         return []
     trim()  # to look for them takes the most memory: what decoding has left behind goes back first,
-    usable = sorted(content for content, one in done.results.items() if one.file is not None)
+    usable = sorted(done.usable)
     with reading() as reader:
 
         def read(rows: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -258,6 +268,15 @@ def _extract(jobs: Sequence[Job], recipe: Recipe, shards: Shards, keep: Keep) ->
         shards.flush()
 
 
+def _unusable(
+    digests: Sequence[str], unique: Sequence[int], duplicates: Mapping[int, str], done: _Extracted
+) -> dict[int, str]:
+    """Index of each sample that is not used → the reason; a copy of a file that cannot be used cannot either."""
+    why = {content: one.reason for content, one in done.results.items() if one.file is None}
+    broken = {i: why[digests[i]] for i in unique if digests[i] in why}
+    return {i: why.get(digests[i], reason) for i, reason in duplicates.items()} | broken
+
+
 def _check_usable(task: Task, jobs: Sequence[Job], unusable: Mapping[int, str], strict: bool) -> None:
     """UserError if `strict` and a file cannot be used, if none can, or none of a class."""
     problems = [f"{jobs[i].sample.file}: {reason}" for i, reason in unusable.items()]
@@ -279,15 +298,10 @@ def _skipped(
 
 
 def _features(
-    done: _Extracted,
-    jobs: Sequence[Job],
-    results: Mapping[int, Stored],
-    skipped: tuple[Skipped, ...],
-    near: Sequence[tuple[str, str]],
+    done: _Extracted, usable: Sequence[Job], skipped: tuple[Skipped, ...], near: Sequence[tuple[str, str]]
 ) -> Features:
     """All about the usable samples but the features themselves, which stay on disk."""
     task, recipe = done.task, done.recipe
-    usable = [jobs[i] for i, one in results.items() if one.file is not None]
     n_copies = [recipe.n_copies(one.split) for one in usable]
     y, labels = targets_and_labels([one.sample.label for one in usable])
     if y.ndim == 2 and task.features.kind == "table":  # called like its column, or like the array of an .npz file
@@ -337,15 +351,15 @@ def _weighed(
 
 
 @step("write")
-def _save(features: Features, run: Run, results: Mapping[int, Stored]) -> None:
+def _save(features: Features, run: Run, done: _Extracted) -> None:
     """Write the features file, whose rows are read where they are stored."""
-    usable = [one for one in results.values() if one.file is not None]
+    usable = [done.results[content] for content in features.digest.tolist()]
     n_copies = np.bincount(features.copy_of, minlength=len(usable)).tolist()
     width = features.x.shape[1]
     with reading() as reader:
         x = Streamed((len(usable), width), (reader.row(one) for one in usable))
         of_copies = (reader.copies(one, n) for one, n in zip(usable, n_copies, strict=True) if n)
         copies = Streamed((len(features.copy_of), width), of_copies)
-        n_print = usable[0].file.n_print if usable and usable[0].file else 0
+        n_print = usable[0].file.n_print if usable[0].file else 0
         prints = Streamed((len(usable), n_print), (reader.fingerprint(one) for one in usable), "|i1")
         features.save(run.features, x, copies, prints)
