@@ -5,8 +5,8 @@ from pathlib import Path
 from pipeline.sources import columnar, delimited
 from pipeline.sources.appearance import Appearance
 from pipeline.sources.files import walk
-from pipeline.sources.folder import as_on_disk, read_manifest
 from pipeline.sources.layout import PICTURES, SOUND
+from pipeline.sources.manifest import as_on_disk, read_manifest
 from pipeline.task import UserError
 
 TEXT = frozenset(delimited.ENDINGS)

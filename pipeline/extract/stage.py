@@ -33,7 +33,7 @@ from pipeline.progress import Progress
 from pipeline.run import Run, Streamed
 from pipeline.sources import Sample, Split
 from pipeline.sources.appearance import Appearance
-from pipeline.sources.folder import EncodedFile
+from pipeline.sources.encoded import EncodedFile
 from pipeline.task import Task, UserError
 from pipeline.threads import ordered_map, threads
 from service.media import EXTRA

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pipeline.sources.folder import EncodedFile
+from pipeline.sources.encoded import EncodedFile
 from service.errors import MediaError
 from service.media import Limits
 

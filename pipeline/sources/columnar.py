@@ -48,7 +48,7 @@ def read(path: Path, target: str | None) -> tuple[list[Column], str]:
     if name in names:
         raise UserError(f"{path}: data.target = {name!r} is a column of the inputs; the targets are the array y")
     if x.dtype.kind in "US":
-        inputs = _of_texts(names, (_decoded(x) if x.dtype.kind == "S" else x).T.tolist())
+        inputs = _of_texts(names, _decoded(x).T.tolist())
     else:
         inputs = [column(name, x[:, i], path) for i, name in enumerate(names)]
     return [*inputs, column(name, y, path, targets=True)], name
@@ -69,7 +69,7 @@ def read_cells(path: Path) -> tuple[list[str], list[bool], list[list[str]]]:
     else:
         x, _, names = _arrays(path, targets=False)
         texts = [x.dtype.kind in "US"] * len(names)
-        rows = (_decoded(x) if x.dtype.kind == "S" else x).tolist()
+        rows = _decoded(x).tolist()
     return names, texts, [[_word(value) for value in row] for row in rows]
 
 
@@ -78,7 +78,7 @@ def column(
 ) -> Column:
     """An array (N,) of numbers, truth values or texts as a column; `absent` says where there is none."""
     if values.dtype.kind in "US":
-        return _of_texts([name], [(_decoded(values) if values.dtype.kind == "S" else values).tolist()])[0]
+        return _of_texts([name], [_decoded(values).tolist()])[0]
     found = Column(name)
     if values.dtype.kind not in "biuf":
         raise UserError(f"{path}: {name!r} holds {values.dtype} values; expected numbers or texts")
@@ -109,6 +109,9 @@ def _of_texts(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[Colu
 
 
 def _decoded(values: NDArray[Any]) -> NDArray[Any]:
+    """The same values, texts that are bytes as such; all of them in one encoding."""
+    if values.dtype.kind != "S":
+        return values
     try:
         return np.char.decode(values, "utf-8")
     except UnicodeDecodeError:

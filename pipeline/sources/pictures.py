@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.sources.folder import EncodedFile
+from pipeline.sources.encoded import EncodedFile
 from pipeline.sources.sample import Media, Sample
 
 

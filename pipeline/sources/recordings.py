@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.sources.encoded import EncodedFile
 from pipeline.sources.files import download_folder, expanded, stats, writable
-from pipeline.sources.folder import EncodedFile
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import Sample, Split
 from service.media import Limits
