@@ -5,18 +5,18 @@ Raise `models.FEATURES_VERSION` when the features of the same picture change.
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, pad, unfold
 
 from models.card import Input
 from models.familiarity import Outliers
 from models.feature_groups import Span
+from models.interface import FrontEnd
 from models.kmeans import k_means
 
 CELLS = (4, 8)  # of a picture's width, in cells of oriented gradients: two scales
@@ -34,7 +34,7 @@ WHITENING = 0.1  # added to the eigenvalues of the patches' covariance: directio
 LEAST_DEVIATION = 0.1  # of the root mean square of a group: else a rare atom's answer is thousands off its mean
 
 
-class Picture(nn.Module):
+class Picture(nn.Module, FrontEnd):
     """RGB pictures → features that small networks need and pixels do not show.
 
     - Histograms of oriented gradients (Dalal & Triggs 2005) over cells at two scales. Each gradient is divided among
@@ -60,13 +60,10 @@ class Picture(nn.Module):
     True
     """
 
-    one_unit = False
     least_deviation = LEAST_DEVIATION
-    scale: float | None = None
     outliers: Outliers | None = "scenes"
     has_strengths = True
     exact_export = False
-    oracle_constant: str | None = None
 
     kernel: Tensor  # (d + atoms, C, patch, patch), d = C · patch²: the whitening, and the product of each atom with it
     bias: Tensor  # (d + atoms,): what the mean of all patches gives
@@ -117,13 +114,6 @@ class Picture(nn.Module):
             warnings.simplefilter("ignore")  # torch.jit is deprecated, but has no successor for this
             traced: Callable[[Tensor], Tensor] = torch.jit.trace(self, self.example()[:1], check_trace=False)  # type: ignore[no-untyped-call]
         return traced
-
-    def oracle(self, media: NDArray[Any]) -> None:
-        return None
-
-    def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Nothing: no figure shows thousands of weights of such features."""
-        return {}
 
     def quadrants(self) -> tuple[Tensor, Tensor]:
         """In which quadrant of the picture each feature is, 0 and 1 above, 2 and 3 below, and which feature of quadrant

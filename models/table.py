@@ -1,20 +1,17 @@
 """The front end of tables: columns of numbers and of categories, with values missing, as features of a network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models import feature_groups
 from models.card import Column, Input
-from models.familiarity import Outliers
-from models.feature_groups import Span
+from models.interface import FrontEnd
 
 
-class Table(nn.Module):
+class Table(nn.Module, FrontEnd):
     """Numbers with their missing values filled in by the training samples' median, and categories one-hot.
 
     The input has one number for each column: NaN where the value is missing, and for a category its index in the
@@ -41,15 +38,6 @@ class Table(nn.Module):
     tensor([[1., 0., 1., 0.],
             [2., 0., 0., 1.]])
     """
-
-    one_unit = False
-    least_deviation = 0.0
-    weights: Tensor | None = None
-    scale: float | None = None
-    outliers: Outliers | None = None
-    has_strengths = False
-    exact_export = True
-    oracle_constant: str | None = None
 
     median: Tensor  # (numbers,)
     code: Tensor  # (frequent categories,), the index that each is the feature of
@@ -97,18 +85,6 @@ class Table(nn.Module):
 
     def example(self) -> Tensor:
         return torch.zeros(2, self.input.shape[-1] or 1)
-
-    def traced(self) -> Callable[[Tensor], Tensor]:
-        return self
-
-    def oracle(self, media: NDArray[Any]) -> None:
-        return None
-
-    def inside(self, weights: Tensor, media: Sequence[NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        return {}
-
-    def groups(self) -> list[Span]:
-        return feature_groups.even(self.n_features)
 
 
 def _index(values: Sequence[int]) -> Tensor:
