@@ -1,4 +1,4 @@
-"""Task: the sections and keys of a TOML task file, and how it is read; one line for every mistake."""
+"""Task: the sections and keys of a TOML task file, and how it is read."""
 
 import difflib
 import json
@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipeline import mistakes
 from pipeline.errors import UserError as UserError  # re-exported: modules that use a Task raise it
-from pipeline.sources import REGISTRY, Data, Section, Shares, expanded, parse_data
+from pipeline.sources import REGISTRY, Data, Section, expanded, parse_data
 
 RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "features.lifter": "features.cepstral_decay",
@@ -25,24 +26,6 @@ RENAMED = {  # keys of earlier versions → the key now; the values are the same
 FINGERPRINTS_VERSION = 1  # raise it when the fingerprint of the same media changes (extract/fingerprints.py)
 WEIGHING_VERSION = 1  # raise it when the same pictures may choose another share (extract/weighing.py)
 NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")  # of a task
-# pydantic's type of an error → what was expected, for people; {…} are its parameters.
-EXPECTED = {
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be {expected}",
-    "union_tag_invalid": "must be one of {expected_tags}",
-    "int": "must be a whole number",
-    "float": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool": "must be true or false",
-    "string": "must be text in quotes",
-    "list": "must be a list of values, or a range {{low, high}}",  # only of tune.space
-    "tuple": "must be a list, as in [100, 50]",
-    "dict": "must be a section with keys of its own",
-    "model": "must be a section with keys of its own",
-}
 
 
 class PixelFeatures(Section):
@@ -458,17 +441,7 @@ def parse(table: dict[str, Any], where: str) -> Task:
     try:
         return Task.model_validate(table)
     except ValidationError as error:
-        lines = [f"{where}: {_line(problem, table)}" for problem in error.errors() if _is_of_what_was_meant(problem)]
-        raise UserError("\n".join(lines)) from None
-
-
-def _is_of_what_was_meant(problem: Any) -> bool:
-    """False for pydantic's second complaint about one value of tune.space, which may be a list or a range: a section
-    was meant as a range, anything else as a list."""
-    branch = problem["loc"][3:4] if problem["loc"][:2] == ("tune", "space") else ()
-    if branch == ("Range",):
-        return bool(problem["type"] != "model_type")
-    return branch != ("list[any]",) or not isinstance(problem["input"], dict)
+        raise UserError("\n".join(f"{where}: {line}" for line in mistakes.lines(error, table, Task, RENAMED))) from None
 
 
 def _read(name: str) -> tuple[str, str]:
@@ -502,54 +475,3 @@ def _override(table: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise UserError(f"--set {override}: {part!r} is not a section")
     table[parts[-1]] = value
-
-
-def _line(problem: Any, table: dict[str, Any]) -> str:
-    """One line for one of pydantic's errors: the key, what is wrong, the offending value."""
-    location = [str(part) for part in problem["loc"]]
-    if location[:1] == ["features"] and len(location) > 2:
-        del location[1]  # the branch of the union, which pydantic inserts
-    if location[:2] == ["tune", "space"]:
-        del location[3:4]  # likewise
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        if key in RENAMED:
-            return f"{key} is now {RENAMED[key]}; its values are the same"
-        close = difflib.get_close_matches(location[-1], _known_keys(location[:-1], table), n=1)
-        return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-    if problem["type"] == "missing":
-        return f"{key!r} is missing"
-    if problem["type"].startswith("union_tag"):  # only features.kind tells sections apart
-        key = f"{key}.kind"
-        if problem["type"] == "union_tag_not_found":
-            return f"{key!r} is missing"
-        return f"{key}: {_expected(problem)}, not {problem['ctx']['tag']!r}"
-    value = problem["input"]
-    return (
-        (f"{key}: " if key else "") + _expected(problem) + ("" if isinstance(value, dict) else f", not {_shown(value)}")
-    )
-
-
-def _expected(problem: Any) -> str:
-    """What one of pydantic's errors says was expected, without names of Python's types."""
-    kind = problem["type"]
-    text = EXPECTED.get(kind) or EXPECTED.get(kind.split("_")[0])
-    return problem["msg"].removeprefix("Value error, ") if text is None else text.format(**problem.get("ctx", {}))
-
-
-def _shown(value: Any) -> str:
-    """A value as a task file has it."""
-    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _known_keys(section: list[str], table: dict[str, Any]) -> list[str]:
-    kinds: dict[str, type[BaseModel]] = {
-        "pixels": PixelFeatures, "image": PictureFeatures, "vector": VectorFeatures, "table": TableFeatures
-    }  # fmt: skip
-    features = kinds.get(table.get("features", {}).get("kind", ""), MfccFeatures)
-    models: dict[str, type[BaseModel]] = {
-        "": Task, "data": Data, "data.splits": Shares, "features": features, "augment": Variation,
-        "model": Model, "train": Train, "train.augment": Augment, "validate": Validate, "tune": Tune,
-    }  # fmt: skip
-    model = models.get(".".join(section))
-    return [field.alias or name for name, field in model.model_fields.items()] if model else []

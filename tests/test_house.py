@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 WINGS = ("pipeline", "models", "service")
 # Rooms of the pipeline: each imports those of the lines above it only.
 ORDER = (
-    ("errors", "interrupt", "memory", "ordered", "profile", "progress"),
+    ("errors", "interrupt", "memory", "mistakes", "ordered", "profile", "progress"),
     ("threads",),
     ("sources",),
     ("task",),
