@@ -16,6 +16,7 @@ from models.classifier import Classifier
 from models.frontend import FrontEnd
 from models.mfcc import Mfcc
 from models.targets import TARGETS
+from pipeline.export.nodes import ancestors, rename, replace
 from pipeline.export.pieces import in_pieces
 from pipeline.export.quantiles import select_quantiles
 from pipeline.profile import step
@@ -135,13 +136,13 @@ def _fix_shapes(graph: onnx.GraphProto) -> None:
             sizes = [int(onnx.numpy_helper.to_array(constants[n]).item()) if n in constants else -1 for n in names]
             node.input[1] = f"{node.output[0]}_shape"
             graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, *sizes]), node.input[1]))
-    needed = _ancestors(graph, [output.name for output in graph.output])
+    needed = ancestors(graph, [output.name for output in graph.output])
     nodes = [node for i, node in enumerate(graph.node) if i in needed]
     used = {name for node in nodes for name in node.input}
     kept = [constant for constant in graph.initializer if constant.name in used]
-    for field, values in ((graph.node, nodes), (graph.initializer, kept)):
-        del field[:]
-        field.extend(values)
+    replace(graph, nodes)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def oracle_product(graph: onnx.GraphProto, front: FrontEnd) -> onnx.NodeProto:
@@ -160,10 +161,7 @@ def _node_with(graph: onnx.GraphProto, constant: Tensor) -> onnx.NodeProto:
 def _return_log_mel(graph: onnx.GraphProto, front: Mfcc) -> None:
     """Make the decibels whose cosine transform is the MFCC an output. They are computed anyway, so nobody waits for
     them, asked for or not."""
-    old = oracle_product(graph, front).input[1]
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [LOG_MEL if name == old else name for name in names]
+    rename(graph.node, {oracle_product(graph, front).input[1]: LOG_MEL})
     shape = ("N", front.n_mels, "frames")
     graph.output.append(onnx.helper.make_tensor_value_info(LOG_MEL, onnx.TensorProto.FLOAT, shape))
 
@@ -175,7 +173,7 @@ def _compute_mel_in_pieces(graph: onnx.GraphProto, front: Mfcc) -> None:
     producers = {name: node for node in graph.node for name in node.output}
     while producers[audio].op_type not in ("Concat", "Pad"):  # with what goes before and after it
         audio = producers[audio].input[0]
-    nodes = sorted(_ancestors(graph, [mel, total]) - _ancestors(graph, [audio]))
+    nodes = sorted(ancestors(graph, [mel, total]) - ancestors(graph, [audio]))
     more = front.n_fft - front.hop_length + (1 if front.fmin else 0)  # with fmin, pre-emphasis comes after padding
     in_pieces(graph, nodes, audio, mel, total, front.hop_length, more)
 
@@ -188,11 +186,9 @@ def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]])
     not, and familiarity is half the work of an answer to an image.
     """
     others = [o.name for o in graph.output if o.name not in outputs]
-    own = _ancestors(graph, [*outputs]) - _ancestors(graph, others)
-    moved = [onnx.NodeProto.FromString(node.SerializeToString()) for i, node in enumerate(graph.node) if i in own]
-    for node in moved:
-        for names in (node.input, node.output):  # the second reading is a step towards familiarity
-            names[:] = [f"{name}_if_wanted" if name in outputs else name for name in names]
+    own = ancestors(graph, [*outputs]) - ancestors(graph, others)
+    moved = [node for i, node in enumerate(graph.node) if i in own]
+    rename(moved, {name: f"{name}_if_wanted" for name in outputs})  # the second reading is a step towards familiarity
     answer = graph.output[0].name
     instead = {
         FAMILIARITY: onnx.helper.make_node("ReduceMin", [answer, "columns"], [f"no_{FAMILIARITY}"], keepdims=0),
@@ -208,21 +204,7 @@ def _make_optional(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[str]])
         for name, nodes, pattern in (("then", moved, "{}_if_wanted"), ("else", nothing, "no_{}"))
     }  # fmt: skip
     kept = [node for i, node in enumerate(graph.node) if i not in own]
-    del graph.node[:]
-    graph.node.extend([*kept, onnx.helper.make_node("If", [WITH_FAMILIARITY], [*outputs], **branches)])
+    replace(graph, [*kept, onnx.helper.make_node("If", [WITH_FAMILIARITY], [*outputs], **branches)])
     graph.input.append(onnx.helper.make_tensor_value_info(WITH_FAMILIARITY, onnx.TensorProto.BOOL, []))
     graph.initializer.append(onnx.helper.make_tensor(WITH_FAMILIARITY, onnx.TensorProto.BOOL, [], [True]))
     graph.initializer.append(onnx.helper.make_tensor("columns", onnx.TensorProto.INT64, [1], [1]))
-
-
-def _ancestors(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[int]:
-    """Indices of the nodes that outputs depend on."""
-    producers = {name: i for i, node in enumerate(graph.node) for name in node.output}
-    found: set[int] = set()
-    names = list(outputs)
-    while names:
-        i = producers.get(names.pop())
-        if i is not None and i not in found:
-            found.add(i)
-            names += graph.node[i].input
-    return found

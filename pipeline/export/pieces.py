@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import onnx
 import onnx.parser
 
+from pipeline.export.nodes import rename, replace
+
 MAX_FRAMES = 256  # of a piece, at most, over all clips: 6 s of most sounds, in 8 MB
 MIN_FRAMES = 64  # of each of many clips
 
@@ -53,29 +55,21 @@ pieces (float[N, T] audio) => (float[N, M, F] mel, float[N, B] total)
 def in_pieces(
     graph: onnx.GraphProto, nodes: Sequence[int], audio: str, mel: str, total: str, hop: int, more: int
 ) -> None:
-    """Move `nodes` of the graph, which compute `mel`, float32 (N, M, frames), and `total`, float32 (N, B), a sum over
-    frames, from `audio`, float32 (N, frames · hop + more), into a Loop over pieces of the frames. Each frame depends on
-    hop + more samples alone."""
+    """Move `nodes` of the graph into a Loop over pieces of the frames.
+
+    They compute `mel`, float32 (N, M, frames), and `total`, float32 (N, B), a sum over frames, from `audio`, float32
+    (N, frames · hop + more). Each frame depends on hop + more samples alone.
+    """
     pieces = onnx.parser.parse_model(LOOP.format(most=MAX_FRAMES, least=MIN_FRAMES, hop=hop, more=more)).graph
     [loop] = [node for node in pieces.node if node.op_type == "Loop"]
     body = loop.attribute[0].g
-    moved = [_renamed(graph.node[i], {audio: "piece", mel: "of_piece", total: "total_of_piece"}) for i in nodes]
+    moved = [graph.node[i] for i in nodes]
+    rename(moved, {audio: "piece", mel: "of_piece", total: "total_of_piece"})
     at = 1 + [node.output[0] for node in body.node].index("piece")
-    inside = [*(_renamed(node, {"audio": audio}) for node in body.node[:at]), *moved, *body.node[at:]]
-    del body.node[:]
-    body.node.extend(inside)
+    rename(body.node[:at], {"audio": audio})
+    replace(body, [*body.node[:at], *moved, *body.node[at:]])
+    rename(pieces.node, {"audio": audio, "mel": mel, "total": total})
     kept = [node for i, node in enumerate(graph.node) if i not in nodes]
     at = 1 + [audio in node.output for node in kept].index(True)
-    around = [_renamed(node, {"audio": audio, "mel": mel, "total": total}) for node in pieces.node]
-    del graph.node[:]
-    graph.node.extend([*kept[:at], *around, *kept[at:]])
+    replace(graph, [*kept[:at], *pieces.node, *kept[at:]])
     graph.initializer.extend(pieces.initializer)
-
-
-def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
-    """A copy of the node with other names of its inputs and outputs."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    for old in (copy.input, copy.output):
-        old[:] = [names.get(name, name) for name in old]
-    return copy

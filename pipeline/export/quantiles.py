@@ -3,6 +3,8 @@
 import onnx
 import onnx.parser
 
+from pipeline.export.nodes import rename, replace
+
 LONG = 256  # frames; fewer are sorted as fast
 
 # The two values between which a quantile is interpolated are the last of the `rank` + 2 smallest. Of these, the ones up
@@ -51,17 +53,13 @@ def select_quantiles(graph: onnx.GraphProto) -> None:
     [branches] = [node for node in selection.node if node.op_type == "If"]
     names = {"values": sort.input[0], "ranks": low.input[1], "low": low.output[0], "high": high.output[0]}
     for branch in branches.attribute:
-        for node in branch.g.node:
-            node.input[:] = [names.get(name, name) for name in node.input]
+        rename(branch.g.node, names)
         if branch.name == "else_branch":
             branch.g.node.extend([sort, low, high])
             for node, name in zip(branch.g.node[1:], ("sorted_low", "sorted_high"), strict=True):
                 node.output[0] = name
-    for node in selection.node:
-        for found in (node.input, node.output):
-            found[:] = [names.get(name, name) for name in found]
+    rename(selection.node, names)
     kept = [node for node in graph.node if node not in (sort, low)]
     at = kept.index(high)
-    del graph.node[:]
-    graph.node.extend([*kept[:at], *selection.node, *kept[at + 1 :]])
+    replace(graph, [*kept[:at], *selection.node, *kept[at + 1 :]])
     graph.initializer.extend(selection.initializer)
