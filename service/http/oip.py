@@ -20,9 +20,8 @@ from service.http.request import Request, Response
 from service.http.scheduling import takes_thread
 from service.http.shadow import of_rows
 from service.http.state import State
-from service.http.tensors import DATATYPES, FEW_LISTS, Array, sizes
+from service.http.tensors import DATATYPES, FEW_LISTS, sizes
 from service.media.work import UNPACKED, Work
-from service.serving.cost import PIECE_SECONDS
 from service.serving.drift import COUNTED
 from service.serving.predictor import Predictor
 
@@ -109,7 +108,8 @@ class InferenceProtocol:
             slots.count_as_large(takes_thread(parsing))
 
             def respond(inference: Inference) -> Response:
-                answers = _answers(predictor, inference)
+                familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
+                answers = predictor.run_in_parts(inference.batch, familiarity)
                 head, tail = write(predictor.card, inference, answers)
                 after: Callable[[], None] = partial(state.metrics.answers, predictor, answers)
                 if state.comparison is not None:
@@ -150,18 +150,6 @@ class InferenceProtocol:
             else:
                 reason = f"opened when /v2/models/{name}/versions/{version} is asked"
                 yield {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}
-
-
-def _answers(predictor: Predictor, inference: Inference) -> Array:
-    """The graph's outputs for a batch, in chunks that bound time and memory; for long recordings the mean over their
-    pieces, as for files."""
-    rate, batch = predictor.card.input.sample_rate, inference.batch
-    if rate is not None and batch.shape[1] > PIECE_SECONDS * rate:
-        return np.array([predictor.outputs_of(sample) for sample in batch], np.float32)
-    familiarity = any(output.name == FAMILIARITY for output in inference.outputs)
-    rows = predictor.cost.rows_at_once(batch.shape)
-    chunks = [predictor.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 def _parsing(data: bytes, header_length: bytes) -> Work:

@@ -213,6 +213,16 @@ class Predictor:
             raise _overflow()
         return np.concatenate([answers, more[0][:, np.newaxis]], axis=1) if more else answers
 
+    def run_in_parts(self, batch: NDArray[Any], familiarity: bool = True) -> NDArray[np.float32]:
+        """What `run` gives, for a batch of any size: its rows in chunks that bound time and memory, and of long
+        recordings the mean over their pieces, as for files. Raises Unusable."""
+        rate = self.card.input.sample_rate
+        if rate is not None and batch.shape[1] > PIECE_SECONDS * rate:
+            return np.array([self.outputs_of(sample) for sample in batch], np.float32)
+        rows = self.cost.rows_at_once(batch.shape)
+        chunks = [self.run(batch[i : i + rows], True, familiarity) for i in range(0, len(batch), rows)]
+        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
     def _row(self, sample: NDArray[Any]) -> list[float]:
         """What `run` gives for one sample, as a list: arrays of one row would take a fifth of the graph's time."""
         answers, *more = self._outputs(sample[np.newaxis])
