@@ -141,6 +141,10 @@ class Features:
         """Whether any sample is in a group with a name."""
         return bool(self.in_groups().any())
 
+    def divided(self) -> NDArray[np.bool_]:
+        """Which pairs of near duplicates are in different splits, since the data names them, bool (P,)."""
+        return np.asarray(self.split[self.near[:, 0]] != self.split[self.near[:, 1]])
+
     def in_groups(self) -> NDArray[np.bool_]:
         """Which samples are in a group with a name, bool (N,). One without has the digest of a content for a group: its
         own, which equal rows of a table share, or that of a near duplicate."""

@@ -11,6 +11,7 @@ from hashlib import sha256
 from itertools import accumulate
 
 from models.targets import TARGETS
+from pipeline.errors import counted
 from pipeline.extract.features import Features
 from pipeline.sources import REPEATED, SPLITS, UNREADABLE, Data, Sample, Split
 from pipeline.task import UserError
@@ -211,7 +212,7 @@ def _check_groups(samples: Sequence[Sample], groups: Sequence[str]) -> None:
     if any(sample.split for sample in samples) or not any(sample.group for sample in samples):
         return
     problems = [
-        f"{f'class {label!r}' if label else 'the data'} is in {len(keys)} group{'s' if len(keys) > 1 else ''} "
+        f"{f'class {label!r}' if label else 'the data'} is in {counted(len(keys), 'group')} "
         f"({', '.join(sorted(keys))}); at least {MIN_SAMPLES} are needed, one for each split, since a group is never "
         "divided. If these are no groups, data.group = '(.+)' splits file by file"
         for label, keys in sorted(found.items())

@@ -87,7 +87,7 @@ def extract(task: Task, run: Run, strict: bool = False, engine: Engine = LOCAL) 
     return features
 
 
-class _Extracted(NamedTuple):
+class _Extraction(NamedTuple):
     """Samples as they are extracted.
 
     task : with what the training samples tell of a table's columns
@@ -109,7 +109,7 @@ class _Extracted(NamedTuple):
 
 def _extracted(
     task: Task, run: Run, jobs: list[Job], engine: Engine, keep: Keep, new: frozenset[str] | None = None
-) -> _Extracted:
+) -> _Extraction:
     """Extract these samples, unless they are; `new` are those that this command has already extracted, if it has."""
     task = with_columns(task, jobs)
     recipe = Recipe.of(task).learned(jobs)
@@ -121,9 +121,9 @@ def _extracted(
     if engine.is_ray:
         on_ray.extract(missing, recipe, shards)
     else:
-        _extract(missing, recipe, shards, keep)
+        _extract_in_threads(missing, recipe, shards, keep)
     results = {one.content: shards.found.get(one.content) or held[one.content] for one in jobs}
-    return _Extracted(task, recipe, shards, results, (new or frozenset()) | shards.found.keys())
+    return _Extraction(task, recipe, shards, results, (new or frozenset()) | shards.found.keys())
 
 
 def _settled(
@@ -134,24 +134,24 @@ def _settled(
     unique: Sequence[int],
     engine: Engine,
     keep: Keep,
-) -> tuple[list[Job], _Extracted, list[tuple[str, str]]]:
+) -> tuple[list[Job], _Extraction, list[tuple[str, str]]]:
     """All samples with their splits, the unique ones extracted, and the pairs of contents that are near duplicates.
 
     Only extraction finds near duplicates. Where they are others than an earlier one has found and move a sample to
     another split, what depends on the split is extracted once more.
     """
-    known = _Known.of(run)
-    jobs = _jobs(task, samples, digests, unique, known.near)
+    earlier = _Earlier.of(run)
+    jobs = _jobs(task, samples, digests, unique, earlier.near)
     done = _extracted(task, run, [jobs[i] for i in unique], engine, keep)
-    near = known.near if known.is_of(done) else _near(done)
-    if near != known.near:
+    near = earlier.near if earlier.is_of(done) else _near(done)
+    if near != earlier.near:
         before, jobs = jobs, _jobs(task, samples, digests, unique, near)
         if [one.split for one in jobs] != [one.split for one in before]:
             done = _extracted(task, run, [jobs[i] for i in unique], engine, keep, done.new)
     return jobs, done, near
 
 
-class _Known(NamedTuple):
+class _Earlier(NamedTuple):
     """What an earlier extraction has found out about near duplicates.
 
     near : pairs of contents, in order
@@ -164,20 +164,20 @@ class _Known(NamedTuple):
     key: str
 
     @staticmethod
-    def of(run: Run) -> "_Known":
+    def of(run: Run) -> "_Earlier":
         with suppress(UserError):  # no features yet
             before = Features.of(run)
             pairs = [(min(pair), max(pair)) for pair in before.digest[before.near].tolist()]
-            return _Known(sorted(pairs), frozenset(before.digest.tolist()), before.key)
-        return _Known([], frozenset(), "")
+            return _Earlier(sorted(pairs), frozenset(before.digest.tolist()), before.key)
+        return _Earlier([], frozenset(), "")
 
-    def is_of(self, done: _Extracted) -> bool:
+    def is_of(self, done: _Extraction) -> bool:
         """Whether these are all the near duplicates of what was extracted."""
         return self.key == done.recipe.key and self.contents == done.usable
 
 
 @step("near duplicates", all_threads=True)
-def _near(done: _Extracted) -> list[tuple[str, str]]:
+def _near(done: _Extraction) -> list[tuple[str, str]]:
     """Pairs of contents that are near duplicates, in order, found by their fingerprints; none in percept's own data."""
     if not done.recipe.compared:
         return []
@@ -253,8 +253,8 @@ def _is_held(job: Job, held: Mapping[str, Stored], recipe: Recipe) -> bool:
     return before is not None and before.covers(recipe.n_copies(job.split))
 
 
-def _extract(jobs: Sequence[Job], recipe: Recipe, shards: Shards, keep: Keep) -> None:
-    """Extract these samples, in threads of this process, into shards."""
+def _extract_in_threads(jobs: Sequence[Job], recipe: Recipe, shards: Shards, keep: Keep) -> None:
+    """Extract these samples into shards, as `on_ray.extract` does on a cluster."""
     extract = recipe.extractor(keep)
 
     def add(job: Job) -> None:
@@ -269,7 +269,7 @@ def _extract(jobs: Sequence[Job], recipe: Recipe, shards: Shards, keep: Keep) ->
 
 
 def _unusable(
-    digests: Sequence[str], unique: Sequence[int], duplicates: Mapping[int, str], done: _Extracted
+    digests: Sequence[str], unique: Sequence[int], duplicates: Mapping[int, str], done: _Extraction
 ) -> dict[int, str]:
     """Index of each sample that is not used → the reason; a copy of a file that cannot be used cannot either."""
     why = {content: one.reason for content, one in done.results.items() if one.file is None}
@@ -298,7 +298,7 @@ def _skipped(
 
 
 def _features(
-    done: _Extracted, usable: Sequence[Job], skipped: tuple[Skipped, ...], near: Sequence[tuple[str, str]]
+    done: _Extraction, usable: Sequence[Job], skipped: tuple[Skipped, ...], near: Sequence[tuple[str, str]]
 ) -> Features:
     """All about the usable samples but the features themselves, which stay on disk."""
     task, recipe = done.task, done.recipe
@@ -333,7 +333,7 @@ def _features(
 
 @step("learn from samples", all_threads=True)
 def _weighed(
-    front: Picture, done: _Extracted, usable: Sequence[Job], y: NDArray[np.int64]
+    front: Picture, done: _Extraction, usable: Sequence[Job], y: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
     """How much the parts of a picture's features count: a part of the front end's state."""
 
@@ -351,7 +351,7 @@ def _weighed(
 
 
 @step("write")
-def _save(features: Features, run: Run, done: _Extracted) -> None:
+def _save(features: Features, run: Run, done: _Extraction) -> None:
     """Write the features file, whose rows are read where they are stored."""
     usable = [done.results[content] for content in features.digest.tolist()]
     n_copies = np.bincount(features.copy_of, minlength=len(usable)).tolist()

@@ -42,11 +42,12 @@ def _groups(features: Features, data: Data) -> str:
 
 def _near_duplicates(features: Features) -> list[str]:
     """Lines about near duplicates: those that no split divides, and those that the data itself divides."""
-    divided = features.split[features.near[:, 0]] != features.split[features.near[:, 1]]
+    divided = features.divided()
     lines = []
     for of, what in ((~divided, "which no split divides"), (divided, "in different splits, since the data names them")):
         if n := int(of.sum()):
             first = [" = ".join(features.file[pair].tolist()) for pair in features.near[of][:GROUPS]]
-            pairs = f"{n:,} pair{'s' if n > 1 else ''} of near duplicates"
-            lines.append(f"  {pairs}, {what}: {', '.join(first)}{', …' if n > GROUPS else ''}")
+            lines.append(
+                f"  {counted(n, 'pair')} of near duplicates, {what}: {', '.join(first)}{', …' if n > GROUPS else ''}"
+            )
     return lines

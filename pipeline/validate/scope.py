@@ -54,8 +54,8 @@ def _alone(features: Features) -> str:
     """How samples without groups are divided: one by one, and what that means for near duplicates."""
     if not len(features.near):
         return "each by itself"
-    if divided := int((features.split[features.near[:, 0]] != features.split[features.near[:, 1]]).sum()):
-        return f"each by itself, {divided:,} pair{'s' if divided > 1 else ''} of near duplicates divided"
+    if divided := int(features.divided().sum()):
+        return f"each by itself, {counted(divided, 'pair')} of near duplicates divided"
     return "each by itself but for near duplicates, which no split divides"
 
 

@@ -217,8 +217,8 @@ def _samples(features: Features) -> dict[str, Any]:
         "classes": _class_counts(features),
         "groups": counts(features),
         "near_duplicates": [
-            {"files": features.file[pair].tolist(), "divided": len(set(features.split[pair].tolist())) > 1}
-            for pair in features.near
+            {"files": files, "divided": divided}
+            for files, divided in zip(features.file[features.near].tolist(), features.divided().tolist(), strict=True)
         ],
     }
 
