@@ -112,8 +112,8 @@ def _last_dft(columns: int) -> tuple[Tensor, Tensor]:
 
 
 def _real(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """The complex matrix e^(i angle) (…, M, K) as two real ones (…, M, 2 K), to the real parts of the result and to the
-    imaginary ones, from numbers whose real and imaginary parts stand side by side."""
+    """The complex matrix e^(i angle) (…, M, K) as two real ones (…, M, 2 K). They take numbers whose real and imaginary
+    parts stand side by side; the first gives the real parts of the product, the second the imaginary ones."""
     real, imaginary = angle.cos(), angle.sin()
     return torch.stack([real, -imaginary], -1).flatten(-2), torch.stack([imaginary, real], -1).flatten(-2)
 

@@ -48,9 +48,9 @@ def root(mel: Tensor) -> Tensor:
 
 
 def subtracted(mel: Tensor, active: Tensor) -> Tensor:
-    """Mel power, and 1 for each frame that is not silence, else 0 (N, 1, frames) → decibels of what is left without the
-    steady noise, above a floor SUBTRACTED_DB below the maximum of it, (N, n_mels, frames) (Boll 1979, "Suppression of
-    acoustic noise in speech using spectral subtraction").
+    """Mel power without the steady noise, in decibels above a floor SUBTRACTED_DB below its maximum,
+    (N, n_mels, frames) (Boll 1979, "Suppression of acoustic noise in speech using spectral subtraction"). `active`
+    (N, 1, frames) is 1 for each frame that is not silence, else 0.
 
     The noise is NOISE_FACTOR times the least power over NOISE_FRAMES frames that are not silence (minimum statistics;
     Martin 2001), in NOISE_BANDS neighbouring bands; none in a clip with fewer such frames.

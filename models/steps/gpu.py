@@ -1,9 +1,12 @@
 """The fast training step on a GPU, for networks too small to fill it: back-propagation in four kernels, in Triton.
 
 With one launch for each product and each function, a step of 784-100-10 takes about twenty launches, and each costs
-microseconds whatever it does. Here `forward` computes the product, bias and activation of a layer, `output` the loss
-and δ of the output layer, `propagate` the δ of a hidden layer with g'(z) and the activity penalties, and `descend` the
-gradients of all layers, their penalties and the optimiser's step, so that no gradient is written to memory.
+microseconds whatever it does. Here there are four:
+
+- `forward` computes the product, bias and activation of a layer;
+- `output` the loss and δ of the output layer;
+- `propagate` the δ of a hidden layer with g'(z) and the activity penalties;
+- `descend` the gradients of all layers, their penalties and the optimiser's step: no gradient is written to memory.
 
 The last axis of each grid runs over the M networks; tensors that they share have a stride of 0 there. An exact product
 is the sum of three in TF32 ("3xTF32", Ootomo & Yokota 2022), which has the accuracy of float32. If `UNIT` is 4, sizes

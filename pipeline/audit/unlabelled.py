@@ -140,9 +140,9 @@ def in_order(
 ) -> NDArray[np.int64]:
     """Indices of the points (M, D) after the known ones, the one most worth a label first, int64 (M,).
 
-    Each is the one with the largest product of hesitation, `unsure` (M,), to the power of SHARPNESS, and distance to
-    what is known or came before, of which no more counts than REACHED of the points have at first; after `greedy`
-    points, the others follow as they are.
+    Each is the one with the largest product of two: its hesitation, `unsure` (M,), to the power of SHARPNESS, and its
+    distance to what is known or came before. A distance counts no further than that which REACHED of the points have
+    at first. After `greedy` points, the others follow as they are.
 
     Example
     -------

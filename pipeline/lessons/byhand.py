@@ -104,8 +104,13 @@ def _normalised(u: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is asked: the network, and with it the points that it was fitted to or is shown with (N, D + K), inputs x
-    (N, D) to compute, their targets y, and the range of the figures."""
+    """A network, and what is asked of it.
+
+    points : (N, D + K), inputs and values that it was fitted to, or is shown with
+    x : (N, D), inputs to compute
+    y : their targets
+    range : of the figures
+    """
 
     network: Network
     points: Floats | None = None

@@ -237,8 +237,8 @@ def reliability(bins: list[Bin]) -> Figure:
 
 
 def learning_curve(found: LearningCurve) -> Figure:
-    """Accuracy, and the recall of the weakest class, over the number of training samples, which is logarithmic, with
-    95 % intervals and what the task's network has, and is expected to have with twice as many."""
+    """Accuracy, and the recall of the weakest class, over the number of training samples on a logarithmic scale, with
+    95 % intervals; and what the task's network has now, and may have with twice as many samples."""
     figure = Figure(figsize=(5.5, 3.6))
     axes = figure.add_subplot()
     curves: list[tuple[str, Curve, str]] = [("accuracy", found["accuracy"], BLUE)]

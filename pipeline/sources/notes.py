@@ -4,13 +4,14 @@ How a tone is made of a spectrum stands in `tones.py`; here are the instruments.
 has them (formants after Meyer, "Acoustics and the Performance of Music"; the clarinet's even harmonics after Benade and
 Kouzoupis 1988). Then they were moved until the mean log-mel spectra of the notes, in the lower and in the upper half of
 the range, were near those of sampled instruments: the General MIDI banks FluidR3, TimGM6mb and Csound's. A mean over a
-range does not tell single partials, so those of the clarinet, the flute and the oboe were fitted once more, to the
-levels of the first twelve partials of notes of FluidR3, TimGM6mb and MuseScore's bank, and of 40 real recordings of
-clarinets and flutes. Decays are of the first two banks, and levels of noise 8 dB below those of the two. That, how far
-spectra move within a note, how notes swell and fade, how short they are, and that some follow each other was chosen by
-how many notes of FluidR3, TimGM6mb and MuseScore's bank a model then knew, and of 100 real recordings of five of the
-instruments, those 40 among them. How well it knows real notes of an orchestra, `benchmarks/recordings.py` measures:
-nothing was fitted to those, nor chosen on them.
+range hides single partials. So the first twelve of the clarinet, the flute and the oboe were fitted once more: to notes
+of FluidR3, TimGM6mb and MuseScore's bank, and to 40 real recordings of clarinets and flutes. Decays are those of the
+first two banks, and levels of noise are 8 dB below theirs.
+
+Those levels were chosen by how many notes a model then knew, of FluidR3, TimGM6mb and MuseScore's bank, and of 100 real
+recordings of five of the instruments, those 40 among them. So was how far spectra move within a note, how notes swell
+and fade, how short they are, and that some follow each other. `benchmarks/recordings.py` measures how well it knows
+real notes of an orchestra: nothing was fitted to those, nor chosen on them.
 """
 
 import zlib

@@ -11,8 +11,8 @@ from service.metrics import CONTENT_TYPE
 
 
 async def models(state: State, request: Request) -> Response:
-    """The cards of the models that are served, which models could not be loaded, how large a file may be, where the
-    bills of materials are, and who has signed what, if that is asked for."""
+    """The cards of the served models; which models could not be loaded; how large a file may be; where the bills of
+    materials are; and, if only signed models are served, who has signed them."""
     cards = [predictor.card.model_dump(mode="json") for predictor in state.repository.served.values()]
     limits = {kind: state.limits.bytes_of(kind) for kind in DEFAULT_BYTES}
     boms = [f"/models/{name}/bom" for name, one in state.repository.served.items() if one.bom is not None]

@@ -116,9 +116,10 @@ def find(name: str, version: str) -> Stored | None:
 def add(tag: bentoml.Tag, kind: str, files: Mapping[str, bytes]) -> None:
     """Add a version to the store, and make it the one that is served. A running service follows within seconds.
 
-    Not bentoml.models.create(): it leaves the older version served where this machine's clock is behind, fails where
-    `latest` is empty, also for the moment in which another process writes it, and makes folders that no other user may
-    read. An interrupted or failed call leaves what was served before.
+    Not bentoml.models.create(): it leaves the older version served where this machine's clock is behind. It fails where
+    `latest` is empty, if only while another process writes it. And it makes folders that no other user may read.
+
+    An interrupted or failed call leaves what was served before.
 
     Parameters
     ----------

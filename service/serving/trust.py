@@ -2,9 +2,9 @@
 
 A signature is the file `model.sig` in a model's folder, in the format of OpenSSF Model Signing 1.0: a Sigstore bundle
 that holds a DSSE envelope, whose payload is an in-toto statement with the SHA-256 of each file. `percept export --sign`
-writes it with the package model-signing, whose `model_signing verify` accepts the same files. That package brings
-twenty others to the service's, sigstore's and TUF's among them, and takes three times the memory of `cryptography`,
-which is enough to verify, and is imported only if there are keys.
+writes it with the package model-signing, whose `model_signing verify` accepts the same files. The service verifies with
+`cryptography` alone, imported only if there are keys: model-signing would bring twenty other packages, sigstore's and
+TUF's among them, and take three times the memory.
 """
 
 import base64
