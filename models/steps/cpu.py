@@ -236,7 +236,7 @@ def _write_affine(f: Writer, shape: Shape) -> None:
                 for total, sample in zip(sums, samples, strict=True):
                     _add(f, total, f.scalar("x", b.add(sample, j)), w)
             for k, total in enumerate(sums):
-                _put(f, total, "a", f.at(b.add(i, I64(k)), units, first), block)
+                _store_outputs(f, total, f.at(b.add(i, I64(k)), units, first), block)
 
         _tiles(f, size, tile)
 
@@ -257,7 +257,7 @@ def _write_sparse_affine(f: Writer, shape: Shape) -> None:
             with f.loop(*_bounds(f, i)) as k:
                 w = _row(f, "w", f.at(f.index("features", k), units, first), block)
                 _add(f, sums, f.scalar("values", k), w)
-            _put(f, sums, "a", f.at(i, units, first), block)
+            _store_outputs(f, sums, f.at(i, units, first), block)
 
     f.blocks(units, _vectors(1), write)
 
@@ -519,9 +519,9 @@ def _add(f: Writer, sums: list[ir.Value], value: ir.Value, row: list[ir.Value]) 
         f.b.store(f.fma(f.splat(value, factor.type.count), factor, f.b.load(total)), total)
 
 
-def _put(f: Writer, sums: list[ir.Value], name: str, row: ir.Value, block: list[Piece]) -> None:
+def _store_outputs(f: Writer, sums: list[ir.Value], row: ir.Value, block: list[Piece]) -> None:
     for total, (at, _) in zip(sums, block, strict=True):
-        f.store(f.b.load(total), f.job[name], f.b.add(row, I64(at)))
+        f.store(f.b.load(total), f.job["a"], f.b.add(row, I64(at)))
 
 
 def _inner_product(

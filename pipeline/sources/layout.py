@@ -28,7 +28,7 @@ FOLDS = f"{MANIFEST}: one fold as test, another as validation, the rest as train
 ClassFolder = tuple[Split | None, Path]
 
 
-def class_folders(root: Path, grouped: bool = False) -> list[ClassFolder]:
+def class_folders(root: Path, grouped: bool) -> list[ClassFolder]:
     """The class folders below `root` by name, each with its split, in the order of the splits, if folders name these.
 
     Parameters

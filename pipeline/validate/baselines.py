@@ -145,7 +145,7 @@ def regressors(training: Rows | Dataset, test: Rows, predicted: NDArray[np.float
     return results
 
 
-def _settings(x: NDArray[np.float32], seed: int, boosted: bool = False) -> dict[str, list[Any]]:
+def _settings(x: NDArray[np.float32], seed: int, boosted: bool) -> dict[str, list[Any]]:
     """Name → unfitted models to choose from, scikit-learn's defaults first.
 
     γ is tried at scikit-learn's "scale", 1 / (D · variance), and at a tenth of that with C ten times as large: for

@@ -62,7 +62,7 @@ def read_tensor(
     if size is None:
         if binary:
             raise HTTPException(400, "there are bytes after the header that no input's binary_data_size accounts for")
-        values = _from_json(tensor["data"], datatype, shape, text, others, gaps=bool(card.input.columns))
+        values = _from_json(tensor["data"], datatype, shape, text, others, bool(card.input.columns))
     else:
         if tensor["data"] is not None:
             raise HTTPException(400, "the input has data and a binary_data_size; expected one of them")
@@ -94,7 +94,7 @@ def _input(values: Array, model_input: Input) -> Array:
     return converted
 
 
-def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int, gaps: bool = False) -> Array:
+def _from_json(data: Any, datatype: str, shape: list[int], text: bytes, others: int, gaps: bool) -> Array:
     """Numbers in row-major order, flat or nested as `shape` says, as an array of one dimension.
 
     They are copied from the parser's memory, if they are not an array already; a Python object for each would take
