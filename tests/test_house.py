@@ -18,7 +18,7 @@ ORDER = (
     ("errors", "interrupt", "memory", "mistakes", "ordered", "profile", "progress"),
     ("threads",),
     ("sources",),
-    ("task",),
+    ("task", "inputs"),
     ("run", "engine", "signing"),
     ("extract",),
     ("train",),

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from pipeline import environment, predict
+from pipeline import environment, inputs
 from pipeline import task as tasks
 from pipeline.errors import UserError
 from pipeline.run import Run
@@ -124,7 +124,7 @@ def test_pipes_and_devices_are_read_no_further_than_allowed_and_not_waited_for_i
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):  # nobody writes
-            next(predict.parts([pipe], (), "audio"))
+            next(inputs.parts([pipe], (), "audio"))
     finally:
         signal.signal(signal.SIGALRM, before)
 

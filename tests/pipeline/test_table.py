@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.card import Column
-from pipeline import extract, predict, task
+from pipeline import extract, inputs, task
 from pipeline.run import Run
 from service.errors import MediaError
 from tests.command import percept
@@ -138,11 +138,11 @@ def test_rows_of_a_file_with_the_header_that_was_trained_on(
     (tmp_path / "bare.csv").write_text("1,x,2\n3,y,4\n", "utf-8")
     (tmp_path / "nameless.csv").write_text(",b,\n1,x,\n3,y,4,5\n", "utf-8")
     (tmp_path / "twice.csv").write_text("a,a\n1,2\n", "utf-8")
-    bare = [json.loads(read()) for _, read in predict.parts([tmp_path / "bare.csv"], columns)]
+    bare = [json.loads(read()) for _, read in inputs.parts([tmp_path / "bare.csv"], columns)]
     assert bare == [{"column 1": 1, "column 3": 2}, {"column 1": 3, "column 3": 4}]
-    [(_, twice)] = predict.parts([tmp_path / "twice.csv"], (Column(name="a.2"), Column(name="a")))
+    [(_, twice)] = inputs.parts([tmp_path / "twice.csv"], (Column(name="a.2"), Column(name="a")))
     assert json.loads(twice()) == {"a.2": 2, "a": 1}
-    (_, short), (place, long) = predict.parts([tmp_path / "nameless.csv"], columns[:1])
+    (_, short), (place, long) = inputs.parts([tmp_path / "nameless.csv"], columns[:1])
     assert (json.loads(short()), place.name) == ({"column 1": 1}, "nameless.csv:3")
     with pytest.raises(MediaError, match="4 cells in the row, 2 in the first row"):
         long()
@@ -218,13 +218,13 @@ def test_gaps_and_categories_of_parquet_are_those_of_training(tmp_path: Path) ->
     }
     parquet.write_table(pyarrow.table(table), tmp_path / "t.parquet")
     columns = (Column(name="floor"), Column(name="sold", categories=("False", "True")), Column(name="size"))
-    assert [json.loads(read()) for _, read in predict.parts([tmp_path / "t.parquet"], columns)] == [
+    assert [json.loads(read()) for _, read in inputs.parts([tmp_path / "t.parquet"], columns)] == [
         {"floor": 2, "sold": "True", "size": 1.5},
         {"floor": None, "sold": None, "size": None},
         {"floor": 3, "sold": "False", "size": None},
     ]
     parquet.write_table(pyarrow.table({"size": []}), tmp_path / "empty.parquet")
-    [(_, read)] = predict.parts([tmp_path / "empty.parquet"], columns)
+    [(_, read)] = inputs.parts([tmp_path / "empty.parquet"], columns)
     with pytest.raises(MediaError, match="no rows"):
         read()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.card import Column
-from pipeline import predict
+from pipeline import inputs
 from pipeline.errors import UserError
 from pipeline.sources import Data, Sample, table
 from pipeline.sources.columns import parse_number
@@ -116,7 +116,7 @@ def test_a_title_above_the_header_is_passed_over(
     assert samples[0].file == f"t.csv:{line + 1}"
     assert f"the header is in line {line}" in capsys.readouterr().out
     columns = (Column(name="a"), Column(name="b", categories=("u", "v")))
-    (place, read), *_ = predict.parts([tmp_path / "t.csv"], columns)
+    (place, read), *_ = inputs.parts([tmp_path / "t.csv"], columns)
     assert (place.name, json.loads(read())) == (f"t.csv:{line + 1}", {"a": 0.5, "b": "u"})
 
 
@@ -141,7 +141,7 @@ def test_words_are_the_same_with_accents_composed_or_apart(tmp_path: Path) -> No
     assert {sample.label for sample in samples} == {"ü", "ß"}
     (tmp_path / "new.csv").write_text(normalize("NFD", "größe,b\n1,ö\n"), "utf-8")
     columns = (Column(name="größe"), Column(name="b", categories=("ä", "ö")))
-    [(_, read)] = predict.parts([tmp_path / "new.csv"], columns)
+    [(_, read)] = inputs.parts([tmp_path / "new.csv"], columns)
     assert TableRow(columns, True).decode(read()).tolist() == [1, 1]
 
 
@@ -149,7 +149,7 @@ def test_models_may_have_names_of_columns_with_accents_apart(tmp_path: Path) -> 
     """As those exported earlier have."""
     name = normalize("NFD", "größe")
     (tmp_path / "new.csv").write_text("größe\n1,5\n", "utf-8")
-    [(_, read)] = predict.parts([tmp_path / "new.csv"], [Column(name=name)])
+    [(_, read)] = inputs.parts([tmp_path / "new.csv"], [Column(name=name)])
     assert json.loads(read()) == {name: 1.5}
 
 
@@ -315,7 +315,7 @@ def test_columns_that_do_not_tell_their_decimal_sign_follow_those_that_do(
     samples = written(tmp_path, text.replace(";", delimiter))
     assert values(samples)[0] == np.float32(first).tolist()
     columns = [Column(name=name) for name in kinds(samples)]
-    predicted = [[*json.loads(read()).values()] for _, read in predict.parts([tmp_path / "t.csv"], columns)]
+    predicted = [[*json.loads(read()).values()] for _, read in inputs.parts([tmp_path / "t.csv"], columns)]
     assert np.float32(predicted).tolist() == values(samples)
 
 
@@ -335,7 +335,7 @@ def test_rows_that_do_not_tell_their_decimal_sign_follow_those_learned_from(
     columns, learned = (Column(name="a"), Column(name="b")), {"a": comma, "b": comma}
     for name, row in {"one": "1.234;15\n", "told": "1,234;1.5\n"}.items():
         (tmp_path / f"{name}.csv").write_text(f"a;b\n{row}")
-    one, told = predict.parts([tmp_path / "one.csv", tmp_path / "told.csv"], columns, commas=learned)
+    one, told = inputs.parts([tmp_path / "one.csv", tmp_path / "told.csv"], columns, commas=learned)
     assert json.loads(one[1]())["a"] == expected
     assert json.loads(told[1]()) == {"a": 1234, "b": 1.5}
 
@@ -376,7 +376,7 @@ def test_a_cell_too_many_is_no_name_of_its_row(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="3 cells in the row, 2 in the first row"):  # or two rows have one name
         written(tmp_path, "a,y\n" + rows(lambda i: f"{i // 2},{i % 2},note"))
     (tmp_path / "one.csv").write_text("a\n1,5\n2,5\n")
-    for _, row in predict.parts([tmp_path / "one.csv"], [Column(name="a")]):
+    for _, row in inputs.parts([tmp_path / "one.csv"], [Column(name="a")]):
         with pytest.raises(MediaError, match="2 cells in the row, 1 in the first row"):
             row()
 
@@ -384,7 +384,7 @@ def test_a_cell_too_many_is_no_name_of_its_row(tmp_path: Path) -> None:
 def test_names_of_rows_are_passed_over_in_predictions(tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text(R)
     columns = (Column(name="b", categories=("u", "v")), Column(name="a"))
-    found = [(row.name, json.loads(read())) for row, read in predict.parts([tmp_path / "new.txt"], columns)]
+    found = [(row.name, json.loads(read())) for row, read in inputs.parts([tmp_path / "new.txt"], columns)]
     assert found[1] == ("new.txt:3", {"b": "v", "a": 1.5})
 
 
@@ -423,7 +423,7 @@ def test_texts_of_parquet_and_numpy_may_have_decimal_commas(tmp_path: Path) -> N
         samples = table.load(Data(source="table", path=str(tmp_path / name), target="y"))
         assert values(samples)[2] == [2.5, 3000, 1][:n]
         columns = [Column(name=name) for name in kinds(samples)]
-        predicted = [[*json.loads(read()).values()] for _, read in predict.parts([tmp_path / name], columns)]
+        predicted = [[*json.loads(read()).values()] for _, read in inputs.parts([tmp_path / name], columns)]
         assert predicted == values(samples)
 
 
@@ -433,7 +433,7 @@ def test_a_column_of_parquet_that_has_no_name_is_left_out_at_the_end(tmp_path: P
     parquet.write_table(pyarrow.table([*map(pyarrow.array, cells)], names=["a", "y", ""]), tmp_path / "t.parquet")
     samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
     assert kinds(samples) == {"a": ()}
-    read = predict.parts([tmp_path / "t.parquet"], [Column(name="a")])
+    read = inputs.parts([tmp_path / "t.parquet"], [Column(name="a")])
     assert [[*json.loads(row()).values()] for _, row in read] == values(samples)
 
 
@@ -453,7 +453,7 @@ def test_texts_in_bytes_and_whole_numbers_in_decimals_of_parquet(tmp_path: Path)
     samples = table.load(Data(source="table", path=str(tmp_path / "t.parquet"), target="y"))
     assert kinds(samples) == {"a": ("Köln", "Zürich")}
     assert [sample.label for sample in samples[:2]] == ["0", "1"]
-    _, (_, read), *_ = predict.parts([tmp_path / "t.parquet"], [Column(name="a", categories=("Köln", "Zürich"))])
+    _, (_, read), *_ = inputs.parts([tmp_path / "t.parquet"], [Column(name="a", categories=("Köln", "Zürich"))])
     assert json.loads(read()) == {"a": "Zürich"}
 
 
