@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from pipeline.sources.encoded import EncodedFile
 from service.errors import MediaError
 from service.media import Limits
+from service.media.decoders import Picture
 
 LOOKED_AT = 60  # files, at most, evenly spread
 SIDE = 64  # pixels
@@ -57,7 +58,7 @@ class Appearance:
         found, limits = [], Limits.from_environment()
         for file in files[:: max(1, len(files) // LOOKED_AT)]:
             with suppress(MediaError):
-                found.append(_measured(EncodedFile(file, None, limits, SIDE).load()))
+                found.append(_measured(EncodedFile(file, Picture(SIDE), limits).load()))
         return Appearance(*np.median(found, axis=0).tolist()) if found else None
 
 

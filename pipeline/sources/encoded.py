@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.sources.sample import Sample, Split
 from service.errors import Unreadable
 from service.media import Limits, check_bytes
+from service.media.decoders import Decoder, Sound, Symbol
 
 SECONDS = 120  # of a recording, unless PERCEPT_MAX_SECONDS is set: the front end needs 2 MB a second in each thread
 
@@ -22,31 +23,21 @@ class EncodedFile:
     """A file that Pillow or libsndfile reads, decoded as the service decodes it."""
 
     path: Path
-    sample_rate: int | None  # Hz; None for a picture
+    decoder: Decoder
     limits: Limits
-    size: int | None = None  # pixels: width and height of a picture in colour; None for one in MNIST's form
 
     def digest(self) -> str:
         return sha256(self._read()).hexdigest()
 
     def load(self) -> NDArray[np.generic]:
-        from service.media.audio import decode_audio
-        from service.media.image import decode_image
-        from service.media.picture import decode_picture
-
-        data = self._read()
-        if self.size is not None:
-            return decode_picture(data, self.size, self.limits)
-        if self.sample_rate is None:
-            return decode_image(data, self.limits)
-        return decode_audio(data, self.sample_rate, self.limits)
+        return self.decoder.decode(self._read(), self.limits)
 
     def _read(self) -> bytes:
         try:
             status = self.path.stat()
             if not S_ISREG(status.st_mode) and not S_ISDIR(status.st_mode):  # a pipe would never end
                 raise Unreadable("cannot be read: not a regular file")
-            check_bytes(status.st_size, "image" if self.sample_rate is None else "audio", self.limits)
+            check_bytes(status.st_size, self.decoder.kind, self.limits)
             return self.path.read_bytes()
         except OSError as error:
             raise Unreadable(f"cannot be read: {error.strerror}") from None
@@ -57,13 +48,13 @@ Entry = tuple[str, str, Split | None, str | None, Path]  # file, label, split, g
 
 def samples(entries: Iterable[Entry], sample_rate: int | None) -> list[Sample]:
     """A sample for each entry; pictures where `sample_rate` is None, else audio."""
-    limits = Limits.from_environment(SECONDS)
+    limits, decoder = Limits.from_environment(SECONDS), Symbol() if sample_rate is None else Sound(sample_rate)
     return [  # macOS writes ö as o and dots: two names that look alike are one class, or one group
         Sample(
             file,
             normalize("NFC", label),
             split,
-            EncodedFile(path, sample_rate, limits),
+            EncodedFile(path, decoder, limits),
             group and normalize("NFC", group),
         )
         for file, label, split, group, path in entries

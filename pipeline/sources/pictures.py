@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.sources.encoded import EncodedFile
 from pipeline.sources.sample import Media, Sample
+from service.media.decoders import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +29,5 @@ class Resized:
 def in_colour(sample: Sample, size: int) -> Sample:
     """The sample as a picture in colour, `size` pixels wide and high."""
     media = sample.media
-    found = replace(media, size=size) if isinstance(media, EncodedFile) else Resized(media, size)
+    found = replace(media, decoder=Picture(size)) if isinstance(media, EncodedFile) else Resized(media, size)
     return replace(sample, media=found)

@@ -19,6 +19,7 @@ from pipeline.sources.files import download_folder, expanded, stats, writable
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import Sample, Split
 from service.media import Limits
+from service.media.decoders import Sound
 
 TIMEOUT = 60  # s without a byte
 BLOCK = 1 << 20  # bytes read at a time
@@ -89,7 +90,7 @@ def _samples(name: str, dataset: Any, table: Path, seed: int, sample_rate: int) 
             raise UserError(f"{name}: {table} has no valid row for {track_id}; download it again") from None
         path = Path(track.audio_path)
         file = path.relative_to(dataset.data_home).as_posix()
-        yield Sample(file, label, split, EncodedFile(path, sample_rate, limits))
+        yield Sample(file, label, split, EncodedFile(path, Sound(sample_rate), limits))
 
 
 def _tinysol(track: Any, seed: int) -> tuple[str, Split]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.card import FAMILIARITY, FEATURES, LOG_MEL, SECOND_READING, ModelCard
 from service.media import Limits
-from service.serving.predictor import MIN_WINDOW, Predictor, has_second_reading, sample_file, watches_media
+from service.serving.predictor import MIN_WINDOW, Predictor, has_second_reading, watches_media
 
 TOLERANCE = 1e-3  # of the sum of a row of probabilities
 RATES = (4_000, 192_000)  # Hz, as in a task
@@ -117,7 +117,7 @@ def check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None:
 def check_predictor(predictor: Predictor) -> None:
     """Raise ValueError unless the answers to a file and to batches, with all that requests may ask, fit the card."""
     card = predictor.card
-    sample = predictor.decode(sample_file(card), Limits())
+    sample = predictor.decode(predictor.decoder.example(), Limits())
     is_sound = card.input.kind == "audio"
     predictor.predict(sample, 2 * MIN_WINDOW if is_sound else None, card.input.kind != "vector").to_json()
     for batch in _batches(sample, card):

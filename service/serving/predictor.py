@@ -1,9 +1,6 @@
 """One ONNX model and its card: from a file's bytes, or an array, to an `Answer`."""
 
-import io
-import json
 import math
-import wave
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from itertools import chain
@@ -13,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image
 
 from models.card import (
     CARD_KEY,
@@ -26,14 +22,10 @@ from models.card import (
     check_seal,
 )
 from service.errors import Unusable
-from service.media import EXPECTED, Limits, check_bytes, silence
-from service.media.audio import decode_audio
-from service.media.image import decode_image
+from service.media import EXPECTED, Limits, silence
+from service.media.decoders import Decoder, decoder
 from service.media.parallel import MapParts, one_by_one
-from service.media.picture import decode_picture
 from service.media.silence import is_silent
-from service.media.table import TableRow
-from service.media.vector import decode_vector
 from service.serving import seen
 from service.serving.answer import Answer, Window
 from service.serving.cost import PIECE_SECONDS, Cost
@@ -76,8 +68,6 @@ class Predictor:
             name = MODEL_FILE if isinstance(file, bytes) else file
             raise ValueError(f"{name} was not exported by percept: its metadata has no {CARD_KEY!r}")
         self.card = ModelCard.model_validate_json(inside)
-        columns, tells = self.card.input.columns, self.card.known_threshold is not None
-        self._table = TableRow(columns, tells) if columns else None
         self.outputs = [self.card.output, *([] if self.card.known_threshold is None else [FAMILIARITY])]
         self.samples = b"{}"  # examples for the page, as JSON
         self.bom: bytes | None = None  # bill of materials, CycloneDX as JSON; versions exported earlier have none
@@ -91,6 +81,11 @@ class Predictor:
         self._second = [SECOND_READING] if self.card.groups and has_second_reading(self.card) else []
 
     @cached_property
+    def decoder(self) -> Decoder:
+        """Of files."""
+        return decoder(self.card)
+
+    @cached_property
     def cost(self) -> Cost:
         """What answers take; not estimated before the card has been checked, which may hold anything."""
         return Cost(self.card)
@@ -98,20 +93,7 @@ class Predictor:
     def decode(self, data: bytes, limits: Limits, map_parts: MapParts = one_by_one) -> NDArray[Any]:
         """A file's bytes as the model's input, one sample without the axis N: uint8 (28, 28) or
         (S, S, 3), float32 (T,) or float32 (D,). Raises MediaError."""
-        match self.card.input.kind:
-            case "image" if len(self.card.input.shape) == 4:
-                assert self.card.input.shape[1] is not None
-                return decode_picture(data, self.card.input.shape[1], limits)
-            case "image":
-                return decode_image(data, limits)
-            case "audio":
-                assert self.card.input.sample_rate is not None
-                return decode_audio(data, self.card.input.sample_rate, limits, map_parts)
-            case "vector":
-                check_bytes(len(data), "vector", limits)
-                if self._table is not None:
-                    return self._table.decode(data)
-                return decode_vector(data, self.card.input.shape[-1])
+        return self.decoder.decode(data, limits, map_parts)
 
     def parse_timeline(self, text: str | None) -> float | None:
         """The length of a timeline's windows in seconds, parsed from `text`; None if that is None.
@@ -309,7 +291,7 @@ class Predictor:
             silence.give_back()
             options = onnxruntime.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            small = self.decode(sample_file(self.card), Limits())[np.newaxis]
+            small = self.decode(self.decoder.example(), Limits())[np.newaxis]
             self.session.run(self.outputs, {self.card.input.name: small}, options)
 
 
@@ -335,22 +317,3 @@ def labels_from(probabilities: dict[str, float], least: float) -> list[str]:
 
 def _overflow() -> Unusable:
     return Unusable("the model has no answer to this input: it overflows")
-
-
-def sample_file(card: ModelCard) -> bytes:
-    """A small file that the model can answer: a picture of one stroke, a second of noise, a vector of ones."""
-    file = io.BytesIO()
-    match card.input.kind:
-        case "image":
-            picture = np.zeros((28, 28), np.uint8)
-            picture[6:22, 13:15] = 255
-            Image.fromarray(picture).save(file, "PNG")
-        case "audio":
-            noise = np.random.default_rng(0).integers(-9999, 9999, 44_100, np.int16)
-            with wave.open(file, "wb") as recording:
-                recording.setparams((1, 2, 44_100, 0, "NONE", ""))
-                recording.writeframes(noise.tobytes())
-        case "vector":
-            row: list[Any] = [next(iter(column.categories), 1) for column in card.input.columns]
-            file.write(json.dumps(row or [1] * (card.input.shape[-1] or 1)).encode())
-    return file.getvalue()
