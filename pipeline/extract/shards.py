@@ -31,9 +31,12 @@ OPEN = 16  # files that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class RowFile:
-    """The rows of x, copies and prints, which are the fingerprints, in an .npz file: float32 (N, D) and (M, D), and
-    int8 (N, P), each from an offset in bytes."""
+class ShardFile:
+    """Where the rows of three arrays begin in a shard, or in `features.npz`: of x, float32 (N, D), copies, (M, D), and
+    prints, the fingerprints, int8 (N, P).
+
+    x, copies, prints : offsets in bytes
+    """
 
     path: Path
     n_features: int
@@ -43,12 +46,12 @@ class RowFile:
     prints: int
 
     @staticmethod
-    def of(path: Path) -> "RowFile":
+    def of(path: Path) -> "ShardFile":
         """Raises ValueError, KeyError, OSError or BadZipFile if it is no such file."""
         with path.open("rb") as f, ZipFile(f) as archive:
             shape, _, x = located(f, archive, "x")
             printed, _, prints = located(f, archive, "prints")
-            return RowFile(path, shape[1], x, located(f, archive, "copies")[2], printed[1], prints)
+            return ShardFile(path, shape[1], x, located(f, archive, "copies")[2], printed[1], prints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Stored:
     reason : why it cannot be used
     """
 
-    file: RowFile | None
+    file: ShardFile | None
     row: int = 0
     first: int = 0
     n_copies: int = 0
@@ -73,7 +76,7 @@ class Stored:
 
 
 class Reader:
-    """Reads rows of `RowFile`s as bytes; mapped files would count as memory of the process."""
+    """Reads rows of `ShardFile`s as bytes; mapped files would count as memory of the process."""
 
     def __init__(self) -> None:
         self._open: dict[Path, int] = {}
@@ -98,7 +101,7 @@ class Reader:
             os.close(descriptor)
         self._open.clear()
 
-    def _read(self, file: RowFile, offset: int, first: int, n: int, size: int) -> bytes:
+    def _read(self, file: ShardFile, offset: int, first: int, n: int, size: int) -> bytes:
         descriptor = self._open.get(file.path)
         if descriptor is None:
             if len(self._open) == OPEN:
@@ -152,7 +155,7 @@ def read(path: Path) -> dict[str, Stored]:
     """
     with np.load(path, allow_pickle=False) as archive:
         index: list[tuple[str, Any]] = json.loads(str(archive["index"]))
-    file, row, first = RowFile.of(path), 0, 0
+    file, row, first = ShardFile.of(path), 0, 0
     results = {}
     for content, result in index:
         if isinstance(result, str):
@@ -210,7 +213,7 @@ class Shards:
 
 def of_features(features: Features, path: Path, copies: bool) -> dict[str, Stored]:
     """The contents of a features file, by digest; without its copies, unless they are asked for."""
-    file = RowFile.of(path)
+    file = ShardFile.of(path)
     n_copies = len(features.copies) if copies else 0
     edges = np.searchsorted(features.copy_of[:n_copies], np.arange(len(features.x) + 1)).tolist()
     usable = {

@@ -111,7 +111,7 @@ def load(data: Data, sample_rate: int | None = None) -> list[Sample]:
         print(f"{path.name}: float32, which a network takes, makes most numbers equal in {listed(blurred, LISTED)}")
     labels = _labels(target, data, path)
     values, types = _values(used)
-    keys = _keys(used, values, types)
+    keys = _keys(values, types)
     lacking = f"no value in the target's column {target.name!r}"
     samples = []
     met: Counter[bytes] = Counter()
@@ -298,9 +298,9 @@ def _values(columns: Sequence[Column]) -> tuple[NDArray[np.float32], tuple[Colum
     return values, tuple(types)
 
 
-def _keys(columns: Sequence[Column], values: NDArray[np.float32], types: tuple[ColumnType, ...]) -> list[bytes]:
-    """A digest of each row's values that stays the same when other rows change, and with them the categories' indices;
-    rows of the same values are told apart by their order."""
+def _keys(values: NDArray[np.float32], types: tuple[ColumnType, ...]) -> list[bytes]:
+    """A digest of each row's values that stays the same when other rows change, and with them the categories'
+    indices."""
     parts = values.copy().view(np.uint32)
     for d, (_, names, _) in enumerate(types):
         if names:

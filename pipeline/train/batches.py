@@ -57,7 +57,9 @@ class Feed:
         self.weights = self._shaped([self._weights(n) for _, n, _ in self.columns]).unsqueeze(-2)
         self.active = [tuple(s * self.batch_size < n for n in counts) for s in range(self.n_steps)]
         self.counts = torch.tensor(counts, device=self.device)
-        self.class_weights = torch.stack([self._class_weights(*column) for column in self.columns]) if balance else None
+        self.class_weights = (
+            torch.stack([self._class_weights(offset, n) for offset, n, _ in self.columns]) if balance else None
+        )
         self.partners: Tensor | None = None
         self.in_memory = in_memory or isinstance(self.x, Tensor)
         #: every epoch has the same samples, from memory
@@ -147,7 +149,7 @@ class Feed:
             return columns[0].view(self.n_steps, self.batch_size)
         return torch.stack([c.view(self.n_steps, self.batch_size) for c in columns], 1)
 
-    def _class_weights(self, offset: int, n: int, seed: int) -> Tensor:
+    def _class_weights(self, offset: int, n: int) -> Tensor:
         """Weight of each class, (K,), inversely proportional to its number of samples; their mean over samples is 1."""
         counts = torch.bincount(self.y[offset : offset + n], minlength=int(self.y.max()) + 1)
         return torch.where(counts > 0, n / ((counts > 0).sum() * counts.clamp(min=1)), 0.0).float()
