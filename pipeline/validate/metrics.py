@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.schema import Bin
 from pipeline.validate.intervals import Intervals
 
 ECE_BINS = 15  # of equal width; Guo et al. 2017
@@ -29,7 +28,7 @@ def classification(
     Returns
     -------
     `accuracy`, `macro_recall` (the mean recall of the classes, whatever their sizes), `log_loss`, `ece`, `per_class`
-    (precision, recall and F1), `confusion_matrix` (true class in rows) and `reliability` (see `_reliability`).
+    (precision, recall and F1), `confusion_matrix` (true class in rows) and `reliability` (bins of confidence).
     Proportions come with their 95 % interval. Two classes have ROC and precision-recall curves and the areas under
     them too; the second class is the positive one.
 
@@ -65,7 +64,15 @@ def classification(
             for i in range(k)
         ],
         "confusion_matrix": confusion.tolist(),
-        "reliability": _reliability(p.max(1), right, intervals),
+        "reliability": [
+            {
+                "confidence": confidence,
+                "accuracy": accuracy,
+                "interval": interval(right, rows),
+                "count": int(rows.sum()),
+            }
+            for rows, confidence, accuracy in _binned(p.max(1), right)
+        ],
         **(_binary(p[:, 1], y) if k == 2 and all(support) else {}),
     }
 
@@ -73,10 +80,10 @@ def classification(
 def calibration(p: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, float]:
     """How good the probabilities (N, K) themselves are: `log_loss`, the mean cross entropy in nats, and `ece`, the
     expected calibration error of the predicted class (Naeini et al. 2015)."""
-    reliability = _reliability(p.max(1), p.argmax(1) == y)
+    bins = _binned(p.max(1), p.argmax(1) == y)
     return {
         "log_loss": float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float32).tiny)).mean()),
-        "ece": sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in reliability) / len(y),
+        "ece": sum(int(rows.sum()) * abs(accuracy - confidence) for rows, confidence, accuracy in bins) / len(y),
     }
 
 
@@ -135,18 +142,10 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_], intervals: Inte
     return float(binomtest(only_first, different).pvalue) if different else 1.0
 
 
-def _reliability(
-    confidence: NDArray[np.float32], correct: NDArray[np.bool_], intervals: Intervals | None = None
-) -> list[Bin]:
-    """Mean `confidence`, `accuracy` with its 95 % `interval`, and `count` of each bin of confidence with samples."""
+def _binned(
+    confidence: NDArray[np.float32], correct: NDArray[np.bool_]
+) -> list[tuple[NDArray[np.bool_], float, float]]:
+    """Of each bin of confidence with samples: which samples are in it, their mean confidence, and their accuracy."""
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    among = (intervals or Intervals.of(np.arange(len(bins)))).among
-    return [
-        {
-            "confidence": float(confidence[bins == b].mean()),
-            "accuracy": float(correct[bins == b].mean()),
-            "interval": among(correct, bins == b),
-            "count": int((bins == b).sum()),
-        }
-        for b in np.unique(bins)
-    ]
+    inside = [bins == b for b in np.unique(bins)]
+    return [(rows, float(confidence[rows].mean()), float(correct[rows].mean())) for rows in inside]
