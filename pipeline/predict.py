@@ -18,6 +18,7 @@ from pipeline.inputs import Part, parts
 from pipeline.ordered import ordered
 from pipeline.report import timeline
 from pipeline.run import Run, file_name, require
+from pipeline.sources.files import readable
 from pipeline.task import UserError
 from service.errors import MediaError
 from service.media import Limits
@@ -73,7 +74,7 @@ def predict(runs: Path, name: str, files: Sequence[Path], as_json: bool = False,
             print(*(f"  {line}" for line in timeline.lines(answer.timeline)), sep="\n")
             if answer.label is not None:
                 picture = _unused(run.timelines / file_name(file.stem, "png"), pictures)
-                title = f"{file.name}: {answer.label}, {answer.confidence:.4f}"
+                title = f"{readable(Path(file.name))}: {answer.label}, {answer.confidence:.4f}"
                 failed |= not _draw(picture, title, sample, answer.timeline)
     return not failed
 

@@ -286,6 +286,14 @@ class TestBand:
         assert list(answer) == ["file", "label", "confidence", "known", "probabilities", "timeline"]
         assert [(window["start"], window["end"]) for window in answer["timeline"]] == [(0, 2.5), (2.5, 5)]
 
+    def test_a_file_whose_name_is_no_text(self, band: Path) -> None:
+        name = "violin\udcff.wav"  # the byte ff, as Latin-1 has ÿ
+        (band / name).write_bytes(next((band / "clips" / "violin").iterdir()).read_bytes())
+        done = command.percept("predict", "instruments", name, "--timeline", home=band)
+        assert (done.returncode, done.stderr) == (0, "")
+        (picture,) = (band / "runs" / "instruments" / "timelines").glob("violin*-*.png")
+        assert done.stdout.endswith(f"/{picture.name}\n")
+
     def test_alone_on_several_threads_as_beside_others_on_one(self, band: Path) -> None:
         soundfile.write(band / "long.wav", np.resize(played("violin", 9), 70 * RATE), RATE)
         soundfile.write(band / "short.wav", played("bassoon", 1), RATE)
