@@ -49,6 +49,8 @@ if is_supervisor:
     # OpenBLAS reads it when a worker imports NumPy. By default it starts a thread for each core of the machine,
     # whatever the container's CPU quota; a request is computed in one thread.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if app.logs:  # what it says itself, too; a worker does the same, later
+        log.set_up()
 
 # Seconds after which a thread lets another one go on. With Python's default, ten times as long, the event loop would
 # wait 5 ms beside a thread in Python after each input and output, of which a picture needs ten.

@@ -27,7 +27,10 @@ class JSONFormatter(logging.Formatter):
         line |= getattr(record, "fields", None) or {"message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        is_unicode = (
+            (sys.stdout.encoding or "").lower().startswith("utf")
+        )  # else a path or a label might not be written
+        return json.dumps(line, ensure_ascii=not is_unicode, default=str)
 
 
 def wanted() -> bool:
@@ -44,7 +47,7 @@ def set_up() -> None:
     handler.setFormatter(JSONFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    for name in ("bentoml", "uvicorn", "uvicorn.error"):
+    for name in ("bentoml", "circus", "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
