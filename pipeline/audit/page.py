@@ -147,7 +147,8 @@ def _media(run: Run, files: Sequence[str], samples: Mapping[str, Sample], form: 
 def _sound(run: Run, number: int, sample: Sample, waveform: NDArray[np.float32], sample_rate: int) -> str:
     path = getattr(sample.media, "path", None)
     if path is not None and Path(path).suffix.lower() in PLAYED:
-        return quote(os.path.relpath(Path(path).resolve(), run.folder.resolve()).replace(os.sep, "/"))
+        relative = os.path.relpath(Path(path).resolve(), run.folder.resolve()).replace(os.sep, "/")
+        return quote(os.fsencode(relative))  # bytes: a name need not be UTF-8
     run.audited.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     soundfile.write(stream, waveform[: int(SECONDS * sample_rate)], sample_rate, format="WAV", subtype="PCM_16")

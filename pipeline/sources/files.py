@@ -1,6 +1,7 @@
 """Files below a folder, and their sizes and times, which tell whether they have changed without reading them."""
 
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from pipeline.errors import UserError
 
 Stat = tuple[str, int, int]  # path, bytes, time of the last change in ns; -1 and 0 for a file that is not there
 Identity = tuple[int, int]  # of a folder, whatever links lead to it: device and inode
+
+WRITTEN_OUT = re.compile(rb"\\x([89a-f][0-9a-f])")  # a byte that is no UTF-8, as `readable` has it
 
 # What systems and programs leave in folders besides names with a dot, in lower case.
 CLUTTER = frozenset((
@@ -75,9 +78,19 @@ def stat(file: Path | os.DirEntry[str]) -> Stat:
     return path, status.st_size, status.st_mtime_ns
 
 
-def readable(path: Path | os.DirEntry[str]) -> str:
+def readable(path: str | Path | os.DirEntry[str]) -> str:
     """The path as text that any report can hold, even if its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def unreadable(text: str) -> str:
+    """The path of which `readable` made this text.
+
+    >>> unreadable("/data/caf\\\\xe9.wav") == os.fsdecode(b"/data/caf\\xe9.wav")
+    True
+    """
+    content = text.encode("utf-8", "surrogateescape")
+    return os.fsdecode(WRITTEN_OUT.sub(lambda byte: bytes.fromhex(byte[1].decode()), content))
 
 
 def expanded(path: str) -> Path:

@@ -9,7 +9,7 @@ from unicodedata import normalize
 from pipeline.errors import UserError, listed
 from pipeline.sources.delimited import Row, column_names, find_format, rows
 from pipeline.sources.encoded import Entry, samples
-from pipeline.sources.files import expanded, stat
+from pipeline.sources.files import expanded, readable, stat, unreadable
 from pipeline.sources.registry import Data, Source
 from pipeline.sources.sample import SPLITS, Sample
 from pipeline.sources.split_names import is_fold, split_of_each
@@ -57,7 +57,7 @@ def _entries(manifest: Path, columns: Sequence[str], lines: Iterator[Row]) -> It
                 f"{manifest}, line {line}: split {split!r} is not {', '.join(SPLITS)}{how if is_fold(split) else ''}"
             )
         path = as_on_disk(path, manifest.parent)
-        yield path, label, splits.get(split), group or None, manifest.parent / path
+        yield readable(path), label, splits.get(split), group or None, manifest.parent / path
 
 
 def read_manifest(manifest: Path) -> tuple[list[str], Iterator[Row]]:
@@ -76,11 +76,12 @@ def read_manifest(manifest: Path) -> tuple[list[str], Iterator[Row]]:
 
 def as_on_disk(path: str, folder: Path) -> str:
     """A path in a manifest as the file is called: with slashes for the backslashes of Windows, which elsewhere may
-    stand in a name, and with accents composed or apart, as the file's system wrote them."""
+    stand in a name, with accents composed or apart, as the file's system wrote them, and with the bytes that `readable`
+    has written out, as in the manifest that an audit saves."""
     if path.isascii() and "\\" not in path:
         return path
     slashed = path.replace("\\", "/")
-    forms = (path, slashed, normalize("NFC", slashed), normalize("NFD", slashed))
+    forms = (path, slashed, normalize("NFC", slashed), normalize("NFD", slashed), unreadable(path))
     return next((form for form in dict.fromkeys(forms) if _is_there(folder / form)), slashed)
 
 

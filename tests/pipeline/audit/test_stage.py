@@ -1,11 +1,13 @@
 """An audit finds what was planted in real files, and its page holds what a decision needs."""
 
 import base64
+import csv
 import io
 import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -111,15 +113,25 @@ def test_sounds_are_heard_from_the_users_files_and_damage_is_named(tmp_path: Pat
             tone = np.sin(2 * np.pi * (frequency + 9 * n) * np.arange(4_000) / rate) * np.hanning(4_000)
             soundfile.write(root / label / f"{n} #.wav", 0.4 * tone + 1e-4 * rng.standard_normal(4_000), rate)
     loud = np.clip(6 * soundfile.read(root / "low" / "0 #.wav")[0], -0.99, 0.99)
-    soundfile.write(root / "low" / "clipped.wav", loud, rate)
+    clipped = os.fsdecode(b"clipped \xff.wav")
+    with (root / "low" / clipped).open("wb") as file:
+        soundfile.write(file, loud, rate, format="WAV")
     options = ["features.sample_rate=8000", "features.n_mels=32", "features.n_mfcc=13", "augment.copies=0"]
     run = Run(tmp_path / "runs" / "sounds")
     extract.extract(task.load("instruments", str(root), [*options, "augment.rate=0"]), run)
     found = audit(run)
-    assert ("low/clipped.wav", "media") in [(s["file"], s["kind"]) for s in found]
-    link = data_of(run.audit_page)["media"]["low/clipped.wav"]["sound"]
-    assert (run.folder / link).resolve() == root / "low" / "clipped.wav"
+    assert (r"low/clipped \xff.wav", "media") in [(s["file"], s["kind"]) for s in found]
+    page = data_of(run.audit_page)
+    link = page["media"][r"low/clipped \xff.wav"]["sound"]
+    assert (run.folder / os.fsdecode(unquote_to_bytes(link))).resolve() == root / "low" / clipped
     assert not Path(link).is_absolute()
+
+    manifest = tmp_path / "audit.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([page["rows"]["columns"], *page["rows"]["rows"].values()])
+    again = Run(tmp_path / "runs" / "again")
+    extract.extract(task.load("instruments", str(manifest), [*options, "augment.rate=0"]), again)
+    assert len(extract.Features.of(again).skipped) == 0
 
 
 def features_of(folder: Path, wrong: int) -> tuple[Run, list[int]]:
