@@ -348,6 +348,7 @@ def curves(
         variant.load()
     resolved, directory = arguments.extracted()
     options = [replace(variant, data=resolved.origin()["data"]).load()[0].train for variant in variants]
+    check_writable(directory.folder)
     from pipeline.lessons import curves
 
     curves.curves(resolved, directory, options or [resolved.train])

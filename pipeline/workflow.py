@@ -148,6 +148,7 @@ class Workflow:
 
     def validate(self) -> None:
         """Stage 3: weights → report on the test split."""
+        check_writable(self.run.folder)
         with step(LOADING):
             from pipeline import validate
 

@@ -249,6 +249,16 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path: P
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_disk_that_is_full_is_told_before_any_work(tmp_path: Path) -> None:
+    for stage in ("extract", "train"):
+        assert command.percept(stage, "sine", home=tmp_path).returncode == 0
+    for verb in ("extract", "train", "validate", "curves"):  # each of which may take minutes
+        with command.full_disk(0):
+            done = command.percept(verb, "sine", home=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "percept: runs/sine: File too large\n"
+
+
 def contents(run: Path) -> dict[Path, bytes]:
     """The files of a run, without what an extraction that failed keeps for the next one."""
     return {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
