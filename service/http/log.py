@@ -27,9 +27,7 @@ class JSONFormatter(logging.Formatter):
         line |= getattr(record, "fields", None) or {"message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        is_unicode = (
-            (sys.stdout.encoding or "").lower().startswith("utf")
-        )  # else a path or a label might not be written
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")  # else a path or a label may not be written
         return json.dumps(line, ensure_ascii=not is_unicode, default=str)
 
 

@@ -188,6 +188,8 @@ class Repository:
         self._stamps[name] = stamp
         if has_changed or (retry and name in self.failed):
             self._open(model)
+            if name not in self.served and not self.is_fixed:
+                self._open_older(model)
         return True
 
     def _follow_named(self, tag: Tag) -> None:
@@ -250,6 +252,25 @@ class Repository:
             return
         for kept in (self.failed, self._reasons):
             kept.pop(model.name, None)
+        self._serve(model, predictor)
+
+    def _open_older(self, failed: Stored) -> None:
+        """Serve the newest version older than one that failed, of those that can be opened: as if the service had not
+        been started since."""
+        known = store.versions(failed.name)
+        for version in known[known.index(failed.version) + 1 :] if failed.version in known else []:
+            model = store.find(failed.name, version)
+            if model is None:
+                continue
+            try:
+                predictor = open_version(model, self.trust)
+            except Exception as error:
+                logger.error("%s cannot be served: %s", model, in_one_line(error))
+                continue
+            self._serve(model, predictor)
+            return
+
+    def _serve(self, model: Stored, predictor: Predictor) -> None:
         old, self.served[model.name] = self.served.get(model.name), predictor
         self._changed(predictor, old)
         logger.info("serving %s", model)

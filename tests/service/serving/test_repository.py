@@ -119,6 +119,7 @@ def test_versions_change_under_load_without_a_failed_request(home: Path) -> None
         for thread in threads:
             thread.start()
         try:
+            served("v2")
             for present in ("v3", "v4"):
                 put(home, scaled(present, int(present[1:])))
                 served(present)
@@ -197,6 +198,22 @@ def test_a_broken_version_leaves_the_old_one(home: Path, caplog: pytest.LogCaptu
         put(home, scaled("v9", 9))
         client.poll()
         assert version(client) == "v9"
+        assert client.get("/readyz").json()["failed"] == {}
+
+
+def test_a_broken_version_at_a_start_leaves_the_one_before_it(home: Path) -> None:
+    """As it would without the start: a worker that is killed must not take a model away."""
+    broken(home, "v3", "no ONNX")
+    broken(home, "v4", "other card")
+    with application(home) as client:
+        assert answer(client) == (200, "v2", 8.0)
+        assert list(client.get("/readyz").json()["failed"]) == ["sums"]
+        assert "sums:v4" in client.get("/readyz").json()["failed"]["sums"]
+        client.poll()
+        assert version(client) == "v2"
+        put(home, scaled("v5", 9))
+        client.poll()
+        assert version(client) == "v5"
         assert client.get("/readyz").json()["failed"] == {}
 
 
