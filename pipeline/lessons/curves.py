@@ -38,19 +38,26 @@ def curves(task: Task, run: Run, options: Sequence[Train]) -> dict[str, Curves]:
 
     Raises
     ------
-    UserError : no features, no test samples, or the loss is no longer a number
+    UserError : no features, no test samples, or the loss is no longer a number, once the curves of the others are
+        written
     """
     features = Features.of(run)
     if not features.rows("test").any():
         raise UserError(f"{task.name}: there are no test samples")
-    found = {}
+    found, failed = {}, []
     for train in options:
         rate = f"{train.learning_rate:g}"
         print(f"{task.name}: learning rate {rate}")
-        found[rate] = trained(task, features, train.model_copy(update={"early_stopping": 0}))
-    write_json(run.lessons / "curves.json", found)
-    with matplotlib.rc_context(STYLE):
-        print(f"{task.name}: → {write_svg(figure(found), run.lessons / 'curves.svg')}")
+        try:
+            found[rate] = trained(task, features, train.model_copy(update={"early_stopping": 0}))
+        except UserError as error:
+            failed.append(str(error))
+    if found:
+        write_json(run.lessons / "curves.json", found)
+        with matplotlib.rc_context(STYLE):
+            print(f"{task.name}: → {write_svg(figure(found), run.lessons / 'curves.svg')}")
+    if failed:
+        raise UserError("\n".join(failed))
     return found
 
 

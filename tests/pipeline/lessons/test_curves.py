@@ -58,6 +58,16 @@ def test_a_loss_that_is_no_number_is_one_line(tmp_path: Path) -> None:
     asked, run = extracted(tmp_path, "sine", "train.optimizer=sgd", "train.learning_rate=1e30")
     with pytest.raises(UserError, match="no longer a number"):
         curves.curves(asked, run, [asked.train])
+    assert not (run.lessons / "curves.json").exists()
+
+
+def test_a_rate_that_is_too_high_leaves_the_curves_of_the_others(tmp_path: Path) -> None:
+    asked, run = extracted(tmp_path, "sine", "train.optimizer=sgd", "train.epochs=2")
+    options = [asked.train.model_copy(update={"learning_rate": rate}) for rate in (0.1, 1e30, 0.01)]
+    with pytest.raises(UserError, match=r"no longer a number.*now 1e\+30"):
+        curves.curves(asked, run, options)
+    assert list(json.loads((run.lessons / "curves.json").read_text())) == ["0.1", "0.01"]
+    assert ">rate 0.01<" in (run.lessons / "curves.svg").read_text()
 
 
 def test_a_lesson_extracts_what_it_needs_and_keeps_what_is_there(tmp_path: Path) -> None:
