@@ -194,7 +194,7 @@ def verdict(found: Comparison) -> str:
 
 def lines(found: Comparison) -> list[str]:
     """The comparison for the terminal."""
-    groups = "" if found["groups"] == found["samples"] else f" in {found['groups']:,} groups"
+    groups = "" if found["groups"] == found["samples"] else f" in {counted(found['groups'], 'group')}"
     head = [f"{counted(found['samples'], 'test sample')}{groups}; {found['both_wrong']:,} that both have wrong"]
     rows = [("", found["a"]["name"], found["b"]["name"]), *table(found)]
     width = [max(len(row[i]) for row in rows) for i in range(3)]

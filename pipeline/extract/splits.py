@@ -263,7 +263,8 @@ def check_classes(features: Features) -> None:
             lost = [f"{file}: {reason}" for file, reason, _, named in features.skipped if named == label]
             others = f" (and {len(lost)} that cannot be used, the first: {lost[0]})" if lost else ""
             problems.append(
-                f"class {label!r} has {total[k]} usable samples{others}; at least {MIN_SAMPLES} are needed to split"
+                f"class {label!r} has {counted(total[k], 'usable sample')}{others}; at least {MIN_SAMPLES} are needed "
+                "to split"
             )
         elif not trained[k]:
             problems.append(

@@ -37,7 +37,7 @@ def _groups(features: Features, data: Data) -> str:
     alone = len(set(features.group.tolist())) - len(named)
     others = f", and {counted(alone, 'sample')} in none" if alone else ""
     shown = f"{', '.join(named[:GROUPS])}{', …' if len(named) > GROUPS else ''}"
-    return f"{len(named):,} groups, which no split divides, from {where}: {shown}{others}"
+    return f"{counted(len(named), 'group')}, which no split divides, from {where}: {shown}{others}"
 
 
 def _near_duplicates(features: Features) -> list[str]:

@@ -102,7 +102,7 @@ def headline(report: Report) -> str:
     test, groups = report["test"], report["samples"].get("groups")
     samples = counted(report["samples"]["test"], "test sample")
     if groups:
-        samples += f" in {formats.count(groups['test'])} groups"
+        samples += f" in {counted(groups['test'], 'group')}"
     others = ", ".join(f"{name} {value:.4g}" for key, (name, value) in _metrics(test).items() if key not in SHARES)
     if "accuracy" in test:
         interval = test.get("accuracy_interval")
@@ -124,7 +124,7 @@ def headline(report: Report) -> str:
     if worst := weakest(test):
         lines.append(
             f"weakest class: {worst['label']}, recall {formats.percent(worst['recall'])}"
-            f" ({formats.interval(worst['recall_interval'])}; {formats.count(worst['support'])} samples)"
+            f" ({formats.interval(worst['recall_interval'])}; {counted(worst['support'], 'sample')})"
         )
     if few := _few(test):
         more = f" and {len(few) - CLASSES} more classes" if len(few) > CLASSES else ""

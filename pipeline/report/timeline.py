@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import counted
 from service.serving import Window
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _figure(title: str, waveform: NDArray[np.float32], windows: Windows) -> "Fig
     _draw_waveform(upper, waveform, windows, colours, width)
     _draw_lanes(lower, windows, colours)
     others = len(seconds) - len(labels)
-    grey = f"; grey: {others} labels heard for less time" if others else ""
+    grey = f"; grey: {counted(others, 'label')} heard for less time" if others else ""
     lower.set(xlabel=f"time; the stronger a colour, the higher the confidence{grey}")
     return figure
 

@@ -35,7 +35,7 @@ def scope(features: Features, kind: str) -> list[str]:
         else f"the data set {source.name}"
     )
     if groups:
-        together = f"in {groups['test']:,} groups of which no sample was trained on"
+        together = f"in {counted(groups['test'], 'group')} of which no sample was trained on"
     else:
         together = f"{_alone(features)}: no groups are named"
     of = f"of {n} from {where}, {together}"

@@ -41,6 +41,8 @@ def test_real_data_say_which_and_how_many_groups(features: Features) -> None:
     of, untested = scope(replace(named, group=groups), "pixels")
     assert of.endswith(", in 40 groups of which no sample was trained on")
     assert untested == "not tested: inputs from another camera, scanner, pen or hand"
+    alone = np.array(["a room" if split == "test" else split for split in features.split])
+    assert scope(replace(named, group=alone), "mfcc")[0].endswith(", in 1 group of which no sample was trained on")
     found = counts(replace(named, group=groups))
     assert found is not None
     assert (found["train"], found["test"], found["classes"]["inside"]["test"]) == (40, 40, 40)
