@@ -5,7 +5,6 @@ out-of-distribution; its answer has `known` = false.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -156,16 +155,12 @@ def _fitted(classifier: Classifier, training: Dataset, seed: int, copies: Copies
         copies = Copies(training, none, none, none)
     familiarity = classifier.add_familiarity().to(training.y.device)
     if familiarity.contrast is not None:
-        contrast = _contrast(familiarity.contrast, classifier, training, copies, seed)
-        # On all threads, since its steps are the same bit for bit with any number.
-        all_epochs(
-            ClosedForm([familiarity.contrast], contrast.feed, contrast.kind, [contrast.options]), contrast.options
-        )
-    with threads(1):
-        _fit_densities(familiarity, classifier, training, copies, seed)
+        _train_contrast(familiarity.contrast, classifier, training, copies, seed)
+    _fit_densities(familiarity, classifier, training, copies, seed)
     return familiarity
 
 
+@threads(1)
 def _fit_densities(
     familiarity: Familiarity, classifier: Classifier, training: Dataset, copies: Copies, seed: int
 ) -> None:
@@ -191,41 +186,40 @@ def _fit_densities(
         familiarity.typicality.fit_parts(pieces(training.x))
 
 
-class _Contrast(NamedTuple):
-    """What the network that tells training samples from outliers learns from, and how."""
-
-    feed: Feed
-    kind: Kind
-    options: Train
+def _train_contrast(network: MLP, classifier: Classifier, training: Dataset, copies: Copies, seed: int) -> None:
+    """Train the network to tell training samples from as many outliers: symbols and sounds by their class, with the
+    outliers as one more class, and the last hidden layer of pictures in colour as 1 from 0."""
+    front, standardize = classifier.frontend, classifier.standardize
+    assert front.outliers is not None
+    options = OUTLIER_TRAINING[front.outliers]
+    kind: Kind = "binary" if isinstance(front, Picture) else "multiclass"
+    data = _with_outliers(network, classifier, training, copies, seed)
+    change = transform_of(options, standardize, standardize.mean.device)
+    feed = Feed([data], [seed], options.batch_size, change, in_memory=True)
+    all_epochs(ClosedForm([network], feed, kind, [options]), options)  # on all threads, for the same bits
 
 
 @threads(1)
-def _contrast(network: MLP, classifier: Classifier, training: Dataset, copies: Copies, seed: int) -> _Contrast:
-    """Training samples and as many outliers: symbols and sounds by their class, with the outliers as one more class,
-    and the last hidden layer of pictures in colour as 1 and 0."""
+def _with_outliers(network: MLP, classifier: Classifier, training: Dataset, copies: Copies, seed: int) -> Dataset:
+    """Training samples and as many outliers, and what the network is to say of them."""
     generator = torch.Generator().manual_seed(seed)
     device, front = classifier.standardize.mean.device, classifier.frontend
     n_samples = sum(len(part.y) for part in copies) if isinstance(front, Mfcc) else len(training.y)
     n = min(max(PICTURES[0], n_samples), PICTURES[1])
     x: Tensor | StackedRows
-    kind: Kind = "multiclass"
+    outside = network.linear()[-1].out_features - 1
     if isinstance(front, Mfcc):
         x, inside = _with_sounds(copies, n, classifier, front, generator)
     else:
         rows = torch.randint(len(training.y), (n,), generator=generator)
         inside = training.y[rows.to(training.y.device)]
         if isinstance(front, Picture):
-            kind, inside = "binary", torch.ones_like(inside)
+            inside, outside = torch.ones_like(inside), 0
             x = torch.empty(2 * n, network.linear()[0].in_features, device=device)
             _add_scenes(x, rows, classifier, front, training.x, generator)
         else:
             x, inside = _with_pictures(training, copies.auxiliary, rows, classifier, generator)
-    outside = 0 if kind == "binary" else network.linear()[-1].out_features - 1
-    y = torch.cat([inside, torch.full_like(inside, outside)])
-    assert front.outliers is not None
-    options = OUTLIER_TRAINING[front.outliers]
-    change = transform_of(options, classifier.standardize, device)
-    return _Contrast(Feed([Dataset(x, y)], [seed], options.batch_size, change, in_memory=True), kind, options)
+    return Dataset(x, torch.cat([inside, torch.full_like(inside, outside)]))
 
 
 def _with_sounds(

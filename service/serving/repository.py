@@ -224,9 +224,8 @@ class Repository:
             predictor = self._pinned.get((name, version))
             if predictor is None:
                 try:
-                    predictor = open_version(model, self.trust)
+                    predictor = self._opened(model)
                 except Exception as error:
-                    logger.error("%s cannot be served: %s", model, in_one_line(error))
                     raise UnknownModel(not_loaded(model, error)) from error
                 self._pinned[name, version] = predictor
                 if len(self._pinned) > PINNED:
@@ -245,9 +244,8 @@ class Repository:
 
     def _open(self, model: Stored) -> None:
         try:
-            predictor = open_version(model, self.trust)
+            predictor = self._opened(model)
         except Exception as error:  # one broken file must take down neither the others nor the version before it
-            logger.error("%s cannot be served: %s", model, in_one_line(error))
             self.failed[model.name], self._reasons[model.name] = model.version, not_loaded(model, error)
             return
         for kept in (self.failed, self._reasons):
@@ -263,12 +261,18 @@ class Repository:
             if model is None:
                 continue
             try:
-                predictor = open_version(model, self.trust)
-            except Exception as error:
-                logger.error("%s cannot be served: %s", model, in_one_line(error))
+                predictor = self._opened(model)
+            except Exception:
                 continue
-            self._serve(model, predictor)
-            return
+            return self._serve(model, predictor)
+
+    def _opened(self, model: Stored) -> Predictor:
+        """Raises what `open_version` does; the log then says why."""
+        try:
+            return open_version(model, self.trust)
+        except Exception as error:
+            logger.error("%s cannot be served: %s", model, in_one_line(error))
+            raise
 
     def _serve(self, model: Stored, predictor: Predictor) -> None:
         old, self.served[model.name] = self.served.get(model.name), predictor
