@@ -32,7 +32,7 @@ from models.classifier import Classifier, Standardize
 from models.frontend import build
 from models.mfcc import LOWEST, TINY, Mfcc
 from models.mlp import MLP
-from models.pooling import LAGS, LOUD_DB, QUANTILES, SHARES_DB
+from models.pooling import FOLLOWED, LAGS, LOUD_DB, ORDERS, QUANTILES, SHARES_DB
 from models.views import (
     AVERAGE_DB,
     ENVELOPE_BANDS,
@@ -167,6 +167,9 @@ def pooled(values: NDArray[Any], level: NDArray[Any], views: Sequence[NDArray[An
     columns.append(np.array([loud.mean(), loud.std(), *(np.mean(loud > edge) for edge in SHARES_DB)]))
     for view in views:
         columns += [*moments(view[:, active]), view[:, level.argmax()]]
+    centred = heard[:FOLLOWED] - columns[0][:FOLLOWED, None]
+    time = (np.cumsum(weights) - weights / 2) / weights.sum()
+    columns += [2 * np.average(centred * np.cos(np.pi * order * time), axis=1, weights=weights) for order in ORDERS]
     return np.concatenate(columns)
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--epochs 150]
 
-3 learning rates × 4 penalties × 5 folds on the embedded notes of `instruments`: 60 networks 745-256-13, sigmoid, Adam,
+3 learning rates × 4 penalties × 5 folds on the embedded notes of `instruments`: 60 networks 823-256-13, sigmoid, Adam,
 batches of 50. percept also evaluates every network on its held-out fold after every epoch. The bound is the time that
 the matrix products of the 60 networks would take if every core did them at the speed of its largest ones. Takes more
 than two minutes on two cores.

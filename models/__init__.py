@@ -2,4 +2,4 @@
 
 # Version of the front ends (frontend.py, mfcc.py). Caches of features are keyed by it: raise it when the features of
 # the same media change. It is defined here so that reading it does not import torch.
-FEATURES_VERSION = 6
+FEATURES_VERSION = 7

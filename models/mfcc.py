@@ -21,7 +21,7 @@ from models.feature_groups import Span
 from models.fourier import PowerSpectrum
 from models.mel import b_weighting, mel_filters, mel_frequencies
 from models.padding import Ends
-from models.pooling import LEVELS, NAMES, STATISTICS, VIEW_STATISTICS, pool
+from models.pooling import FOLLOWED, FOLLOWED_WEIGHT, LEVELS, NAMES, ORDERS, STATISTICS, VIEW_STATISTICS, pool
 from models.views import AVERAGES, TOP_DB, VALLEYS, VIEWS
 
 AMIN = 1e-10  # lower bound of the mel power in the logarithm, as in librosa.power_to_db
@@ -123,7 +123,7 @@ class Mfcc(nn.Module):
         """float32 (N, T), T ≥ 1 → float32 (N, n_features); see `pool`.
 
         >>> Mfcc(sample_rate=8000, n_fft=256, hop_length=128, n_mels=20, n_mfcc=8)(torch.zeros(2, 8000)).shape
-        torch.Size([2, 153])
+        torch.Size([2, 201])
         """
         mel, total = self.factorised_powers(audio) if torch.onnx.is_in_onnx_export() else self.powers(audio)
         level = self.level(mel)
@@ -135,9 +135,11 @@ class Mfcc(nn.Module):
         return torch.cat([pooled, (average @ self.dct.T).flatten(1)], 1)
 
     def groups(self) -> list[Span]:
-        """The coefficients by their statistics, the levels, the views, and the long-term average spectrum."""
+        """The coefficients by their statistics, the levels, the views, the cosines of the course in time, and the
+        long-term average spectrum."""
         sizes = [(name, self.n_mfcc) for name in NAMES] + [("level", LEVELS)]
         sizes += [(name, VIEW_STATISTICS * self.n_view) for name in VIEWS]
+        sizes += [(f"cosine {order}", min(FOLLOWED, self.n_mfcc)) for order in ORDERS]
         sizes += [(f"average {name}", self.n_mfcc) for name in AVERAGES]
         stops = np.cumsum([size for _, size in sizes]).tolist()
         return [(name, stop - size, stop) for (name, size), stop in zip(sizes, stops, strict=True)]
@@ -254,8 +256,9 @@ class Mfcc(nn.Module):
 def _weights(n_mfcc: int, n_view: int, cepstral_decay: float) -> Tensor:
     of_coefficients = 1 / (1 + (torch.arange(n_mfcc) / (cepstral_decay or torch.inf)) ** 2)
     of_views = [weight * of_coefficients[:n_view].repeat(VIEW_STATISTICS) for weight in VIEWS.values()]
+    of_cosines = FOLLOWED_WEIGHT * of_coefficients[:FOLLOWED].repeat(len(ORDERS))
     of_averages = of_coefficients.repeat(len(AVERAGES))
-    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), *of_views, of_averages])
+    return torch.cat([of_coefficients.repeat(STATISTICS), torch.ones(LEVELS), *of_views, of_cosines, of_averages])
 
 
 def _loudness(sample_rate: int, n_mels: int, fmin: float, preemphasis: float) -> Tensor:

@@ -13,6 +13,9 @@ NAMES = ("mean", "deviation", "loudest", *(f"quantile {q}" for q in QUANTILES), 
 STATISTICS = len(NAMES)  # of each coefficient
 LEVELS = 2 + len(SHARES_DB)  # features of the level
 VIEW_STATISTICS = 3  # of each coefficient of another view of the spectrum
+ORDERS = (1, 2, 3, 4, 5, 6)  # of the cosines that follow a coefficient through the clip
+FOLLOWED = 13  # coefficients that are followed: the customary number, for the shape of the vocal tract
+FOLLOWED_WEIGHT = 0.7  # how much their features count, as few clips cannot teach much about them
 
 
 def pool(values: Tensor, level: Tensor, active: Tensor, views: Sequence[Tensor]) -> Tensor:
@@ -21,7 +24,7 @@ def pool(values: Tensor, level: Tensor, active: Tensor, views: Sequence[Tensor])
 
     values float32 (N, M, frames); level (N, 1, frames), in decibels relative to the loudest frame; active (N, 1,
     frames), 1 for each frame that is not silence, as the loudest never is, else 0; V views, each (N, E, frames).
-    → float32 (N, STATISTICS · M + LEVELS + VIEW_STATISTICS · V · E):
+    → float32 (N, STATISTICS · M + LEVELS + VIEW_STATISTICS · V · E + orders · F), where F = min(FOLLOWED, M):
 
     - mean and standard deviation, weighted by how far a frame's level is above -LOUD_DB
     - value in the loudest frame
@@ -30,6 +33,7 @@ def pool(values: Tensor, level: Tensor, active: Tensor, views: Sequence[Tensor])
     - mean of the first third of the frames minus that of the last third
     - of the level: mean, standard deviation, and the shares of frames above SHARES_DB
     - of each view: mean and standard deviation, weighted as above, and value in the loudest frame
+    - of the first F coefficients, the cosine transform of their course in time: see `_followed`
     """
     n = active.sum(-1, keepdim=True)  # ≥ 1: the loudest frame counts
     weights, loudest = active * (torch.relu(level + LOUD_DB) / LOUD_DB + 1e-3), level.argmax(2, keepdim=True)
@@ -47,6 +51,7 @@ def pool(values: Tensor, level: Tensor, active: Tensor, views: Sequence[Tensor])
     ]
     for view in views:
         statistics += [*_moments(view, weights), view.gather(2, loudest.expand(-1, view.shape[1], -1))]
+    statistics.append(_followed((values - statistics[0])[:, :FOLLOWED], weights))
     return torch.cat(statistics, 1).squeeze(-1)
 
 
@@ -74,3 +79,18 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
     later, both = (torch.cat([x[..., lag : lag + frames] for lag in LAGS], 1) for x in padded)
     change, both = later - values.unsqueeze(1), both * active.unsqueeze(1)
     return torch.sqrt((change * change) @ both.transpose(2, 3) / both.sum(-1, keepdim=True).clamp(min=1)).flatten(1, 2)
+
+
+def _followed(values: Tensor, weights: Tensor) -> Tensor:
+    """The course of values (N, M, frames) in time as coefficients of a cosine transform, order by order,
+    (N, orders · M, 1): in which order the sounds of a word follow each other, or how a tone begins and ends, however
+    long they last. Time is the share of `weights` (N, 1, frames) that has gone by, so that frames that hardly count
+    hardly take time either.
+
+    Source: the cepstral-time matrix; Ariki, Mizuta, Nagata and Sakai 1989, "Spoken-word recognition using dynamic
+    features analysed by two-dimensional cepstrum"; Milner and Vaseghi 1995.
+    """
+    total = weights.sum(-1, keepdim=True)
+    time = (weights.cumsum(-1) - weights / 2) / total
+    cosines = weights * torch.cos(torch.pi * torch.tensor(ORDERS).view(-1, 1) * time)  # (N, orders, frames)
+    return (2 / total * cosines @ values.transpose(1, 2)).flatten(1).unsqueeze(-1)

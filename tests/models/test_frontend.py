@@ -14,7 +14,7 @@ from models import views
 from models.classifier import Standardize
 from models.frontend import Pixels, build
 from models.mfcc import Mfcc
-from models.pooling import LEVELS, STATISTICS, VIEW_STATISTICS, pool
+from models.pooling import FOLLOWED, FOLLOWED_WEIGHT, LEVELS, ORDERS, STATISTICS, VIEW_STATISTICS, pool
 from pipeline import task
 from pipeline.threads import subnormals_flushed
 from service.media import Limits
@@ -93,8 +93,27 @@ def test_features_are_the_statistics_of_active_frames(frames: int, seed: int) ->
     active = (level >= -60).astype(np.float32)
     tensors = [torch.from_numpy(x)[None] for x in (values, level[None], active[None], *views)]
     found = pool(*tensors[:3], tensors[3:])[0].numpy()
-    assert found.shape == (STATISTICS * 5 + LEVELS + 2 * VIEW_STATISTICS * 3,)
+    assert found.shape == (STATISTICS * 5 + LEVELS + 2 * VIEW_STATISTICS * 3 + len(ORDERS) * 5,)
     assert np.abs(found - pooled(values, level, views, 60)).max() < 1e-3
+
+
+def test_features_tell_in_which_order_sounds_follow_each_other_but_not_how_fast() -> None:
+    def played(*hertz: int, seconds: float) -> NDArray[np.float32]:
+        parts = [np.sin(2 * np.pi * f * np.arange(int(seconds * 22_050)) / 22_050) for f in hertz]
+        return np.concatenate(parts).astype(np.float32) / 2
+
+    front = Mfcc(n_mfcc=20)
+    spans = {name: slice(start, stop) for name, start, stop in front.groups()}
+    cosines = slice(spans["cosine 1"].start, spans["cosine 6"].stop)
+    up, down, slow = (
+        front(torch.from_numpy(clip)[None])[0]
+        for clip in (
+            played(440, 880, 440, seconds=0.5),
+            played(880, 440, 880, seconds=0.5),
+            played(440, 880, 440, seconds=1),
+        )
+    )
+    assert (up - slow)[cosines].norm() < 0.25 * (up - down)[cosines].norm()
 
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 100])
@@ -154,12 +173,13 @@ def test_cepstral_decay_gives_high_coefficients_less_weight() -> None:
     even, weights = Mfcc(n_mfcc=20).weights, Mfcc(n_mfcc=20, cepstral_decay=8).weights
     assert even is not None
     assert weights is not None
-    own, views = STATISTICS * 20 + LEVELS, 3 * VIEW_STATISTICS * 10
-    assert weights.shape == (own + views + 2 * 20,)
+    own, views, cosines = STATISTICS * 20 + LEVELS, 3 * VIEW_STATISTICS * 10, len(ORDERS) * FOLLOWED
+    assert weights.shape == (own + views + cosines + 2 * 20,)
     assert even[:own].tolist() == own * [1.0]
     assert weights[20:40].tolist() == weights[:20].tolist()
     assert weights[own : own + 10].tolist() == weights[:10].tolist()
     assert weights[own + views - 10 : own + views].tolist() == (weights[:10] / 2).tolist()
+    assert torch.equal(weights[own + views :][:FOLLOWED], FOLLOWED_WEIGHT * weights[:FOLLOWED])
     assert weights[-20:].tolist() == weights[:20].tolist()
     assert [weights[0].item(), weights[8].item()] == [1.0, 0.5]
     x = torch.from_numpy(noise(50 * len(weights))).view(50, -1)

@@ -103,9 +103,9 @@ def test_a_shard_that_was_cut_off_is_as_if_it_were_not_there(few: Task, tmp_path
     run = Run(tmp_path)
     recipe = extract.Recipe.of(few)
     store = shards.Shards(run, recipe)
-    row = np.ones(745, np.float32)
+    row = np.ones(823, np.float32)
     store.add("one", Extracted(row, np.stack([2 * row, 3 * row]), np.array([1, 2], np.int8)))
-    store.add("none", Extracted(None, np.empty((0, 745), np.float32), np.empty(0, np.int8), "silent"))
+    store.add("none", Extracted(None, np.empty((0, 823), np.float32), np.empty(0, np.int8), "silent"))
     store.flush()
     again = shards.Shards(run, recipe)
     assert again.before["none"].reason == "silent"

@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> Callable[..., Features]:
 
 def test_features_of_every_sample(clips: Path, run: Callable[..., Features]) -> None:
     found = run(clips)
-    assert found.x.shape == (36, 745)
+    assert found.x.shape == (36, 823)
     assert found.x.dtype == np.float32
     assert found.labels == ("high", "low", "mid")
     assert np.bincount(found.y).tolist() == [12, 12, 12]
