@@ -73,6 +73,22 @@ def test_pieces_that_threads_share_have_the_same_answers(predictors):
     assert predictors["instruments"].predict(sound, 0.5, map_parts=map_parts).to_json() == alone.to_json()
 
 
+@pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 48_000, 96_000])
+def test_a_sound_that_is_cut_where_a_window_ends_is_not_heard_in_the_next(predictors, rate):
+    """Resampling rings for some milliseconds beyond the cut."""
+    instruments = predictors["instruments"]
+    sound = np.pad(tone(rate, frequency=60.0, seconds=1), ((rate, rate), (0, 0)))
+    windows = instruments.predict(instruments.decode(sound_bytes(sound, rate), LIMITS), 0.5).timeline
+    assert [window.label is not None for window in windows] == [False, False, True, True, False, False]
+
+
+def test_a_recording_of_one_window_is_heard_however_short(predictors):
+    instruments = predictors["instruments"]
+    for n in (2, 100, 440):
+        [window] = instruments.predict(np.resize(np.float32([0.5, -0.5]), n), 0.5).timeline
+        assert window.label is not None
+
+
 def test_answers_stay_the_same_once_memory_is_given_back(predictors):
     instruments = predictors["instruments"]
     before = instruments.answer(FLUTE, LIMITS)
