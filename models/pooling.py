@@ -82,8 +82,8 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
 
 
 def _followed(values: Tensor, weights: Tensor) -> Tensor:
-    """The course of values (N, M, frames) in time as coefficients of a cosine transform, order by order,
-    (N, orders · M, 1): in which order the sounds of a word follow each other, or how a tone begins and ends, however
+    """The course in time of values (N, M, frames), less their mean, as coefficients of a cosine transform, order by
+    order, (N, orders · M, 1): in which order the sounds of a word follow each other, or how a tone begins and ends, however
     long they last. Time is the share of `weights` (N, 1, frames) that has gone by, so that frames that hardly count
     hardly take time either.
 
