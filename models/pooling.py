@@ -83,9 +83,9 @@ def _structure(values: Tensor, active: Tensor) -> Tensor:
 
 def _followed(values: Tensor, weights: Tensor) -> Tensor:
     """The course in time of values (N, M, frames), less their mean, as coefficients of a cosine transform, order by
-    order, (N, orders · M, 1): in which order the sounds of a word follow each other, or how a tone begins and ends, however
-    long they last. Time is the share of `weights` (N, 1, frames) that has gone by, so that frames that hardly count
-    hardly take time either.
+    order, (N, orders · M, 1): in which order the sounds of a word follow each other, or how a tone begins and ends,
+    however long they last. Time is the share of `weights` (N, 1, frames) that has gone by, so that frames that hardly
+    count hardly take time either.
 
     Source: the cepstral-time matrix; Ariki, Mizuta, Nagata and Sakai 1989, "Spoken-word recognition using dynamic
     features analysed by two-dimensional cepstrum"; Milner and Vaseghi 1995.

@@ -12,6 +12,7 @@ from pipeline.run import Run
 from pipeline.signing import Signer
 from pipeline.sources import REGISTRY
 from pipeline.task import Task, UserError
+from pipeline.versions import EXTRACTION
 from pipeline.workflow import Workflow
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Built-in task, or path of a TOML file.")]
@@ -93,10 +94,14 @@ class Arguments:
         """The task for a later stage, and its run: with the data that the run has, since settings depend on them,
         unless others are named. Refuses options that would change `sections`, which an earlier stage has made."""
         task, run = self.load()
-        if self.data is None and run.features.exists():
+        if run.features.exists():
             from pipeline.extract import Features
 
-            task, run = replace(self, data=Features.of(run).task["data"]).load()
+            features = Features.of(run)
+            if features.version != EXTRACTION:
+                raise UserError(f"{run.features}: by another version of percept; run `percept extract` again")
+            if self.data is None:
+                task, run = replace(self, data=features.task["data"]).load()
         self._check_made(task, run, sections)
         return task, run
 

@@ -23,8 +23,6 @@ RENAMED = {  # keys of earlier versions → the key now; the values are the same
     "train.engine": "train.gradients",
 }
 
-FINGERPRINTS_VERSION = 1  # raise it when the fingerprint of the same media changes (extract/fingerprints.py)
-WEIGHING_VERSION = 1  # raise it when the same pictures may choose another share (extract/weighing.py)
 NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")  # of a task
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models import FEATURES_VERSION
 from pipeline import profile, sources
 from pipeline.engine import LOCAL, Engine
 from pipeline.errors import counted
@@ -25,8 +24,8 @@ from pipeline.interrupt import resumable
 from pipeline.profile import step
 from pipeline.run import Run, check_writable, write_json
 from pipeline.signing import Signer
-from pipeline.task import FINGERPRINTS_VERSION, WEIGHING_VERSION, Task, UserError, Variation, digest
-from service import media
+from pipeline.task import Task, UserError, digest
+from pipeline.versions import EXTRACTION, WEIGHING_VERSION
 from service.media import Limits
 from service.media.native import trim
 from service.serving.home import bentoml_home
@@ -213,8 +212,7 @@ class Workflow:
         match stage:
             case "extract":
                 limits = asdict(Limits.from_environment())
-                inputs += [task.origin(), sources.fingerprint(task.data), limits]
-                inputs += [FEATURES_VERSION, media.VERSION, FINGERPRINTS_VERSION, Variation.VERSION]
+                inputs += [task.origin(), sources.fingerprint(task.data), limits, EXTRACTION]
                 if task.features.kind == "image":
                     inputs.append(WEIGHING_VERSION)
             case "train":

@@ -22,6 +22,7 @@ from pipeline.extract.rows import PIECE_BYTES, FileRows, Matrix
 from pipeline.run import Run, Streamed, require, write_npz
 from pipeline.sources import REPEATED, Label, Split
 from pipeline.task import Task, UserError, Variation, digest, parse, with_new_names
+from pipeline.versions import EXTRACTION
 
 Skipped = tuple[str, str, str, str]  # file, reason, digest of its content, label
 
@@ -93,6 +94,7 @@ class Features:
     group : str (N,), what no split divides: the name of the sample's group, or where it has none its digest
     state : what the front end has learned from the training samples, by name; see `FrontEnd.learn`
     near : int64 (P, 2), pairs of rows that are near duplicates; see `near_duplicates.find`
+    version : `EXTRACTION` of the code that extracted them; empty in files of before it was recorded
     """
 
     x: Matrix
@@ -110,6 +112,7 @@ class Features:
     group: NDArray[np.str_]
     state: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     near: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    version: str = EXTRACTION
 
     @property
     def n_bytes(self) -> int:
@@ -190,7 +193,7 @@ class Features:
             "digest": self.digest, "copies": copies or self.copies, "copy_of": self.copy_of,
             "near": self.near, "prints": prints or np.empty((len(self.digest), 0), np.int8),
             "skipped": json.dumps(self.skipped), "task": json.dumps(self.task),
-            "key": self.key, "copies_key": self.copies_key, "group": self.group,
+            "key": self.key, "copies_key": self.copies_key, "group": self.group, "version": self.version,
             **{f"{STATE}{name}": array for name, array in self.state.items()},
         }  # fmt: skip
         write_npz(path, arrays)
@@ -237,6 +240,7 @@ class Features:
                     task=with_new_names(json.loads(str(_read(archive, "task")))),
                     key=str(_read(archive, "key")),
                     copies_key=str(_read(archive, "copies_key")),
+                    version=str(_read(archive, "version")) if "version.npy" in archive.namelist() else "",
                     near=_read(archive, "near") if "near.npy" in archive.namelist() else np.empty((0, 2), np.int64),
                     state={
                         name.removeprefix(STATE).removesuffix(".npy"): _read(archive, name.removesuffix(".npy"))

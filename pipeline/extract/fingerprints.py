@@ -2,8 +2,8 @@
 
 A fingerprint is a small piece of the signal itself: a second or two of a sound about its loudest places, at the
 sampling rate of a telephone, or a picture's grey levels on a small grid. `near_duplicates.py` compares them. Raise
-`FINGERPRINTS_VERSION` in pipeline/task.py when the fingerprint of the same media changes: caches of features are keyed
-by it.
+`FINGERPRINTS_VERSION` in pipeline/versions.py when the fingerprint of the same media changes: caches of features are
+keyed by it.
 """
 
 from collections.abc import Callable

@@ -14,14 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from models import FEATURES_VERSION
 from pipeline.extract.recipe import Job, Recipe
 from pipeline.extract.shards import Shards, read, write
 from pipeline.progress import Progress
 from pipeline.sources import Sample
-from pipeline.task import FINGERPRINTS_VERSION, UserError, Variation
+from pipeline.task import UserError
 from pipeline.threads import threads
-from service import media
+from pipeline.versions import EXTRACTION
 
 SHARD = 64  # samples: seconds of work, and a file of some hundred kilobytes
 TRIES = 8  # of a shard whose process or node died; one of its files may be the cause
@@ -168,8 +167,7 @@ def _prepared(plan: Any) -> tuple[_Plan, Any]:
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     """Versions that the features depend on; all nodes must have the same."""
-    features = f"{FEATURES_VERSION}.{media.VERSION}.{FINGERPRINTS_VERSION}.{Variation.VERSION}"
     return {
-        "features": features,
+        "features": EXTRACTION,
         **{name: version(name) for name in ("percept", "torch", "numpy", "soxr", "soundfile", "pillow")},
     }

@@ -17,8 +17,9 @@ from pipeline.extract import copies, fingerprints, mirror
 from pipeline.extract.fingerprints import Print
 from pipeline.profile import marked, step
 from pipeline.sources import REGISTRY, Sample, Split
-from pipeline.task import FINGERPRINTS_VERSION, Task, Variation, digest
+from pipeline.task import Task, Variation, digest
 from pipeline.threads import threads
+from pipeline.versions import FINGERPRINTS_VERSION
 from service import media
 from service.errors import MediaError
 from service.media import Limits

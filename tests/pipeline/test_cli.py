@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline import environment, inputs
 from pipeline import task as tasks
 from pipeline.errors import UserError
-from pipeline.run import Run
+from pipeline.run import Run, write_npz
 from pipeline.train import weights
 from tests import command
 from tests.pipeline.runs import few_outliers
@@ -150,6 +150,22 @@ def test_later_stages_keep_to_what_was_extracted_and_trained(shop: Path) -> None
     for command_ in ("audit", "train"):
         done = command.percept(command_, "shop", "--set", "train.epochs=3", home=shop)
         assert done.stderr == "percept: runs/shop is a run; here name its task, and add --set name=shop\n"
+
+
+@pytest.mark.parametrize("version", ["0.0.0.0", None])
+def test_features_of_another_version_are_extracted_again_not_trained_on(tmp_path: Path, version: str | None) -> None:
+    """The exported graph computes those of now."""
+    assert command.percept("extract", "regions", home=tmp_path).returncode == 0
+    file = tmp_path / "runs" / "regions" / "features.npz"
+    with np.load(file) as arrays:
+        found = {name: arrays[name] for name in arrays.files if name != "version"}
+    write_npz(file, found | ({} if version is None else {"version": version}))
+    for stage in ("train", "tune", "curves"):
+        refused = command.percept(stage, "regions", home=tmp_path)
+        line = "percept: runs/regions/features.npz: by another version of percept; run `percept extract` again\n"
+        assert (refused.returncode, refused.stderr) == (1, line)
+    assert command.percept("extract", "regions", home=tmp_path).returncode == 0
+    assert command.percept("train", "regions", "--set", "train.epochs=1", home=tmp_path).returncode == 0
 
 
 def test_later_stages_are_those_of_the_data_that_were_extracted(tmp_path: Path) -> None:
