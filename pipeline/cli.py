@@ -554,6 +554,8 @@ def serve(
     absolute = {"BENTOML_HOME": str(home)}
     if trusted := os.environ.get(KEYS):
         absolute[KEYS] = ",".join(map(str, paths(trusted)))
+    if config := os.environ.get("BENTOML_CONFIG"):
+        absolute["BENTOML_CONFIG"] = str(Path(config).absolute())
     os.execve(sys.executable, [sys.executable, "-m", *command], os.environ | absolute)
 
 

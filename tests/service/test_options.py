@@ -20,7 +20,7 @@ from service import options
 from service.service import Percept
 from tests.service.helpers import digit_file
 from tests.service.in_process import application
-from tests.serving import ROOT
+from tests.serving import ROOT, free_port
 
 ORIGIN = {"origin": "http://localhost:5173"}
 
@@ -151,3 +151,14 @@ def test_the_start_is_stopped_by_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("percept: services.percept.logging.access.enabled=true would have no effect: use ")
     assert done.stderr.count("\n") == 1
+
+
+def test_percept_serve_reads_the_file_from_where_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "bentoml.yaml").write_text("services: {percept: {logging: {access: {enabled: true}}}}")
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "serve", "--port", str(free_port())]
+    environment = {"BENTOML_CONFIG": "bentoml.yaml", "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("percept: services.percept.logging.access.enabled=true would have no effect: use ")
