@@ -19,7 +19,7 @@ ORDER = (
     ("threads",),
     ("sources",),
     ("task", "inputs"),
-    ("run", "engine", "signing"),
+    ("run", "engine", "signing", "versions"),
     ("extract",),
     ("train",),
     ("report",),
