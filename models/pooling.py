@@ -51,7 +51,7 @@ def pool(values: Tensor, level: Tensor, active: Tensor, views: Sequence[Tensor])
     ]
     for view in views:
         statistics += [*_moments(view, weights), view.gather(2, loudest.expand(-1, view.shape[1], -1))]
-    statistics.append(_followed((values - statistics[0])[:, :FOLLOWED], weights))
+    statistics.append(_followed(values[:, :FOLLOWED] - statistics[0][:, :FOLLOWED], weights))
     return torch.cat(statistics, 1).squeeze(-1)
 
 

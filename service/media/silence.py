@@ -15,6 +15,7 @@ STRIDE = 8  # samples between those that are compared
 LOOKED_AT = 2**16  # samples that are compared at once
 PIECE = 2  # seconds whose frequencies are looked at together
 EDGE = 0.03  # seconds at either end in which resampling rings where a tone was cut
+RINGING = 0.01  # seconds at either end of a part that say nothing: resampling rings so far beyond a loud sound's cut
 EXTENSION = 1.5  # period of what is fitted to them, as a multiple of their length
 FITTED = 400  # samples a second that it is fitted to
 
@@ -45,6 +46,12 @@ def is_silent(waveform: NDArray[np.float32], sample_rate: int, coding: str = "")
     starts = [*range(0, len(waveform) - size, size), len(waveform) - size]
     pieces = (waveform[start : start + size].astype(np.float64) for start in starts)
     return all(np.abs(piece - matrix @ (fit @ piece[:: _stride(sample_rate)])).max() < least for piece in pieces)
+
+
+def is_part_silent(part: NDArray[np.float32], sample_rate: int) -> bool:
+    """Whether a part of a longer recording is silent but for RINGING at either end."""
+    ringing = round(RINGING * sample_rate)
+    return is_silent(part[ringing:-ringing], sample_rate)
 
 
 @lru_cache(2)  # the windows of a timeline have one length, but for the last

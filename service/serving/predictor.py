@@ -1,7 +1,7 @@
 """One ONNX model and its card: from a file's bytes, or an array, to an `Answer`."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from service.errors import Unusable
 from service.media import EXPECTED, Limits, silence
 from service.media.decoders import Decoder, decoder
 from service.media.parallel import MapParts, one_by_one
-from service.media.silence import is_silent
+from service.media.silence import is_part_silent, is_silent
 from service.serving import seen
 from service.serving.answer import Answer, Window
 from service.serving.cost import PIECE_SECONDS, Cost
@@ -37,7 +37,6 @@ NO_FOLDER = "/nonexistent"  # where weights outside of the file would be: the fi
 MODEL_FILE = "model.onnx"  # name of the graph in a model's folder in the store
 BATCH = 4  # seconds of windows that go through it at once: fewer mean more calls, more do not fit the cache
 MIN_WINDOW, MAX_WINDOW = 0.1, 60.0  # seconds
-EDGE = 0.01  # seconds at either end of a part that say nothing alone: resampling rings that far where a sound was cut
 GROWING = 2**18  # bytes of a row whose arrays may need more memory than ONNX Runtime holds anyway
 
 
@@ -259,8 +258,7 @@ class Predictor:
         if rate is None or len(sample) <= PIECE_SECONDS * rate:
             return [sample]
         n = math.ceil(len(sample) / (PIECE_SECONDS * rate))
-        edge = round(EDGE * rate)
-        return (piece for piece in np.array_split(sample, n) if not is_silent(piece[edge:-edge], rate))
+        return (piece for piece in np.array_split(sample, n) if not is_part_silent(piece, rate))
 
     def _timeline(self, waveform: NDArray[np.float32], window: float, map_parts: MapParts) -> Iterator[Window]:
         """What is heard in each window of a recording (T,). The last one has between half and one and a half times the
@@ -272,8 +270,8 @@ class Predictor:
         full, last = waveform[: (n - 1) * size].reshape(n - 1, size), waveform[np.newaxis, (n - 1) * size :]
         step = max(1, BATCH * rate // size)
         batches = [*(full[i : i + step] for i in range(0, n - 1, step)), last]
-        edge = round(EDGE * rate) if n > 1 else 0  # one window is a whole recording, which may be as short
-        rows = map_parts(partial(self._rows_heard, rate, edge), batches)
+        silent = partial(is_part_silent if n > 1 else is_silent, sample_rate=rate)
+        rows = map_parts(partial(self._rows_heard, silent), batches)
         edges = [*range(0, n * size, size), len(waveform)]
         for i, row in enumerate(chain.from_iterable(rows)):
             fields = self._fields(row)
@@ -281,10 +279,11 @@ class Predictor:
                 fields.pop(name, None)
             yield Window.trusted({"start": round(edges[i] / rate, 4), "end": round(edges[i + 1] / rate, 4)} | fields)
 
-    def _rows_heard(self, rate: int, edge: int, batch: NDArray[np.float32]) -> list[list[float] | None]:
-        """A row of `run` for each window of a batch (N, T); None for those that are silent but for `edge` samples at
-        either end."""
-        heard = np.array([not is_silent(window[edge : len(window) - edge], rate) for window in batch])
+    def _rows_heard(
+        self, silent: Callable[[NDArray[np.float32]], bool], batch: NDArray[np.float32]
+    ) -> list[list[float] | None]:
+        """A row of `run` for each window of a batch (N, T); None for those that are silent."""
+        heard = np.array([not silent(window) for window in batch])
         outputs = iter(self.run(batch[heard], watch=False).tolist() if heard.any() else ())
         return [next(outputs) if is_heard else None for is_heard in heard]
 
